@@ -1,0 +1,35 @@
+"""Self-supervised learning on PDE simulations, with views made by the equation's own Lie point symmetries."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that `pdessl --help` does not wait for torch and lightning.
+_PUBLIC = {
+    "Trajectories": "pdessl.trajectory",
+    "Equation": "pdessl.equations",
+    "load_equation": "pdessl.equations",
+    "symmetries": "pdessl.symmetry",
+    "LieAugmentation": "pdessl.symmetry",
+    "generate": "pdessl.data",
+    "open": "pdessl.data",
+    "load": "pdessl.models",
+    "testing": "pdessl",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return importlib.import_module("pdessl.testing")
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'pdessl' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

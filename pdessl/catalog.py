@@ -1,0 +1,118 @@
+"""The content folders: equations (``symmetries/``), data (``datasets/``) and recipes (``configs/``) as YAML files."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pdessl.errors import CatalogError, SchemaError, did_you_mean
+
+__all__ = ["KINDS", "find", "folders", "names", "read", "read_yaml"]
+
+KINDS = ("symmetries", "datasets", "configs")
+
+
+def folders(kind: str) -> list[Path]:
+    """Return the folders that hold content of this kind, the user's first.
+
+    Args:
+        kind: one of :data:`KINDS`.
+
+    The environment variable ``PDESSL_PATH`` (a list separated like ``PATH``) adds folders that hold ``symmetries/``,
+    ``datasets/`` or ``configs/`` of the user; after them come the folders of the installed package or the checkout.
+    """
+    if kind not in KINDS:
+        raise CatalogError(f"no kind of content named '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+    user = [Path(p) / kind for p in os.environ.get("PDESSL_PATH", "").split(os.pathsep) if p]
+    wheel = Path(str(importlib.resources.files("pdessl"))) / "_content" / kind
+    checkout = Path(__file__).resolve().parent.parent / kind
+    return [p for p in (*user, wheel if wheel.is_dir() else checkout) if p.is_dir()]
+
+
+def _files(kind: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.rglob("*.yaml")):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
+
+
+def names(kind: str) -> list[str]:
+    """Return the sorted names of all content of a kind; files in subfolders are named ``folder/name``."""
+    return sorted(_files(kind))
+
+
+def find(kind: str, name: str | os.PathLike[str]) -> Path:
+    """Return the path of a named file, or of a YAML file given by its path.
+
+    Raises:
+        CatalogError: no such name; the message suggests the nearest and lists where it looked.
+    """
+    text = os.fspath(name)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if path.is_file():
+            return path
+        raise CatalogError(f"no file '{text}'. Give an existing YAML file, or a name from 'pdessl list {kind}'.")
+    known = _files(kind)
+    if text in known:
+        return known[text]
+    by_stem = [n for n in known if n.rsplit("/", 1)[-1] == text]
+    if len(by_stem) == 1:
+        return known[by_stem[0]]
+    where = ", ".join(str(p) for p in folders(kind)) or "no folder"
+    singular = {"symmetries": "equation", "datasets": "dataset", "configs": "recipe"}[kind]
+    raise CatalogError(
+        f"no {singular} named '{text}'.{did_you_mean(text, [*known, *(n.rsplit('/', 1)[-1] for n in known)])} "
+        f"Searched: {where}. 'pdessl list {kind}' prints all of them."
+    )
+
+
+class _StringKeyLoader(yaml.SafeLoader):
+    """SafeLoader whose bare keys ``y``, ``n``, ``on``, ``off``, ``yes``, ``no`` stay strings and ``1e-3`` is a number.
+
+    YAML 1.1 turns the field name ``y`` into a boolean and reads ``1e-3`` as text; both are traps in a physics file.
+    """
+
+
+_StringKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StringKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_StringKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping, safely (no tags, no objects).
+
+    Raises:
+        SchemaError: the file is not YAML, or its top level is not a mapping.
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            content = yaml.load(handle, Loader=_StringKeyLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SchemaError(f"{path}: expected a mapping of keys at the top level, found {type(content).__name__}.")
+    return content
+
+
+def read(kind: str, name: str | os.PathLike[str]) -> dict[str, Any]:
+    """Find and read a content file; see :func:`find` and :func:`read_yaml`."""
+    return read_yaml(find(kind, name))

@@ -1,0 +1,331 @@
+"""Trajectories: fields on a grid with their coordinates, physical parameters and boundary conditions."""
+
+# B batch, C channels (field components), T time frames, X space (one axis per dimension), d number of space axes
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from pdessl.errors import DataError, ShapeError, did_you_mean
+
+__all__ = ["BOUNDARIES", "Trajectories"]
+
+BOUNDARIES = ("periodic", "wall", "window")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """A batch of trajectories of one PDE system on regular grids.
+
+    Args:
+        fields: values, shape (B, C, T, *X), any float dtype.
+        time: times of the frames, shape (B, T), float64, strictly increasing.
+        space: one tensor per space axis, shape (B, X_i), float64, the coordinates of the nodes.
+        lengths: period of each periodic axis (and extent of the others), shape (B, d), float64.
+        parameters: physical parameters by the name users see (``viscosity``), each of shape (B,), float64. Empty where
+            they are unknown.
+        field_names: names of the channels, length C.
+        axis_names: names of the space axes, length d.
+        boundary: per space axis ``periodic``, ``wall``, or ``window`` (a piece cut out of something larger).
+        index: number of each trajectory in its split, shape (B,), int64.
+        equation: name of the equation in the catalog, or None.
+
+    Units are those of the user's data; nothing here rescales them.
+
+    Raises:
+        ShapeError: shapes that do not fit each other; the message names both.
+        DataError: an unknown boundary kind, or coordinates that do not increase.
+    """
+
+    fields: Tensor
+    time: Tensor
+    space: tuple[Tensor, ...]
+    lengths: Tensor
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    field_names: tuple[str, ...] = ("u",)
+    axis_names: tuple[str, ...] = ("x",)
+    boundary: tuple[str, ...] = ("periodic",)
+    index: Tensor | None = None
+    equation: str | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.fields.shape)
+        d = len(self.space)
+        if len(shape) != 3 + d:
+            raise ShapeError(
+                f"fields have shape {shape}; with {d} space axes ({', '.join(self.axis_names)}) expected (B, C, T, *X), "
+                f"that is {3 + d} axes."
+            )
+        b, c, t = shape[:3]
+        expected = {"time": (self.time, (b, t)), "lengths": (self.lengths, (b, d))}
+        expected |= {f"space['{n}']": (s, (b, x)) for n, s, x in zip(self.axis_names, self.space, shape[3:], strict=False)}
+        expected |= {f"parameters['{n}']": (p, (b,)) for n, p in self.parameters.items()}
+        if self.index is not None:
+            expected["index"] = (self.index, (b,))
+        for name, (tensor, want) in expected.items():
+            if tuple(tensor.shape) != want:
+                raise ShapeError(f"{name} has shape {tuple(tensor.shape)}, expected {want} to fit fields {shape}.")
+        if len(self.field_names) != c:
+            raise ShapeError(f"{len(self.field_names)} field names {self.field_names} for {c} channels.")
+        if len(self.axis_names) != d or len(self.boundary) != d:
+            raise ShapeError(f"axis_names {self.axis_names} and boundary {self.boundary} must have {d} entries each.")
+        for kind in self.boundary:
+            if kind not in BOUNDARIES:
+                raise DataError(f"unknown boundary '{kind}'.{did_you_mean(kind, BOUNDARIES)} Known: {', '.join(BOUNDARIES)}.")
+
+    # ---------------------------------------------------------------- geometry
+
+    def __len__(self) -> int:
+        return self.fields.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the fields (coordinates and parameters lie on the same one)."""
+        return self.fields.device
+
+    @property
+    def time_step(self) -> Tensor:
+        """Mean interval between frames, shape (B,), time."""
+        steps = max(self.time.shape[1] - 1, 1)
+        return (self.time[:, -1] - self.time[:, 0]) / steps
+
+    @property
+    def grid_spacing(self) -> Tensor:
+        """Distance between nodes along each axis, shape (B, d), length."""
+        return torch.stack([(s[:, -1] - s[:, 0]) / max(s.shape[1] - 1, 1) for s in self.space], dim=1)
+
+    # --------------------------------------------------------- moving and slicing
+
+    def _map(self, function: Any, **changes: Any) -> Trajectories:
+        """Apply ``function`` to every tensor whose first axis is B."""
+        return dataclasses.replace(
+            self,
+            fields=function(self.fields),
+            time=function(self.time),
+            space=tuple(function(s) for s in self.space),
+            lengths=function(self.lengths),
+            parameters={n: function(p) for n, p in self.parameters.items()},
+            index=None if self.index is None else function(self.index),
+            **changes,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Trajectories:
+        """Return the batch on another device (Lightning calls this for every batch)."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def replace(self, **changes: Any) -> Trajectories:
+        """Return a copy with some attributes replaced; shapes are checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def __getitem__(self, key: int | slice | Sequence[int] | Tensor | np.ndarray) -> Trajectories:
+        """Select trajectories; the result always keeps the batch axis."""
+        if isinstance(key, (int, np.integer)):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"trajectory {key} of {len(self)}")
+            key = [int(key)]
+        if isinstance(key, (list, tuple, np.ndarray)):
+            key = torch.as_tensor(np.asarray(key), device=self.device)
+        return self._map(lambda t: t[key])
+
+    def __iter__(self) -> Iterator[Trajectories]:
+        return (self[i] for i in range(len(self)))
+
+    def window(self, frames: slice, *space: slice) -> Trajectories:
+        """Cut out frames and, per space axis, nodes. An axis that is cut becomes a ``window`` and loses its period."""
+        if len(space) > len(self.space):
+            raise ShapeError(f"{len(space)} space slices for {len(self.space)} space axes.")
+        space = space + (slice(None),) * (len(self.space) - len(space))
+        nodes = tuple(s[:, cut] for s, cut in zip(self.space, space, strict=True))
+        boundary, lengths = list(self.boundary), self.lengths.clone()
+        for i, (node, full) in enumerate(zip(nodes, self.space, strict=True)):
+            if node.shape[1] != full.shape[1]:
+                boundary[i] = "window"
+                lengths[:, i] = node[:, -1] - node[:, 0]
+        return dataclasses.replace(
+            self,
+            fields=self.fields[(slice(None), slice(None), frames, *space)],
+            time=self.time[:, frames],
+            space=nodes,
+            lengths=lengths,
+            boundary=tuple(boundary),
+        )
+
+    def without_parameters(self) -> Trajectories:
+        """Return the batch with its labels removed."""
+        return dataclasses.replace(self, parameters={})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
+        """Join batches that share grid sizes, channels and parameters.
+
+        Raises:
+            ShapeError: nothing to join, or parts that differ in channels, axes, boundaries or parameter names.
+        """
+        if not parts:
+            raise ShapeError("concatenate got no batches; give at least one.")
+        first = parts[0]
+        for part in parts[1:]:
+            for name in ("field_names", "axis_names", "boundary", "equation"):
+                if getattr(part, name) != getattr(first, name):
+                    raise ShapeError(f"cannot join batches: {name} is {getattr(first, name)} in one, {getattr(part, name)} in another.")
+            if set(part.parameters) != set(first.parameters):
+                raise ShapeError(f"cannot join batches: parameters {sorted(first.parameters)} and {sorted(part.parameters)}.")
+            if part.fields.shape[1:] != first.fields.shape[1:]:
+                raise ShapeError(f"cannot join batches of shape {tuple(first.fields.shape)} and {tuple(part.fields.shape)}.")
+        indices = [p.index for p in parts]
+        return dataclasses.replace(
+            first,
+            fields=torch.cat([p.fields for p in parts]),
+            time=torch.cat([p.time for p in parts]),
+            space=tuple(torch.cat([p.space[i] for p in parts]) for i in range(len(first.space))),
+            lengths=torch.cat([p.lengths for p in parts]),
+            parameters={n: torch.cat([p.parameters[n] for p in parts]) for n in first.parameters},
+            index=None if any(i is None for i in indices) else torch.cat(indices),
+        )
+
+    def check_finite(self) -> Trajectories:
+        """Return self, or raise naming the first trajectory, channel and frame that hold NaN or infinity.
+
+        Raises:
+            DataError: a value is not finite, or coordinates do not increase.
+        """
+        bad = ~torch.isfinite(self.fields)
+        if bad.any():
+            where = bad.nonzero()[0].tolist()
+            rows = int(bad.flatten(1).any(dim=1).sum())
+            raise DataError(
+                f"field '{self.field_names[where[1]]}' is not finite in {rows} of {len(self)} trajectories, first in trajectory "
+                f"{where[0]}, frame {where[2]}. Remove or repair these trajectories."
+            )
+        for name, nodes in {"time": self.time, **dict(zip(self.axis_names, self.space, strict=True))}.items():
+            if not torch.isfinite(nodes).all() or (nodes.shape[1] > 1 and not (nodes.diff(dim=1) > 0).all()):
+                raise DataError(f"coordinate '{name}' must be finite and strictly increasing in every trajectory.")
+        return self
+
+    # ------------------------------------------------------------------- xarray
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return a dataset with dimensions ``trajectory, time, *axes`` and one variable per channel.
+
+        Coordinates shared by all trajectories become one-dimensional; others keep the ``trajectory`` dimension (as
+        ``t`` for times, with integer ``time``). Parameters become variables over ``trajectory``.
+        """
+        cpu = self.to("cpu")
+        dims = ("trajectory", "time", *self.axis_names)
+        data: dict[str, Any] = {
+            name: (dims, cpu.fields[:, i].numpy()) for i, name in enumerate(self.field_names)
+        }
+        data |= {name: ("trajectory", value.numpy()) for name, value in cpu.parameters.items()}
+        coordinates: dict[str, Any] = {}
+        for name, nodes in {"time": cpu.time, **dict(zip(self.axis_names, cpu.space, strict=True))}.items():
+            if bool((nodes == nodes[:1]).all()):
+                coordinates[name] = (name, nodes[0].numpy())
+            else:
+                coordinates[f"{name}_nodes"] = (("trajectory", name), nodes.numpy())
+        coordinates["trajectory"] = np.arange(len(self)) if cpu.index is None else cpu.index.numpy()
+        for i, name in enumerate(self.axis_names):
+            data[f"length_{name}"] = ("trajectory", cpu.lengths[:, i].numpy())
+        attributes = {"boundary": ",".join(self.boundary), "fields": ",".join(self.field_names)}
+        attributes["parameters"] = ",".join(self.parameters)
+        if self.equation:
+            attributes["equation"] = self.equation
+        return xr.Dataset(data, coords=coordinates, attrs=attributes)
+
+    @staticmethod
+    def from_xarray(
+        dataset: xr.Dataset,
+        fields: Sequence[str] | None = None,
+        parameters: Sequence[str] | None = None,
+        time: str = "time",
+        space: Sequence[str] | None = None,
+        trajectory: str = "trajectory",
+        boundary: Sequence[str] | None = None,
+        equation: str | None = None,
+    ) -> Trajectories:
+        """Read a dataset whose fields have dimensions trajectory, time and the space axes, in any order.
+
+        Args:
+            dataset: fields as variables, coordinates for time and space, parameters as variables over trajectories (or
+                scalars). A missing trajectory dimension means one run.
+            fields: variables to read; default the dataset attribute ``fields``, else all that have the time dimension.
+            parameters: variables to read as parameters; default attribute ``parameters``, else none.
+            time: name of the time dimension.
+            space: names of the space dimensions, in axis order; default all others of the first field.
+            trajectory: name of the run dimension.
+            boundary: per axis, see :class:`Trajectories`; default attribute ``boundary``, else ``window``.
+            equation: name in the catalog; default the attribute ``equation``.
+
+        Raises:
+            DataError: a field, coordinate or parameter is missing (the message lists what there is), or values are not finite.
+        """
+        attributes = dataset.attrs
+        if fields is None:
+            named = [n for n in str(attributes.get("fields", "")).split(",") if n]
+            fields = named or [str(n) for n, v in dataset.data_vars.items() if time in v.dims and v.ndim > 1]
+        held = ", ".join(f"{n} {tuple(v.dims)}" for n, v in dataset.data_vars.items())
+        missing = [n for n in fields if n not in dataset.data_vars]
+        if missing or not fields:
+            raise DataError(
+                f"no variable '{missing[0] if missing else '(any with a time dimension)'}' in the dataset; it holds {held or 'nothing'}. "
+                f"Name the fields to read: fields=['...']."
+            )
+        first = dataset[fields[0]]
+        if time not in first.dims:
+            raise DataError(f"field '{fields[0]}' has dimensions {first.dims}, none named '{time}'. Name it: time='...'.")
+        axes = list(space) if space is not None else [str(n) for n in first.dims if n not in (time, trajectory)]
+        if trajectory not in first.dims:
+            dataset = dataset.expand_dims(trajectory)
+        order = (trajectory, time, *axes)
+        for name in fields:
+            if set(dataset[name].dims) != set(order):
+                raise DataError(f"field '{name}' has dimensions {dataset[name].dims}, expected {order} in any order.")
+        values = torch.stack([torch.as_tensor(np.array(dataset[n].transpose(*order).values)) for n in fields], dim=1)
+        b = values.shape[0]
+
+        def nodes(name: str) -> Tensor:
+            for candidate in (f"{name}_nodes", name):
+                if candidate in dataset.coords:
+                    array = torch.as_tensor(np.array(dataset[candidate].values, dtype=np.float64))
+                    return array if array.ndim == 2 else array.expand(b, -1).contiguous()
+            raise DataError(f"coordinate '{name}' is missing: give the dataset one, e.g. ds.assign_coords({name}=...).")
+
+        if boundary is None:
+            boundary = str(attributes["boundary"]).split(",") if attributes.get("boundary") else ["window"] * len(axes)
+        space_nodes = tuple(nodes(n) for n in axes)
+        lengths = []
+        for name, node, kind in zip(axes, space_nodes, boundary, strict=True):
+            if f"length_{name}" in dataset:
+                lengths.append(torch.as_tensor(np.array(dataset[f"length_{name}"].values, dtype=np.float64)).reshape(b))
+            else:
+                step = (node[:, -1] - node[:, 0]) / max(node.shape[1] - 1, 1)
+                lengths.append(step * (node.shape[1] - (kind != "periodic")))
+        if parameters is None:
+            parameters = [n for n in str(attributes.get("parameters", "")).split(",") if n]
+        absent = [n for n in parameters if n not in dataset]
+        if absent:
+            raise DataError(f"no parameter '{absent[0]}' in the dataset; it holds {held}.")
+        index = None
+        if trajectory in dataset.coords and np.issubdtype(dataset[trajectory].dtype, np.integer):
+            index = torch.as_tensor(np.array(dataset[trajectory].values, dtype=np.int64)).reshape(b)
+        return Trajectories(
+            fields=values,
+            time=nodes(time),
+            space=space_nodes,
+            lengths=torch.stack(lengths, dim=1),
+            parameters={
+                n: torch.as_tensor(np.array(np.broadcast_to(dataset[n].values, (b,)), dtype=np.float64)) for n in parameters
+            },
+            field_names=tuple(fields),
+            axis_names=tuple(axes),
+            boundary=tuple(boundary),
+            index=index,
+            equation=equation or attributes.get("equation"),
+        ).check_finite()
