@@ -1,0 +1,80 @@
+"""The command ``pdessl``: one subcommand per verb. Each only parses, calls a documented Python function, and prints."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pdessl.errors import PdesslError, did_you_mean
+
+__all__ = ["VERBS", "main"]
+
+# Verb -> (module, one line of help). A module is imported only when its verb runs, so that --help answers at once.
+VERBS = {
+    "quickstart": ("pdessl.cli.quickstart", "the whole pipeline on a laptop CPU in minutes, ending in a report"),
+    "list": ("pdessl.cli.catalogs", "the equations, datasets and recipes there are by name"),
+    "symmetries": (
+        "pdessl.cli.symmetries",
+        "the symmetry algebra of an equation: generators, flows, what moves parameters",
+    ),
+    "generate": ("pdessl.cli.generate", "simulate a dataset into a store on disk"),
+    "inspect": ("pdessl.cli.inspection", "what is in a store or file: fields, grid, parameters and their ranges"),
+    "pretrain": ("pdessl.cli.pretrain", "train an encoder without labels, from a recipe"),
+    "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
+    "timestep": ("pdessl.cli.timestep", "a time-stepping network with and without conditioning, and its rollouts"),
+    "report": ("pdessl.cli.report", "the figures and tables of a run as one HTML file"),
+}
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, (_, line) in VERBS.items())
+    return (
+        "pdessl: self-supervised learning on PDE simulations, with views made by the equation's own symmetries.\n\n"
+        f"Usage: pdessl VERB [options]\n\n{verbs}\n\n"
+        "'pdessl VERB --help' explains a verb. Start with:  pdessl quickstart"
+    )
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    verb, *rest = arguments
+    if verb in ("-V", "--version"):
+        from pdessl import __version__
+
+        print(f"pdessl {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise PdesslError(f"no verb '{verb}'.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
+    return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: the words after ``pdessl``; default those of the process.
+
+    Returns:
+        0, or 2 for an error the user can repair (one line on stderr, no traceback), or 130 after Ctrl-C.
+    """
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except PdesslError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # `pdessl list | head`: the reader has gone. Keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        # A full disk, a read-only folder, a missing file: the system's words and the file are all there is to say.
+        where = f": {error.filename}" if error.filename else ""
+        print(f"{type(error).__name__}: {error.strerror or error}{where}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 2

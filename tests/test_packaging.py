@@ -1,0 +1,98 @@
+"""The wheel holds the package and the three content folders, and works away from the checkout."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pdessl import catalog
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    # --no-isolation: hatchling comes from the test environment, so that no network is needed.
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_and_every_content_file(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "pdessl").rglob("*.py") if "_content" not in p.parts}
+    content = {
+        f"pdessl/_content/{p.relative_to(ROOT).as_posix()}"
+        for kind in catalog.KINDS
+        for p in (ROOT / kind).rglob("*.yaml")
+    }
+    assert not (modules | content) - held
+    assert not [name for name in held if name.endswith((".h5", ".nc")) or name.startswith(("tests/", "benchmarks/"))]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_away_from_the_checkout(wheel, tmp_path):
+    target, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(target),
+            str(wheel),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # The wheel's folder goes before the editable checkout, and the result says where the package came from.
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import json, pdessl\n"
+        "from pdessl import catalog\n"
+        "from pdessl.cli import main\n"
+        "names = {kind: catalog.names(kind) for kind in catalog.KINDS}\n"
+        "where = [str(p) for kind in catalog.KINDS for p in catalog.folders(kind)]\n"
+        "read = [catalog.read(kind, name) and name for kind in names for name in names[kind]]\n"
+        "print(json.dumps({'file': pdessl.__file__, 'names': names, 'where': where, 'read': read}))\n"
+        "sys.exit(main(['list', 'datasets']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(target)],
+        capture_output=True,
+        text=True,
+        cwd=elsewhere,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, *listed = done.stdout.splitlines()
+    found = json.loads(first)
+    assert Path(found["file"]).is_relative_to(target)
+    assert all(Path(p).is_relative_to(target) for p in found["where"])
+    for kind in catalog.KINDS:
+        assert found["names"][kind] == sorted(
+            p.relative_to(ROOT / kind).with_suffix("").as_posix() for p in (ROOT / kind).rglob("*.yaml")
+        )
+        assert found["names"][kind], f"the wheel lists no {kind}"
+    assert any("burgers" in line for line in listed)
