@@ -1,0 +1,431 @@
+"""Flows: the finite transformations exp(ε·v) of a vector field, in closed form.
+
+The coordinates z = (t, x, u, μ) obey dz/dε = V(z). The dependency graph of V is split into strongly connected components
+and solved in topological order, each solved flow being substituted into the next as a function of ε. A component is a
+quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated. Every flow is
+checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
+"""
+
+# B batch, T time frames, d number of space axes, m number of fields
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from pdessl.errors import SymmetryError
+from pdessl.symmetry.slice_affine import SliceAffine
+
+__all__ = ["EPSILON", "Flow", "exponentiate"]
+
+EPSILON = sympy.Symbol("epsilon")
+# Solved with assumptions (real coordinates, positive parameters) so that square roots simplify; published without.
+_EPS = sympy.Symbol("epsilon", real=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The one-parameter group exp(ε·v) in closed form.
+
+        t' = T(ε, t),  x' = X(ε, t, x, u; μ),  u' = U(ε, t, x, u; μ),  μ' = G(ε, μ)
+
+    Args:
+        maps: image of every coordinate, in plain symbols of the coordinates and ``Symbol("epsilon")``.
+        independent: names of the independent variables, time first.
+        dependent: names of the fields.
+        parameters: letters of the parameters.
+    """
+
+    maps: Mapping[str, sympy.Expr]
+    independent: tuple[str, ...]
+    dependent: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+
+    def text(self) -> dict[str, str]:
+        """Return the images that differ from the identity as text, for example ``{"x": "x + epsilon*t"}``."""
+        return {n: str(e) for n, e in self.maps.items() if e != sympy.Symbol(n)}
+
+    def at(self, strength: sympy.Expr | int) -> dict[str, sympy.Expr]:
+        """Return the maps at one exact strength, for example ``sympy.Rational(1, 3)``."""
+        return {n: e.subs(EPSILON, strength) for n, e in self.maps.items()}
+
+    @functools.cached_property
+    def obstruction(self) -> str | None:
+        """Why the flow is not slice-affine, or None.
+
+        Slice-affine: t' depends on t alone, x' is affine in x, u' is affine in u with a part of degree <= 2 in x added,
+        and μ' depends on μ alone; every coefficient may depend on t, μ and ε.
+        """
+        time, space = self.independent[0], [sympy.Symbol(n) for n in self.independent[1:]]
+        fields = [sympy.Symbol(n) for n in self.dependent]
+        parameters = {sympy.Symbol(n) for n in self.parameters}
+        found = self.maps[time].free_symbols & {*space, *fields}
+        if found:
+            return f"{time}' = {self.maps[time]} depends on {_names(found)}"
+        for name in self.independent[1:]:
+            image = self.maps[name]
+            if image.free_symbols & set(fields):
+                return f"{name}' = {image} depends on {_names(image.free_symbols & set(fields))}"
+            if _degree(image, space) > 1:
+                return f"{name}' = {image} is not affine in {', '.join(self.independent[1:])}"
+        for name in self.dependent:
+            image = self.maps[name]
+            if _degree(image, fields) > 1:
+                return f"{name}' = {image} is not affine in {', '.join(self.dependent)}"
+            if any(sympy.diff(image, u).free_symbols & set(space) for u in fields):
+                return f"{name}' = {image} multiplies a field by a function of space"
+            if _degree(image.subs(dict.fromkeys(fields, 0)), space) > 2:
+                return f"{name}' = {image} adds more than a quadratic function of space"
+        for name in self.parameters:
+            found = self.maps[name].free_symbols - parameters - {EPSILON}
+            if found:
+                return f"{name}' = {self.maps[name]} depends on {_names(found)}"
+        return None
+
+    @functools.cached_property
+    def needed_parameters(self) -> frozenset[str]:
+        """Letters of the parameters whose values t', x' or u' depend on (a batch without them cannot be transformed)."""
+        used: set[sympy.Symbol] = set()
+        for name in (*self.independent, *self.dependent):
+            used |= self.maps[name].free_symbols
+        return frozenset(n for n in self.parameters if sympy.Symbol(n) in used)
+
+    @functools.cached_property
+    def moved_parameters(self) -> frozenset[str]:
+        """Letters of the parameters that the flow moves."""
+        return frozenset(n for n in self.parameters if self.maps[n] != sympy.Symbol(n))
+
+    def coefficients(
+        self,
+        strength: Tensor,
+        time: Tensor,
+        parameters: Mapping[str, Tensor] | None = None,
+        fields: Sequence[str] | None = None,
+        axes: Sequence[str] | None = None,
+    ) -> SliceAffine:
+        """Return the coefficients of the flow on given time slices.
+
+        Args:
+            strength: ε, shape (B,).
+            time: times of the slices, shape (B, T).
+            parameters: values by letter, each (B,). Only those that t', x' or u' contain are needed.
+            fields: channels of the data, in order; default all dependent variables.
+            axes: space axes of the data, in order; default all.
+
+        Returns:
+            float64 coefficients on the device of ``time``.
+
+        Raises:
+            SymmetryError: the flow is not slice-affine, a needed parameter is absent, or an observed field would need
+                the values of one that is not in ``fields``.
+        """
+        fields = self.dependent if fields is None else tuple(fields)
+        axes = self.independent[1:] if axes is None else tuple(axes)
+        return self._compiled(fields, axes)(strength, time, parameters or {})
+
+    @functools.cache  # noqa: B019 - flows live as long as their algebra
+    def _compiled(self, fields: tuple[str, ...], axes: tuple[str, ...]) -> _Coefficients:
+        return _Coefficients(self, fields, axes)
+
+
+class _Coefficients:
+    """The Jacobians of a slice-affine flow, compiled to torch closures by walking the expression trees."""
+
+    def __init__(self, flow: Flow, fields: tuple[str, ...], axes: tuple[str, ...]) -> None:
+        if flow.obstruction is not None:
+            raise SymmetryError(
+                f"this flow is outside the slice-affine class: {flow.obstruction}. It can be printed and checked, but not "
+                "applied to gridded batches."
+            )
+        if sorted(axes) != sorted(flow.independent[1:]):
+            raise SymmetryError(f"the data have axes {axes}, the flow acts on {flow.independent[1:]}; give all of them.")
+        unknown = [n for n in fields if n not in flow.dependent]
+        if unknown:
+            raise SymmetryError(f"the equation has no field '{unknown[0]}'; its fields are {', '.join(flow.dependent)}.")
+        hidden = {sympy.Symbol(n) for n in flow.dependent if n not in fields}
+        for name in fields:
+            if flow.maps[name].free_symbols & hidden:
+                raise SymmetryError(
+                    f"{name}' = {flow.maps[name]} needs {_names(flow.maps[name].free_symbols & hidden)}, which the data do "
+                    "not hold. Add the field to the data, or leave this generator out."
+                )
+        self.flow, self.fields, self.axes = flow, fields, axes
+        x = [sympy.Symbol(n) for n in axes]
+        u = [sympy.Symbol(n) for n in fields]
+        x0, u0 = dict.fromkeys(x, 0), dict.fromkeys(u, 0)
+        space, images = [flow.maps[n] for n in axes], [flow.maps[n] for n in fields]
+        added = [e.subs(u0) for e in images]
+        multipliers = {n: sympy.cancel(flow.maps[n] / sympy.Symbol(n)) for n in flow.moved_parameters}
+        multipliers = {n: e for n, e in multipliers.items() if e.free_symbols <= {EPSILON}}
+        groups: dict[str, tuple[tuple[int, ...], list[sympy.Expr]]] = {
+            "time": ((), [flow.maps[flow.independent[0]]]),
+            "s": ((len(x), len(x)), [sympy.diff(e, z) for e in space for z in x]),
+            "r": ((len(x),), [e.subs(x0) for e in space]),
+            "m": ((len(u), len(u)), [sympy.diff(e, z) for e in images for z in u]),
+            "b0": ((len(u),), [e.subs(x0) for e in added]),
+            "b1": ((len(u), len(x)), [sympy.diff(e, z).subs(x0) for e in added for z in x]),
+            "b2": ((len(u), len(x), len(x)), [sympy.diff(e, z, w) / 2 for e in added for z in x for w in x]),
+        }
+        for name in flow.moved_parameters:
+            groups[f"value {name}"] = ((), [flow.maps[name]])
+        for name, expression in multipliers.items():
+            groups[f"log {name}"] = ((), [sympy.expand_log(sympy.log(expression), force=True)])
+        if all(e == 0 for e in groups["b2"][1]):
+            del groups["b2"]
+        self.groups = {k: (shape, [_compile(sympy.simplify(e)) for e in es]) for k, (shape, es) in groups.items()}
+        self.varies = any(sympy.Symbol(flow.independent[0]) in e.free_symbols for e in space)
+        self.log_moved = frozenset(multipliers)
+
+    def __call__(self, strength: Tensor, time: Tensor, parameters: Mapping[str, Tensor]) -> SliceAffine:
+        absent = sorted(self.flow.needed_parameters - set(parameters))
+        if absent:
+            raise SymmetryError(
+                f"the flow {self.flow.text()} contains the parameter '{absent[0]}', whose values the batch does not hold. "
+                "Give labelled data, or leave this generator out."
+            )
+        time = time.to(torch.float64)
+        values: dict[str, Any] = {n: p.to(torch.float64)[:, None] for n, p in parameters.items()}
+        values |= {"epsilon": strength.to(torch.float64)[:, None], self.flow.independent[0]: time}
+        one = time.new_ones((1, 1))
+        evaluated = {}
+        for key, (shape, functions) in self.groups.items():
+            if key.startswith("value ") and key[6:] not in parameters:
+                continue
+            entries = [f(values) for f in functions]
+            entries = torch.broadcast_tensors(*[e if isinstance(e, Tensor) else one * e for e in entries])
+            evaluated[key] = torch.stack(entries, dim=-1).reshape(*entries[0].shape, *shape) if shape else entries[0]
+        batch = strength.shape[0]
+        moved = {n: p.to(torch.float64) for n, p in parameters.items()}
+        moved |= {k[6:]: v[:, 0].expand(batch) for k, v in evaluated.items() if k.startswith("value ")}
+        return SliceAffine(
+            time=time,
+            new_time=evaluated["time"].expand_as(time),
+            s=evaluated["s"],
+            r=evaluated["r"],
+            m=evaluated["m"],
+            b0=evaluated["b0"],
+            b1=evaluated["b1"],
+            b2=evaluated.get("b2"),
+            parameters=moved,
+            log_parameter_shift={k[4:]: v[:, 0].expand(batch) for k, v in evaluated.items() if k.startswith("log ")},
+        )
+
+
+# ------------------------------------------------------------------------------------------------ expressions to torch
+
+
+def _compile(expression: sympy.Expr) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function of {name: Tensor | float}, built as closures over the tree; no source text is ever executed."""
+    if expression.is_Symbol:
+        name = expression.name
+        return lambda values: values[name]
+    if expression.is_number:
+        number = float(expression)
+        return lambda values: number
+    arguments = [_compile(a) for a in expression.args]
+    if isinstance(expression, sympy.Add):
+        return lambda values: functools.reduce(lambda a, b: a + b, [f(values) for f in arguments])
+    if isinstance(expression, sympy.Mul):
+        return lambda values: functools.reduce(lambda a, b: a * b, [f(values) for f in arguments])
+    if isinstance(expression, sympy.Pow):
+        base, exponent = arguments
+        if expression.exp.is_Integer:
+            power = int(expression.exp)
+            return lambda values: base(values) ** power
+        return lambda values: base(values) ** exponent(values)
+    function = _FUNCTIONS.get(type(expression))
+    if function is None:
+        raise SymmetryError(f"no torch function for '{expression.func}' in {expression}.")
+    return lambda values: function(torch.as_tensor(arguments[0](values), dtype=torch.float64))
+
+
+_FUNCTIONS: dict[type, Callable[[Tensor], Tensor]] = {
+    sympy.exp: torch.exp,
+    sympy.log: torch.log,
+    sympy.sin: torch.sin,
+    sympy.cos: torch.cos,
+    sympy.tan: torch.tan,
+    sympy.sinh: torch.sinh,
+    sympy.cosh: torch.cosh,
+    sympy.tanh: torch.tanh,
+    sympy.Abs: torch.abs,
+}
+
+
+# ------------------------------------------------------------------------------------------------ solving
+
+
+def exponentiate(
+    components: Mapping[str, sympy.Expr],
+    independent: Sequence[str],
+    dependent: Sequence[str],
+    parameters: Sequence[str] = (),
+) -> Flow:
+    """Return the flow of the vector field with the given components, in closed form and checked.
+
+    Args:
+        components: expression per coordinate (missing ones are 0), in plain symbols named like the coordinates.
+        independent: names of the independent variables, time first.
+        dependent: names of the fields.
+        parameters: letters of the parameters.
+
+    Raises:
+        SymmetryError: a component that no closed form of the class covers; the message names it.
+
+    Source: design of the class: quadratures, affine, Riccati (Moebius) and linear blocks over the dependency graph;
+        Olver, Applications of Lie Groups to Differential Equations (1993), section 1.3, for flows.
+    """
+    names = (*independent, *dependent, *parameters)
+    unknown = [n for n in components if n not in names]
+    if unknown:
+        raise SymmetryError(f"component '{unknown[0]}' is no coordinate; the coordinates are {', '.join(names)}.")
+    plain = {n: sympy.Symbol(n) for n in names}
+    if "epsilon" in plain:
+        raise SymmetryError("a coordinate is named 'epsilon', the name of the flow's strength; rename it.")
+    own = {n: sympy.Symbol(n, real=True) if n not in parameters else sympy.Symbol(n, positive=True) for n in names}
+    field = {own[n]: sympy.sympify(components.get(n, 0)).xreplace({plain[k]: own[k] for k in names}) for n in names}
+    stray = set().union(*[e.free_symbols for e in field.values()]) - set(own.values())
+    if stray:
+        raise SymmetryError(f"the components contain {_names(stray)}, which is no coordinate ({', '.join(names)}).")
+
+    solved: dict[sympy.Symbol, sympy.Expr] = {}
+    for block in _components(field):
+        speeds = [field[z].subs(solved, simultaneous=True) for z in block]
+        solution = _solve_single(block[0], speeds[0]) if len(block) == 1 else _solve_linear(block, speeds)
+        solved |= {z: _tidy(e, own.values()) for z, e in zip(block, solution, strict=True)}
+    _check(field, solved)
+    back = {own[n]: plain[n] for n in names} | {_EPS: EPSILON}
+    maps = {n: solved[own[n]].xreplace(back) for n in names}
+    return Flow(maps, tuple(independent), tuple(dependent), tuple(parameters))
+
+
+def _components(field: Mapping[sympy.Symbol, sympy.Expr]) -> list[list[sympy.Symbol]]:
+    """Strongly connected components of the dependency graph, dependencies first."""
+    nodes = list(field)
+    edges = [(z, w) for z in nodes for w in field[z].free_symbols if w in field]
+    blocks = sympy.utilities.iterables.strongly_connected_components((nodes, edges))
+    return [sorted(block, key=nodes.index) for block in blocks]
+
+
+def _solve_single(z: sympy.Symbol, speed: sympy.Expr) -> list[sympy.Expr]:
+    """Solve dz/dε = c z² + b z + a with c, b, a functions of ε (constants where c is not 0)."""
+    if not speed.has(z):
+        return [z + _integral(speed)]
+    polynomial = _polynomial(speed, [z])
+    a, b, c = (polynomial.coeff_monomial(z**k) for k in range(3)) if polynomial is not None else (None, None, None)
+    if polynomial is None or polynomial.degree() > 2 or (c != 0 and any(e.has(_EPS) for e in (a, b, c))):
+        raise SymmetryError(f"no closed form for d{z}/dε = {speed}: not affine, and not a Riccati equation with constants.")
+    if c != 0:
+        e = _exp2(sympy.Matrix([[b / 2, a], [-c, -b / 2]]) * _EPS)
+        return [(e[0, 0] * z + e[0, 1]) / (e[1, 0] * z + e[1, 1])]
+    growth = sympy.exp(_integral(b))
+    return [growth * (z + _integral(sympy.simplify(a / growth)))]
+
+
+def _solve_linear(block: list[sympy.Symbol], speeds: list[sympy.Expr]) -> list[sympy.Expr]:
+    """Solve dz/dε = M z + b for several coupled coordinates."""
+    named = ", ".join(f"d{z}/dε = {v}" for z, v in zip(block, speeds, strict=True))
+    if any(sympy.diff(v, z).has(*block) for v in speeds for z in block):
+        raise SymmetryError(f"no closed form for the coupled system {named}: it is not linear.")
+    matrix = sympy.Matrix([[sympy.diff(v, z) for z in block] for v in speeds])
+    zero = dict.fromkeys(block, 0)
+    inhomogeneous = sympy.Matrix([v.subs(zero) for v in speeds])
+    if matrix.has(_EPS):
+        one, two = sympy.symbols("e1 e2", real=True)
+        m1, m2 = matrix.subs(_EPS, one), matrix.subs(_EPS, two)
+        if (m1 * m2 - m2 * m1).applyfunc(sympy.simplify) != sympy.zeros(len(block)):
+            raise SymmetryError(f"no closed form for the coupled system {named}: its matrices at two strengths do not commute.")
+        exponent = matrix.applyfunc(_integral)
+    else:
+        exponent = matrix * _EPS
+    grow, shrink = _matrix_exponential(exponent), _matrix_exponential(-exponent)
+    drive = (shrink * inhomogeneous).applyfunc(lambda e: sympy.trigsimp(sympy.expand(e))).applyfunc(_integral)
+    return list((grow * (sympy.Matrix(block) + drive)).applyfunc(lambda e: sympy.trigsimp(sympy.expand(e))))
+
+
+def _matrix_exponential(matrix: sympy.Matrix) -> sympy.Matrix:
+    return _exp2(matrix) if matrix.shape == (2, 2) else matrix.exp().applyfunc(sympy.simplify)
+
+
+def _exp2(matrix: sympy.Matrix) -> sympy.Matrix:
+    """Exponential of a 2x2 matrix: e^a (cos ω + sin ω / ω N), N the trace-free part, ω² = det N."""
+    half = matrix.trace() / 2
+    rest = (matrix - half * sympy.eye(2)).applyfunc(sympy.expand)
+    square = sympy.factor(sympy.expand(rest.det()))
+    if square == 0:
+        return sympy.exp(half) * (sympy.eye(2) + rest)
+    # Both functions are even in ω, so any square root serves; posify avoids |t|.
+    negative = sympy.posify(square)[0].is_negative
+    positive, names = sympy.posify(-square if negative else square)
+    omega = sympy.sqrt(positive).subs(names)
+    cosine, sine = (sympy.cosh, sympy.sinh) if negative else (sympy.cos, sympy.sin)
+    return sympy.exp(half) * (cosine(omega) * sympy.eye(2) + (sine(omega) / omega) * rest).applyfunc(sympy.cancel)
+
+
+def _integral(speed: sympy.Expr) -> sympy.Expr:
+    """Integral over the strength from 0 to ε, with logarithms combined to log(g(ε)/g(0)) so that they stay real."""
+    if speed == 0:
+        return sympy.Integer(0)
+    if not speed.has(_EPS):
+        return speed * _EPS
+    speed = sympy.apart(sympy.together(speed), _EPS) if speed.is_rational_function(_EPS) else sympy.expand(speed)
+    primitive = sympy.integrate(speed, _EPS)
+    if primitive.has(sympy.Integral):
+        raise SymmetryError(f"no closed form for the integral of {speed} over ε.")
+    if primitive.has(sympy.Piecewise):
+        primitive = sympy.piecewise_fold(primitive).args[0].expr
+    for logarithm in primitive.atoms(sympy.log):
+        inside = logarithm.args[0]
+        if inside.has(_EPS):
+            primitive = primitive.subs(logarithm, sympy.log(sympy.cancel(inside / inside.subs(_EPS, 0))))
+    return sympy.expand(primitive - primitive.subs(_EPS, 0))
+
+
+def _tidy(expression: sympy.Expr, coordinates: Any) -> sympy.Expr:
+    """Bring a solved map to one fraction whose denominator is 1 at ε = 0, its numerator collected by coordinates."""
+    expression = sympy.powsimp(sympy.expand(expression)) if expression.has(sympy.exp) else expression
+    top, bottom = sympy.fraction(sympy.cancel(sympy.together(expression)))
+    scale = bottom.subs(_EPS, 0)
+    if scale.is_number and scale != 0:
+        top, bottom = sympy.expand(top / scale), sympy.expand(bottom / scale)
+    if bottom.has(_EPS):
+        return sympy.collect(top, list(coordinates)) / bottom
+    return sympy.collect(sympy.expand(top / bottom), list(coordinates))
+
+
+def _check(field: Mapping[sympy.Symbol, sympy.Expr], solved: Mapping[sympy.Symbol, sympy.Expr]) -> None:
+    for z, image in solved.items():
+        start = sympy.simplify(image.subs(_EPS, 0) - z)
+        drift = sympy.diff(image, _EPS) - field[z].subs(solved, simultaneous=True)
+        drift = sympy.cancel(sympy.together(drift)) if not drift.has(sympy.cos, sympy.cosh) else sympy.expand(drift)
+        if start != 0 or (drift != 0 and sympy.simplify(drift) != 0):
+            raise SymmetryError(
+                f"the closed form {z}' = {image} could not be confirmed: at ε = 0 it is off by {start}, and its derivative "
+                f"by {sympy.simplify(drift)}."
+            )
+
+
+def _polynomial(expression: sympy.Expr, variables: list[sympy.Symbol]) -> sympy.Poly | None:
+    try:
+        polynomial = sympy.Poly(expression, *variables)
+    except sympy.PolynomialError:
+        return None
+    return polynomial if not any(c.has(*variables) for c in polynomial.coeffs()) else None
+
+
+def _degree(expression: sympy.Expr, variables: list[sympy.Symbol]) -> int:
+    """Total degree in the variables; 99 where it is no polynomial."""
+    if not variables or not expression.has(*variables):
+        return 0
+    polynomial = _polynomial(sympy.expand(expression), variables)
+    return 99 if polynomial is None else int(polynomial.total_degree())
+
+
+def _names(symbols: Any) -> str:
+    return ", ".join(sorted(str(s) for s in symbols))
