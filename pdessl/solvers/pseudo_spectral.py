@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +145,7 @@ def integrate(
     modes: Tensor,
     linear: Tensor,
     times: Tensor,
-    substeps: int,
+    substeps: Sequence[int],
     points: int,
     flux: Callable[[Tensor], Tensor] | None,
     length: Tensor,
@@ -157,7 +157,8 @@ def integrate(
         modes: kept modes of the field at time 0, shape (B, K), complex.
         linear: symbol of L, shape (B, K), complex.
         times: output times >= 0, increasing, shape (B, T). The first may be 0.
-        substeps: steps per output interval, the same for all trajectories. Each trajectory has its own step.
+        substeps: steps per output interval (the first: from time 0 to the first output), length T, the same for all
+            trajectories. Each trajectory has its own step.
         points: nodes X of the grid on which the flux is evaluated.
         flux: function of the field (B, X), at most quadratic (2/3 dealiasing removes the aliasing of a quadratic term
             exactly). None for a linear equation, which is then solved exactly.
@@ -183,11 +184,11 @@ def integrate(
             modes = torch.exp(linear * interval[:, None]) * modes
             frames.append(modes)
             continue
-        step = interval / substeps
+        step = interval / substeps[frame]
         # Equidistant times differ in the last digits; the coefficients are worth keeping.
-        if scheme is None or previous is None or bool(((interval - previous).abs() > 1e-12 * times[:, -1]).any()):
-            scheme, previous = ETDRK4.build(linear, step), interval
-        for sub in range(substeps):
+        if scheme is None or previous is None or bool(((step - previous).abs() > 1e-12 * times[:, -1]).any()):
+            scheme, previous = ETDRK4.build(linear, step), step
+        for sub in range(substeps[frame]):
             now = starts[:, frame] + sub * step
 
             def nonlinear(v: Tensor, c: float, now: Tensor = now, step: Tensor = step) -> Tensor:

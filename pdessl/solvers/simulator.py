@@ -174,12 +174,16 @@ class PeriodicSimulator(Simulator):
             raise DataError(f"{name}: output times must start at or after 0, where the initial field is, and increase.")
         return initial.to(torch.float64), times
 
-    def _steps_per_interval(self, initial: Tensor, times: Tensor) -> int:
+    def _steps_per_interval(self, initial: Tensor, times: Tensor) -> list[int]:
+        intervals = torch.cat([times[:, :1], times.diff(dim=1)], dim=1)
         if self.substeps is not None:
-            return self.substeps
-        longest = torch.cat([times[:, :1], times.diff(dim=1)], dim=1).amax(dim=1)
-        step = self.step_needed(initial) if self.time_step is None else torch.full_like(longest, self.time_step)
-        return max(1, math.ceil(float((longest / step).max()) - 1e-9))
+            # The stretch before the first frame gets steps like those between frames.
+            usual = intervals[:, 1:].amax(dim=1, keepdim=True) if times.shape[1] > 1 else intervals
+            count = self.substeps * (intervals / usual).clamp_min(1.0)
+        else:
+            step = self.step_needed(initial) if self.time_step is None else torch.full_like(times[:, 0], self.time_step)
+            count = intervals / step[:, None]
+        return [max(1, math.ceil(float(c) - 1e-6)) for c in count.amax(dim=0)]
 
     def _refuse_unresolved(self, initial: Tensor) -> None:
         needed = self.points_needed(initial)
