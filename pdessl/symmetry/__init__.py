@@ -1,0 +1,30 @@
+"""Lie point symmetries: verified, discovered, exponentiated, and applied to batches."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Loaded on first use: verification needs neither torch nor sympy.
+_PUBLIC = {
+    "Flow": "pdessl.symmetry.flow",
+    "GroupElements": "pdessl.symmetry.augmentation",
+    "LieAugmentation": "pdessl.symmetry.augmentation",
+    "SliceAffine": "pdessl.symmetry.slice_affine",
+    "SymmetryAlgebra": "pdessl.symmetry.algebra",
+    "SymmetryGenerator": "pdessl.symmetry.generator",
+    "discover": "pdessl.symmetry.algebra",
+    "symmetries": "pdessl.symmetry.algebra",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'pdessl.symmetry' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,309 @@
+"""Prolongation of vector fields, and reduction modulo a PDE system and its differential consequences.
+
+With the multi-index J and the total derivatives D_i, the coefficient of the prolongation of v on u^a_J is
+
+    phi^a_J = D_J phi^a - sum_i sum_{0 < K <= J} binom(J, K) (D_K xi^i) u^a_{J-K+e_i}
+
+and v is admitted by Delta = 0 if and only if
+
+    sum_i xi^i dDelta/dx^i + sum_k pi^k dDelta/dmu^k + sum_{a,J} phi^a_J dDelta/du^a_J
+
+vanishes modulo the system. All arithmetic is exact.
+
+Source: Olver, Applications of Lie Groups to Differential Equations (1993), theorem 2.36.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from pdessl.equations import Equation
+from pdessl.equations.expression import Names, parse_equation
+from pdessl.errors import EquationError
+from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to, scaled, subindices
+
+__all__ = ["PDESystem"]
+
+_MAX_RULES = 60  # completion that runs past this many rules will not end
+
+
+class PDESystem:
+    """An equation solved for its leading derivatives, completed by its integrability conditions.
+
+    Args:
+        equation: the parsed system.
+        functions: arbitrary functions to adjoin: name -> (variables they depend on, texts of equations they obey).
+        values: numbers to put in place of parameters (dimension certificate).
+
+    Attributes:
+        space: the jet space.
+        polynomials: the equations, expanded.
+        conditions: hidden integrability conditions that completion found, as polynomials.
+
+    Raises:
+        EquationError: an equation that cannot be solved for a leading derivative, or completion that does not end.
+    """
+
+    def __init__(
+        self,
+        equation: Equation,
+        functions: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None,
+        values: Mapping[str, Coefficient] | None = None,
+    ) -> None:
+        functions = functions or {}
+        self.equation = equation
+        self.space = space = JetSpace(equation.independent, (*equation.dependent, *functions), equation.parameters)
+        self.values = {space.number(p): v for p, v in (values or {}).items()}
+        self.symbolic = [space.from_tree(tree) for tree in equation.trees]
+        self.polynomials = [space.substitute(p, self.values) for p in self.symbolic] if self.values else self.symbolic
+        self._labels = [f"equation {i + 1}, '{text}'," for i, text in enumerate(equation.texts)]
+        extra: list[tuple[Polynomial, str]] = []
+        names = Names(equation.independent, equation.dependent, equation.parameters, tuple(functions))
+        for name, (variables, where) in functions.items():
+            number = space.fields.index(name)
+            for axis, letter in enumerate(space.independent):
+                if letter not in variables:
+                    extra.append((space.variable(space.jet(number, space.axis_units[axis])), f"{name}_{letter} = 0"))
+            for text in where:
+                extra.append((space.substitute(space.from_tree(parse_equation(text, names)), self.values), f"'{text}'"))
+        self.rules: dict[tuple[int, Multiindex], Polynomial] = {}
+        self.conditions: list[Polynomial] = []
+        self._values: dict[int, Polynomial] = {}
+        self._principal = 0  # mask of the exponents of all derivatives of leads
+        space.on_new_jet = self._classify
+        self._complete([*zip(self.polynomials, self._labels, strict=True), *extra])
+
+    # ------------------------------------------------------------------ leading derivatives
+
+    def _rank(self, number: int) -> tuple[int, int, int, Multiindex]:
+        field, index = self.space.variables[number]
+        assert isinstance(index, tuple)  # noqa: S101  (only called for jets)
+        return index[0], sum(index), -int(field), index
+
+    def _lead(self, p: Polynomial, label: str) -> tuple[int, Coefficient]:
+        """The derivative to solve for: the highest that occurs once, linearly, alone, with a rational coefficient."""
+        space = self.space
+        jets: set[int] = set()
+        for m in p:
+            jets.update(k for k, _ in space.exponents(m) if k >= space.base)
+        if not jets:
+            raise EquationError(
+                f"{label} has the consequence {space.text(p, 6)} = 0, which holds no derivative: the system has no solutions."
+            )
+        for number in sorted(jets, key=self._rank, reverse=True):
+            shift, unit = BITS * number, space.units[number]
+            if unit in p and sum(1 for m in p if (m >> shift) & 31) == 1:
+                return number, p[unit]
+        highest = space.jet_text(max(jets, key=self._rank))
+        raise EquationError(
+            f"{label} cannot be solved for a leading derivative: no derivative stands alone with a number as coefficient "
+            f"(highest: {highest}). Divide the equation by that coefficient and declare the quotient as a variable: "
+            "rho*u_t + ... becomes u_t + w*(...) with w = 1/rho, whose own equation has to be added."
+        )
+
+    def _classify(self, number: int) -> None:
+        field, index = self.space.variables[number]
+        if any(f == field and all(a <= b for a, b in zip(lead, index, strict=True)) for f, lead in self.rules):
+            self._principal |= 31 << (BITS * number)
+
+    def _reset(self) -> None:
+        self._values.clear()
+        self._principal = 0
+        for number in range(self.space.base, len(self.space.variables)):
+            self._classify(number)
+
+    def _complete(self, equations: list[tuple[Polynomial, str]]) -> None:
+        space = self.space
+        queue = deque(equations)
+        pending: deque[tuple[tuple[int, Multiindex], tuple[int, Multiindex]]] = deque()
+        done: set[tuple[tuple[int, Multiindex], tuple[int, Multiindex]]] = set()
+        steps = 0
+        while queue or pending:
+            steps += 1
+            if steps > 20 * _MAX_RULES or len(self.rules) > _MAX_RULES:
+                raise EquationError(
+                    f"{self.equation.name}: completing the system by cross-derivatives does not end; write the equations so that "
+                    "the highest derivative (most in t, then total order) stands alone in each."
+                )
+            if queue:
+                p, label = queue.popleft()
+                p = self.reduce(p)
+                if not p:
+                    continue
+                number, coefficient = self._lead(p, label)
+                field, index = space.variables[number]
+                lead = (int(field), tuple(index))  # type: ignore[arg-type]
+                rest = scaled({m: c for m, c in p.items() if m != space.units[number]}, -Fraction(1) / coefficient)
+                rest = {
+                    m: (c.numerator if isinstance(c, Fraction) and c.denominator == 1 else c) for m, c in rest.items()
+                }
+                for old in [
+                    r for r in self.rules if r[0] == lead[0] and all(a <= b for a, b in zip(lead[1], r[1], strict=True))
+                ]:
+                    back = scaled(self.rules.pop(old), -1)
+                    add_to(back, space.variable(space.jet(*old)))
+                    queue.append((back, label))
+                self.rules[lead] = rest
+                self._reset()
+                for other in self.rules:
+                    if other != lead and other[0] == lead[0]:
+                        pending.append((lead, other))
+                continue
+            first, second = pending.popleft()
+            if (
+                first not in self.rules
+                or second not in self.rules
+                or (first, second) in done
+                or (second, first) in done
+            ):
+                continue
+            done.add((first, second))
+            top = tuple(max(a, b) for a, b in zip(first[1], second[1], strict=True))
+            difference = self.reduce(self._raised(first, top))
+            add_to(difference, self.reduce(self._raised(second, top)), -1)
+            if difference:
+                self.conditions.append(difference)
+                queue.append(
+                    (
+                        difference,
+                        f"the cross-derivative of {space.jet_text(space.jet(*first))} and {space.jet_text(space.jet(*second))}",
+                    )
+                )
+
+    def _raised(self, lead: tuple[int, Multiindex], top: Multiindex) -> Polynomial:
+        """D_{top - lead} of the right-hand side of a rule."""
+        p = self.rules[lead]
+        for axis, times in enumerate(b - a for a, b in zip(lead[1], top, strict=True)):
+            for _ in range(times):
+                p = self.reduce(self.space.total(p, axis))
+        return p
+
+    # ------------------------------------------------------------------ reduction
+
+    def _value(self, number: int) -> Polynomial:
+        """The reduced value of a derivative of a lead."""
+        known = self._values.get(number)
+        if known is not None:
+            return known
+        field, index = self.space.variables[number]
+        field = int(field)
+        rule = self.rules.get((field, index))  # type: ignore[arg-type]
+        if rule is not None:
+            value = self.reduce(rule)
+        else:
+            for axis in range(len(index)):
+                lower = tuple(n - (k == axis) for k, n in enumerate(index))
+                if lower[axis] >= 0 and any(
+                    f == field and all(a <= b for a, b in zip(lead, lower, strict=True)) for f, lead in self.rules
+                ):  # type: ignore[operator]
+                    value = self.reduce(self.space.total(self._value(self.space.jet(field, lower)), axis))  # type: ignore[arg-type]
+                    break
+            else:
+                raise AssertionError("a principal derivative without a lead")
+        self._values[number] = value
+        return value
+
+    def reduce(self, p: Polynomial) -> Polynomial:
+        """Rewrite every derivative of a lead, until only parametric derivatives are left."""
+        space = self.space
+        result: Polynomial = {}
+        work = p
+        while work:
+            later: Polynomial = {}
+            for m, c in work.items():
+                hit = m & self._principal
+                if not hit:
+                    value = result.get(m, 0) + c
+                    if value:
+                        result[m] = value
+                    else:
+                        result.pop(m, None)
+                    continue
+                k = (hit.bit_length() - 1) // BITS
+                e = (m >> (BITS * k)) & 31
+                replacement = self._value(k)
+                if e > 1:
+                    replacement = space.power(replacement, e)
+                add_to(later, space.multiply({m - (e << (BITS * k)): c}, replacement))
+            work = later
+        return result
+
+    # ------------------------------------------------------------------ prolongation
+
+    def prolong(self, components: Mapping[str, Polynomial]) -> list[Polynomial]:
+        """Return pr v of every equation, reduced; all empty if and only if v is admitted.
+
+        Args:
+            components: coordinate (independent, field, parameter) -> component.
+        """
+        space = self.space
+        caches = {c: {space.zero_index: p} for c, p in components.items() if p}
+        results = []
+        for number in range(len(self.polynomials)):
+            total: Polynomial = {}
+            for coordinate, cache in caches.items():
+                add_to(total, self._contribution(number, coordinate, cache))
+            results.append(self.reduce(total))
+        return results
+
+    def partials(self, equation: int, symbolic: bool = False) -> dict[int, Polynomial]:
+        """All non-zero partial derivatives of one equation, by variable; cached."""
+        store = self.__dict__.setdefault("_partials", {})
+        if (equation, symbolic) not in store:
+            p = (self.symbolic if symbolic else self.polynomials)[equation]
+            found = {}
+            for number in sorted({k for m in p for k, _ in self.space.exponents(m)}):
+                found[number] = self.space.partial(p, number)
+            store[equation, symbolic] = found
+        return store[equation, symbolic]
+
+    def _derivative(self, cache: dict[Multiindex, Polynomial], index: Multiindex) -> Polynomial:
+        """D_index of the polynomial at the zero index of ``cache``."""
+        known = cache.get(index)
+        if known is None:
+            axis = next(i for i, n in enumerate(index) if n)
+            lower = tuple(n - (i == axis) for i, n in enumerate(index))
+            known = self.space.total(self._derivative(cache, lower), axis)
+            cache[index] = known
+        return known
+
+    def _contribution(self, equation: int, coordinate: str, cache: dict[Multiindex, Polynomial]) -> Polynomial:
+        """What one component of v adds to pr v of one equation, not reduced."""
+        space = self.space
+        component = cache[space.zero_index]
+        if coordinate in space.parameters:
+            number = space.number(coordinate)
+            part = self.partials(equation, symbolic=True).get(number)
+            if not part:
+                return {}
+            return space.multiply(component, space.substitute(part, self.values) if self.values else part)
+        partials = self.partials(equation)
+        total: Polynomial = {}
+        if coordinate in space.independent:
+            axis = space.independent.index(coordinate)
+            if axis in partials:
+                add_to(total, space.multiply(component, partials[axis]))
+            for number, part in partials.items():
+                if number < space.base:
+                    continue
+                field, index = space.variables[number]
+                inner: Polynomial = {}
+                for k, binomial in subindices(index):  # type: ignore[arg-type]
+                    derivative = self._derivative(cache, k)
+                    if derivative:
+                        raised = tuple(j - n + (i == axis) for i, (j, n) in enumerate(zip(index, k, strict=True)))
+                        add_to(
+                            inner, space.multiply(derivative, space.variable(space.jet(int(field), raised))), -binomial
+                        )
+                if inner:
+                    add_to(total, space.multiply(inner, part))
+            return total
+        field = space.fields.index(coordinate)
+        for number, part in partials.items():
+            if number >= space.base and space.variables[number][0] == field:
+                derivative = self._derivative(cache, space.variables[number][1])  # type: ignore[arg-type]
+                if derivative:
+                    add_to(total, space.multiply(derivative, part))
+        return total
