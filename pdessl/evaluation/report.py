@@ -1,0 +1,86 @@
+"""A run as one self-contained HTML page, a JSON file of its tables, and the arrays of its figures.
+
+A report is a plain dictionary (what ``report.json`` holds) and a dictionary of named arrays. Every section is optional:
+
+* ``title``, ``summary`` (paragraphs), ``commands``, ``versions``, ``machine``, ``seconds`` (stage -> s), ``recipe``
+* ``views``: ``row_titles`` and ``column_titles``; arrays ``views/ROW/COLUMN/field|time|space``; ``strengths``, a list
+  of generators with their greatest strengths
+* ``training``: ``curves`` (name -> list) and ``width``
+* ``regression``: ``target``, ``test_size``, ``rows`` (see :func:`pdessl.evaluation.tables.regression_row`), ``notes``
+* ``predictions``: ``labels`` and ``methods`` (key -> title); arrays ``predictions/true`` and ``predictions/KEY``
+* ``embedding``: ``encoders`` (key -> title); arrays ``embedding/parameter`` and ``embedding/KEY``
+* ``timestepping``: ``rows`` (``title``, ``one_step``, ``rollout``), ``frames``, ``error_over_time`` (title -> list),
+  ``shown`` (key -> title); arrays ``rollout/time|space|truth`` and ``rollout/KEY``
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdessl.errors import FormatError
+from pdessl.evaluation.page import render
+
+__all__ = ["read_report", "write_report"]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
+    """Write ``report.json``, ``report.npz`` (the arrays of the figures) and ``report.html``; return the page's path.
+
+    Args:
+        folder: made if it does not exist. Each file appears whole or not at all.
+        report: plain data, see the module.
+        arrays: the figures' arrays by name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = {name: np.asarray(value) for name, value in arrays.items()}
+    page = render(report, held)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **{name.replace("/", "|"): value for name, value in held.items()})
+    _replace(folder / "report.npz", packed.getvalue())
+    _replace(folder / "report.json", (json.dumps(report, indent=1, allow_nan=True) + "\n").encode())
+    _replace(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def read_report(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read back what :func:`write_report` wrote.
+
+    Raises:
+        FormatError: the folder holds no report, or a damaged one.
+    """
+    folder = Path(folder)
+    if not (folder / "report.json").is_file():
+        held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
+        raise FormatError(f"{folder} holds no report.json ({held or 'empty'}). Give the folder of a finished run.")
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        arrays: dict[str, NDArray[Any]] = {}
+        if (folder / "report.npz").is_file():
+            with np.load(folder / "report.npz", allow_pickle=False) as packed:
+                arrays = {name.replace("|", "/"): packed[name] for name in packed.files}
+    except (ValueError, OSError, KeyError) as error:
+        raise FormatError(
+            f"{folder}: the report cannot be read ({error}). Run the command that wrote it again."
+        ) from None
+    if not isinstance(report, dict):
+        raise FormatError(f"{folder}/report.json holds a {type(report).__name__}, expected a mapping.")
+    return report, arrays

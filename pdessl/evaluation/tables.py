@@ -1,0 +1,95 @@
+"""Rows of a report's tables: measured values with standard errors, and how they compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["GROUPS", "compare", "findings", "measured", "regression_row"]
+
+GROUPS = {
+    "pretrained": "pretrained without labels",
+    "floor": "floors, on the same labels and test set",
+    "classical": "classical: least squares of the equation's own terms",
+}
+
+
+def measured(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean, the standard error of the mean (None for one value) and the values themselves."""
+    numbers = [float(v) for v in values]
+    mean = sum(numbers) / len(numbers)
+    error = None
+    if len(numbers) > 1:
+        variance = sum((v - mean) ** 2 for v in numbers) / (len(numbers) - 1)
+        error = math.sqrt(variance / len(numbers))
+    return {"mean": mean, "standard_error": error, "values": numbers}
+
+
+def regression_row(
+    method: str,
+    title: str,
+    group: str,
+    labels: int | None,
+    relative_error: Sequence[float],
+    nmse: Sequence[float],
+    note: str = "",
+) -> dict[str, Any]:
+    """Return one row of the regression table.
+
+    Args:
+        method: short key, the same at every number of labels.
+        title: what readers see.
+        group: ``pretrained``, ``floor`` or ``classical``.
+        labels: number of labelled runs used; None where no label is used.
+        relative_error: relative error in %, one value per seed.
+        nmse: mean squared error over the variance of the target, one value per seed.
+        note: e.g. the learning rate that validation chose.
+    """
+    if group not in GROUPS:
+        raise ValueError(f"group '{group}' is none of {', '.join(GROUPS)}.")
+    return {
+        "method": method,
+        "title": title,
+        "group": group,
+        "labels": labels,
+        "relative_error": measured(relative_error),
+        "nmse": measured(nmse),
+        "note": note,
+    }
+
+
+def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, str]:
+    """Compare two measured errors.
+
+    Returns:
+        how many standard errors of the difference ours lies below the other (negative: above), and that in words: two
+        standard errors are what it takes to be called lower or higher.
+    """
+    spread = math.hypot(ours["standard_error"] or 0.0, other["standard_error"] or 0.0)
+    difference = other["mean"] - ours["mean"]
+    score = difference / spread if spread else math.copysign(math.inf, difference) if difference else 0.0
+    if score > 2:
+        return score, "lower, by more than two standard errors"
+    if score < -2:
+        return score, "higher, by more than two standard errors"
+    return score, "not told apart (within two standard errors)"
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor."""
+    lines = []
+    for count in sorted({r["labels"] for r in rows if r["labels"] is not None}):
+        at = [r for r in rows if r["labels"] in (count, None)]
+        ours = min(
+            (r for r in at if r["group"] == "pretrained"), key=lambda r: r["relative_error"]["mean"], default=None
+        )
+        floor = min((r for r in at if r["group"] == "floor"), key=lambda r: r["relative_error"]["mean"], default=None)
+        if ours is None or floor is None:
+            continue
+        _, words = compare(ours["relative_error"], floor["relative_error"])
+        lines.append(
+            f"{count} labels: {ours['title']} {ours['relative_error']['mean']:.1f} %, best floor "
+            f"({floor['title']}) {floor['relative_error']['mean']:.1f} %: {words}."
+        )
+    return lines
