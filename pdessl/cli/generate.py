@@ -35,21 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="continue a generation that was interrupted")
     options = parser.parse_args(arguments)
 
-    from pdessl.cli.progress import progress_bar
     from pdessl.data import generate
 
-    with progress_bar("simulating") as progress:
-        store = generate(
-            options.dataset,
-            out=options.out,
-            size=options.size,
-            device=options.device,
-            resume=options.resume,
-            progress=progress,
-        )
-    print(f"{options.out}: " + ", ".join(f"{n} {name}" for name, n in _counts(store).items()))
+    store = generate(options.dataset, out=options.out, size=options.size, device=options.device, resume=options.resume)
+    print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
+    if store.rejected_draws:
+        print(f"{store.rejected_draws} draws were not finite and were drawn again")
     return 0
-
-
-def _counts(store: object) -> dict[str, int]:
-    return {name: int(n) for name, n in dict(store.splits).items()}  # type: ignore[attr-defined]

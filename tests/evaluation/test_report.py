@@ -95,8 +95,8 @@ def test_the_page_is_whole_self_contained_and_shows_the_numbers(tmp_path):
     assert text.count("<svg") == 6
     words = "".join(page.words)
     for expected in (
-        "19.00 ± 0.58",
-        "25.00 ± 0.58",
+        "19.0 ± 0.6",
+        "25.0 ± 0.6",
         "weak form <no labels>",
         "A test <b>of</b> escaping.",
         "--preset tiny",
