@@ -373,7 +373,8 @@ def _simulate_shard(
         if tired:
             raise DataError(
                 f"{recipe.name}: trajectory {tired[0]} of split '{split}' was not finite in {MAX_ATTEMPTS} draws. "
-                f"The solver is unstable with these settings: lower solver.time_step or solver.courant, or raise solver.points."
+                f"The solver is unstable with these settings: lower solver.time_step or "
+                f"solver.courant, or raise solver.points."
             )
         pending.sort()
     joined = Trajectories.concatenate([results[k][0] for k in indices])
