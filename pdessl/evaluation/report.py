@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ def read_report(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         arrays: dict[str, NDArray[Any]] = {}
         if (folder / "report.npz").is_file():
-            with np.load(folder / "report.npz", allow_pickle=False) as packed:
+            held = io.BytesIO((folder / "report.npz").read_bytes())
+            with np.load(held, allow_pickle=False) as packed:
                 arrays = {name.replace("|", "/"): packed[name] for name in packed.files}
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise FormatError(
             f"{folder}: the report cannot be read ({error}). Run the command that wrote it again."
         ) from None
