@@ -1,0 +1,70 @@
+"""Parameter equivariance: views whose physical parameters differ by a known amount supervise a head without labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import ShapeError
+from pdessl.objectives.distributed import check_embeddings, full_precision, sum_over_processes
+
+__all__ = ["ParameterEquivariance", "ParameterEquivarianceTerms"]
+
+
+class ParameterEquivarianceTerms(NamedTuple):
+    """Terms of :class:`ParameterEquivariance`.
+
+    ``loss`` is the mean square error of the predicted difference; ``difference`` the mean square of the known one, so
+    that a constant head has loss = difference; ``error`` is the root of the loss, in units of log-parameter.
+    """
+
+    loss: Tensor
+    difference: Tensor
+    error: Tensor
+
+
+class ParameterEquivariance(nn.Module):
+    """Head outputs of two views must differ as their log-parameters are known to differ.
+
+        loss = mean over rows and parameters of (h - h' - (δ - δ'))²
+
+    δ and δ' are the shifts of log-parameter that the augmentation gave each view: an equivalence transformation moves a
+    parameter by a known factor (for Burgers, x -> e^ε x at fixed t with u -> e^ε u makes log ν' = log ν + 2ε), a
+    symmetry leaves it. No label enters: only the difference of shifts is used, never the parameter itself.
+
+    What it determines: h is fixed only up to adding a function of the trajectory's invariants, i.e. of quantities that
+    no augmentation drawn here changes. Alone, h = log ν + f(invariants) with any f has zero loss (a Reynolds number,
+    amplitude · length / ν, is such an invariant of the scaling), so a few labelled runs, or a representation whose
+    other objective discards the invariants, must calibrate it.
+
+    Shortcuts: observation noise and the spectral cut-off of the grid are carried along by the transformation. A head
+    can read the shift from them, unless noise is added after the transformation and the views keep one resolution.
+
+    Shapes:
+        h, h' (B,) or (B, P); shifts the same shape -> scalars in float32 (float64 in, float64 out). Means run over the
+        rows of all processes; batches may differ in size.
+
+    Raises:
+        ShapeError: shapes that differ.
+        DataError: a non-finite entry.
+
+    Source: ours. Equivalence groups: Ovsiannikov (1982), Group Analysis of Differential Equations.
+    """
+
+    def forward(self, h: Tensor, h_prime: Tensor, shift: Tensor, shift_prime: Tensor) -> ParameterEquivarianceTerms:
+        """Return the terms for head outputs of two views and the shift of log-parameter each view was given."""
+        given = {"h": h, "h'": h_prime, "shift": shift, "shift'": shift_prime}
+        if h.ndim not in (1, 2) or any(t.shape != h.shape for t in given.values()):
+            found = ", ".join(f"{name} {tuple(t.shape)}" for name, t in given.items())
+            raise ShapeError(f"ParameterEquivariance got {found}; expected four tensors of one shape (B,) or (B, P).")
+        rows = [t.reshape(t.shape[0], -1) for t in given.values()]
+        n = check_embeddings("ParameterEquivariance", rows, min_rows=1)
+        with torch.autocast(h.device.type, enabled=False):
+            # The shifts are float64 coordinates; the arithmetic follows the head.
+            h, h_prime = full_precision(rows[0]), full_precision(rows[1])
+            known = (rows[2] - rows[3]).to(h.dtype)
+            loss = sum_over_processes((h - h_prime - known).square().sum()) / (n * h.shape[1])
+            difference = sum_over_processes(known.square().sum()) / (n * h.shape[1])
+            return ParameterEquivarianceTerms(loss, difference, loss.detach().sqrt())

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+
+from pdessl.errors import DataError, ShapeError
+from pdessl.objectives import ParameterEquivariance
+
+from .embeddings import draw, on_processes
+
+
+def test_equals_the_loop():
+    h, h_prime, d, d_prime = (draw(9, 2, seed=s) for s in range(4))
+    terms = ParameterEquivariance()(h, h_prime, d, d_prime)
+    total = 0.0
+    for i in range(9):
+        for p in range(2):
+            total += float(h[i, p] - h_prime[i, p] - (d[i, p] - d_prime[i, p])) ** 2
+    assert float(terms.loss) == pytest.approx(total / 18, rel=1e-12)
+    assert float(terms.error) == pytest.approx(math.sqrt(total / 18), rel=1e-12)
+    assert float(terms.difference) == pytest.approx(float(((d - d_prime) ** 2).mean()), rel=1e-12)
+
+
+def test_a_head_that_moves_with_the_parameter_has_zero_loss_whatever_it_adds_from_the_invariants():
+    log_parameter, invariant, d, d_prime = (draw(20, 1, seed=s)[:, 0] for s in range(4))
+    h = log_parameter + d + invariant**3
+    h_prime = log_parameter + d_prime + invariant**3
+    assert float(ParameterEquivariance()(h, h_prime, d, d_prime).loss) < 1e-28
+    constant = ParameterEquivariance()(torch.zeros_like(d), torch.zeros_like(d), d, d_prime)
+    assert float(constant.loss) == float(constant.difference)
+
+
+def test_gradient_precision_and_swap():
+    h, h_prime, d, d_prime = (draw(6, 1, seed=s)[:, 0] for s in range(4))
+    objective = ParameterEquivariance()
+    leaves = (h.clone().requires_grad_(), h_prime.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: objective(a, b, d, d_prime).loss, leaves)
+    assert torch.equal(objective(h, h_prime, d, d_prime).loss, objective(h_prime, h, d_prime, d).loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = objective(h.float(), h_prime.float(), d, d_prime).loss
+    assert inside.dtype == torch.float32
+    assert float(inside) == pytest.approx(float(objective(h, h_prime, d, d_prime).loss), rel=1e-5)
+
+
+def test_errors():
+    ones = torch.ones(4)
+    with pytest.raises(ShapeError, match=r"shift' \(3,\); expected four tensors of one shape"):
+        ParameterEquivariance()(ones, ones, ones, ones[:3])
+    with pytest.raises(DataError, match="view 3, row 1"):
+        ParameterEquivariance()(ones, ones, torch.tensor([0, math.nan, 0, 0]), ones)
+
+
+def _share(rank, sizes):
+    from torch.nn.parallel import DistributedDataParallel
+
+    head = torch.nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        head.weight.copy_(draw(1, 3, seed=9))
+    start = sum(sizes[:rank])
+    x, y, d, e = (draw(sum(sizes), k, seed=s)[start : start + sizes[rank]] for s, k in ((1, 3), (2, 3), (3, 1), (4, 1)))
+    h = DistributedDataParallel(head)(torch.cat([x, y])).split(sizes[rank])
+    loss = ParameterEquivariance()(*h, d, e).loss
+    loss.backward()
+    return float(loss.detach()), head.weight.grad.flatten().tolist()
+
+
+@pytest.mark.parametrize("sizes", [(6, 6), (9, 3)])
+def test_two_processes_have_the_loss_and_gradient_of_one(sizes):
+    weight = draw(1, 3, seed=9).requires_grad_()
+    x, y, d, e = (draw(12, k, seed=s) for s, k in ((1, 3), (2, 3), (3, 1), (4, 1)))
+    loss = ParameterEquivariance()(x @ weight.T, y @ weight.T, d, e).loss
+    loss.backward()
+    for found, gradient in on_processes(_share, sizes):
+        assert found == pytest.approx(float(loss.detach()), rel=1e-12)
+        assert gradient == pytest.approx(weight.grad.flatten().tolist(), rel=1e-11)
