@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pdessl.cli.parsing import Parser
 
-__all__ = ["format_summary", "main"]
-
-
-def format_summary(summary: Mapping[str, object] | str, indent: str = "") -> str:
-    """Return a nested summary as indented lines, one fact each."""
-    if isinstance(summary, str):
-        return summary
-    lines = []
-    for name, value in summary.items():
-        if isinstance(value, Mapping):
-            lines += [f"{indent}{name}:", format_summary(value, indent + "  ")]
-        elif isinstance(value, (list, tuple)) and not isinstance(value, str):
-            lines.append(f"{indent}{name}: " + ", ".join(str(v) for v in value))
-        else:
-            lines.append(f"{indent}{name}: {value}")
-    return "\n".join(line for line in lines if line)
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,8 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
-    from pdessl.data import inspect
+    from pdessl.data.inspection import inspect
 
-    summary = inspect(options.path)
-    print(json.dumps(summary, indent=2, default=str) if options.json else format_summary(summary))
+    found = inspect(options.path)
+    print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
@@ -166,6 +166,7 @@ def training_figure(history: Mapping[str, ArrayLike], width: int | None = None) 
                 axes.axhline(width, color="#7F7F7F", lw=1, ls="--", label=f"embedding width {width}")
                 axes.set_ylim(bottom=0)
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
