@@ -299,6 +299,11 @@ class Trajectories:
 
         if boundary is None:
             boundary = str(attributes["boundary"]).split(",") if attributes.get("boundary") else ["window"] * len(axes)
+        if len(boundary) != len(axes):
+            raise DataError(
+                f"{len(boundary)} boundary kinds {list(boundary)} for the space axes {axes} of field '{fields[0]}', which has "
+                f"dimensions {first.dims}. Give one per axis: boundary=[...]."
+            )
         space_nodes = tuple(nodes(n) for n in axes)
         lengths = []
         for name, node, kind in zip(axes, space_nodes, boundary, strict=True):

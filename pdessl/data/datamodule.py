@@ -177,7 +177,8 @@ class PDEDataModule(lightning.LightningDataModule):
         elif not (self.path / MANIFEST).is_file():
             raise StoreError(
                 f"no store at {self.path}. Make it: pdessl generate burgers --out {self.path} "
-                f"(any name of 'pdessl list datasets'), or give the data module dataset=..., which generates it on first use."
+                f"(any name of 'pdessl list datasets'), or give the data module dataset=..., which "
+                f"generates it on first use."
             )
 
     def setup(self, stage: str | None = None) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import torch
 import xarray as xr
@@ -45,13 +47,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        # h5py reports a full disk as an OSError without number, or as a RuntimeError when the file is closed.
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, StoreError):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n")[0]
+        reason = error.strerror or str(error)
         raise StoreError(
             f"cannot write {path}: {reason}. Nothing half-written is left. Free space or choose a folder that can be "
             f"written, then continue with --resume (resume=True)."
@@ -288,8 +289,12 @@ def write_shard(path: Path, trajectories: Trajectories, recipe: DatasetRecipe, s
         "versions": json.dumps(versions(), sort_keys=True),
     }
     encoding = {str(name): {"_FillValue": None} for name in dataset.variables if dataset[name].dtype.kind == "f"}
+    image = io.BytesIO()
+    with xr.backends.H5NetCDFStore(h5netcdf.File(image, "w")) as backend:
+        dataset.dump_to_store(backend, encoding=encoding)
+    # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
     with write_atomically(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        temporary.write_bytes(image.getbuffer())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

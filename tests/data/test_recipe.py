@@ -1,0 +1,96 @@
+"""Dataset files are read strictly, and every shipped one is whole."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pdessl import catalog
+from pdessl.data import Distribution, load_recipe
+from pdessl.errors import CatalogError, SchemaError
+from pdessl.solvers import random_stream
+
+
+@pytest.mark.parametrize("name", catalog.names("datasets"))
+def test_every_shipped_file_is_valid_and_says_what_is_known_and_chosen(name):
+    recipe = load_recipe(name)
+    assert recipe.content["title"] and recipe.content["known"] and recipe.content["chosen"]
+    assert list(recipe.splits) == ["unlabelled", "labelled", "validation", "test"]
+    assert not recipe.splits["unlabelled"]["labels"]
+    assert recipe.times[-1] == recipe.observation["end"]
+
+
+def test_unknown_dataset_suggests_the_nearest():
+    with pytest.raises(CatalogError, match="no dataset named 'burger_smal'. Did you mean 'burgers_small'"):
+        load_recipe("burger_smal")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"observation.nois": 0.1}, "unknown key 'nois'. Did you mean 'noise'"),
+        ({"observation.noise": -0.1}, "noise: expected a standard deviation >= 0"),
+        ({"observation.points": "many"}, "observation.points: expected an integer, found 'many'"),
+        ({"observation.end": 0.0}, "expected 0 <= start < end"),
+        ({"observation.sampling": "cell_averages"}, "Did you mean 'cell_average'"),
+        ({"solver.points": 100}, "100 is not a multiple of the 32 observed points. Use 128"),
+        ({"solver.points": 4}, "an even integer >= 8"),
+        ({"solver.time_step": 0.1}, "time_step or courant, not both"),
+        ({"solver.courant": 0.0}, "courant: expected > 0"),
+        ({"parameters.viscosity": {"distribution": "log_uniform", "low": 0.0, "high": 1.0}}, "0 < low <= high"),
+        (
+            {"parameters.viscosity": {"distribution": "log-uniform", "low": 0.1, "high": 1}},
+            "Did you mean 'log_uniform'",
+        ),
+        ({"parameters.viscosity": {"distribution": "uniform", "low": 0.1}}, "missing key 'high'"),
+        ({"parameters.viscosty": 0.1}, "unknown key 'viscosty'. Did you mean 'viscosity'"),
+        ({"parameters": {}}, "missing key 'viscosity'"),
+        ({"initial_condition.family": "sines"}, "Known: sine_series"),
+        ({"initial_condition.wavenumbers": [1, 2]}, "Did you mean 'wave_numbers'"),
+        ({"initial_condition.terms": 0}, "terms must be >= 1"),
+        ({"splits.test.size": -1}, "expected >= 0, found -1"),
+        ({"splits.test.labels": "no"}, "expected true or false"),
+        ({"domain.length": -1.0}, "domain.length: expected > 0"),
+        ({"seed": -1}, "seed: expected an integer >= 0"),
+        ({"shard_size": 0}, "shard_size: expected an integer >= 1"),
+        ({"sed": 1}, "unknown key 'sed'. Did you mean 'seed'"),
+    ],
+)
+def test_schema_errors_name_the_key_and_the_repair(overrides, message):
+    with pytest.raises(SchemaError, match="burgers_small.*") as caught:
+        load_recipe("burgers_small", overrides=overrides)
+    assert message in str(caught.value)
+
+
+def test_unknown_simulator_and_split():
+    with pytest.raises(CatalogError, match="no simulator named 'burger'. Did you mean 'burgers'"):
+        load_recipe("burgers_small", overrides={"solver.simulator": "burger"})
+    with pytest.raises(CatalogError, match="cannot import simulator 'nowhere.Solver'"):
+        load_recipe("burgers_small", overrides={"solver.simulator": "nowhere.Solver"})
+    with pytest.raises(CatalogError, match="is not a subclass"):
+        load_recipe("burgers_small", overrides={"solver.simulator": "json.JSONDecoder"})
+    with pytest.raises(CatalogError, match="has no split 'tests'. Did you mean 'test'"):
+        load_recipe("burgers_small", size={"tests": 4})
+
+
+def test_sizes_and_hash():
+    recipe = load_recipe("burgers_small", size=7)
+    assert recipe.splits["unlabelled"] == {"size": 7, "labels": False} and recipe.splits["test"]["size"] == 8
+    assert recipe.hash != load_recipe("burgers_small").hash
+    assert load_recipe("burgers_small", overrides={"about": "other words"}).hash == load_recipe("burgers_small").hash
+    assert load_recipe("burgers_small", overrides={"seed": 1}).hash != load_recipe("burgers_small").hash
+
+
+@pytest.mark.parametrize("kind", ["uniform", "log_uniform"])
+def test_the_drawn_range_is_the_documented_one(kind):
+    distribution = Distribution.parse({"distribution": kind, "low": 0.01, "high": 0.1}, "here")
+    values = np.array([distribution.draw(random_stream(0, "a", k, "physics")) for k in range(2000)])
+    assert 0.01 <= values.min() < 0.0104 and 0.098 < values.max() <= 0.1
+    middle = 0.055 if kind == "uniform" else math.sqrt(0.001)
+    assert abs((values < middle).mean() - 0.5) < 0.04
+
+
+def test_choice_and_constant():
+    choice = Distribution.parse({"distribution": "choice", "values": [1, 2, 5]}, "here")
+    assert {choice.draw(random_stream(0, "a", k, "physics")) for k in range(50)} == {1.0, 2.0, 5.0}
+    assert Distribution.parse(3, "here").draw(random_stream(0, "a", 0, "physics")) == 3.0

@@ -1,0 +1,237 @@
+"""The store on disk: what it holds, how it is read, and what happens when it is damaged."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import pdessl.data
+from pdessl.data import load_recipe, simulate
+from pdessl.errors import CatalogError, DataError, FormatError, StoreError
+
+
+def test_a_shard_is_a_netcdf_file_that_explains_itself(small_store):
+    with xr.open_dataset(small_store.path / "test-00000.nc", engine="h5netcdf") as dataset:
+        assert dict(dataset.sizes) == {"trajectory": 8, "time": 24, "x": 32}
+        assert dataset.u.dims == ("trajectory", "time", "x") and dataset.u.dtype == np.float32
+        assert dataset.u.attrs["units"] == "length/time" and dataset.x.attrs["units"] == "length"
+        assert dataset.viscosity.attrs["units"] == "length^2/time" and dataset.viscosity.dims == ("trajectory",)
+        np.testing.assert_allclose(dataset.x, np.arange(32) * 2 * np.pi / 32)
+        np.testing.assert_allclose(dataset.time, np.linspace(0, 2, 24))
+        recipe = json.loads(dataset.attrs["recipe"])
+        assert recipe["parameters"]["viscosity"]["low"] == 0.05
+        assert dataset.attrs["recipe_hash"] == load_recipe("burgers_small").hash
+        assert dataset.attrs["seed"] == 0 and dataset.attrs["split"] == "test"
+        assert json.loads(dataset.attrs["versions"])["torch"] == torch.__version__
+
+
+def test_unlabelled_shards_hold_no_parameters(small_store):
+    with xr.open_dataset(small_store.path / "unlabelled-00000.nc", engine="h5netcdf") as dataset:
+        assert set(dataset.data_vars) == {"u", "length_x"}
+    assert small_store.load("unlabelled").parameters == {}
+
+
+def test_load_returns_the_trajectories_that_were_asked_for(small_store):
+    everything = small_store.load("unlabelled")
+    assert everything.fields.shape == (48, 1, 24, 32) and everything.fields.dtype == torch.float32
+    assert everything.boundary == ("periodic",) and everything.equation == "burgers"
+    torch.testing.assert_close(everything.index, torch.arange(48))
+    wanted = [40, 3, 3, 17, -1]
+    some = small_store.load("unlabelled", wanted)
+    assert torch.equal(some.fields, everything.fields[wanted])
+    assert some.index.tolist() == [40, 3, 3, 17, 47]
+    assert torch.equal(small_store.load("unlabelled", slice(14, 20)).fields, everything.fields[14:20])
+
+
+def test_what_is_stored_is_what_is_simulated_in_any_batch(small_store):
+    stored = small_store.load("labelled")
+    alone = simulate("burgers_small", "labelled", [5])
+    torch.testing.assert_close(alone.fields[0], stored.fields[5], rtol=0, atol=1e-6)
+    torch.testing.assert_close(alone.parameters["viscosity"][0], stored.parameters["viscosity"][5])
+
+
+def test_trajectories_do_not_depend_on_shard_size_or_on_the_size_of_the_split(small_store, tmp_path):
+    other = pdessl.data.generate(
+        "burgers_small",
+        tmp_path / "s",
+        size={"unlabelled": 11, "labelled": 0},
+        overrides={"shard_size": 5},
+        progress=False,
+    )
+    torch.testing.assert_close(
+        other.load("unlabelled").fields, small_store.load("unlabelled", range(11)).fields, rtol=0, atol=1e-6
+    )
+    assert [s["count"] for s in other.shards("unlabelled")] == [5, 5, 1]
+
+
+def test_noise_has_the_level_of_the_recipe_and_leaves_the_physics_alone():
+    noisy = simulate("burgers_small", "test", range(8)).fields
+    clean = simulate(load_recipe("burgers_small", overrides={"observation.noise": 0.0}), "test", range(8)).fields
+    level = load_recipe("burgers_small").observation["noise"]
+    noise = noisy - clean
+    assert abs(noise.std().item() / level - 1) < 0.03 and abs(noise.mean().item()) < 4 * level / noise.numel() ** 0.5
+    neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+    assert abs(neighbours.item()) < 0.05
+
+
+def test_to_xarray(small_store):
+    dataset = small_store.to_xarray("labelled")
+    assert dataset.viscosity.attrs["units"] == "length^2/time" and dataset.sizes["trajectory"] == 16
+    assert np.array_equal(dataset.u.values, small_store.load("labelled").fields[:, 0].numpy())
+
+
+def test_asking_for_what_is_not_there(small_store, tmp_path):
+    with pytest.raises(CatalogError, match="no split 'lablled'. Did you mean 'labelled'"):
+        small_store.load("lablled")
+    with pytest.raises(IndexError, match="8 trajectories, no number 8"):
+        small_store.load("test", [8])
+    with pytest.raises(DataError, match="no trajectories"):
+        small_store.load("test", [])
+    with pytest.raises(StoreError, match="pdessl generate DATASET --out"):
+        pdessl.data.open(tmp_path / "nothing")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        pdessl.data.open(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "other"}')
+    with pytest.raises(StoreError, match="not the manifest of a pdessl store"):
+        pdessl.data.open(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 20000])
+def test_a_truncated_shard_is_refused_and_resume_repairs_it(copied_store, small_store, keep):
+    shard = copied_store.path / "test-00000.nc"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:keep])
+    with pytest.raises(FormatError, match=r"damaged: .* --resume"):
+        copied_store.load("test")
+    with pytest.raises(FormatError, match="truncated or not a netCDF-4/HDF5 file"):
+        pdessl.data.inspect(shard)
+    assert copied_store.verify() == ["test-00000.nc"]
+    repaired = pdessl.data.generate("burgers_small", copied_store.path, resume=True, progress=False)
+    assert repaired.verify() == [] and shard.read_bytes() == whole
+
+
+def test_flipped_bytes_are_found_by_checksum(copied_store):
+    shard = copied_store.path / "unlabelled-00001.nc"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(bytes(content))
+    assert copied_store.verify() == ["unlabelled-00001.nc"]
+    assert pdessl.data.generate("burgers_small", copied_store.path, resume=True, progress=False).verify() == []
+
+
+def rewrite(store, name, change):
+    """Change a shard behind the manifest's back, as another program would."""
+    path = store.path / name
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        changed = change(dataset.load())
+    changed.to_netcdf(path, engine="h5netcdf")
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            if shard["file"] == name:
+                shard["bytes"] = path.stat().st_size
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    return pdessl.data.open(store.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.assign(u=d.u.where(d.time != d.time[3])), "'u' is not finite"),
+        (lambda d: d.drop_vars("x"), "coordinate 'x' is missing"),
+        (lambda d: d.drop_vars("u"), "no variable 'u'"),
+        (lambda d: d.drop_vars("viscosity"), "no parameter 'viscosity'"),
+        (lambda d: d.assign(u=d.u.mean("x")), "no variable|dimensions"),
+        (lambda d: d.isel(time=slice(None, None, -1)), "strictly increasing"),
+    ],
+)
+def test_bad_content_is_refused_with_the_file_named(copied_store, change, message):
+    store = rewrite(copied_store, "test-00000.nc", change)
+    with pytest.raises(DataError, match=message) as caught:
+        store.load("test")
+    assert "test-00000.nc" in str(caught.value)
+
+
+def test_another_recipe_is_refused(copied_store):
+    before = (copied_store.path / "manifest.json").read_bytes()
+    with pytest.raises(StoreError, match=r"made by another recipe.*observation.noise 0.02 -> 0.5"):
+        pdessl.data.generate("burgers_small", copied_store.path, resume=True, overrides={"observation.noise": 0.5})
+    with pytest.raises(StoreError, match="a complete store of this dataset"):
+        pdessl.data.generate("burgers_small", copied_store.path)
+    assert (copied_store.path / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="not empty .it holds thesis.tex."):
+        pdessl.data.generate("burgers_small", tmp_path)
+    with pytest.raises(StoreError, match="is a file"):
+        pdessl.data.generate("burgers_small", tmp_path / "thesis.tex")
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+import pdessl.data
+from pdessl.errors import StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+try:
+    pdessl.data.generate("burgers_small", sys.argv[1], progress=False)
+except StoreError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def test_no_room_left(small_store, tmp_path):
+    """The kernel refuses to let any file grow beyond 30 kB: the same errors as a disk that fills up."""
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "s")], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 7, run.stderr[-2000:]
+    assert "cannot write" in run.stdout and "--resume" in run.stdout
+    assert os.listdir(tmp_path / "s") == ["manifest.json"]
+    resumed = pdessl.data.generate("burgers_small", tmp_path / "s", resume=True, progress=False)
+    assert same_files(resumed.path, small_store.path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is a folder nobody can write on Linux")
+def test_read_only_folder():
+    with pytest.raises(StoreError, match="cannot write /proc/"):
+        pdessl.data.generate("burgers_small", "/proc/pdessl_store", progress=False)
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path):
+    from pdessl.data.store import write_atomically
+
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def interrupted(error):
+        with write_atomically(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(StoreError, match="No space left"):
+        interrupted(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(KeyboardInterrupt())
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def same_files(one, other):
+    names = sorted(os.listdir(one))
+    return names == sorted(os.listdir(other)) and all((one / n).read_bytes() == (other / n).read_bytes() for n in names)
+
+
+def test_two_runs_are_bitwise_equal(small_store, tmp_path):
+    again = pdessl.data.generate("burgers_small", tmp_path / "again", progress=False, workers=1)
+    assert same_files(again.path, small_store.path)
