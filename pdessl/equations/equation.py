@@ -202,7 +202,7 @@ class Equation:
 # ------------------------------------------------------------------- the file format
 
 _TOP_KEYS = {
-    "name", "title", "independent", "dependent", "observed", "parameters", "equations", "boundary", "functions", "ansatz",
+    "name", "title", "independent", "dependent", "observed", "parameters", "equations", "boundary", "ansatz",
     "generators", "references",
 }  # fmt: skip
 _GENERATOR_KEYS = {"field", "members", "strength", "kind", "functions"}
@@ -369,7 +369,7 @@ def _read_dependent(
 def _read_boundary(
     read: _Reader, value: Any, names: Names, vectors: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
-    """``{x: periodic}``, or per axis ``{velocity: noslip, scalar: zero_gradient}``; keys of the result are components."""
+    """``{x: periodic}``, or per axis ``{velocity: noslip, scalar: zero_gradient}``; the result has components as keys."""
     boundary: dict[str, dict[str, str]] = {}
     for axis, entry in read.mapping(value, "boundary").items():
         if axis not in names.independent or axis == "t":
@@ -422,7 +422,8 @@ def _read_generator(read: _Reader, name: str, value: Any, names: Names) -> Gener
         if coordinate not in allowed:
             raise read.fail(
                 f"{key}.field",
-                f"the equation has no variable '{coordinate}'.{did_you_mean(coordinate, allowed)} Variables: {', '.join(allowed)}.",
+                f"the equation has no variable '{coordinate}'.{did_you_mean(coordinate, allowed)} Variables: "
+                f"{', '.join(allowed)}.",
             )
         components[coordinate] = read.text(text, f"{key}.field.{coordinate}")
         trees[coordinate] = read.parsed(components[coordinate], f"{key}.field.{coordinate}", wide)

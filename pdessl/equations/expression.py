@@ -128,7 +128,8 @@ class Names:
                     )
                 if group == "independent variable" and len(name) != 1:
                     raise EquationError(
-                        f"independent variable '{name}' must be a single letter, because derivatives are written u_{name[0]}."
+                        f"independent variable '{name}' must be a single letter, because derivatives are "
+                        f"written u_{name[0]}."
                     )
                 if group in ("field", "function") and "_" in name:
                     raise EquationError(f"{group} '{name}' must not contain '_', which marks derivatives.")
@@ -264,7 +265,8 @@ class _Parser:
             if operator.text == "/":
                 if not isinstance(factor, Number):
                     raise self.fail(
-                        "division by something that is not a number; the coefficients must be polynomial. Multiply the equation out, "
+                        "division by something that is not a number; the coefficients must be polynomial. "
+                        "Multiply the equation out, "
                         "or declare a variable for the quotient.",
                         at,
                     )
@@ -288,7 +290,8 @@ class _Parser:
             )
         if at.kind != "number" or not at.text.isdigit() or len(at.text) > 3 or int(at.text) > MAX_DEGREE:
             raise self.fail(
-                f"the exponent must be a whole number from 0 to {MAX_DEGREE}, found {at.text or 'the end of the text'!r}."
+                f"the exponent must be a whole number from 0 to {MAX_DEGREE}, found "
+                f"{at.text or 'the end of the text'!r}."
             )
         self.next += 1
         if self.token.text == "**":
@@ -315,7 +318,8 @@ class _Parser:
             self.next += 1
             if self.token.text == "(":
                 raise self.fail(
-                    f"'{token.text}(...)' reads as a function call; the coefficients must be polynomial. For a product write '{token.text}*(...)'.",
+                    f"'{token.text}(...)' reads as a function call; the coefficients must be polynomial. For a "
+                    f"product write '{token.text}*(...)'.",
                     token,
                 )
             if self.token.kind in ("name", "number"):
@@ -362,7 +366,8 @@ class _Parser:
                     raise _fail(
                         self.text,
                         token.at + len(head) + 1 + i,
-                        f"'{letter}' in '{text}' is not an independent variable. Independent variables: {', '.join(names.independent)}.",
+                        f"'{letter}' in '{text}' is not an independent variable. Independent variables: "
+                        f"{', '.join(names.independent)}.",
                     )
             if len(letters) > MAX_DEGREE:
                 raise self.fail(f"a derivative of order {len(letters)}; at most {MAX_DEGREE} is read.", token)
@@ -490,7 +495,7 @@ Value = TypeVar("Value")
 
 
 def evaluate(tree: Expression, leaf: Callable[[Number | Variable | Derivative], Value]) -> Value:
-    """Evaluate a tree with ``+``, ``*`` and ``**`` of whatever type ``leaf`` returns for numbers, variables, derivatives."""
+    """Evaluate a tree by ``+``, ``*``, ``**`` of the type that ``leaf`` returns for numbers, variables, derivatives."""
     match tree:
         case Sum(terms=terms):
             total: Any = evaluate(terms[0], leaf)

@@ -15,6 +15,7 @@ _PUBLIC = {
     "SymmetryGenerator": "pdessl.symmetry.generator",
     "discover": "pdessl.symmetry.algebra",
     "symmetries": "pdessl.symmetry.algebra",
+    "verify": "pdessl.symmetry.algebra",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -51,7 +51,8 @@ class SymmetryAlgebra:
             if generator.name == name:
                 return generator
         raise CatalogError(
-            f"{self.equation.name} has no generator named '{name}'.{did_you_mean(name, self.names)} Generators: {', '.join(self.names)}."
+            f"{self.equation.name} has no generator named '{name}'.{did_you_mean(name, self.names)} Generators: "
+            f"{', '.join(self.names)}."
         )
 
     def __iter__(self) -> Iterator[SymmetryGenerator]:
@@ -115,7 +116,8 @@ def verify(
         for node in walk(trees[coordinate]):
             if isinstance(node, Derivative) and node.by and node.field not in functions:
                 raise EquationError(
-                    f"component {coordinate}: '{text}' contains the derivative {node.text}; only point symmetries are supported."
+                    f"component {coordinate}: '{text}' contains the derivative {node.text}; only point "
+                    f"symmetries are supported."
                 )
     _check(PDESystem(loaded, functions), trees, f"{loaded.name}: generator '{name}'")
     return SymmetryGenerator(name, {c: str(t) for c, t in components.items()}, loaded)
@@ -129,7 +131,8 @@ def _check(system: PDESystem, trees: Mapping[str, Expression], label: str) -> No
         for m in field.get(coordinate, {}):
             if any(k < len(space.independent) or k >= space.base for k, _ in space.exponents(m)):
                 raise SymmetryError(
-                    f"{label}: the component on the parameter '{coordinate}' may contain parameters only, found {space.text(field[coordinate])}."
+                    f"{label}: the component on the parameter '{coordinate}' may contain parameters only, found "
+                    f"{space.text(field[coordinate])}."
                 )
     residuals = system.prolong(field)
     failed = [(i, r) for i, r in enumerate(residuals) if r]
@@ -191,7 +194,8 @@ def _verified(declaration: GeneratorDeclaration, equation: Equation, system: PDE
     for generator in found:
         if declaration.kind and generator.kind != declaration.kind:
             raise SymmetryError(
-                f"{declaration.source}: declared kind {declaration.kind}, but it is {generator.kind}: it moves {', '.join(generator.moves) or 'no parameter'}."
+                f"{declaration.source}: declared kind {declaration.kind}, but it is {generator.kind}: it moves "
+                f"{', '.join(generator.moves) or 'no parameter'}."
             )
     return found
 

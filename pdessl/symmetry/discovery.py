@@ -1,9 +1,9 @@
 """Discovery: all symmetries of a system inside a polynomial ansatz, parameter motions included, with a certificate.
 
-The determining equations are linear in the unknown coefficients of the ansatz. They are collected with the parameters as
-indeterminates, solved exactly over the rationals, and the solutions are pruned to those that are independent over
-functions of the parameters. The certificate repeats the count at one random numeric parameter point, where no degree in the
-parameters limits it; both counts agree when the parameter degree was high enough.
+The determining equations are linear in the unknown coefficients of the ansatz. They are collected with the parameters
+as indeterminates, solved exactly over the rationals, and the solutions are pruned to those that are independent over
+functions of the parameters. The certificate repeats the count at one random numeric parameter point, where no degree in
+the parameters limits it; both counts agree when the parameter degree was high enough.
 
 Source: Olver, Applications of Lie Groups to Differential Equations (1993), section 2.4; Ovsiannikov, Group Analysis of
     Differential Equations (1982), section 6.4, for equivalence transformations.
@@ -141,10 +141,13 @@ def find_fields(
     factors = list(_monomials(space, parameters, parameter_degree))
     base = _ansatz(system, degree, projectable)
     motions = [(p, m) for p in equation.parameters for m in (0, *(space.units[k] for k in parameters))]
-    unknowns: list[tuple[str, int, int]] = [(c, m, f) for c, m in base for f in factors] + [(c, 0, m) for c, m in motions]
+    unknowns: list[tuple[str, int, int]] = [(c, m, f) for c, m in base for f in factors] + [
+        (c, 0, m) for c, m in motions
+    ]
     if len(unknowns) > MAX_UNKNOWNS:
         raise SymmetryError(
-            f"{equation.name}: the ansatz of degree {degree} and parameter degree {parameter_degree} has {len(unknowns)} "
+            f"{equation.name}: the ansatz of degree {degree} and parameter degree {parameter_degree} has "
+            f"{len(unknowns)} "
             f"unknowns; at most {MAX_UNKNOWNS} are solved. Lower one of the degrees."
         )
     # High columns stay free: plain monomials and parameter motions, which gives the basis of the textbooks.
@@ -238,8 +241,8 @@ def _pruned(raw: Sequence[VectorField], equation: Equation, space: JetSpace) -> 
 def generic_dimension(equation: Equation, degree: int, projectable: bool = True) -> int:
     """Number of generators at a random numeric parameter point, motions of the parameters included.
 
-    Since parameters are constants of the total derivatives, the determining equations hold point by point, so this bounds
-    the number of generators independent over functions of the parameters, whatever their degree in them.
+    Since parameters are constants of the total derivatives, the determining equations hold point by point, so this
+    bounds the number of generators independent over functions of the parameters, whatever their degree in them.
     """
     draw = random.Random(7)
     values = {p: draw.randrange(10**5, 10**6) for p in equation.parameters}

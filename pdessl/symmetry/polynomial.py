@@ -1,7 +1,7 @@
 """Polynomials on a jet space with exact coefficients, fast in plain Python.
 
-A polynomial is a dictionary {monomial: coefficient}; a coefficient is an int or a Fraction, never zero. A monomial is one
-Python int with six bits per variable: five for the exponent and a guard bit above them. So the product of two monomials
+A polynomial is a dictionary {monomial: coefficient}; a coefficient is an int or a Fraction, never zero. A monomial is
+one Python int with six bits per variable: five for the exponent and a guard bit above them. So the product of two monomials
 is one integer addition, and one mask tells whether any exponent has overflowed.
 """
 

@@ -90,7 +90,8 @@ class PDESystem:
             jets.update(k for k, _ in space.exponents(m) if k >= space.base)
         if not jets:
             raise EquationError(
-                f"{label} has the consequence {space.text(p, 6)} = 0, which holds no derivative: the system has no solutions."
+                f"{label} has the consequence {space.text(p, 6)} = 0, which holds no derivative: the system has "
+                f"no solutions."
             )
         for number in sorted(jets, key=self._rank, reverse=True):
             shift, unit = BITS * number, space.units[number]
@@ -98,7 +99,8 @@ class PDESystem:
                 return number, p[unit]
         highest = space.jet_text(max(jets, key=self._rank))
         raise EquationError(
-            f"{label} cannot be solved for a leading derivative: no derivative stands alone with a number as coefficient "
+            f"{label} cannot be solved for a leading derivative: no derivative stands alone with a number as "
+            f"coefficient "
             f"(highest: {highest}). Divide the equation by that coefficient and declare the quotient as a variable: "
             "rho*u_t + ... becomes u_t + w*(...) with w = 1/rho, whose own equation has to be added."
         )
@@ -124,7 +126,8 @@ class PDESystem:
             steps += 1
             if steps > 20 * _MAX_RULES or len(self.rules) > _MAX_RULES:
                 raise EquationError(
-                    f"{self.equation.name}: completing the system by cross-derivatives does not end; write the equations so that "
+                    f"{self.equation.name}: completing the system by cross-derivatives does not end; write the "
+                    f"equations so that "
                     "the highest derivative (most in t, then total order) stands alone in each."
                 )
             if queue:
@@ -168,7 +171,8 @@ class PDESystem:
                 queue.append(
                     (
                         difference,
-                        f"the cross-derivative of {space.jet_text(space.jet(*first))} and {space.jet_text(space.jet(*second))}",
+                        f"the cross-derivative of {space.jet_text(space.jet(*first))} and "
+                        f"{space.jet_text(space.jet(*second))}",
                     )
                 )
 
