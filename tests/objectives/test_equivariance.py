@@ -58,7 +58,8 @@ def _share(rank, sizes):
         head.weight.copy_(draw(1, 3, seed=9))
     start = sum(sizes[:rank])
     x, y, d, e = (draw(sum(sizes), k, seed=s)[start : start + sizes[rank]] for s, k in ((1, 3), (2, 3), (3, 1), (4, 1)))
-    h = DistributedDataParallel(head)(torch.cat([x, y])).split(sizes[rank])
+    model = DistributedDataParallel(head)  # kept: a discarded wrapper takes its gradient hooks along
+    h = model(torch.cat([x, y])).split(sizes[rank])
     loss = ParameterEquivariance()(*h, d, e).loss
     loss.backward()
     return float(loss.detach()), head.weight.grad.flatten().tolist()

@@ -60,7 +60,7 @@ def loop_debiased_covariance(z):
     return total / count / width
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (7, 5), (16, 3)])
+@pytest.mark.parametrize("shape", [(2, 1), (13, 4), (16, 5)])
 def test_terms_equal_the_loops(shape):
     z, z_prime = draw(*shape, seed=1, scale=0.7), draw(*shape, seed=2, scale=0.4) + 3
     terms = VICReg(3.0, 2.0, 0.5)(z, z_prime)

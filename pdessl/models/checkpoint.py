@@ -1,0 +1,251 @@
+"""Saved models: a folder with weights (safetensors) and a recipe (JSON). Loading runs no code from the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pdessl.errors import CheckpointError, StoreError
+from pdessl.models.normalisation import Normalised
+
+__all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
+
+WEIGHTS = "model.safetensors"
+RECIPE = "recipe.json"
+_FORMAT = 1
+
+
+def save_pretrained(
+    path: str | os.PathLike[str], module: nn.Module, recipe: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a module as a folder of weights and recipe.
+
+    The recipe holds ``class_path`` and ``init_args`` of the module, ``normalisation`` (mean and std per channel where
+    the module is :class:`~pdessl.models.Normalised`, else null), ``provenance`` and the hash of the weights. The module
+    is built once from this recipe before anything is written, so that what is written can be loaded.
+
+    Args:
+        path: folder to write; its two files are replaced if they exist.
+        module: a module with an attribute ``init_args`` (a plain dictionary of its constructor's arguments), or whose
+            constructor needs none.
+        recipe: optional ``class_path`` and ``init_args`` for a module without such an attribute, and ``provenance``
+            (plain data: what trained it, on which data, versions).
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the arguments of the module are not known, not plain data, or do not rebuild it.
+        StoreError: the folder cannot be written.
+    """
+    recipe = dict(recipe or {})
+    unknown = set(recipe) - {"class_path", "init_args", "provenance"}
+    if unknown:
+        raise CheckpointError(
+            f"save_pretrained got recipe keys {sorted(unknown)}; expected class_path, init_args and provenance."
+        )
+    inner = module.module if isinstance(module, Normalised) else module
+    kind = type(inner)
+    class_path = recipe.get("class_path") or _public_path(kind)
+    init_args = recipe.get("init_args", getattr(inner, "init_args", None))
+    if init_args is None:
+        needed = [
+            p.name
+            for p in inspect.signature(kind).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if needed:
+            raise CheckpointError(
+                f"cannot save a {kind.__name__}: its arguments ({', '.join(needed)}) are not known. Set "
+                "self.init_args in its "
+                "constructor to a dictionary of plain values, or pass recipe={'init_args': {...}}."
+            )
+        init_args = {}
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "class_path": class_path,
+        "init_args": init_args,
+        "normalisation": module.statistics if isinstance(module, Normalised) else None,
+        "provenance": recipe.get("provenance", {}),
+    }
+    try:
+        content = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot save a {kind.__name__}: the recipe must be plain data (JSON): {error}."
+        ) from None
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in inner.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's random numbers stay
+        rebuilt = _build(content, "the module to be saved", allow=(kind.__module__.split(".")[0],))
+    _compare(state, rebuilt, f"a {kind.__name__} rebuilt from its recipe")
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
+        save_file(state, temporary)
+        content["weights_sha256"] = _sha256(temporary)
+        recipe_temporary = folder / f"{RECIPE}.{os.getpid()}.tmp"
+        recipe_temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, folder / WEIGHTS)
+        os.replace(recipe_temporary, folder / RECIPE)
+    except (OSError, SafetensorError) as error:
+        for left in folder.glob(f"*.{os.getpid()}.tmp") if folder.is_dir() else ():
+            left.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write the model to {folder}: {error}. Choose a folder with write access and space."
+        ) from None
+    return folder
+
+
+def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
+    """Load a module written by :func:`save_pretrained`, in evaluation mode, on the CPU.
+
+    Nothing in the folder is run or unpickled: the weights are numbers, the recipe is data, and its class path must name
+    a ``torch.nn.Module`` of pdessl, of ``torch.nn``, of a module that the program has already imported, or of a package
+    in ``allow``.
+
+    Args:
+        path: the folder, or a run folder that holds it as ``encoder/``.
+        allow: further top-level packages that may be imported for the class.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the class may not be used, or the weights belong to another
+            architecture; the message says which and what to do.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        beside = folder.parent / "encoder"
+        hint = f" Did you mean '{beside}'?" if (beside / RECIPE).is_file() else ""
+        raise CheckpointError(
+            f"{folder} is a file; expected a folder with {RECIPE} and {WEIGHTS}, as 'pdessl pretrain' writes it "
+            f"(RUN/encoder).{hint}"
+        )
+    if not (folder / RECIPE).exists() and (folder / "encoder" / RECIPE).is_file():
+        folder = folder / "encoder"
+    content = _read_recipe(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}; expected it beside {RECIPE}. Copy the whole folder.")
+    damaged = f"{folder / WEIGHTS} is truncated or was changed after it was written. Copy the folder again, or train again."
+    if _sha256(folder / WEIGHTS) != content["weights_sha256"]:
+        raise CheckpointError(damaged)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError):
+        raise CheckpointError(damaged) from None
+    module = _build(content, str(folder / RECIPE), allow)
+    _compare(state, module, f"{content['class_path']} as {folder / RECIPE} describes it")
+    module.load_state_dict(state)
+    statistics = content["normalisation"]
+    return (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
+
+
+def pretrained(checkpoint: str) -> nn.Module:
+    """Load a saved encoder: :func:`load` under the name recipes use as a class path.
+
+    Args:
+        checkpoint: folder written by pretraining.
+    """
+    return load(checkpoint)
+
+
+def _public_path(kind: type) -> str:
+    """Shortest import path: the package that exports the class, else its module."""
+    parts = kind.__module__.split(".")
+    for depth in range(1, len(parts)):
+        package = sys.modules.get(".".join(parts[:depth]))
+        if getattr(package, kind.__name__, None) is kind:
+            return f"{'.'.join(parts[:depth])}.{kind.__name__}"
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    path = folder / RECIPE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} has no {RECIPE}; expected a folder written by 'pdessl pretrain' (RUN/encoder). Check the path."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); expected JSON. Copy the folder again.") from None
+    kinds = {
+        "format": int,
+        "class_path": str,
+        "init_args": dict,
+        "normalisation": (dict, type(None)),
+        "weights_sha256": str,
+    }
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds {type(content).__name__}; expected an object with {', '.join(kinds)}.")
+    for key, kind in kinds.items():
+        if key not in content or not isinstance(content[key], kind):
+            raise CheckpointError(f"{path}: key '{key}' is missing or of the wrong type. Copy the folder again.")
+    if content["format"] != _FORMAT:
+        raise CheckpointError(f"{path} has format {content['format']}; this version reads {_FORMAT}. Upgrade pdessl.")
+    statistics = content["normalisation"]
+    if statistics is not None and not all(isinstance(statistics.get(k), list) for k in ("mean", "std")):
+        raise CheckpointError(f"{path}: normalisation must hold lists 'mean' and 'std'. Copy the folder again.")
+    return content
+
+
+def _build(content: Mapping[str, Any], source: str, allow: Sequence[str]) -> nn.Module:
+    """Construct the module a recipe names; never import what the user has not chosen to trust."""
+    class_path = content["class_path"]
+    module_path, _, name = class_path.rpartition(".")
+    package = module_path.split(".")[0]
+    trusted = package in ("pdessl", *allow) or module_path == "torch.nn" or module_path in sys.modules
+    if not trusted:
+        raise CheckpointError(
+            f"{source} names the class '{class_path}', which is not part of pdessl or torch.nn. If you trust that "
+            "package, "
+            f"import it first or load with allow=('{package}',)."
+        )
+    try:
+        kind = getattr(importlib.import_module(module_path), name)
+    except (ImportError, AttributeError):
+        raise CheckpointError(
+            f"{source} names the class '{class_path}', which cannot be found. Install the version of its package that "
+            "wrote it."
+        ) from None
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise CheckpointError(f"{source} names '{class_path}'; expected a subclass of torch.nn.Module.")
+    try:
+        return kind(**content["init_args"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: {class_path} does not accept the arguments {content['init_args']}: {error}. It was written by "
+            "another "
+            "version of this class; install that version."
+        ) from None
+
+
+def _compare(state: Mapping[str, torch.Tensor], module: nn.Module, what: str) -> None:
+    """Raise if the weights do not fit the module, naming the first difference."""
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    different = [n for n in {**expected, **found} if expected.get(n) != found.get(n)]
+    if different:
+        first = different[0]
+        raise CheckpointError(
+            f"the weights belong to another architecture than {what}: {len(different)} tensors differ, first "
+            f"'{first}': found "
+            f"{found.get(first, 'nothing')}, expected {expected.get(first, 'nothing')}. Load the folder with its own "
+            "recipe."
+        )

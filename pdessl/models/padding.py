@@ -1,0 +1,66 @@
+"""Convolutions over regular grids whose padding follows the boundary of each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["GridConvolution"]
+
+_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class GridConvolution(nn.Module):
+    """Convolution that wraps around periodic axes and pads the others with zeros.
+
+    An axis of X nodes becomes ceil(X / stride) nodes. On a periodic axis whose size the stride divides, shifting the
+    input by ``stride`` nodes shifts the output by one.
+
+    Args:
+        in_channels, out_channels: channel counts.
+        kernel: odd kernel size, the same on every axis.
+        periodic: per grid axis, whether it is periodic; its length is the number of axes (1 to 3).
+        stride: stride on every axis.
+        dilation: dilation on every axis.
+        bias: whether to add a bias.
+
+    Shapes:
+        (B, in_channels, *grid) -> (B, out_channels, *grid'). A periodic axis needs at least
+        dilation · (kernel - 1) / 2 nodes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        periodic: Sequence[bool],
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0 or len(periodic) not in _CONVOLUTIONS:
+            raise ValueError(
+                f"GridConvolution got kernel {kernel} on {len(periodic)} axes; expected an odd kernel on 1 to 3 axes."
+            )
+        reach = dilation * (kernel - 1) // 2
+        # torch pads from the last axis backwards.
+        self._wrap = [reach if wraps else 0 for wraps in reversed(periodic) for _ in range(2)]
+        self.convolution = _CONVOLUTIONS[len(periodic)](
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            dilation=dilation,
+            padding=tuple(0 if wraps else reach for wraps in periodic),
+            bias=bias,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved grid."""
+        if any(self._wrap):
+            x = functional.pad(x, self._wrap, mode="circular")
+        return self.convolution(x)

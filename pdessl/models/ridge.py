@@ -1,0 +1,97 @@
+"""Ridge regression in closed form, its penalty chosen by leave-one-out error."""
+
+# n rows, D feature width, P targets
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pdessl.errors import DataError, ShapeError
+
+__all__ = ["RidgeReadout", "fit_ridge"]
+
+PENALTIES = tuple(10.0**k for k in range(-8, 4))
+
+
+class RidgeReadout(NamedTuple):
+    """A fitted linear readout; call :meth:`predict` on features.
+
+    Attributes:
+        centre, scale: standardisation of the features, shape (D,).
+        weights: shape (D, P), on standardised features.
+        intercept: shape (P,).
+        penalty: the κ that was chosen.
+        leave_one_out: mean square leave-one-out error at that κ, over rows and targets.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    weights: Tensor
+    intercept: Tensor
+    penalty: float
+    leave_one_out: float
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return predictions (n, P) for features (n, D), in float64."""
+        if features.ndim != 2 or features.shape[1] != len(self.centre):
+            raise ShapeError(f"readout got features {tuple(features.shape)}; expected (n, {len(self.centre)}).")
+        return ((features.double() - self.centre) / self.scale) @ self.weights + self.intercept
+
+
+def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = PENALTIES) -> RidgeReadout:
+    """Fit a ridge regression on standardised features; choose the penalty by exact leave-one-out error.
+
+        w(κ) = (XᵀX + κ n I)⁻¹ XᵀY,   X and Y centred, the intercept is not penalised
+
+    All penalties share one singular value decomposition of X. With its left vectors U and values σ, the fit is HY,
+    H = U diag(σ²/(σ² + κn)) Uᵀ + 11ᵀ/n, and the leave-one-out residual of row i is (y_i - ŷ_i)/(1 - H_ii).
+
+    Args:
+        features: shape (n, D), n >= 3. Columns are standardised with their own mean and deviation; a constant column is
+            given weight 0.
+        targets: shape (n,) or (n, P), on the scale the error should be measured (the logarithm for a parameter that
+            spans decades).
+        penalties: grid of κ, > 0.
+
+    Returns:
+        The readout, in float64. Ties go to the larger penalty.
+
+    Raises:
+        ShapeError: rows that do not match, or fewer than three.
+        DataError: a feature or target that is not finite.
+    """
+    x, y = features.detach().double(), targets.detach().double()
+    y = y[:, None] if y.ndim == 1 else y
+    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0] or x.shape[0] < 3:
+        raise ShapeError(
+            f"fit_ridge got features {tuple(features.shape)} and targets {tuple(targets.shape)}; expected (n, D) and "
+            "(n,) or (n, P) with n >= 3."
+        )
+    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise DataError("fit_ridge got features or targets that are not finite. Check the labels and the encoder.")
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"fit_ridge got penalties {penalties}; expected numbers > 0.")
+    n = x.shape[0]
+    centre, scale = x.mean(dim=0), x.std(dim=0, correction=0)
+    # A column that is constant up to rounding stays 0 after centring, instead of becoming amplified rounding.
+    constant = scale <= 1e-12 * centre.abs().clamp_min(torch.finfo(x.dtype).tiny)
+    scale = torch.where(constant, torch.ones_like(scale), scale)
+    x = torch.where(constant, torch.zeros_like(x), (x - centre) / scale)
+    mean = y.mean(dim=0)
+    u, sigma, v = torch.linalg.svd(x, full_matrices=False)
+    projected = u.T @ (y - mean)
+    best: tuple[float, float] | None = None
+    for penalty in sorted(penalties, reverse=True):
+        shrink = sigma**2 / (sigma**2 + penalty * n)
+        leverage = (u.square() @ shrink) + 1 / n
+        residual = (y - mean - u @ (shrink[:, None] * projected)) / (1 - leverage)[:, None].clamp_min(1e-12)
+        error = float(residual.square().mean())
+        if best is None or error < best[0]:
+            best = (error, penalty)
+    assert best is not None  # noqa: S101  (the grid is not empty, checked above)
+    error, penalty = best
+    weights = v.T @ ((sigma / (sigma**2 + penalty * n))[:, None] * projected)
+    return RidgeReadout(centre, scale, weights, mean, penalty, error)
