@@ -137,7 +137,9 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     content = _read_recipe(folder)
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS}; expected it beside {RECIPE}. Copy the whole folder.")
-    damaged = f"{folder / WEIGHTS} is truncated or was changed after it was written. Copy the folder again, or train again."
+    damaged = (
+        f"{folder / WEIGHTS} is truncated or was changed after it was written. Copy the folder again, or train again."
+    )
     if _sha256(folder / WEIGHTS) != content["weights_sha256"]:
         raise CheckpointError(damaged)
     try:

@@ -1,0 +1,11 @@
+"""Training tasks as LightningModules: pretraining without labels, parameter regression, time stepping.
+
+Batches are :class:`pdessl.Trajectories`, in the user's units, with augmentation on the device they are on. Tasks know
+neither datasets nor simulators.
+"""
+
+from pdessl.tasks.pretraining import Pretraining
+from pdessl.tasks.regression import ParameterRegression
+from pdessl.tasks.time_stepping import TimeStepping
+
+__all__ = ["ParameterRegression", "Pretraining", "TimeStepping"]

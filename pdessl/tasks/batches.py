@@ -1,0 +1,83 @@
+"""What every task asks of its batches and of the data module beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import CheckpointError, DataError, did_you_mean
+from pdessl.models import Normalised, view_seed
+
+__all__ = ["check_task", "log_parameter", "log_shift", "normalise_from_data", "step_generator"]
+
+
+def step_generator(
+    task: lightning.LightningModule, seed: int, batch_index: int, device: torch.device
+) -> torch.Generator:
+    """Return the generator of one micro-batch.
+
+    It depends on the seed, the epoch, the number of the batch and the rank only: a resumed run draws what an
+    uninterrupted one draws.
+    """
+    numbers = view_seed(seed, task.current_epoch, batch_index, task.global_rank)
+    return torch.Generator(device=device).manual_seed(numbers)
+
+
+def log_parameter(batch: Any, name: str) -> Tensor:
+    """Return log of a parameter, shape (B,), float64.
+
+    Raises:
+        DataError: the batch does not hold it, or it is not positive and finite.
+    """
+    if name not in batch.parameters:
+        known = ", ".join(batch.parameters) or "none"
+        raise DataError(
+            f"the batch has no parameter '{name}'; it has {known}.{did_you_mean(name, batch.parameters)} Use a "
+            "labelled "
+            "split and a target it holds."
+        )
+    values = batch.parameters[name].double()
+    if not (torch.isfinite(values) & (values > 0)).all():
+        raise DataError(f"parameter '{name}' must be positive and finite to be regressed on the log scale.")
+    return values.log()
+
+
+def log_shift(elements: Any, name: str, batch: Any) -> Tensor:
+    """Return how much the augmentation moved log of a parameter, shape (B,); zero where it does not say."""
+    shifts: Mapping[str, Tensor] = getattr(elements, "log_parameter_shift", None) or {}
+    shift = shifts.get(name)
+    if shift is None:
+        return torch.zeros(batch.fields.shape[0], dtype=torch.float64, device=batch.fields.device)
+    return shift.double()
+
+
+def normalise_from_data(task: lightning.LightningModule, networks: list[nn.Module]) -> None:
+    """Give networks the mean and standard deviation of each field from the data module, where it has them.
+
+    A data module states them as ``statistics``: field name -> object with ``mean`` and ``std``.
+    """
+    statistics = getattr(getattr(task.trainer, "datamodule", None), "statistics", None)
+    if not statistics:
+        return
+    for network in networks:
+        if isinstance(network, Normalised):
+            network.set_statistics([s.mean for s in statistics.values()], [s.std for s in statistics.values()])
+
+
+def check_task(task: lightning.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another task.
+
+    Raises:
+        CheckpointError: it was written by another task; the message says how to start from its encoder.
+    """
+    found = checkpoint.get("pdessl_task", "another program")
+    if found != type(task).__name__:
+        raise CheckpointError(
+            f"the checkpoint was written by {found}; {type(task).__name__} resumes its own only. To start from its "
+            "encoder: "
+            "--model.encoder pdessl.models.pretrained --model.encoder.checkpoint RUN_FOLDER"
+        )
