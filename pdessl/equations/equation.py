@@ -369,7 +369,7 @@ def _read_dependent(
 def _read_boundary(
     read: _Reader, value: Any, names: Names, vectors: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
-    """``{x: periodic}``, or per axis ``{velocity: noslip, scalar: zero_gradient}``; the result has components as keys."""
+    """``{x: periodic}``, or per axis ``{velocity: noslip, scalar: zero_gradient}``; keys become components."""
     boundary: dict[str, dict[str, str]] = {}
     for axis, entry in read.mapping(value, "boundary").items():
         if axis not in names.independent or axis == "t":

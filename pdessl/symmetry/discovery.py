@@ -14,12 +14,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations_with_replacement
+from math import gcd, lcm
 
 from pdessl.equations import Equation
 from pdessl.errors import SymmetryError
 from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
-from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial
+from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to
 from pdessl.symmetry.prolongation import PDESystem
 
 __all__ = ["Certificate", "VectorField", "find_fields", "generic_dimension", "parameter_point", "residues"]
@@ -235,7 +237,50 @@ def _pruned(raw: Sequence[VectorField], equation: Equation, space: JetSpace) -> 
 
     point = parameter_point(equation)
     span = Span()
-    return [f for f in sorted(raw, key=simplicity) if span.add(residues(f, space, point))]
+    kept = [f for f in sorted(raw, key=simplicity) if span.add(residues(f, space, point))]
+    shorter = [_shortened(f, raw, parameters) for f in kept]
+    check = Span()
+    if not all([check.add(residues(f, space, point)) for f in shorter]):
+        shorter = kept
+    return [_signed(f, equation, space) for f in sorted(shorter, key=simplicity)]
+
+
+def _size(field: VectorField) -> int:
+    return sum(len(p) for p in field.values())
+
+
+def _shortened(field: VectorField, raw: Sequence[VectorField], parameters: set[str]) -> VectorField:
+    """Add rational multiples of other solutions as long as that leaves fewer terms."""
+    moves = any(c in parameters for c in field)
+    others = [g for g in raw if g is not field and (moves or not any(c in parameters for c in g))]
+    again = True
+    while again:
+        again = False
+        for other in others:
+            ratios = {
+                Fraction(field[c][m]) / v for c, p in other.items() for m, v in p.items() if m in field.get(c, {})
+            }
+            for ratio in ratios:
+                candidate = {c: dict(p) for c, p in field.items()}
+                for c, p in other.items():
+                    add_to(candidate.setdefault(c, {}), p, -ratio)
+                candidate = {c: p for c, p in candidate.items() if p}
+                if candidate and _size(candidate) < _size(field):
+                    field, again = candidate, True
+                    break
+    return field
+
+
+def _signed(field: VectorField, equation: Equation, space: JetSpace) -> VectorField:
+    """Whole coefficients without common factor; the first term in print is positive."""
+    coefficients = [Fraction(v) for p in field.values() for v in p.values()]
+    factor = Fraction(lcm(*(v.denominator for v in coefficients)))
+    factor /= gcd(*(int(v * factor) for v in coefficients))
+    ordered = [c for c in equation.coordinates if c in field]
+    lead = [c for c in ordered if c in equation.parameters] or ordered
+    if space.text(field[lead[0]]).startswith("-"):
+        factor = -factor
+    return {c: {m: int(v * factor) for m, v in field[c].items()} for c in ordered}
 
 
 def generic_dimension(equation: Equation, degree: int, projectable: bool = True) -> int:

@@ -1,8 +1,8 @@
 """Polynomials on a jet space with exact coefficients, fast in plain Python.
 
 A polynomial is a dictionary {monomial: coefficient}; a coefficient is an int or a Fraction, never zero. A monomial is
-one Python int with six bits per variable: five for the exponent and a guard bit above them. So the product of two monomials
-is one integer addition, and one mask tells whether any exponent has overflowed.
+one Python int with six bits per variable: five for the exponent and a guard bit above them. So the product of two
+monomials is one integer addition, and one mask tells whether any exponent has overflowed.
 """
 
 from __future__ import annotations
@@ -103,6 +103,14 @@ class JetSpace:
         field, index = variable
         letters = "".join(i * n for i, n in zip(self.independent, index, strict=True))
         return f"{self.fields[field]}_{letters}" if letters else self.fields[field]
+
+    def _display(self, number: int) -> tuple[int, int, tuple[int, ...]]:
+        """Sort key of a variable in print: base variables, then jets by field and order, x before y."""
+        variable = self.variables[number]
+        if isinstance(variable, str):
+            return -1, number, ()
+        field, index = variable
+        return field, sum(index), tuple(-n for n in index)
 
     def exponents(self, monomial: int) -> Iterator[tuple[int, int]]:
         """Yield (variable, exponent) of a monomial, lowest variable first."""
@@ -236,21 +244,27 @@ class JetSpace:
         return result
 
     def text(self, p: Polynomial, limit: int | None = None) -> str:
-        """The polynomial as it would be typed, highest terms first; at most ``limit`` terms."""
+        """The polynomial as it would be typed, constants before coordinates; at most ``limit`` terms."""
         if not p:
             return "0"
+
+        n = len(self.independent)
 
         def order(monomial: int) -> tuple[Any, ...]:
             powers = dict(self.exponents(monomial))
             jets = sum(e for k, e in powers.items() if k >= self.base)
-            return (-jets, -sum(powers.values()), *(-powers.get(k, 0) for k in range(len(self.variables))))
+            constants = sum(e for k, e in powers.items() if n <= k < self.base)
+            return -jets, constants, -sum(powers.values()), sorted((self._display(k), -e) for k, e in powers.items())
 
         monomials = sorted(p, key=order)
         shown = monomials if limit is None else monomials[:limit]
         out = ""
         for m in shown:
             c = p[m]
-            factors = [self.jet_text(k) + (f"**{e}" if e > 1 else "") for k, e in self.exponents(m)]
+            powers = sorted(
+                self.exponents(m), key=lambda power: (not n <= power[0] < self.base, self._display(power[0]))
+            )
+            factors = [self.jet_text(k) + (f"**{e}" if e > 1 else "") for k, e in powers]
             size = abs(c)
             if size != 1 or not factors:
                 factors.insert(0, str(size))

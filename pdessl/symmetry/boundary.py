@@ -1,0 +1,365 @@
+"""What boundary conditions leave of a symmetry, and the discrete symmetries, both computed from the equations.
+
+Periodic axis: a map of the box must turn lattice translations into lattice translations. For a generator this means
+that the commutator [d/dx_i, v] = dv/dx_i is a constant combination of space translations. Walls: v must be tangent to
+the wall (or stretch the box) and to the boundary condition. On interior windows every point symmetry acts, because it
+acts on local solutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import combinations, product
+
+from pdessl.equations import BOUNDARY_CONDITIONS, Equation
+from pdessl.errors import SymmetryError, did_you_mean
+from pdessl.symmetry.generator import SymmetryGenerator
+from pdessl.symmetry.polynomial import BITS, JetSpace, Polynomial, add_to
+from pdessl.symmetry.prolongation import PDESystem
+
+__all__ = ["BoundaryClass", "DiscreteSymmetry", "boundary_class", "boundary_conditions", "discrete_symmetries"]
+
+_ORDER = ("exact", "rescales", "rotates", "window")
+
+
+@dataclass(frozen=True)
+class BoundaryClass:
+    """How a generator gets on with boundary conditions.
+
+    Args:
+        kind: ``exact`` (same box), ``rescales`` (the lengths of the box change), ``rotates`` (the lattice turns; steps
+            of 90 degrees are exact on a square box), ``window`` (holds on interior windows only).
+        weights: axis -> w, where the length of the box becomes exp(w * strength) times as long.
+        aperiodic: potentials (hidden fields that occur only differentiated) that lose their periodicity; all others
+            keep it.
+    """
+
+    kind: str
+    weights: Mapping[str, Fraction] = field(default_factory=dict)
+    aperiodic: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """A few words for people."""
+        words = {
+            "exact": "exact on the box",
+            "rescales": "rescales the box: "
+            + ", ".join(f"L_{a} -> exp({_times(w)}) L_{a}" for a, w in self.weights.items()),
+            "rotates": "rotates the box (90 degrees are exact on a square)",
+            "window": "interior windows only",
+        }[self.kind]
+        if self.aperiodic:
+            words += f"; {', '.join(self.aperiodic)} loses periodicity"
+        return words
+
+
+def _times(weight: Fraction) -> str:
+    return {Fraction(1): "epsilon", Fraction(-1): "-epsilon"}.get(weight, f"{weight}*epsilon")
+
+
+def boundary_conditions(
+    equation: Equation, boundary: str | Mapping[str, str | Mapping[str, str]] | None = None
+) -> dict[str, dict[str, str]]:
+    """Spell out boundary conditions per axis and field.
+
+    Args:
+        equation: the equation.
+        boundary: ``periodic``, ``noslip`` (vectors vanish, other fields have zero gradient; ``wall`` means the same),
+            ``dirichlet``, ``zero_gradient``, ``window``; or one of these per axis; None: as the equation file says, and
+            periodic where it says nothing.
+
+    Returns:
+        axis -> ``{"": "periodic"}`` or ``{"": "window"}`` or {field: condition}.
+
+    Raises:
+        SymmetryError: an unknown condition or axis.
+    """
+    if boundary is None:
+        given: Mapping[str, str | Mapping[str, str]] = dict(equation.boundary)
+    elif isinstance(boundary, str):
+        given = dict.fromkeys(equation.space, boundary)
+    else:
+        given = boundary
+    vectors = {c for parts in equation.vectors.values() if "" not in parts for c in parts.values()}
+    result: dict[str, dict[str, str]] = {}
+    for axis in given:
+        if axis not in equation.space:
+            raise SymmetryError(f"{equation.name} has no space axis '{axis}'. Axes: {', '.join(equation.space)}.")
+    for axis in equation.space:
+        entry = given.get(axis, "periodic")
+        conditions = {"": entry} if isinstance(entry, str) else dict(entry)
+        for condition in conditions.values():
+            if condition not in (*BOUNDARY_CONDITIONS, "wall"):
+                raise SymmetryError(
+                    f"unknown boundary condition '{condition}'.{did_you_mean(condition, BOUNDARY_CONDITIONS)} "
+                    f"Known: {', '.join(BOUNDARY_CONDITIONS)}."
+                )
+        whole = conditions.get("")
+        if whole in ("noslip", "wall"):
+            shown = [f for f in equation.dependent if f in equation.observed]
+            walls = vectors or set(shown)
+            conditions = {f: "noslip" if f in walls else "zero_gradient" for f in shown}
+        elif whole in ("dirichlet", "zero_gradient"):
+            conditions = {f: str(whole) for f in equation.dependent}
+        result[axis] = conditions
+    return result
+
+
+def potentials(equation: Equation) -> tuple[str, ...]:
+    """Hidden fields that the equations contain only differentiated, such as the pressure."""
+    space = JetSpace(equation.independent, equation.dependent, equation.parameters)
+    plain = {f: space.number(f) for f in equation.dependent}
+    polynomials = [space.from_tree(t) for t in equation.trees]
+    return tuple(f for f in equation.hidden if not any((m >> (BITS * plain[f])) & 31 for p in polynomials for m in p))
+
+
+def boundary_class(
+    generator: SymmetryGenerator, boundary: str | Mapping[str, str | Mapping[str, str]] | None = None
+) -> BoundaryClass:
+    """Say what survives of a generator on a box with the given boundary conditions.
+
+    Args:
+        generator: a verified generator.
+        boundary: see :func:`boundary_conditions`.
+
+    Raises:
+        SymmetryError: an unknown condition or axis.
+    """
+    equation = generator.equation
+    conditions = boundary_conditions(equation, boundary)
+    space = JetSpace(equation.independent, equation.dependent, equation.parameters)
+    components = {c: space.from_tree(tree) for c, tree in generator.trees.items()}
+    components = {c: p for c, p in components.items() if p}
+    found = [
+        _periodic(axis, components, equation, space)
+        if set(entry.values()) == {"periodic"}
+        else BoundaryClass("exact")
+        if set(entry.values()) == {"window"}
+        else _wall(axis, entry, components, space)
+        for axis, entry in conditions.items()
+    ]
+    if any(set(entry.values()) == {"window"} for entry in conditions.values()):
+        return BoundaryClass("window")
+    worst = max((c.kind for c in found), key=_ORDER.index, default="exact")
+    weights = {a: w for c in found for a, w in c.weights.items()}
+    walled = any(set(entry.values()) != {"periodic"} for entry in conditions.values())
+    if worst == "window" or (worst == "rotates" and walled):
+        return BoundaryClass("window")
+    aperiodic = tuple(dict.fromkeys(f for c in found for f in c.aperiodic))
+    return BoundaryClass(worst, weights, aperiodic)
+
+
+def _periodic(axis: str, components: Mapping[str, Polynomial], equation: Equation, space: JetSpace) -> BoundaryClass:
+    """The commutator rule: dv/dx_i must be a constant combination of space translations."""
+    free = potentials(equation)
+    kind, weights, lost = "exact", {}, []
+    for c, p in components.items():
+        change = space.partial(p, space.number(axis))
+        if not change:
+            continue
+        if c in free:
+            lost.append(c)
+        elif c == axis and set(change) == {0}:
+            weights[axis] = Fraction(change[0])
+            kind = max(kind, "rescales", key=_ORDER.index)
+        elif c in equation.space and set(change) == {0}:
+            kind = "rotates"
+        else:
+            return BoundaryClass("window")
+    return BoundaryClass(kind, weights, tuple(lost))
+
+
+def _wall(
+    axis: str, conditions: Mapping[str, str], components: Mapping[str, Polynomial], space: JetSpace
+) -> BoundaryClass:
+    """Tangency to walls at 0 and L of one axis, and to the conditions there."""
+    at = space.number(axis)
+    normal = space.independent.index(axis)
+    vanish = {space.number(f) for f, c in conditions.items() if f and c in ("noslip", "dirichlet")}
+    flat = {f for f, c in conditions.items() if f and c == "zero_gradient"}
+    vanish |= {space.jet(space.fields.index(f), space.axis_units[normal]) for f in flat}
+    for f, c in conditions.items():  # a field that vanishes on the wall has vanishing tangential and time derivatives
+        if f and c in ("noslip", "dirichlet"):
+            number = space.fields.index(f)
+            vanish |= {space.jet(number, u) for i, u in enumerate(space.axis_units) if i != normal}
+
+    def on_wall(p: Polynomial) -> Polynomial:
+        mask = sum(31 << (BITS * k) for k in vanish)
+        return {m: c for m, c in p.items() if not m & mask}
+
+    kind, weights = "exact", {}
+    stretch = on_wall(components.get(axis, {}))
+    if stretch:
+        if set(stretch) != {space.units[at]}:
+            return BoundaryClass("window")
+        kind, weights = "rescales", {axis: Fraction(stretch[space.units[at]])}
+    for f, condition in conditions.items():
+        p = components.get(f, {})
+        if condition in ("noslip", "dirichlet"):
+            change = on_wall(p)
+        else:  # the prolongation on u_n: D_n phi - sum_j (D_n xi^j) u_j
+            number = space.fields.index(f)
+            change = dict(space.total(p, normal))
+            for i, letter in enumerate(space.independent):
+                if letter in components:
+                    slope = space.total(components[letter], normal)
+                    add_to(change, space.multiply(slope, space.variable(space.jet(number, space.axis_units[i]))), -1)
+            change = on_wall(change)
+        if change:
+            return BoundaryClass("window")
+    return BoundaryClass(kind, weights)
+
+
+# ------------------------------------------------------------------- discrete symmetries
+
+
+@dataclass(frozen=True)
+class DiscreteSymmetry:
+    """A change of signs, with or without an exchange of two space axes, that maps solutions to solutions.
+
+    Args:
+        flips: coordinates that change sign (after the exchange).
+        swaps: pairs of coordinates that are exchanged.
+        parameters: letters of the parameters that move; empty for a symmetry at fixed parameters.
+    """
+
+    flips: tuple[str, ...]
+    swaps: tuple[tuple[str, str], ...] = ()
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``EQV`` if a parameter changes sign or place, else ``SYM``."""
+        return "EQV" if self.parameters else "SYM"
+
+    @property
+    def maps(self) -> dict[str, str]:
+        """Coordinate -> its image as text, for the coordinates that move."""
+        image = {a: b for a, b in self.swaps} | {b: a for a, b in self.swaps}
+        return {c: ("-" if c in self.flips else "") + image.get(c, c) for c in dict.fromkeys((*image, *self.flips))}
+
+    def text(self) -> str:
+        """``-(x, u)``, or ``x <-> y, u <-> v, -(w)``."""
+        words = [f"{a} <-> {b}" for a, b in self.swaps]
+        if self.flips:
+            words.append(f"-({', '.join(self.flips)})")
+        return ", ".join(words)
+
+
+def discrete_symmetries(equation: Equation, system: PDESystem | None = None) -> list[DiscreteSymmetry]:
+    """Return a generating set of the sign changes, and one exchange for each pair of space axes that admits one.
+
+    Time is never reversed: that would turn the arrow of time. A change of signs keeps the leading derivatives, so it
+    is a symmetry if and only if every term of the completed, reduced system has the parity of its leading derivative:
+    linear algebra over the field of two elements. An exchange is tested by reduction to zero.
+    """
+    system = system or PDESystem(equation)
+    space = system.space
+    movable = [c for c in equation.coordinates if c != "t"]
+    parities = {_parity(lead, m, movable, space) for lead, m in _terms(system)}
+    allowed = [f for f in range(1, 1 << len(movable)) if all((f & q).bit_count() % 2 == 0 for q in parities)]
+    fixed = sum(1 << i for i, c in enumerate(movable) if c in equation.parameters)
+    allowed.sort(key=lambda f: (bool(f & fixed), f.bit_count(), f))
+    basis: list[int] = []
+    span = {0}
+    for f in allowed:
+        if f not in span:
+            basis.append(f)
+            span |= {f ^ g for g in span}
+    names = [[c for i, c in enumerate(movable) if f >> i & 1] for f in basis]
+    found = [DiscreteSymmetry(tuple(n), (), tuple(c for c in n if c in equation.parameters)) for n in names]
+    for pair in combinations(equation.space, 2):
+        exchange = _exchange(pair, equation, system, movable, span)
+        if exchange:
+            found.append(exchange)
+    return found
+
+
+def _terms(system: PDESystem) -> Iterator[tuple[int, int]]:
+    """(monomial of the lead, monomial of a term) of all rules, reduced against each other."""
+    for lead, right in system.rules.items():
+        unit = system.space.units[system.space.jet(*lead)]
+        for m in system.reduce(right):
+            yield unit, m
+
+
+def _parity(first: int, second: int, movable: Sequence[str], space: JetSpace) -> int:
+    """Bit mask of the coordinates that occur an odd number of times in both monomials together."""
+    mask = 0
+    for monomial in (first, second):
+        for k, e in space.exponents(monomial):
+            if e % 2 == 0:
+                continue
+            variable = space.variables[k]
+            if isinstance(variable, str):
+                letters: list[str] = [variable]
+            else:
+                number, index = variable
+                odd = [i for i, n in zip(space.independent, index, strict=True) if n % 2]
+                letters = [space.fields[number], *odd]
+            for letter in letters:
+                if letter in movable:
+                    mask ^= 1 << movable.index(letter)
+    return mask
+
+
+def _exchange(
+    pair: tuple[str, str], equation: Equation, system: PDESystem, movable: Sequence[str], span: set[int]
+) -> DiscreteSymmetry | None:
+    """The exchange of two axes with the fewest sign changes, or None."""
+    signs = sorted(range(1 << len(movable)), key=lambda f: (f.bit_count(), f))
+    for swaps in _field_swaps(pair, equation):
+        tried: set[int] = set()
+        for f in signs:
+            if f in tried:
+                continue
+            tried |= {f ^ g for g in span}  # sign changes that are symmetries make no difference
+            flips = tuple(c for i, c in enumerate(movable) if f >> i & 1)
+            if all(not system.reduce(_image(p, swaps, flips, system.space)) for p in system.polynomials):
+                moved = tuple(p for p in equation.parameters if p in flips or any(p in s for s in swaps))
+                return DiscreteSymmetry(flips, swaps, moved)
+    return None
+
+
+def _field_swaps(pair: tuple[str, str], equation: Equation) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Ways to exchange components of vectors, and parameters, together with two axes; fewest parameters first."""
+    a, b = pair
+    vectors = tuple((v[a], v[b]) for v in equation.vectors.values() if a in v and b in v)
+    fields: list[tuple[tuple[str, str], ...]] = [vectors]
+    if not equation.vectors:  # typed in: nothing says which fields are components of a vector
+        fields = [(), *(((f, g),) for f, g in combinations(equation.dependent, 2))]
+        fields += [
+            (one, two)
+            for one, two in combinations(list(combinations(equation.dependent, 2)), 2)
+            if not set(one) & set(two)
+        ]
+    constants = [(), *(((p, q),) for p, q in combinations(equation.parameters, 2))]
+    for parameters, components in product(constants, fields):
+        yield (pair, *components, *parameters)
+
+
+def _image(p: Polynomial, swaps: Sequence[tuple[str, str]], flips: Sequence[str], space: JetSpace) -> Polynomial:
+    """The polynomial after the exchange and the sign changes."""
+    partner = {a: b for a, b in swaps} | {b: a for a, b in swaps}
+    result: Polynomial = {}
+    for m, c in p.items():
+        new = 0
+        for k, e in space.exponents(m):
+            variable = space.variables[k]
+            if isinstance(variable, str):
+                sign = variable in flips
+                target = space.number(partner.get(variable, variable))
+            else:
+                number, index = variable
+                name = space.fields[number]
+                image = partner.get(name, name)
+                letters = [partner.get(i, i) for i, n in zip(space.independent, index, strict=True) for _ in range(n)]
+                odd = sum(i in flips for i, n in zip(space.independent, index, strict=True) for _ in range(n))
+                sign = (odd + (name in flips)) % 2 == 1
+                target = space.jet(space.fields.index(image), space.index_of(letters))
+            new += e * space.units[target]
+            if sign and e % 2:
+                c = -c
+        add_to(result, {new: c})
+    return result
