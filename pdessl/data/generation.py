@@ -378,6 +378,9 @@ def _simulate_shard(
             )
         pending.sort()
     joined = Trajectories.concatenate([results[k][0] for k in indices])
+    # Coefficients that the dataset leaves at the simulator's default belong to the equation, they are no labels.
+    known = {n: joined.parameters[n] for n in recipe.parameters}
+    joined = joined.replace(parameters=known, equation=recipe.equation)
     fields = joined.fields
     if recipe.observation["noise"]:
         shape = tuple(fields.shape[1:])

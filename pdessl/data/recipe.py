@@ -259,9 +259,11 @@ class DatasetRecipe:
                 _check_type(solver[key], float, f"{where}.{key}")
                 if not solver[key] > 0:
                     raise SchemaError(f"{where}.{key}: expected > 0, found {solver[key]}.")
-        wanted = self.simulator.parameter_names
+        simulator = self.simulator
+        defaults = python_inspect.signature(simulator).parameters
+        needed = tuple(n for n in simulator.parameter_names if defaults[n].default is python_inspect.Parameter.empty)
         given = self.content.get("parameters", {})
-        _check_keys(given, wanted, wanted, f"{self.name}: parameters")
+        _check_keys(given, simulator.parameter_names, needed, f"{self.name}: parameters")
         for key, distribution in self.parameters.items():
             if not math.isfinite(distribution.low + distribution.high):
                 raise SchemaError(f"{self.name}: parameters.{key}: expected finite numbers.")

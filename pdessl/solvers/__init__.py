@@ -1,7 +1,10 @@
 """Batched simulators in torch, on any device, float64 inside, and families of random initial fields."""
 
 from pdessl.solvers.burgers import Burgers
+from pdessl.solvers.heat import AdvectionDiffusion, Heat
 from pdessl.solvers.initial_conditions import FAMILIES, GaussianRandomField, InitialCondition, SineSeries, random_stream
+from pdessl.solvers.kdv import KdV, KdVBurgers
+from pdessl.solvers.kuramoto_sivashinsky import KuramotoSivashinsky
 from pdessl.solvers.pseudo_spectral import ETDRK4
 from pdessl.solvers.simulator import PeriodicSimulator, Simulator, Solution
 
@@ -9,9 +12,14 @@ __all__ = [
     "ETDRK4",
     "FAMILIES",
     "SIMULATORS",
+    "AdvectionDiffusion",
     "Burgers",
     "GaussianRandomField",
+    "Heat",
     "InitialCondition",
+    "KdV",
+    "KdVBurgers",
+    "KuramotoSivashinsky",
     "PeriodicSimulator",
     "Simulator",
     "SineSeries",
@@ -19,5 +27,12 @@ __all__ = [
     "random_stream",
 ]
 
-#: Simulators by the name of the equation they solve, as a dataset file uses it.
-SIMULATORS: dict[str, type[Simulator]] = {cls.equation: cls for cls in (Burgers,)}
+#: Simulators by the name a dataset file uses.
+SIMULATORS: dict[str, type[Simulator]] = {
+    "burgers": Burgers,
+    "kdv": KdV,
+    "kdv_burgers": KdVBurgers,
+    "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "heat": Heat,
+    "advection_diffusion": AdvectionDiffusion,
+}
