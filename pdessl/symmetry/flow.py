@@ -1,9 +1,9 @@
 """Flows: the finite transformations exp(ε·v) of a vector field, in closed form.
 
-The coordinates z = (t, x, u, μ) obey dz/dε = V(z). The dependency graph of V is split into strongly connected components
-and solved in topological order, each solved flow being substituted into the next as a function of ε. A component is a
-quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated. Every flow is
-checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
+The coordinates z = (t, x, u, μ) obey dz/dε = V(z). The dependency graph of V is split into strongly connected
+components and solved in topological order, each solved flow being substituted into the next as a function of ε. A component is a
+quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated. Every
+flow is checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
 """
 
 # B batch, T time frames, d number of space axes, m number of fields
@@ -22,11 +22,38 @@ from torch import Tensor
 from pdessl.errors import SymmetryError
 from pdessl.symmetry.slice_affine import SliceAffine
 
-__all__ = ["EPSILON", "Flow", "exponentiate"]
+__all__ = ["EPSILON", "Flow", "MapShape", "compile_expression", "exponentiate"]
 
 EPSILON = sympy.Symbol("epsilon")
 # Solved with assumptions (real coordinates, positive parameters) so that square roots simplify; published without.
 _EPS = sympy.Symbol("epsilon", real=True)
+
+
+@dataclass(frozen=True)
+class MapShape:
+    """Which coefficients of a slice-affine flow are not trivial, per space axis where they are tuples.
+
+    Args:
+        scales: S_ii is not 1.
+        varies: row i of S differs between time slices.
+        shifts: r_i is not 0.
+        slides: some r differs between time slices.
+        mixes: S has entries off the diagonal.
+        rigid: S is orthogonal, so that lengths are kept.
+        tilts: b1 or b2 grows along axis i.
+        linear: M is not the identity.
+        added: b0 is not 0.
+    """
+
+    scales: tuple[bool, ...]
+    varies: tuple[bool, ...]
+    shifts: tuple[bool, ...]
+    slides: bool
+    mixes: bool
+    rigid: bool
+    tilts: tuple[bool, ...]
+    linear: bool
+    added: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +117,7 @@ class Flow:
 
     @functools.cached_property
     def needed_parameters(self) -> frozenset[str]:
-        """Letters of the parameters whose values t', x' or u' depend on (a batch without them cannot be transformed)."""
+        """Letters of the parameters in t', x' or u': a batch must hold their values to be transformed."""
         used: set[sympy.Symbol] = set()
         for name in (*self.independent, *self.dependent):
             used |= self.maps[name].free_symbols
@@ -129,6 +156,10 @@ class Flow:
         axes = self.independent[1:] if axes is None else tuple(axes)
         return self._compiled(fields, axes)(strength, time, parameters or {})
 
+    def shape(self, fields: Sequence[str], axes: Sequence[str]) -> MapShape:
+        """Return which coefficients are not trivial, for channels and axes in the given order."""
+        return self._compiled(tuple(fields), tuple(axes)).shape
+
     @functools.cache  # noqa: B019 - flows live as long as their algebra
     def _compiled(self, fields: tuple[str, ...], axes: tuple[str, ...]) -> _Coefficients:
         return _Coefficients(self, fields, axes)
@@ -140,20 +171,21 @@ class _Coefficients:
     def __init__(self, flow: Flow, fields: tuple[str, ...], axes: tuple[str, ...]) -> None:
         if flow.obstruction is not None:
             raise SymmetryError(
-                f"this flow is outside the slice-affine class: {flow.obstruction}. It can be printed and checked, but not "
-                "applied to gridded batches."
+                f"this flow is outside the slice-affine class: {flow.obstruction}. It can be printed and checked, but "
+                "not applied to gridded batches."
             )
         if sorted(axes) != sorted(flow.independent[1:]):
-            raise SymmetryError(f"the data have axes {axes}, the flow acts on {flow.independent[1:]}; give all of them.")
+            raise SymmetryError(f"the data have axes {axes}, the flow acts on {flow.independent[1:]}; give all axes.")
         unknown = [n for n in fields if n not in flow.dependent]
         if unknown:
-            raise SymmetryError(f"the equation has no field '{unknown[0]}'; its fields are {', '.join(flow.dependent)}.")
+            raise SymmetryError(f"the equation has no field '{unknown[0]}'; it has {', '.join(flow.dependent)}.")
         hidden = {sympy.Symbol(n) for n in flow.dependent if n not in fields}
         for name in fields:
             if flow.maps[name].free_symbols & hidden:
+                absent = _names(flow.maps[name].free_symbols & hidden)
                 raise SymmetryError(
-                    f"{name}' = {flow.maps[name]} needs {_names(flow.maps[name].free_symbols & hidden)}, which the data do "
-                    "not hold. Add the field to the data, or leave this generator out."
+                    f"{name}' = {flow.maps[name]} needs {absent}, which the data do not hold. Add the field to the "
+                    "data, or leave this generator out."
                 )
         self.flow, self.fields, self.axes = flow, fields, axes
         x = [sympy.Symbol(n) for n in axes]
@@ -178,16 +210,16 @@ class _Coefficients:
             groups[f"log {name}"] = ((), [sympy.expand_log(sympy.log(expression), force=True)])
         if all(e == 0 for e in groups["b2"][1]):
             del groups["b2"]
-        self.groups = {k: (shape, [_compile(sympy.simplify(e)) for e in es]) for k, (shape, es) in groups.items()}
-        self.varies = any(sympy.Symbol(flow.independent[0]) in e.free_symbols for e in space)
+        self.groups = {k: (shape, [compile_expression(sympy.simplify(e)) for e in es]) for k, (shape, es) in groups.items()}
+        self.shape = _shape({k: es for k, (_, es) in groups.items()}, len(x), len(u), sympy.Symbol(flow.independent[0]))
         self.log_moved = frozenset(multipliers)
 
     def __call__(self, strength: Tensor, time: Tensor, parameters: Mapping[str, Tensor]) -> SliceAffine:
         absent = sorted(self.flow.needed_parameters - set(parameters))
         if absent:
             raise SymmetryError(
-                f"the flow {self.flow.text()} contains the parameter '{absent[0]}', whose values the batch does not hold. "
-                "Give labelled data, or leave this generator out."
+                f"the flow {self.flow.text()} contains the parameter '{absent[0]}', whose values the batch does not "
+                "hold. Give labelled data, or leave this generator out."
             )
         time = time.to(torch.float64)
         values: dict[str, Any] = {n: p.to(torch.float64)[:, None] for n, p in parameters.items()}
@@ -217,10 +249,27 @@ class _Coefficients:
         )
 
 
+def _shape(groups: Mapping[str, list[sympy.Expr]], d: int, m: int, time: sympy.Symbol) -> MapShape:
+    s, r = sympy.Matrix(d, d, groups["s"]), groups["r"]
+    b1, b2 = groups["b1"], groups.get("b2", [sympy.Integer(0)] * (m * d * d))
+    return MapShape(
+        scales=tuple(s[i, i] != 1 for i in range(d)),
+        varies=tuple(s[i, :].has(time) for i in range(d)),
+        shifts=tuple(e != 0 for e in r),
+        slides=any(e.has(time) for e in r),
+        mixes=not s.is_diagonal(),
+        rigid=(s * s.T).applyfunc(sympy.simplify) == sympy.eye(d),
+        tilts=tuple(any(b1[k * d + i] != 0 or any(b2[(k * d + i) * d + j] != 0 for j in range(d)) for k in range(m))
+                    for i in range(d)),
+        linear=sympy.Matrix(m, m, groups["m"]) != sympy.eye(m),
+        added=any(e != 0 for e in groups["b0"]),
+    )
+
+
 # ------------------------------------------------------------------------------------------------ expressions to torch
 
 
-def _compile(expression: sympy.Expr) -> Callable[[Mapping[str, Any]], Any]:
+def compile_expression(expression: sympy.Expr) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function of {name: Tensor | float}, built as closures over the tree; no source text is ever executed."""
     if expression.is_Symbol:
         name = expression.name
@@ -228,7 +277,7 @@ def _compile(expression: sympy.Expr) -> Callable[[Mapping[str, Any]], Any]:
     if expression.is_number:
         number = float(expression)
         return lambda values: number
-    arguments = [_compile(a) for a in expression.args]
+    arguments = [compile_expression(a) for a in expression.args]
     if isinstance(expression, sympy.Add):
         return lambda values: functools.reduce(lambda a, b: a + b, [f(values) for f in arguments])
     if isinstance(expression, sympy.Mul):
@@ -320,7 +369,7 @@ def _solve_single(z: sympy.Symbol, speed: sympy.Expr) -> list[sympy.Expr]:
     polynomial = _polynomial(speed, [z])
     a, b, c = (polynomial.coeff_monomial(z**k) for k in range(3)) if polynomial is not None else (None, None, None)
     if polynomial is None or polynomial.degree() > 2 or (c != 0 and any(e.has(_EPS) for e in (a, b, c))):
-        raise SymmetryError(f"no closed form for d{z}/dε = {speed}: not affine, and not a Riccati equation with constants.")
+        raise SymmetryError(f"no closed form for d{z}/dε = {speed}: neither affine nor Riccati with constants.")
     if c != 0:
         e = _exp2(sympy.Matrix([[b / 2, a], [-c, -b / 2]]) * _EPS)
         return [(e[0, 0] * z + e[0, 1]) / (e[1, 0] * z + e[1, 1])]
@@ -340,7 +389,9 @@ def _solve_linear(block: list[sympy.Symbol], speeds: list[sympy.Expr]) -> list[s
         one, two = sympy.symbols("e1 e2", real=True)
         m1, m2 = matrix.subs(_EPS, one), matrix.subs(_EPS, two)
         if (m1 * m2 - m2 * m1).applyfunc(sympy.simplify) != sympy.zeros(len(block)):
-            raise SymmetryError(f"no closed form for the coupled system {named}: its matrices at two strengths do not commute.")
+            raise SymmetryError(
+                f"no closed form for the coupled system {named}: its matrices at two strengths do not commute."
+            )
         exponent = matrix.applyfunc(_integral)
     else:
         exponent = matrix * _EPS
@@ -406,8 +457,8 @@ def _check(field: Mapping[sympy.Symbol, sympy.Expr], solved: Mapping[sympy.Symbo
         drift = sympy.cancel(sympy.together(drift)) if not drift.has(sympy.cos, sympy.cosh) else sympy.expand(drift)
         if start != 0 or (drift != 0 and sympy.simplify(drift) != 0):
             raise SymmetryError(
-                f"the closed form {z}' = {image} could not be confirmed: at ε = 0 it is off by {start}, and its derivative "
-                f"by {sympy.simplify(drift)}."
+                f"the closed form {z}' = {image} could not be confirmed: at ε = 0 it is off by {start}, and its "
+                f"derivative by {sympy.simplify(drift)}."
             )
 
 

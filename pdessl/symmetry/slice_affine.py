@@ -2,8 +2,8 @@
 
     t' = T(t)    x' = S(t) x + r(t)    u' = M(t) u + b0(t) + b1(t) x + xᵀ b2(t) x    μ' = g(μ)
 
-Closed under composition and inverse, and both are exact. Coefficients are held as numbers on given time slices, so nothing
-symbolic is composed.
+Closed under composition and inverse, and both are exact. Coefficients are held as numbers on given time slices, so
+nothing symbolic is composed.
 """
 
 # B batch, T time frames (or 1 where a coefficient does not depend on time), d space axes, m fields, K points
@@ -72,8 +72,8 @@ class SliceAffine:
     def inverse(self) -> SliceAffine:
         """Return the inverse map, on the slices t' = T(t).
 
-        The parameters of the inverse are the old values, recovered through ``log_parameter_shift`` where μ is multiplied;
-        a parameter moved in another way is left out.
+        The parameters of the inverse are the old values, recovered through ``log_parameter_shift`` where μ is
+        multiplied; a parameter moved in another way is left out.
         """
         si, mi = torch.linalg.inv(self.s), torch.linalg.inv(self.m)
         ri = -_apply(si, self.r)
@@ -101,10 +101,11 @@ class SliceAffine:
 
     def apply(self, space: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         """Transform points: positions (B, T, K, d) and values there (B, T, K, m) -> their images, same shapes."""
-        if space.shape[:3] != fields.shape[:3] or space.shape[3] != self.s.shape[-1] or fields.shape[3] != self.m.shape[-1]:
+        d, m = self.s.shape[-1], self.m.shape[-1]
+        if space.shape[:3] != fields.shape[:3] or space.shape[3] != d or fields.shape[3] != m:
             raise ShapeError(
-                f"points {tuple(space.shape)} and values {tuple(fields.shape)} must be (B, T, K, {self.s.shape[-1]}) and "
-                f"(B, T, K, {self.m.shape[-1]}) with the same B, T, K."
+                f"points {tuple(space.shape)} and values {tuple(fields.shape)} must be (B, T, K, {d}) and (B, T, K, {m}) "
+                "with the same B, T, K."
             )
         moved = torch.einsum("btij,btkj->btki", *_same_time(self.s, space)) + self.r[:, :, None]
         values = torch.einsum("btij,btkj->btki", *_same_time(self.m, fields)) + self.b0[:, :, None]
@@ -136,7 +137,10 @@ def compose(first: SliceAffine, second: SliceAffine) -> SliceAffine:
         ShapeError: the slices of the second map are not the images of those of the first.
     """
     if second.time.shape != first.new_time.shape:
-        raise ShapeError(f"slices {tuple(first.new_time.shape)} of the first map, {tuple(second.time.shape)} of the second.")
+        raise ShapeError(
+            f"the first map ends on slices {tuple(first.new_time.shape)}, the second starts on {tuple(second.time.shape)}; "
+            "take the coefficients of the second at first.new_time."
+        )
     slope = second.b1
     b0 = _apply(second.m, first.b0) + second.b0 + _apply(second.b1, first.r)
     b2 = None if first.b2 is None else _mix(second.m, first.b2)
