@@ -101,7 +101,7 @@ class Span:
         """The vector modulo the span; empty if it lies in it."""
         row = {k: c % PRIME for k, c in vector.items() if c % PRIME}
         # Every pivot row is zero at all other pivots that existed when it was added, so repeat until none is left.
-        while hit := next((k for k in row if k in self._rows), None):
+        while (hit := next((k for k in row if k in self._rows), None)) is not None:
             factor = row[hit]
             for k, c in self._rows[hit].items():
                 value = (row.get(k, 0) - factor * c) % PRIME
