@@ -1,0 +1,93 @@
+"""Views of runs as settings: which symmetries, how strong, and the window that is cut out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import CheckpointError
+from pdessl.models import Normalised, embed
+from pdessl.symmetry import LieAugmentation
+from pdessl.trajectory import Trajectories
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Views", "averaged", "calibrated", "untrained"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """How views are drawn.
+
+    Args:
+        strengths: generator -> greatest strength, in the unit of the equation's file.
+        window: frames and points of a view; None: whole runs.
+        moves: parameters that generators may move, by name; labels move with them.
+        reflections: draw the equation's reflections too.
+        count: views that features or predictions are averaged over when evaluating.
+    """
+
+    strengths: dict[str, float] = field(default_factory=dict)
+    window: tuple[int, ...] | None = None
+    moves: tuple[str, ...] = ()
+    reflections: bool = False
+    count: int = 8
+
+    def augmentation(self, equation: str) -> LieAugmentation | None:
+        """Return the augmentation, or None where nothing is drawn and nothing cut."""
+        if not self.strengths and self.window is None and not self.reflections:
+            return None
+        return LieAugmentation(
+            equation, dict(self.strengths), window=self.window, moves=self.moves, reflections=self.reflections
+        )
+
+
+def averaged(
+    encoder: nn.Module, runs: Trajectories, views: Views, equation: str, seed: int, batch: int = 256
+) -> Tensor:
+    """Return features (N, D), float64, averaged over views of every run."""
+    parts = [runs[slice(i, i + batch)] for i in range(0, len(runs), batch)]
+    return embed(encoder, parts, views.augmentation(equation), views.count, seed).cpu()
+
+
+def untrained(encoder: nn.Module, seed: int) -> nn.Module:
+    """Return the same architecture with the same field normalisation, its weights drawn anew from a seed.
+
+    Raises:
+        CheckpointError: a network whose constructor's arguments are not known.
+    """
+    inner = encoder.module if isinstance(encoder, Normalised) else encoder
+    arguments = getattr(inner, "init_args", None)
+    if arguments is None:
+        raise CheckpointError(
+            f"{type(inner).__name__} has no attribute init_args, so that it cannot be built untrained for comparison. "
+            "Set self.init_args in its constructor to a dictionary of its arguments."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(inner)(**arguments)
+    return Normalised(fresh, **encoder.statistics) if isinstance(encoder, Normalised) else fresh
+
+
+@torch.no_grad()
+def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module:
+    """Return the encoder with the running statistics of its normalisation layers measured on unlabelled runs.
+
+    An untrained network whose normalisation still assumes mean 0 and deviation 1 would be a weaker floor than it is.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m, m.momentum) for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    encoder.train()
+    for batch in batches:
+        encoder(batch.fields)
+    encoder.eval()
+    for norm, momentum in before:
+        norm.momentum = momentum
+    return encoder
