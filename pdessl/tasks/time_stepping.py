@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
 from pdessl.models import Normalised, TimeStepper
-from pdessl.tasks.batches import check_task, normalise_from_data, step_generator
+from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
 __all__ = ["TimeStepping"]
@@ -29,16 +29,18 @@ class TimeStepping(lightning.LightningModule):
 
     Args:
         stepper: network (B, C, K, *X), condition -> (B, C, *X). Its ``condition`` must be the encoder's
-            ``feature_dim``, or 0 without encoder.
+            ``feature_dim``, 1 with ``parameter``, or 0 without either.
         encoder: frozen network on fields giving (B, D), or None.
         context: frames the condition is computed from, and the number of frames before the first predicted one, >= K.
         unroll: steps of each training prediction; gradients flow through all of them.
         learning_rate, weight_decay, warmup: as in :class:`~pdessl.tasks.Pretraining`.
         normalisation: ``{mean: [...], std: [...]}`` per channel. None: from the data module, or 0 and 1.
         seed: of the starts.
+        parameter: name of a parameter whose logarithm is the condition instead, read from the batch: the ceiling of
+            what a representation can bring.
 
     Raises:
-        SchemaError: a setting out of range, or a condition that does not fit the encoder.
+        SchemaError: a setting out of range, encoder and parameter together, or a condition that does not fit.
         ShapeError: trajectories too short.
     """
 
@@ -53,19 +55,22 @@ class TimeStepping(lightning.LightningModule):
         warmup: float = 0.05,
         normalisation: dict[str, list[float]] | None = None,
         seed: int = 0,
+        parameter: str | None = None,
     ) -> None:
         super().__init__()
+        if encoder is not None and parameter is not None:
+            raise SchemaError(f"TimeStepping got an encoder and the parameter '{parameter}'; give one as condition.")
         if context < stepper.past or unroll < 1 or learning_rate <= 0:
             raise SchemaError(
                 f"TimeStepping got context {context}, unroll {unroll}, learning_rate {learning_rate}; expected "
                 "context >= "
                 f"{stepper.past} (the frames the stepper is given), unroll >= 1 and learning_rate > 0."
             )
-        width = 0 if encoder is None else encoder.feature_dim
+        width = encoder.feature_dim if encoder is not None else 0 if parameter is None else 1
         if stepper.condition != width:
-            raise SchemaError(
-                f"the stepper has condition {stepper.condition}; expected {width}, the encoder's feature_dim."
-            )
+            reason = "the encoder's feature_dim" if encoder is not None else "one per parameter"
+            raise SchemaError(f"the stepper has condition {stepper.condition}; expected {width}, {reason}.")
+        self.parameter = parameter
         self.stepper, self.encoder, self.context, self.unroll = stepper, encoder, context, unroll
         if encoder is not None:
             encoder.requires_grad_(False).eval()
@@ -88,12 +93,17 @@ class TimeStepping(lightning.LightningModule):
         if stage == "fit" and not self._statistics_given:
             normalise_from_data(self, [self.scale])
 
-    def condition(self, fields: Tensor) -> Tensor | None:
-        """Return the condition (B, D) from the first ``context`` frames of raw fields, or None without encoder."""
+    def condition(self, batch: Any) -> Tensor | None:
+        """Return the condition (B, D) of trajectories (or, for an encoder, of their raw fields), or None without one.
+
+        An encoder is given the first ``context`` frames; a parameter is read from the trajectories.
+        """
+        if self.parameter is not None:
+            return log_parameter(batch, self.parameter).float()[:, None]
         if self.encoder is None:
             return None
         with torch.no_grad():
-            return self.encoder(fields[:, :, : self.context])
+            return self.encoder(getattr(batch, "fields", batch)[:, :, : self.context])
 
     def _check(self, fields: Tensor, frames: int) -> None:
         if fields.shape[2] < frames:
@@ -113,26 +123,43 @@ class TimeStepping(lightning.LightningModule):
         frames = start[:, None] + torch.arange(past + self.unroll, device=fields.device)
         rows = torch.arange(len(fields), device=fields.device)[:, None]
         window = self.scale(fields.transpose(1, 2)[rows, frames].transpose(1, 2))
-        predictions = self.stepper.rollout(window[:, :, :past], self.unroll, self.condition(fields))
+        predictions = self.stepper.rollout(window[:, :, :past], self.unroll, self.condition(batch))
         loss = (predictions.float() - window[:, :, past:]).square().mean()
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
     @torch.no_grad()
-    def rollout(self, fields: Tensor, steps: int) -> Tensor:
+    def rollout(self, batch: Any, steps: int) -> Tensor:
         """Return the ``steps`` frames after the context, in the units of the fields, shape (B, C, steps, *X).
 
         Only the first ``context`` frames are read.
 
         Args:
-            fields: shape (B, C, T, *X), T >= context.
+            batch: trajectories (or raw fields, unless the condition is a parameter) with T >= context.
             steps: number of frames, >= 1.
         """
+        fields = getattr(batch, "fields", batch)
         self._check(fields, self.context)
         first = self.scale(fields[:, :, self.context - self.stepper.past : self.context])
-        predictions = self.stepper.rollout(first, steps, self.condition(fields)).float()
-        shape = (1, -1, *(1,) * (fields.ndim - 2))
-        return predictions * self.scale.std.view(shape) + self.scale.mean.view(shape)
+        return self._rescaled(self.stepper.rollout(first, steps, self.condition(batch)))
+
+    @torch.no_grad()
+    def one_step(self, batch: Any) -> Tensor:
+        """Return every frame after the context, each predicted from the true frames before it; shape as the truth.
+
+        Args:
+            batch: trajectories (or raw fields, unless the condition is a parameter) with T > context.
+        """
+        fields = getattr(batch, "fields", batch)
+        self._check(fields, self.context + 1)
+        condition, past = self.condition(batch), self.stepper.past
+        scaled = self.scale(fields)
+        steps = [self.stepper(scaled[:, :, t - past : t], condition) for t in range(self.context, fields.shape[2])]
+        return self._rescaled(torch.stack(steps, dim=2))
+
+    def _rescaled(self, predictions: Tensor) -> Tensor:
+        shape = (1, -1, *(1,) * (predictions.ndim - 2))
+        return predictions.float() * self.scale.std.view(shape) + self.scale.mean.view(shape)
 
     def persistence(self, fields: Tensor, steps: int) -> Tensor:
         """Return the last context frame repeated, the baseline of :meth:`rollout`."""
@@ -148,7 +175,7 @@ class TimeStepping(lightning.LightningModule):
         fields = batch.fields
         self._check(fields, self.context + 1)
         truth = fields[:, :, self.context :]
-        predictions = self.rollout(fields, truth.shape[2])
+        predictions = self.rollout(batch, truth.shape[2])
         values = {
             "validation/one_step_nmse": nmse(predictions[:, :, :1], truth[:, :, :1]),
             "validation/rollout_nmse": nmse(predictions, truth),
