@@ -3,8 +3,8 @@
     python benchmarks/discovery.py [--repeats 3] [--no-baseline] [names ...]
 
 The baseline writes the same ansatz with symbols, expands the invariance condition, and takes the rank of the
-determining equations; it covers evolution systems u_t = F. It has numbers in place of the parameters, so it does less: it finds no
-equivalence transformations. Both count the symmetries at fixed parameters, and the counts must agree.
+determining equations; it covers evolution systems u_t = F. It has numbers in place of the parameters, so it does less:
+it finds no equivalence transformations. Both count the symmetries at fixed parameters, and the counts must agree.
 """
 
 from __future__ import annotations
