@@ -1,0 +1,310 @@
+"""LieAugmentation on exact Burgers solutions: the equation still holds, labels move, nothing is read outside."""
+
+import math
+
+import pytest
+import torch
+
+import pdessl
+from pdessl.errors import ShapeError, SymmetryError
+from pdessl.symmetry.augmentation import LieAugmentation
+from pdessl.trajectory import Trajectories
+
+F64 = {"dtype": torch.float64}
+EXACT = ["time_translation", "space_translation", "galilean_boost", "scaling"]
+STRENGTHS = {"time_translation": 0.5, "space_translation": 0.5, "galilean_boost": 0.05, "scaling": 0.2}
+
+
+@pytest.fixture(scope="module")
+def algebra():
+    return pdessl.symmetries("burgers")
+
+
+def cole_hopf(nu, time, x, seed=0):
+    """Exact u = -2 nu phi_x / phi at times (B, T) and nodes (B, X), phi > 0 a solution of the heat equation."""
+    g = torch.Generator().manual_seed(seed)
+    b = nu.shape[0]
+    amplitude, angle = 0.25 * torch.rand(b, 3, 1, 1, generator=g, **F64), 6 * torch.rand(b, 3, 1, 1, generator=g, **F64)
+    k = torch.arange(1, 4, **F64).reshape(1, 3, 1, 1)
+    decay = amplitude * torch.exp(-nu.reshape(-1, 1, 1, 1) * k**2 * time[:, None, :, None])
+    phase = k * x[:, None, None, :] + angle
+    phi = 1 + (decay * torch.cos(phase)).sum(1)
+    return -2 * nu.reshape(-1, 1, 1) * (-(decay * k * torch.sin(phase)).sum(1)) / phi
+
+
+def batch(b=3, frames=14, points=128, labelled=True, dtype=torch.float64, boundary="periodic", width=2 * math.pi):
+    nu = torch.linspace(0.2, 0.5, b, **F64)
+    # Chebyshev times: differentiation in time is then spectrally accurate.
+    time = (0.5 - 0.5 * torch.cos(math.pi * torch.arange(frames, **F64) / (frames - 1))).expand(b, frames) * 0.3
+    x = torch.arange(points, **F64).expand(b, points) * width / points
+    return Trajectories(
+        fields=cole_hopf(nu, time, x)[:, None].to(dtype),
+        time=time.contiguous(),
+        space=(x.contiguous(),),
+        lengths=torch.full((b, 1), width, **F64),
+        parameters={"viscosity": nu} if labelled else {},
+        boundary=(boundary,),
+        equation="burgers",
+    )
+
+
+def differentiate(nodes, values):
+    """Derivative along the last axis at arbitrary nodes (N,), by the barycentric differentiation matrix."""
+    difference = nodes[:, None] - nodes[None] + torch.eye(len(nodes), **F64)
+    weight = 1 / difference.prod(dim=1)
+    matrix = (weight[None] / weight[:, None]) / difference
+    matrix.fill_diagonal_(0)
+    matrix -= torch.diag(matrix.sum(dim=1))
+    return values @ matrix.T
+
+
+def residual(view, nu, edge=0):
+    """Largest |u_t + u u_x - nu u_xx| / |u_t| per trajectory."""
+    worst = []
+    for i in range(len(view)):
+        u, x = view.fields[i, 0], view.space[0][i]
+        u_t = differentiate(view.time[i], u.T).T
+        if view.boundary == ("periodic",):
+            n = len(x)
+            k = 2j * math.pi * torch.fft.rfftfreq(n, 1 / n, **F64) / view.lengths[i, 0]
+            u_hat = torch.fft.rfft(u)
+            u_x, u_xx = torch.fft.irfft(k * u_hat, n), torch.fft.irfft(k**2 * u_hat, n)
+        else:  # eighth-order differences; the ends are dropped
+            h = x[1] - x[0]
+            first = torch.tensor([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0, 4 / 5, -1 / 5, 4 / 105, -1 / 280], **F64)
+            second = torch.tensor([-1 / 560, 8 / 315, -1 / 5, 8 / 5, -205 / 72, 8 / 5, -1 / 5, 8 / 315, -1 / 560], **F64)
+            windows = u.unfold(1, 9, 1)
+            u_x, u_xx = windows @ first / h, windows @ second / h**2
+            u, u_t = u[:, 4:-4], u_t[:, 4:-4]
+        error = (u_t + u * u_x - nu[i] * u_xx)[:, edge : u.shape[1] - edge]
+        worst.append(float(error.abs().max() / u_t.abs().max()))
+    return torch.tensor(worst)
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_residual_of_the_equation_is_unchanged(algebra, name):
+    data = batch(frames=22)
+    before = residual(data, data.parameters["viscosity"])
+    view, elements = LieAugmentation(algebra, {name: STRENGTHS[name]})(data, generator())
+    after = residual(view, data.parameters["viscosity"])
+    assert elements.strengths[name].abs().min() > 1e-3
+    assert before.max() < 1e-8
+    assert after.max() < 1e-8
+    assert view.boundary == ("periodic",)
+
+
+def test_residual_after_the_whole_product_on_windows(algebra):
+    data = batch(points=256)
+    nu = data.parameters["viscosity"]
+    augment = LieAugmentation(algebra, {**STRENGTHS, "projective": 0.3}, window=(14, 160))
+    view, _ = augment(data, generator())
+    assert view.fields.shape == (3, 1, 14, 160)
+    assert view.boundary == ("window",)
+    assert torch.allclose(view.grid_spacing, data.grid_spacing, rtol=1e-12)
+    assert residual(view, nu).max() < 1e-5
+
+
+def test_boost_without_the_change_of_velocity_fails(algebra):
+    """Negative control of the residual test: shift the frames, but forget u + ε."""
+    data = batch()
+    view, elements = LieAugmentation(algebra, {"galilean_boost": 0.3})(data, generator())
+    wrong = view.replace(fields=view.fields - elements.strengths["galilean_boost"].reshape(-1, 1, 1, 1))
+    assert residual(wrong, data.parameters["viscosity"]).min() > 0.05
+
+
+def test_viscosity_moves_exactly_and_must_be_moved(algebra):
+    data = batch()
+    augment = LieAugmentation(algebra, {"viscosity_scaling": 0.5}, moves=("viscosity",))
+    view, elements = augment(data, generator())
+    shift = 2 * elements.strengths["viscosity_scaling"]
+    assert torch.allclose(elements.log_parameter_shift["viscosity"], shift, rtol=1e-12)
+    assert torch.allclose(view.parameters["viscosity"], data.parameters["viscosity"] * shift.exp(), rtol=1e-12)
+    assert torch.allclose(view.lengths, data.lengths * (shift[:, None] / 2).exp(), rtol=1e-12)
+    assert residual(view, view.parameters["viscosity"]).max() < 1e-8
+    assert residual(view, data.parameters["viscosity"]).min() > 0.02
+
+
+def test_motion_of_the_label_is_known_without_the_label(algebra):
+    view, elements = LieAugmentation(algebra, {"viscosity_scaling": 0.5, "scaling": 0.1}, moves="viscosity")(
+        batch(labelled=False), generator()
+    )
+    assert view.parameters == {}
+    shift = 2 * elements.strengths["viscosity_scaling"]
+    assert torch.allclose(elements.log_parameter_shift["viscosity"], shift, rtol=1e-12)
+    _, still = LieAugmentation(algebra, {"scaling": 0.1})(batch(labelled=False), generator())
+    assert torch.equal(still.log_parameter_shift["viscosity"], torch.zeros(3, **F64))
+
+
+def test_generators_that_move_parameters_are_refused(algebra):
+    with pytest.raises(SymmetryError, match=r"moves viscosity.*moves=\('viscosity',\)"):
+        LieAugmentation(algebra, {"viscosity_scaling": 0.1})
+    assert "viscosity_scaling" not in [f.name for f in LieAugmentation(algebra).factors]
+    assert "viscosity_scaling" in [f.name for f in LieAugmentation(algebra, moves=("viscosity",)).factors]
+
+
+@pytest.mark.parametrize("mode", ["grid", "coords", "metadata"])
+def test_zero_strengths_are_the_identity(algebra, mode):
+    data = batch()
+    names = ["scaling"] if mode == "metadata" else [*EXACT, "projective"]
+    augment = LieAugmentation(algebra, dict.fromkeys(names, 0.1), mode=mode)
+    view, elements = augment.apply(data, {})
+    assert torch.allclose(view.fields[:, :1], data.fields, atol=1e-12)
+    assert torch.allclose(view.time, data.time, atol=1e-14)
+    assert torch.allclose(view.space[0], data.space[0], atol=1e-13)
+    assert elements.coordinates().shape == (3, len(names))
+
+
+def test_shift_by_whole_cells_is_a_roll(algebra):
+    data = batch(dtype=torch.float32)
+    spacing = data.grid_spacing[:, 0]
+    view, _ = LieAugmentation(algebra, {"space_translation": 0.5}).apply(data, {"space_translation": 5 * spacing})
+    assert torch.allclose(view.fields, data.fields.roll(5, dims=-1), atol=1e-6)
+    assert view.fields.dtype == torch.float32
+
+
+def test_each_trajectory_is_transformed_on_its_own(algebra):
+    data = batch()
+    augment = LieAugmentation(algebra, {**STRENGTHS, "projective": 0.3}, window=(9, 80), reflections=True)
+    whole, elements = augment(data, generator())
+    for i in range(len(data)):
+        alone, _ = augment.apply(
+            data[i],
+            {n: s[i : i + 1] for n, s in elements.strengths.items()},
+            elements.start[i : i + 1],
+            {n: f[i : i + 1] for n, f in elements.reflected.items()},
+        )
+        assert torch.allclose(alone.fields, whole.fields[i : i + 1], atol=1e-12)
+        assert torch.allclose(alone.space[0], whole.space[0][i : i + 1], atol=1e-12)
+
+
+def test_draws_are_reproducible_and_fill_their_range(algebra):
+    data = batch(b=3)
+    data = Trajectories.concatenate([data] * 100)
+    augment = LieAugmentation(algebra, {"scaling": 0.2, "galilean_boost": 0.3}, window=(5, 30))
+    first, one = augment(data, generator(4))
+    second, two = augment(data, generator(4))
+    assert torch.equal(first.fields, second.fields)
+    assert torch.equal(one.start, two.start)
+    assert not torch.equal(augment(data, generator(5))[1].start, one.start)
+    drawn = one.strengths["scaling"]
+    assert drawn.abs().max() <= 0.2
+    assert drawn.max() > 0.19 and drawn.min() < -0.19
+    assert one.start[:, 0].min() == 0 and one.start[:, 0].max() == 14 - 5
+    assert one.start[:, 1].min() < 5 and one.start[:, 1].max() > 122
+    displacement = (one.strengths["galilean_boost"][:, None] * one.map.time).abs().amax(dim=1)
+    limit = 0.3 * 30 * 2 * math.pi / 128
+    assert 0.98 * limit < displacement.max() <= limit * (1 + 1e-9)
+
+
+def test_windows_on_a_periodic_axis_wrap(algebra):
+    data = batch()
+    augment = LieAugmentation(algebra, {"space_translation": 0.1}, window=(14, 40))
+    start = torch.tensor([[0, 120]] * 3)
+    view, _ = augment.apply(data, {}, start)
+    assert torch.allclose(view.fields, data.fields.roll(-120, dims=-1)[..., :40], atol=1e-12)
+    assert torch.allclose(view.space[0][:, 0], data.space[0][:, 120])
+
+
+def test_nothing_is_read_outside_a_window(algebra):
+    """What the views read, computed from the group elements, lies inside the data, and is the solution there."""
+    data = batch(points=128, boundary="window")
+    data = Trajectories.concatenate([data] * 40)
+    strengths = {"space_translation": 0.5, "galilean_boost": 0.5, "scaling": 0.3, "projective": 0.4}
+    augment = LieAugmentation(algebra, strengths, window=(10, 60))
+    view, elements = augment(data, generator())
+    inverse = 1 / elements.map.s[..., 0, 0]
+    middle = elements.centre[:, 1:]
+    target = view.space[0] - middle
+    read = middle[:, :, None] + (target[:, None] - elements.map.r) * inverse[..., None]
+    first, last = data.space[0][:, 0], data.space[0][:, -1]
+    assert (read.amin(dim=(1, 2)) >= first - 1e-9).all()
+    assert (read.amax(dim=(1, 2)) <= last + 1e-9).all()
+    assert (elements.relative["scaling"].abs() > 1e-6).float().mean() > 0.9
+    assert len(set(elements.start[:, 1].tolist())) > 10
+    # and what is read is the solution: M u + b0 + b1 x at these places
+    times = data.time.gather(1, elements.start[:, :1] + torch.arange(10))
+    nu, g = data.parameters["viscosity"], elements.map
+    for i in range(3):
+        for k in range(10):
+            u = cole_hopf(nu[:3], times[i, k].expand(3, 1), read[i, k].expand(3, -1))[i, 0]
+            j = {n: min(k, getattr(g, n).shape[1] - 1) for n in ("m", "b0", "b1")}
+            exact = g.m[i, j["m"], 0, 0] * u + g.b0[i, j["b0"], 0]
+            exact = exact + g.b1[i, j["b1"], 0, 0] * (read[i, k] - middle[i])
+            assert (view.fields[i, 0, k] - exact).abs().max() < 1e-3  # the mirror is felt at the ends
+
+
+def test_whole_bounded_axis_leaves_no_room(algebra):
+    data = batch(boundary="window")
+    view, elements = LieAugmentation(algebra, {"galilean_boost": 0.3})(data, generator())
+    assert torch.equal(elements.strengths["galilean_boost"], torch.zeros(3, **F64))
+    assert torch.allclose(view.fields, data.fields, atol=1e-12)
+    with pytest.raises(SymmetryError, match="outside the data along 'x'"):
+        LieAugmentation(algebra, {"galilean_boost": 0.3}).apply(data, {"galilean_boost": torch.ones(3)})
+
+
+def test_whole_axis_under_scaling_keeps_its_nodes_and_its_period(algebra):
+    data = batch()
+    view, elements = LieAugmentation(algebra, {"scaling": 0.2})(data, generator())
+    factor = elements.strengths["scaling"].exp()
+    assert view.boundary == ("periodic",)
+    assert torch.allclose(view.fields, data.fields / factor.reshape(-1, 1, 1, 1), rtol=1e-14)
+    assert torch.allclose(view.lengths[:, 0], 2 * math.pi * factor)
+    assert torch.allclose(view.grid_spacing[:, 0], data.grid_spacing[:, 0] * factor)
+    assert torch.allclose(view.time_step, data.time_step * factor**2)
+
+
+def test_metadata_and_coords_agree_with_the_closed_forms(algebra):
+    data = batch()
+    one = torch.full((3,), 0.1, **F64)
+    view, elements = LieAugmentation(algebra, {"scaling": 0.2, "space_translation": 0.2}, mode="metadata").apply(
+        data, {"scaling": one, "space_translation": one}
+    )
+    middle = elements.centre[:, 1:]
+    expected = middle + math.exp(0.1) * (data.space[0] - middle + 0.1)
+    assert torch.allclose(view.space[0], expected)
+    assert torch.equal(view.fields, data.fields * math.exp(-0.1))
+    with pytest.raises(SymmetryError, match="'metadata' cannot express 'galilean_boost'"):
+        LieAugmentation(algebra, {"galilean_boost": 0.2}, mode="metadata")(data)
+    view, elements = LieAugmentation(algebra, {"galilean_boost": 0.2}, mode="coords").apply(data, {"galilean_boost": one})
+    assert view.field_names == ("u", "t", "x")
+    shifted = data.space[0][:, None] + 0.1 * (data.time - elements.centre[:, :1])[..., None]
+    assert torch.allclose(view.fields[:, 2], shifted)
+    assert torch.allclose(view.fields[:, 0], data.fields[:, 0] + 0.1)
+
+
+def test_reflection_is_exact_and_keeps_the_equation(algebra):
+    data = batch()
+    augment = LieAugmentation(algebra, {}, reflections=True)
+    view, elements = augment.apply(data, {}, reflected={"x,u": torch.tensor([True, False, True])})
+    assert torch.equal(view.fields[0], -data.fields[0].flip(-1))
+    assert torch.equal(view.fields[1], data.fields[1])
+    assert residual(view, data.parameters["viscosity"]).max() < 1e-8
+    flags = augment(Trajectories.concatenate([data] * 60), generator())[1].reflected["x,u"]
+    assert 0.3 < flags.double().mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strengths": {"galilean_bost": 0.1}}, "Did you mean 'galilean_boost'"),
+        ({"strengths": {"scaling": -0.1}}, ">= 0"),
+        ({"strengths": {"scaling": float("nan")}}, "finite"),
+        ({"strengths": {"projective": 2.0}}, "projective"),
+        ({"mode": "gird"}, "Did you mean 'grid'"),
+        ({"moves": ("viscosty",)}, "Did you mean 'viscosity'"),
+        ({"spline_order": 4}, "only 3"),
+    ],
+)
+def test_bad_arguments_are_refused(algebra, arguments, message):
+    with pytest.raises(SymmetryError, match=message):
+        LieAugmentation(algebra, **arguments)
+
+
+def test_a_window_larger_than_the_data_is_refused(algebra):
+    for window in ((15, 128), (14, 129), (14,), (0, 10)):
+        with pytest.raises(ShapeError, match="does not fit"):
+            LieAugmentation(algebra, window=window)(batch())
