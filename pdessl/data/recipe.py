@@ -223,6 +223,7 @@ class DatasetRecipe:
             raise SchemaError(f"{name}: domain.length: expected > 0, found {self.length.low}.")
         self._check_initial_condition()
         self._check_solver()
+        self._check_parameters()
         self._check_observation()
         self._check_splits()
 
@@ -259,11 +260,35 @@ class DatasetRecipe:
                 _check_type(solver[key], float, f"{where}.{key}")
                 if not solver[key] > 0:
                     raise SchemaError(f"{where}.{key}: expected > 0, found {solver[key]}.")
+
+    def check_simulator(self) -> None:
+        """Check what only the simulator's class knows: its parameters, fields and further arguments.
+
+        Apart from the other checks, because it imports the class, which opening somebody's store must not do.
+
+        Raises:
+            CatalogError: no such simulator.
+            SchemaError: parameters, fields or arguments the simulator does not have.
+        """
         simulator = self.simulator
         defaults = python_inspect.signature(simulator).parameters
         needed = tuple(n for n in simulator.parameter_names if defaults[n].default is python_inspect.Parameter.empty)
         given = self.content.get("parameters", {})
         _check_keys(given, simulator.parameter_names, needed, f"{self.name}: parameters")
+        _check_keys(self.content.get("fields", {}), simulator.field_names, (), f"{self.name}: fields")
+        planned = (
+            *simulator.parameter_names,
+            "domain_length",
+            "points",
+            "substeps",
+            "time_step",
+            "check_resolution",
+            "dtype",
+        )
+        free = tuple(n for n in defaults if n not in planned)
+        _check_keys(self.content["solver"].get("arguments", {}), free, (), f"{self.name}: solver.arguments")
+
+    def _check_parameters(self) -> None:
         for key, distribution in self.parameters.items():
             if not math.isfinite(distribution.low + distribution.high):
                 raise SchemaError(f"{self.name}: parameters.{key}: expected finite numbers.")
@@ -349,7 +374,9 @@ def load_recipe(
                     f"{name} has no split '{split}'.{did_you_mean(split, splits)} Splits: {', '.join(splits)}."
                 )
             splits[split]["size"] = number
-    return DatasetRecipe(name, content)
+    recipe = DatasetRecipe(name, content)
+    recipe.check_simulator()
+    return recipe
 
 
 def _assign(content: dict[str, Any], key: str, value: Any, name: str) -> None:

@@ -319,7 +319,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"this pdessl ({pdessl.__version__}) reads {FORMAT_VERSION}. Use the pdessl that wrote "
             f"it, or generate it again."
         )
+    _check_manifest(manifest, path)
     return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    """Refuse a manifest that lacks entries, or names files outside its folder."""
+    try:
+        recipe = DatasetRecipe(manifest["dataset"], manifest["recipe"])
+        if recipe.hash != manifest["recipe_hash"] or not isinstance(manifest["complete"], bool):
+            raise ValueError("its recipe and the recipe's hash differ")
+        for name, split in recipe.splits.items():
+            if manifest["splits"][name]["size"] != split["size"]:
+                raise ValueError(f"split {name} has another size than in the recipe")
+            for shard in manifest["splits"][name]["shards"]:
+                if Path(shard["file"]).name != shard["file"]:
+                    raise ValueError(f"'{shard['file']}' is not the name of a file in the folder")
+                _ = shard["start"] + shard["count"] + shard["bytes"], shard["sha256"], shard["rejected_draws"]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

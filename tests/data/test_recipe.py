@@ -53,6 +53,8 @@ def test_unknown_dataset_suggests_the_nearest():
         ({"domain.length": -1.0}, "domain.length: expected > 0"),
         ({"seed": -1}, "seed: expected an integer >= 0"),
         ({"shard_size": 0}, "shard_size: expected an integer >= 1"),
+        ({"fields.w": {"unit": "m"}}, "fields: unknown key 'w'"),
+        ({"solver.arguments": {"viscosity": 1.0}}, "solver.arguments: unknown key 'viscosity'"),
         ({"sed": 1}, "unknown key 'sed'. Did you mean 'seed'"),
     ],
 )

@@ -235,3 +235,38 @@ def same_files(one, other):
 def test_two_runs_are_bitwise_equal(small_store, tmp_path):
     again = pdessl.data.generate("burgers_small", tmp_path / "again", progress=False, workers=1)
     assert same_files(again.path, small_store.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("splits"), "has no entry 'splits'"),
+        (
+            lambda m: m["splits"]["test"]["shards"][0].update(file="../secret.nc"),
+            "'../secret.nc' is not the name of a file",
+        ),
+        (lambda m: m["splits"]["test"]["shards"][0].pop("sha256"), "has no entry 'sha256'"),
+        (lambda m: m["recipe"].update(seed=3), "recipe and the recipe's hash differ"),
+        (lambda m: m["recipe"]["splits"].update(test={"size": "all"}), "expected an integer"),
+        (lambda m: m.update(format_version=99), "format version 99"),
+    ],
+)
+def test_damaged_manifests_are_refused(copied_store, change, message):
+    path = copied_store.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=message):
+        pdessl.data.open(copied_store.path)
+
+
+def test_opening_a_store_imports_nothing_it_names(copied_store, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = json.loads(json.dumps(copied_store.manifest["recipe"]))
+    content["solver"]["simulator"] = "trap.Simulator"
+    manifest = copied_store.manifest | {"recipe": content}
+    manifest["recipe_hash"] = pdessl.data.DatasetRecipe("burgers_small", content).hash
+    (copied_store.path / "manifest.json").write_text(json.dumps(manifest))
+    assert len(pdessl.data.open(copied_store.path).load("test")) == 8
+    assert pdessl.data.inspect(copied_store.path)["equation"] == "burgers"
