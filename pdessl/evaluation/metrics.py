@@ -27,7 +27,7 @@ def relative_error(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: estimates.
-        target: truth, of the same shape: parameters in their own unit (not their logarithm), shape (n,) or (n, P); targets not 0.
+        target: truth, in the parameters' own unit (not their logarithm), shape (n,) or (n, P), no entry 0.
 
     Raises:
         ShapeError: shapes that differ.
@@ -46,7 +46,7 @@ def r2(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: estimates.
-        target: truth, of the same shape: shape (n,), n >= 2, targets not all equal (otherwise the result is not finite).
+        target: truth, shape (n,), n >= 2, not all equal (otherwise the result is not finite).
     """
     prediction, target = _pair("r2", prediction, target)
     return 1 - (prediction - target).square().sum() / (target - target.mean()).square().sum()
@@ -79,7 +79,7 @@ def nmse_per_frame(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: estimates.
-        target: truth, of the same shape: shape (B, C, T, *X).
+        target: truth, shape (B, C, T, *X).
 
     Returns:
         Shape (T,).

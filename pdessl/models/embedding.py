@@ -14,7 +14,9 @@ __all__ = ["embed", "view_seed"]
 
 def view_seed(*numbers: int) -> int:
     """Return a 63-bit seed that depends on every number and on their order (seed, epoch, batch, rank, ...)."""
-    return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # SeedSequence pads with zeros: without their count, (0, 1) and (0, 1, 0) would be one seed.
+    sequence = np.random.SeedSequence([len(numbers), *(int(n) for n in numbers)])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @torch.no_grad()

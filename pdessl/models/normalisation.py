@@ -73,7 +73,11 @@ class Normalised(nn.Module):
         """Number of channels."""
         return len(self.mean)
 
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / std for fields (B, C, ...) in the user's units."""
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        return (x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output for fields in the user's units."""
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        return self.module((x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape))
+        return self.module(self.standardise(x))

@@ -25,10 +25,13 @@ __all__ = ["Pretraining"]
 class Pretraining(lightning.LightningModule):
     """Train an encoder without labels: two views of each trajectory, one embedding each, an objective between them.
 
-        loss = objective(p(f(view₁)), p(f(view₂))) + w · mean (h(f(view₁)) - h(f(view₂)) - (δ₁ - δ₂))²
+        loss = objective(p(f(view₁)), p(f(view₂)))
+               + w · mean (h(f(view₁)) - h(f(view₂)) - (δ₁ - δ₂))²
+               + w' · ½ [forecast(f(view₁), view₂) + forecast(f(view₂), view₁)]
 
     f: encoder, p: projector. The second part is there only with ``equivariance``: h is a linear head and δ the known
     shift of log-parameter that the augmentation gave each view (see :class:`pdessl.objectives.ParameterEquivariance`).
+    The third is there only with ``forecast`` (see :class:`pdessl.objectives.CrossForecast`).
 
     Each epoch's validation logs collapse monitors (``monitor/...``: of the embeddings and, with ``features_`` in the
     name, of the features) and an online probe (``probe/...``): ridge on log-parameter, fitted on the labelled loader,
@@ -43,6 +46,9 @@ class Pretraining(lightning.LightningModule):
             state it as ``log_parameter_shift``, name -> (B,).
         equivariance: name of the parameter whose known shift supervises a head, e.g. ``viscosity``; None for none.
         equivariance_weight: w >= 0.
+        forecast: called with the features of one view, the standardised fields of the other and uniform numbers (B,);
+            returns a named tuple with ``loss`` first. None for none.
+        forecast_weight: w' >= 0.
         learning_rate: of AdamW, at the end of the warm-up.
         weight_decay: on weights; biases and norms have none.
         warmup: share of the run (below 1) or optimiser steps of linear warm-up; cosine to 0 afterwards.
@@ -69,6 +75,8 @@ class Pretraining(lightning.LightningModule):
         augmentation: nn.Module,
         equivariance: str | None = None,
         equivariance_weight: float = 1.0,
+        forecast: nn.Module | None = None,
+        forecast_weight: float = 1.0,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.1,
@@ -79,12 +87,12 @@ class Pretraining(lightning.LightningModule):
         export_to: str | None = None,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0 or weight_decay < 0 or warmup < 0 or equivariance_weight < 0 or probe_views < 0:
+        weights = (weight_decay, warmup, equivariance_weight, forecast_weight, probe_views)
+        if learning_rate <= 0 or min(weights) < 0:
             raise SchemaError(
                 f"Pretraining got learning_rate {learning_rate}, weight_decay {weight_decay}, warmup {warmup}, "
-                f"equivariance_weight {equivariance_weight}, probe_views {probe_views}; expected learning_rate > 0 "
-                "and the "
-                "others >= 0."
+                f"equivariance_weight {equivariance_weight}, forecast_weight {forecast_weight}, probe_views "
+                f"{probe_views}; expected learning_rate > 0 and the others >= 0."
             )
         self.encoder = encoder if isinstance(encoder, Normalised) else Normalised(encoder)
         self._statistics_given = isinstance(encoder, Normalised) or normalisation is not None
@@ -95,6 +103,7 @@ class Pretraining(lightning.LightningModule):
         # Standardised features: the head's learning rate then fits whatever scale the encoder has.
         self.head = Head(self.encoder.feature_dim, standardise=True) if equivariance else None
         self.equivariance_objective = ParameterEquivariance() if equivariance else None
+        self.forecast, self.forecast_weight = forecast, forecast_weight
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.probe, self.probe_views = probe, probe_views
         self.seed, self.export_to = seed, export_to
@@ -129,13 +138,21 @@ class Pretraining(lightning.LightningModule):
             known = self.equivariance_objective(*outputs, *shifts)
             loss = loss + self.equivariance_weight * known.loss
             logged |= {"train/equivariance": known.loss.detach(), "train/equivariance_floor": known.difference}
+        if self.forecast is not None:
+            fields = [self.encoder.standardise(view.fields) for view in (first, second)]
+            start = torch.rand(2, len(batch), generator=generator, device=batch.fields.device)
+            ahead = [self.forecast(features[i], fields[1 - i], start[i]) for i in (0, 1)]
+            error = (ahead[0].loss + ahead[1].loss) / 2
+            loss = loss + self.forecast_weight * error
+            logged |= {"train/forecast": error.detach(), "train/persistence": ahead[0].persistence}
         logged["train/loss"] = loss.detach()
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, warm-up and cosine per optimiser step."""
-        modules = [self.encoder, self.projector, self.objective, *([self.head] if self.head is not None else [])]
+        optional = [module for module in (self.head, self.forecast) if module is not None]
+        modules = [self.encoder, self.projector, self.objective, *optional]
         groups = parameter_groups(modules, self.weight_decay)
         total = self.trainer.estimated_stepping_batches
         return optimiser_and_schedule(groups, self.learning_rate, total, self.warmup)

@@ -86,7 +86,8 @@ class ParameterRegression(lightning.LightningModule):
         self.best: dict[str, Any] | None = None
         self._errors: list[Tensor] = []
         if freeze:
-            self.encoder.requires_grad_(False)
+            # Lightning does not call train() at the start of a fit: the mode set here is the one that is used.
+            self.encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> ParameterRegression:
         """Switch to training; a frozen encoder stays in evaluation mode."""

@@ -1,0 +1,140 @@
+import pytest
+import torch
+
+import pdessl.models
+from pdessl.errors import CheckpointError, SchemaError
+from pdessl.models import ConvEncoder, Normalised, Projector, load
+from pdessl.objectives import VICReg
+from pdessl.tasks import ParameterRegression, Pretraining
+
+from .toy import ShiftAndSlow, WaveData, trainer, waves
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:VICReg. with 8 rows")
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1, 1))
+    return Pretraining(encoder, Projector(encoder.feature_dim, (16,), 16), VICReg(), ShiftAndSlow(), **settings)
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
+    whole = task(equivariance="viscosity")
+    whole.augmentation = ShiftAndSlow(slow=True)
+    trainer(tmp_path, 3).fit(whole, datamodule=WaveData())
+
+    class Killed(Exception):
+        pass
+
+    class Kill(pdessl.tasks.pretraining.lightning.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 1:
+                raise Killed
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    torch.manual_seed(7)  # the global generator is not part of what is resumed
+    killed = task(equivariance="viscosity")
+    killed.augmentation = ShiftAndSlow(slow=True)
+    with pytest.raises(Killed):
+        trainer(tmp_path, 3, callbacks=[Kill()]).fit(killed, datamodule=WaveData())
+    torch.load(tmp_path / "last.ckpt", weights_only=True)  # holds nothing that needs unpickling
+    resumed = task(equivariance="viscosity")
+    resumed.augmentation = ShiftAndSlow(slow=True)
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.add_(1.0)
+    trainer(tmp_path, 3).fit(resumed, datamodule=WaveData(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    differs = any(not torch.equal(a, b) for a, b in zip(killed.parameters(), whole.parameters(), strict=True))
+    assert differs, "the killed run had not diverged: the comparison above shows nothing"
+
+
+def test_validation_logs_monitors_and_a_probe_that_gives_no_gradient(tmp_path):
+    one, other = task(probe_views=2), task(probe_views=2)
+    run = trainer(tmp_path, 2)
+    run.fit(one, datamodule=WaveData())
+    metrics = run.callback_metrics
+    assert 1 <= metrics["monitor/rank_me"] <= 16
+    assert metrics["probe/viscosity_r2"] > 0.5, "even a random encoder sees the decay of a standing wave"
+    assert metrics["probe/viscosity_relative_error"] > 0
+    assert {"train/loss", "train/invariance", "train/variance", "train/covariance"} <= set(metrics)
+    data = WaveData()
+    wrong = data.labelled.replace(parameters={"viscosity": data.labelled.parameters["viscosity"].flip(0)})
+    data.labelled = wrong
+    trainer(tmp_path, 2).fit(other, datamodule=data)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_saved_encoder_is_given_raw_fields(tmp_path):
+    trained = task(export_to=str(tmp_path / "auto"))
+    data = WaveData()
+    trainer(tmp_path, 1).fit(trained, datamodule=data)
+    trained.save_encoder(tmp_path / "run", {"dataset": "waves"})
+    fields = waves(5).fields
+    trained.eval()
+    for folder in ("auto", "run"):
+        encoder = load(tmp_path / folder)
+        assert isinstance(encoder, Normalised)
+        assert encoder.statistics["mean"][0] == pytest.approx(data.statistics["u"].mean, rel=1e-6)
+        assert torch.equal(encoder(fields), trained(fields))
+
+
+def test_known_shifts_train_the_head(tmp_path):
+    learner = task(equivariance="viscosity", equivariance_weight=20.0, learning_rate=3e-3)
+    learner.augmentation = ShiftAndSlow(slow=True)
+    run = trainer(tmp_path, 30, limit_val_batches=0)
+    run.fit(learner, datamodule=WaveData())
+    metrics = run.callback_metrics
+    assert metrics["train/equivariance"] < 0.5 * metrics["train/equivariance_floor"]
+
+
+def test_views_depend_on_seed_epoch_and_batch_only(tmp_path):
+    class Recorder(ShiftAndSlow):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def forward(self, batch, generator=None):
+            view, elements = super().forward(batch, generator)
+            self.seen.append(int(torch.randint(0, 2**31, (1,), generator=generator)))
+            return view, elements
+
+    def record(seed, noise):
+        torch.manual_seed(noise)
+        learner = task(seed=seed)
+        learner.augmentation = Recorder()
+        trainer(tmp_path, 2, limit_val_batches=0).fit(learner, datamodule=WaveData())
+        return learner.augmentation.seen
+
+    first = record(0, 0)
+    assert len(set(first)) == len(first) == 16
+    assert record(0, 1) == first
+    assert record(1, 0) != first
+
+
+def test_biases_and_norms_have_no_decay():
+    learner = task()
+    learner._trainer = type("Stub", (), {"estimated_stepping_batches": 100})()
+    groups = learner.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.01, 0.0]
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(learner.parameters()))
+
+
+def test_errors(tmp_path):
+    with pytest.raises(SchemaError, match="learning_rate 0"):
+        task(learning_rate=0)
+    trained = task()
+    run = trainer(tmp_path, 1)
+    run.fit(trained, datamodule=WaveData())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"written by Pretraining.*pdessl.models.pretrained"):
+        trainer(tmp_path, 1).fit(
+            ParameterRegression(ConvEncoder(width=4, blocks=(1, 1))),
+            datamodule=WaveData(labels=True),
+            ckpt_path=tmp_path / "last.ckpt",
+        )

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from pdessl.errors import DataError, SchemaError
+from pdessl.models import ConvEncoder, Normalised
+from pdessl.tasks import ParameterRegression
+from pdessl.tasks.batches import log_parameter
+
+from .toy import ShiftAndSlow, WaveData, trainer, waves
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:Found .* in eval mode at the start of training",
+    "ignore:Be aware that when using `ckpt_path`",
+)
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    return ParameterRegression(ConvEncoder(width=4, blocks=(1, 1)), learning_rate=1e-2, **settings)
+
+
+def test_learns_the_parameter_and_returns_it_in_its_own_unit(tmp_path):
+    learner = task(augmentation=ShiftAndSlow(), views=2)
+    run = trainer(tmp_path, 15)
+    run.fit(learner, datamodule=WaveData(labels=True))
+    learner.eval()
+    test = waves(16, seed=9)
+    ratio = learner.estimate(test).log() - test.parameters["viscosity"].log()
+    assert ratio.abs().mean() < 0.3 * test.parameters["viscosity"].log().std()
+    assert float(run.callback_metrics["validation/relative_error"]) < 40
+
+
+def test_a_frozen_encoder_does_not_move_not_even_its_statistics(tmp_path):
+    learner = task(freeze=True)
+    before = {name: value.clone() for name, value in learner.encoder.module.state_dict().items()}
+    trainer(tmp_path, 2).fit(learner, datamodule=WaveData(labels=True))
+    learner.train()
+    assert not learner.encoder.training
+    assert learner.head.training
+    for name, value in learner.encoder.module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_weights_with_the_lowest_validation_error_come_back(tmp_path):
+    learner = task()
+    errors = []
+
+    class Spoil(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                with torch.no_grad():
+                    pl_module.head.layers[-1].bias.add_(50.0)
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            errors.append(float(trainer.callback_metrics["validation/log_error"]))
+
+    trainer(tmp_path, 3, callbacks=[Spoil()]).fit(learner, datamodule=WaveData(labels=True))
+    best = min(errors)
+    assert errors[2] > 5 * best
+    held = waves(16, 3)
+    learner.eval()
+    error = (learner(held.fields) - held.parameters["viscosity"].log()).square().mean().sqrt()
+    assert float(error.detach()) == pytest.approx(best, rel=1e-4)
+
+
+def test_moved_labels_are_learned_as_moved_and_moved_back_in_prediction(tmp_path):
+    class Known(torch.nn.Module):
+        feature_dim = 1
+
+        def forward(self, fields):
+            power = (fields.double() - 1).square().mean(dim=(1, 3))
+            return (-torch.log(power[:, -1] / power[:, 0]) / 4).log().float()[:, None]
+
+    learner = ParameterRegression(
+        Normalised(Known()), freeze=True, augmentation=ShiftAndSlow(slow=True), views=3, learning_rate=0.05
+    )
+    trainer(tmp_path, 60).fit(learner, datamodule=WaveData(labels=True))
+    learner.eval()
+    test = waves(16, seed=9)
+    # The feature is the exact log-viscosity of a view: ignoring the shift would leave an error near 0.25.
+    assert (learner.estimate(test).log() - test.parameters["viscosity"].log()).abs().mean() < 0.05
+
+
+def test_resume_keeps_the_standardisation_and_the_best_weights(tmp_path):
+    whole = task()
+    trainer(tmp_path, 3).fit(whole, datamodule=WaveData(labels=True))
+    part = task()
+    keep = ModelCheckpoint(tmp_path, filename="first", save_top_k=-1, every_n_epochs=1, enable_version_counter=False)
+
+    class Killed(Exception):
+        pass
+
+    class Kill(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                raise Killed
+
+    with pytest.raises(Killed):
+        trainer(tmp_path, 3, callbacks=[keep, Kill()], enable_checkpointing=True).fit(
+            part, datamodule=WaveData(labels=True)
+        )
+    resumed = task()
+    trainer(tmp_path, 3).fit(
+        resumed, datamodule=WaveData(labels=True), ckpt_path=tmp_path / "first.ckpt", weights_only=True
+    )
+    assert resumed.best["epoch"] == whole.best["epoch"]
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_errors(tmp_path):
+    with pytest.raises(SchemaError, match="views 0"):
+        task(views=0)
+    with pytest.raises(DataError, match="no parameter 'viscosty'; it has viscosity. Did you mean 'viscosity'"):
+        trainer(tmp_path, 1).fit(task(target="viscosty"), datamodule=WaveData(labels=True))
+    negative = waves(4)
+    with pytest.raises(DataError, match="positive and finite"):
+        log_parameter(negative.replace(parameters={"viscosity": -negative.parameters["viscosity"]}), "viscosity")
+
+
+def test_normalisation_comes_from_the_data_module_unless_the_encoder_brings_its_own(tmp_path):
+    data = WaveData(labels=True)
+    learner = task()
+    trainer(tmp_path, 1).fit(learner, datamodule=data)
+    assert float(learner.encoder.mean) == pytest.approx(data.statistics["u"].mean, rel=1e-6)
+    own = ParameterRegression(Normalised(ConvEncoder(width=4, blocks=(1,)), [5.0], [2.0]))
+    trainer(tmp_path, 1).fit(own, datamodule=data)
+    assert own.encoder.statistics == {"mean": [5.0], "std": [2.0]}
