@@ -97,7 +97,8 @@ def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) 
     if expected_bytes is not None and size != expected_bytes:
         raise FormatError(f"{path} is damaged: {size} bytes, expected {expected_bytes} by the manifest. {repair}")
     try:
-        return xr.open_dataset(path, engine="h5netcdf")
+        # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
+        return xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise FormatError(

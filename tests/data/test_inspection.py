@@ -85,3 +85,12 @@ def test_what_is_no_data(tmp_path):
         pdessl.data.inspect(tmp_path / "text.nc")
     with pytest.raises(FormatError, match=r"is not a store .*inspect one: .*text.nc"):
         pdessl.data.inspect(tmp_path)
+
+
+def test_times_with_units_of_seconds_stay_numbers(tmp_path):
+    data = xr.Dataset(
+        {"u": (("trajectory", "time", "x"), np.ones((2, 3, 4)))},
+        coords={"trajectory": [0, 1], "time": ("time", [0.0, 0.25, 0.5], {"units": "seconds"}), "x": np.arange(4.0)},
+    )
+    data.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    assert pdessl.data.inspect(tmp_path / "run.nc")["grid"]["time"] == (0.0, 0.5)
