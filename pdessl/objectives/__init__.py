@@ -6,6 +6,7 @@ Statistics run over the rows of all processes and are computed in float32 (float
 """
 
 from pdessl.objectives.equivariance import ParameterEquivariance, ParameterEquivarianceTerms
+from pdessl.objectives.forecast import CrossForecast, CrossForecastTerms
 from pdessl.objectives.monitors import CollapseSummary, collapse_summary, per_dimension_std, rank_me
 from pdessl.objectives.vicreg import (
     VICReg,
@@ -18,6 +19,8 @@ from pdessl.objectives.vicreg import (
 
 __all__ = [
     "CollapseSummary",
+    "CrossForecast",
+    "CrossForecastTerms",
     "ParameterEquivariance",
     "ParameterEquivarianceTerms",
     "VICReg",
