@@ -27,6 +27,8 @@ from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, 
 __all__ = ["PDESystem"]
 
 _MAX_RULES = 60  # completion that runs past this many rules will not end
+_MAX_TERMS = 20_000  # nor will a rewriting whose result grows past this many terms
+_MAX_DEPTH = 100  # nor one in which so many values wait for each other
 
 
 class PDESystem:
@@ -71,6 +73,7 @@ class PDESystem:
         self.rules: dict[tuple[int, Multiindex], Polynomial] = {}
         self.conditions: list[Polynomial] = []
         self._values: dict[int, Polynomial] = {}
+        self._waiting: dict[int, None] = {}
         self._principal = 0  # mask of the exponents of all derivatives of leads
         space.on_new_jet = self._classify
         self._complete([*zip(self.polynomials, self._labels, strict=True), *extra])
@@ -191,6 +194,27 @@ class PDESystem:
         known = self._values.get(number)
         if known is not None:
             return known
+        if number in self._waiting or len(self._waiting) > _MAX_DEPTH:
+            raise self._endless(number)
+        self._waiting[number] = None
+        try:
+            value = self._values[number] = self._computed(number)
+        finally:
+            del self._waiting[number]
+        return value
+
+    def _endless(self, number: int) -> EquationError:
+        space = self.space
+        rules = [f"{space.jet_text(space.jet(*lead))} = {space.text(right, 4)}" for lead, right in self.rules.items()]
+        waiting = space.jet_text(next(iter(self._waiting), number))
+        return EquationError(
+            f"{self.equation.name}: rewriting {waiting} by the equations does not end. They were solved as "
+            f"{'; '.join(rules[:4])}. Write the system so that in each equation the highest derivative (most in "
+            f"t, then "
+            "total order) stands alone with a number as coefficient."
+        )
+
+    def _computed(self, number: int) -> Polynomial:
         field, index = self.space.variables[number]
         field = int(field)
         rule = self.rules.get((field, index))  # type: ignore[arg-type]
@@ -206,7 +230,6 @@ class PDESystem:
                     break
             else:
                 raise AssertionError("a principal derivative without a lead")
-        self._values[number] = value
         return value
 
     def reduce(self, p: Polynomial) -> Polynomial:
@@ -231,6 +254,8 @@ class PDESystem:
                 if e > 1:
                     replacement = space.power(replacement, e)
                 add_to(later, space.multiply({m - (e << (BITS * k)): c}, replacement))
+                if len(later) > _MAX_TERMS:
+                    raise self._endless(k)
             work = later
         return result
 

@@ -8,7 +8,7 @@ import pytest
 import sympy
 
 from pdessl.equations import Equation, load_equation, parse_expression
-from pdessl.errors import SymmetryError
+from pdessl.errors import EquationError, SymmetryError
 from pdessl.symmetry import discover, symmetries
 from pdessl.symmetry.discovery import Certificate, find_fields, generic_dimension, parameter_point, residues
 from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
@@ -264,3 +264,65 @@ def test_generic_dimension_bounds_the_count():
     assert generic_dimension(equation, 2) == 6
     names = equation.names
     assert parse_expression("nu", names)  # the parameter is still a name afterwards
+
+
+# --------------------------------------------------------------- systems nobody would write
+
+
+def random_systems(count):
+    draw = random.Random(4)
+    jets = ["u", "v", "u_t", "u_x", "u_xx", "v_t", "v_x", "v_xx", "u_tx", "v_xy", "u_y", "u_yy", "v_y", "u_tt", "u_xxx"]
+
+    def term():
+        factor = draw.choice(["", "2*", "-3*", "nu*", "x*", "1/2*", "a*"])
+        return factor + "*".join(
+            draw.choice(jets) + draw.choice([""] * 6 + ["**2", "**3"]) for _ in range(draw.randrange(1, 4))
+        )
+
+    for _ in range(count):
+        leads = [draw.choice(["u_t", "v_t", "u_x", "v_xx", "u_tt"]) for _ in range(draw.randrange(1, 4))]
+        yield [" + ".join([lead, *(term() for _ in range(draw.randrange(1, 3)))]) for lead in leads]
+
+
+def test_random_systems_are_solved_or_refused():
+    """Most have no isolated highest derivative, or contradict themselves: that is said, within bounds of time."""
+    solved = refused = 0
+    for texts in random_systems(150):
+        try:
+            equation = Equation.parse(texts, parameters=["nu", "a"])
+            fields, system, _, _ = find_fields(equation, 1, 1)
+        except (EquationError, SymmetryError) as error:
+            assert len(str(error)) < 4000
+            refused += 1
+            continue
+        solved += 1
+        assert all(not any(system.prolong(f)) for f in fields)
+    assert solved > 25 and refused > 25
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["u_x + v_x*u_tx + u_tt*u_y"],
+        ["u_t + nu*u_tt + nu*u_yy*u_tx + 1/2*u"],
+        ["v_xx - 3*u_xx*u_x", "u_x + nu*u_y*u_t*v_x"],
+    ],
+)
+def test_rewriting_that_does_not_end_is_refused(texts):
+    with pytest.raises(EquationError, match="does not end.*highest derivative"):
+        discover(Equation.parse(texts, parameters=["nu"]))
+
+
+def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):
+    folder = tmp_path / "symmetries"
+    folder.mkdir()
+    (folder / "telegraph.yaml").write_text(
+        "name: telegraph\nindependent: {t: time, x: space}\ndependent: {signal: {rank: 0, components: u}}\n"
+        "parameters: {r: {name: damping}, c: {name: stiffness}}\nequations: [u_tt + r*u_t = c*u_xx]\n"
+        "generators:\n  time_translation: {field: {t: 1}}\n  space_translation: {field: {x: 1}}\n"
+    )
+    monkeypatch.setenv("PDESSL_PATH", str(tmp_path))
+    assert symmetries("telegraph").names == ("time_translation", "space_translation")
+    found = discover("telegraph")
+    assert found.certificate.complete and found["u_scaling"].components == {"u": "u"}
+    assert found["stiffness_scaling"].moves == {"stiffness": "2*c"}
