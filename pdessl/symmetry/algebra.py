@@ -196,6 +196,7 @@ class SymmetryAlgebra:
                     "hidden": [f for f in equation.dependent if f not in seen and f in g.components],
                     "warning": warnings.get(g.name),
                     "strength": {"max": g.strength_max, "unit": g.strength_unit},
+                    "declaration": None if g.named else g.declaration(),
                 }
             )
         identifiable: dict[str, list[str]] = {"parameters": self.identifiable()}

@@ -96,6 +96,11 @@ class SymmetryGenerator:
         """``SYM`` (parameters unchanged) or ``EQV`` (equivalence transformation: parameters, hence labels, move)."""
         return "EQV" if self.moves else "SYM"
 
+    def declaration(self) -> str:
+        """The line that declares this generator under ``generators:`` in an equation file."""
+        body = ", ".join(f"{c}: {text}" for c, text in self.components.items())
+        return f"{self.name}: {{field: {{{body}}}, strength: {self.strength_max:g}}}"
+
     @cached_property
     def flow(self) -> Flow:
         """The finite transformation exp(epsilon v) in closed form."""

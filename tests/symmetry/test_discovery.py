@@ -160,8 +160,12 @@ def test_unnamed_generators_of_a_file_are_reported(tmp_path):
     del content["generators"]["projective"], content["generators"]["galilean_boost"]
     path = tmp_path / "burgers.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    extra = discover(path).unnamed
-    assert sorted(g.name for g in extra) == ["galilean_boost", "projective"]
+    algebra = discover(path)
+    assert sorted(g.name for g in algebra.unnamed) == ["galilean_boost", "projective"]
+    texts = [g["declaration"] for g in algebra.describe()["generators"] if not g["named"]]
+    content["generators"] |= yaml.safe_load("\n".join(texts))  # what is printed can be pasted
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert not discover(path).unnamed and len(symmetries(path)) == 6
 
 
 def test_reasonable_limits():
