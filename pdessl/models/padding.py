@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 __all__ = ["GridConvolution"]
 
@@ -47,8 +47,7 @@ class GridConvolution(nn.Module):
                 f"GridConvolution got kernel {kernel} on {len(periodic)} axes; expected an odd kernel on 1 to 3 axes."
             )
         reach = dilation * (kernel - 1) // 2
-        # torch pads from the last axis backwards.
-        self._wrap = [reach if wraps else 0 for wraps in reversed(periodic) for _ in range(2)]
+        self._wrap = [(axis + 2, reach) for axis, wraps in enumerate(periodic) if wraps and reach]
         self.convolution = _CONVOLUTIONS[len(periodic)](
             in_channels,
             out_channels,
@@ -61,6 +60,8 @@ class GridConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolved grid."""
-        if any(self._wrap):
-            x = functional.pad(x, self._wrap, mode="circular")
+        for axis, reach in self._wrap:
+            # One concatenation: torch's circular padding makes several copies and forgets channels-last.
+            size = x.shape[axis]
+            x = torch.cat([x.narrow(axis, size - reach, reach), x, x.narrow(axis, 0, reach)], dim=axis)
         return self.convolution(x)
