@@ -34,7 +34,15 @@ from pdessl.evaluation.tables import findings
 from pdessl.models import load
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Pipeline", "Pretraining", "Simulation", "quickstart", "read_settings"]
+__all__ = [
+    "Pipeline",
+    "Pretraining",
+    "Simulation",
+    "quickstart",
+    "read_settings",
+    "run_regression",
+    "run_timestepping",
+]
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,73 @@ def quickstart(
     return report
 
 
+def run_regression(
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    out: str | os.PathLike[str],
+    commands: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run the few-label comparison on a saved encoder and a store, and write its report.
+
+    Args:
+        encoder: folder of a pretraining run, or of a saved encoder.
+        data: folder of a store with the splits unlabelled, labelled, validation and test.
+        settings: only its section ``regression`` is used.
+        out: folder of the report.
+        commands: for the report.
+        announce: receives a line after each training.
+
+    Returns:
+        What ``report.json`` holds.
+    """
+    return _run_comparison("regression", encoder, data, settings, Path(out), commands, announce)
+
+
+def run_timestepping(
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    out: str | os.PathLike[str],
+    commands: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train and roll out the time-steppers on a saved encoder and a store; arguments as :func:`run_regression`."""
+    return _run_comparison("timestepping", encoder, data, settings, Path(out), commands, announce)
+
+
+def _run_comparison(
+    kind: str,
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    folder: Path,
+    commands: Sequence[str],
+    announce: Callable[[str], None],
+) -> dict[str, Any]:
+    network, module = load(encoder), PDEDataModule(data)
+    module.prepare_data()
+    module.setup()
+    _check_writable(folder)
+    stages = Stages(announce)
+    with stages.stage(kind), quietly():
+        if kind == "regression":
+            result = compare_methods(network, module, settings.regression, announce)
+            sections, arrays = as_report(result, settings.regression)
+        else:
+            stepped = compare_steppers(network, module, settings.timestepping, announce)
+            sections, arrays = stepping_report(stepped, settings.timestepping)
+    report: dict[str, Any] = {"title": f"{kind}: {encoder} on {data}", **sections, "commands": list(commands)}
+    report |= {"versions": _versions(), "machine": _machine(), "seconds": dict(stages.seconds)}
+    report["recipe"] = dataclasses.asdict(getattr(settings, kind))
+    page = write_report(folder, report, arrays)
+    for line in findings(report["regression"]["rows"]) if kind == "regression" else []:
+        announce(line)
+    announce(f"report: {page}")
+    return report
+
+
 def _check_writable(folder: Path) -> None:
     """Fail before minutes of work, not after them."""
     try:
@@ -205,7 +280,9 @@ def _word(value: Any) -> str:
 
 
 def _shown_curves(curves: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    return {name.replace("val/", "").replace("train/", ""): list(values) for name, values in curves.items()}
+    """Leave out the monitors of the features (those of the embeddings are what VICReg acts on) and R²."""
+    shown = {n: v for n, v in curves.items() if "/features_" not in n and not n.endswith("_r2")}
+    return {name.split("/", 1)[-1].replace("_", " "): list(values) for name, values in shown.items()}
 
 
 def _views_section(settings: Pipeline, data: PDEDataModule) -> tuple[dict[str, Any], dict[str, Any]]:

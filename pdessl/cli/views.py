@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,19 @@ class Views:
         """Return the augmentation, or None where nothing is drawn and nothing cut."""
         if not self.strengths and self.window is None and not self.reflections:
             return None
-        return LieAugmentation(
-            equation, dict(self.strengths), window=self.window, moves=self.moves, reflections=self.reflections
-        )
+        return _augmentation(equation, tuple(self.strengths.items()), self.window, self.moves, self.reflections)
+
+
+@functools.lru_cache(maxsize=32)
+def _augmentation(
+    equation: str,
+    strengths: tuple[tuple[str, float], ...],
+    window: tuple[int, ...] | None,
+    moves: tuple[str, ...],
+    reflections: bool,
+) -> LieAugmentation:
+    # Verifying the algebra and composing its flows takes 0.1 s; a sweep asks for the same views many times.
+    return LieAugmentation(equation, dict(strengths), window=window, moves=moves, reflections=reflections)
 
 
 def averaged(

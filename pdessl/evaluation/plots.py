@@ -124,19 +124,20 @@ def training_figure(history: Mapping[str, ArrayLike], width: int | None = None) 
     """Training curves of a pretraining: the loss and its terms, the collapse monitor, and the online probe.
 
     Args:
-        history: named curves over epochs. ``epoch`` gives the positions; names with ``std`` and ``rank`` are monitors,
-            names with ``probe`` or ``relative_error`` belong to the online probe, all others to the loss.
+        history: named curves over epochs. ``epoch`` gives the positions; names with ``std``, ``collapsed``
+            and ``rank`` are monitors, names with ``probe`` or ``relative`` are of the online probe, all others
+            of the loss.
         width: embedding width, drawn as the largest possible effective rank.
     """
     curves = {name: np.asarray(values, dtype=float) for name, values in history.items()}
     epoch = curves.pop("epoch", None)
     groups: dict[str, list[str]] = {"loss": [], "std": [], "rank": [], "probe": []}
     for name in curves:
-        if "probe" in name or "relative_error" in name:
+        if "probe" in name or "relative" in name:
             groups["probe"].append(name)
         elif "rank" in name.lower():
             groups["rank"].append(name)
-        elif "std" in name:
+        elif "std" in name or "collapsed" in name:
             groups["std"].append(name)
         else:
             groups["loss"].append(name)

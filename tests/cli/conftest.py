@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pdessl import cli
+
+
+def at_command_line(arguments, folder):
+    """The real command, in a process of its own with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, "-m", "pdessl.cli", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The quickstart at toy size through the real command line, once for all tests that look at it."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    done = at_command_line(["quickstart", "--preset", "tiny", "--out", folder / "out"], folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder / "out", done.stdout
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store") / "data"
+    size = "unlabelled=32,labelled=16,validation=8,test=8"
+    assert cli.main(["generate", "burgers_small", "--out", str(folder), "--size", size]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
