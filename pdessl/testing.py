@@ -1,8 +1,8 @@
 """Checks for anybody's transformations: is this map really a symmetry of this equation?
 
-The check is finite and needs no generator: take a random jet of a solution with exact rational coordinates, transform it,
-and evaluate the equation on the image, with 40 digits. Jets are truncated Taylor series, so that the chain rule is carried
-out by arithmetic on series and any map written with + - * / ** and elementary functions can be checked.
+The check is finite and needs no generator: take a random jet of a solution with exact rational coordinates,
+transform it, and evaluate the equation on the image, with 40 digits. Jets are truncated Taylor series, so that the
+chain rule is carried out by arithmetic on series and any map written with + - * / ** and elementary functions can be checked.
 """
 
 # J multi-index of derivatives, d + 1 independent variables (time and space)
@@ -127,7 +127,9 @@ def _series(expression: sympy.Expr, values: Mapping[str, Any]) -> Any:
     """Evaluate a sympy expression on series, by walking the tree."""
     if expression.is_Symbol:
         if expression.name not in values:
-            raise SymmetryError(f"the map contains '{expression.name}', which is no coordinate; write epsilon for its strength.")
+            raise SymmetryError(
+                f"the map contains '{expression.name}', which is no coordinate; write epsilon for its strength."
+            )
         return values[expression.name]
     if expression.is_number:
         return mpmath.mpf(sympy.N(expression, _DIGITS + 5)._mpf_) if not expression.is_Rational else (
@@ -165,7 +167,7 @@ def _residuals(equation: Equation, images: Mapping[str, Any]) -> dict[str, float
     }
     for name in equation.parameters:
         if any(c != 0 for j, c in as_series[name].coefficients.items() if any(j)):
-            raise SymmetryError(f"the image of the parameter '{name}' varies in space, time or with the fields; it must not.")
+            raise SymmetryError(f"the image of the parameter '{name}' varies in space or time; it must not.")
     inverse = _inverse([[as_series[a].derivative(i) for a in axes] for i in range(count)])
     derivatives: dict[tuple[str, tuple[str, ...]], TaylorSeries] = {}
 
@@ -237,7 +239,8 @@ def _random_jet(equation: Equation, seed: int) -> dict[str, Any]:
 
     def exact(number: int) -> Fraction:
         reduced = system.reduce(space.variable(number))
-        return sum((c * math.prod(value(k) ** e for k, e in space.exponents(m)) for m, c in reduced.items()), Fraction(0))
+        terms = (c * math.prod(value(k) ** e for k, e in space.exponents(m)) for m, c in reduced.items())
+        return sum(terms, Fraction(0))
 
     jet: dict[str, Any] = {}
     for i, name in enumerate(equation.independent):
@@ -378,7 +381,10 @@ class TaylorSeries:
 
     def sin(self) -> TaylorSeries:
         """Return the sine."""
-        return self._composed([mpmath.sin(self.value + k * mpmath.pi / 2) / math.factorial(k) for k in range(self.order + 1)])
+        quarter = mpmath.pi / 2
+        return self._composed(
+            [mpmath.sin(self.value + k * quarter) / math.factorial(k) for k in range(self.order + 1)]
+        )
 
     def cos(self) -> TaylorSeries:
         """Return the cosine."""

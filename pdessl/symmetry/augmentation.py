@@ -39,8 +39,8 @@ class GroupElements:
     Args:
         strengths: ε of every flow of the product, by generator name, each (B,), in the units of the data.
         relative: the same in window-relative units, between -max and max, each (B,).
-        log_parameter_shift: log μ' - log μ by the name users see (``viscosity``), each (B,): 0 for a parameter that no
-            flow of the product moves. Known without labels. A parameter that is not simply multiplied is left out.
+        log_parameter_shift: log μ' - log μ by the name users see (``viscosity``), each (B,): 0 for a parameter that
+            no flow of the product moves. Known without labels. A parameter that is not simply multiplied is left out.
         reflected: which trajectories were reflected, by name of the reflection, each (B,) bool.
         start: first frame and first node of the view in the source, (B, 1 + d), int64.
         centre: time and position about which the product acts, (B, 1 + d), float64.
@@ -70,17 +70,18 @@ class LieAugmentation(nn.Module):
 
     Mode ``grid`` (default) returns fields on a regular grid, with at most one resampling:
 
-    * a periodic axis that is only shifted (translation, boost): Fourier, a different shift per frame if need be. Data may
-      be read anywhere, because the axis wraps, and a window may start anywhere;
+    * a periodic axis that is only shifted (translation, boost): Fourier, a different shift per frame if need be. Data
+      may be read anywhere, because the axis wraps, and a window may start anywhere;
     * a whole axis (window as long as the axis) that is only scaled by a factor constant over the frames: the nodes keep
       their values and the spacing and length change, which is exact and free;
     * a window shorter than the axis under scaling, and any axis under a map that differs between frames (projective) or
-      mixes axes (rotation): a B-spline onto a grid with the spacing of the source; a low-pass first where that is coarser.
+      mixes axes (rotation): a B-spline onto a grid with the spacing of the source; a low-pass first where that is
+      coarser.
 
-    Times and nodes of the result are those of the transformed solution. An axis stays ``periodic`` where the whole period
-    is kept and nothing that grows with position is added; else it becomes ``window``. Where an axis is not periodic the
-    strengths of a trajectory are shrunk together, in steps of 1/16, until everything it reads lies inside the data, and the
-    window is then placed at random among the places where it does.
+    Times and nodes of the result are those of the transformed solution. An axis stays ``periodic`` where the whole
+    period is kept and nothing that grows with position is added; else it becomes ``window``. Where an axis is not
+    periodic the strengths of a trajectory are shrunk together, in steps of 1/16, until everything it reads lies inside
+    the data, and the window is then placed at random among the places where it does.
 
     Mode ``metadata`` moves coordinates and values without touching positions in the array: exact and free, but only for
     maps that are the same on every frame (scalings, shifts). Mode ``coords`` appends the transformed coordinates as
@@ -96,7 +97,8 @@ class LieAugmentation(nn.Module):
         window: frames and nodes of the view, ``(frames, *points)``. Default: the whole trajectory.
         moves: names of parameters whose motion is wanted (``("viscosity",)``). Without it, generators that move
             parameters are refused: two views with different parameters must not be called equal.
-        reflections: draw each discrete reflection of the equation that keeps the parameters, with probability 1/2, exactly on the grid.
+        reflections: draw each discrete reflection of the equation that keeps the parameters, with probability 1/2,
+            exactly on the grid.
         spline_order: 3 or 5; order of the B-spline. Default 5; 3 is faster where axes mix.
 
     Shapes:
@@ -151,7 +153,8 @@ class LieAugmentation(nn.Module):
         for name in strengths or {}:
             if name not in known:
                 raise SymmetryError(
-                    f"{equation.name} has no generator '{name}'.{did_you_mean(name, known)} Generators: {', '.join(known)}."
+                    f"{equation.name} has no generator '{name}'.{did_you_mean(name, known)} "
+                    f"Generators: {', '.join(known)}."
                 )
         factors = []
         for name, generator in known.items():
@@ -167,9 +170,9 @@ class LieAugmentation(nn.Module):
                 continue
             if barred:
                 raise SymmetryError(
-                    f"'{name}' moves {', '.join(moved)}: a view under it belongs to another {barred[0]}, so the two views of a "
-                    f"trajectory must not be treated as equal. If the motion is wanted (labels move with the view), pass "
-                    f"moves={tuple(moved)!r}."
+                    f"'{name}' moves {', '.join(moved)}: a view under it belongs to another {barred[0]}, so the two "
+                    "views of a trajectory must not be treated as equal. If the motion is wanted (labels move with the "
+                    f"view), pass moves={tuple(moved)!r}."
                 )
             factors.append(_Factor(generator, float(maximum), self.algebra))
         return factors
@@ -253,7 +256,12 @@ class LieAugmentation(nn.Module):
         return {k: batch.parameters[n] for k, n in self._names.items() if n in batch.parameters}
 
     def _product(
-        self, relative: Mapping[str, Tensor], time: Tensor, parameters: Mapping[str, Tensor], plan: _Plan, widths: _Widths
+        self,
+        relative: Mapping[str, Tensor],
+        time: Tensor,
+        parameters: Mapping[str, Tensor],
+        plan: _Plan,
+        widths: _Widths,
     ) -> tuple[SliceAffine, dict[str, Tensor]]:
         composed = SliceAffine.identity(time, plan.axes, plan.channels, parameters)
         strengths = {}
@@ -310,7 +318,7 @@ class LieAugmentation(nn.Module):
         return (-lowest - half - tolerance).ceil(), (nodes - 1 - highest - half + tolerance).floor()
 
     def _place(self, g: SliceAffine, uniform: Tensor, plan: _Plan, batch: Trajectories) -> Tensor:
-        """Draw the first node along every axis, (B, d): anywhere on a periodic axis, else where everything read is inside."""
+        """Draw the first node along every axis, (B, d): anywhere on a periodic axis, else where it reads inside."""
         columns = []
         low, high = self._room(g, plan, batch) if plan.bounded else (uniform, uniform)
         for i, n in enumerate(batch.fields.shape[3:]):
@@ -327,13 +335,13 @@ class LieAugmentation(nn.Module):
     # ------------------------------------------------------------------------------------------- planning
 
     def _plan(self, batch: Trajectories) -> _Plan:
-        """Decide, from the flows alone, what has to be done to each axis (no numbers, so nothing waits for a device)."""
+        """Decide, from the flows alone, what has to be done to each axis (no numbers, so no device is waited for)."""
         d, frames, sizes = len(batch.space), batch.fields.shape[2], tuple(batch.fields.shape[3:])
         window = (frames, *sizes) if self.window is None else self.window
         if len(window) != 1 + d or any(not 1 <= w <= n for w, n in zip(window, (frames, *sizes), strict=False)):
             raise ShapeError(
-                f"window {window} does not fit trajectories with {frames} frames and {sizes} nodes; give (frames, *points), "
-                "each at least 1 and at most the size of the trajectory."
+                f"window {window} does not fit trajectories with {frames} frames and {sizes} nodes; give (frames, "
+                "*points), each at least 1 and at most the size of the trajectory."
             )
         key = (window, frames, sizes, batch.field_names, batch.axis_names, batch.boundary)
         return self._planned(key)
@@ -366,8 +374,8 @@ class LieAugmentation(nn.Module):
             guilty = [f.name for f, s in zip(self.factors, shapes, strict=True) if s.mixes or any(s.varies) or s.slides]
             if guilty:
                 raise SymmetryError(
-                    f"mode 'metadata' cannot express '{guilty[0]}': it moves the frames differently or mixes the axes. Use "
-                    "mode='grid' or mode='coords'."
+                    f"mode 'metadata' cannot express '{guilty[0]}': it moves the frames differently or mixes the axes. "
+                    "Use mode='grid' or mode='coords'."
                 )
         kept = tuple(
             "periodic"
@@ -441,7 +449,7 @@ class LieAugmentation(nn.Module):
             x[:, -1] - x[:, 0] if kind == "window" else batch.lengths[:, i] * (1 if factor is None else factor[:, 0])
             for i, (kind, factor, x) in enumerate(zip(plan.boundary, scale, space, strict=True))
         ]
-        parameters = {n: g.parameters.get(k, batch.parameters[n]) for k, n in self._names.items() if n in batch.parameters}
+        parameters = {n: g.parameters[k] for k, n in self._names.items() if k in g.parameters}
         view = batch.replace(
             fields=fields,
             time=centre_time[:, None] + g.new_time,
@@ -477,7 +485,7 @@ class LieAugmentation(nn.Module):
         spacing: Tensor,
         half: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Read the fields at S⁻¹(x' - r); also return these positions relative to the centre, (B, T | 1, P_i) per axis."""
+        """Read the fields at S⁻¹(x' - r); also return these places relative to the centre, (B, T | 1, P_i) per axis."""
         d, order = plan.axes, self.spline_order
         periodic = [kind == "periodic" for kind in batch.boundary]
         if "mixed" in plan.actions:
@@ -548,7 +556,13 @@ class LieAugmentation(nn.Module):
         return fields
 
     def _with_coordinates(
-        self, fields: Tensor, batch: Trajectories, g: SliceAffine, nodes: list[Tensor], centre: Tensor, centre_time: Tensor
+        self,
+        fields: Tensor,
+        batch: Trajectories,
+        g: SliceAffine,
+        nodes: list[Tensor],
+        centre: Tensor,
+        centre_time: Tensor,
     ) -> tuple[Tensor, tuple[str, ...]]:
         """Append t' and x' of every node as channels."""
         independent = self.algebra.equation.independent
@@ -576,7 +590,8 @@ class LieAugmentation(nn.Module):
                 if signs.get(n, 1) < 0:
                     k = len(names) - len(axes) + i
                     turned = fields[:, k : k + 1]
-                    middle = (turned.flatten(2).amin(2) + turned.flatten(2).amax(2)).reshape(-1, *[1] * (fields.dim() - 1))
+                    ends = turned.flatten(2)
+                    middle = (ends.amin(2) + ends.amax(2)).reshape(-1, *[1] * (fields.dim() - 1))
                     mirrored = torch.cat([mirrored[:, :k], turned - middle, mirrored[:, k + 1 :]], dim=1)
         mirrored = mirrored * sign.reshape(1, -1, *[1] * (fields.dim() - 2))
         return torch.where(flag.reshape(-1, *[1] * (fields.dim() - 1)), mirrored, fields)
@@ -642,8 +657,8 @@ class _Factor:
         for z in equation.independent:
             if z not in translations and any(e.has(sympy.Symbol(z)) for e in expressions.values()):
                 raise SymmetryError(
-                    f"'{self.name}' depends on {z}, but {equation.name} declares no translation {{{z}: 1}}; without it the flow "
-                    "cannot be centred in the window. Declare the translation if it is a symmetry."
+                    f"'{self.name}' depends on {z}, but {equation.name} declares no translation {{{z}: 1}}; without it "
+                    "the flow cannot be centred in the window. Declare the translation if it is a symmetry."
                 )
         natural = _natural_unit(expressions, self.flow, equation)
         unit = generator.strength_unit
@@ -660,8 +675,9 @@ class _Factor:
                     f"{maximum}, so that the scale factor D stays above 1/2."
                 )
         self.unit = unit
-        moved = {"window": equation.independent, "window_displacement": self.space, "std": equation.dependent}.get(unit, ())
-        self.rates = {z: compile_expression(expressions[z]) for z in moved if expressions.get(z, 0) != 0}
+        measured = {"window": equation.independent, "window_displacement": self.space, "std": equation.dependent}
+        moved = [z for z in measured.get(unit, ()) if expressions.get(z, 0) != 0]
+        self.rates = {z: compile_expression(expressions[z]) for z in moved}
         if unit == "window_time":
             rate = sympy.diff(expressions[self.time], sympy.Symbol(self.time), 2) / 2
             self.rates = {self.time: compile_expression(rate)}
@@ -689,8 +705,8 @@ class _Factor:
                 rate = function(values)
             except KeyError as error:
                 raise SymmetryError(
-                    f"the strength of '{self.name}' depends on the parameter {error}, whose values the batch does not hold "
-                    f"(missing: {', '.join(absent)}). Give labelled data, or leave this generator out."
+                    f"the strength of '{self.name}' depends on the parameter {error}, whose values the batch does not "
+                    f"hold (missing: {', '.join(absent)}). Give labelled data, or leave this generator out."
                 ) from None
             rate = torch.as_tensor(rate, dtype=torch.float64, device=relative.device)
             rate = rate.abs().reshape(1, 1) if rate.dim() == 0 else rate.abs()
@@ -699,7 +715,8 @@ class _Factor:
             if self.unit == "window_time":
                 # twice the largest |t| is the duration of a centred window; later than a time shift it is more
                 span = 2 * torch.maximum(state.new_time.abs().amax(dim=1), widths.floor)
-                needed.append((rate * span).clamp(min=tiny).reciprocal())
+                # a trajectory of one frame has no duration to measure by: nothing is drawn
+                needed.append(torch.where(rate * span > 0, (rate * span).clamp(min=tiny).reciprocal(), 0.0))
                 continue
             if self.unit == "window_angle":
                 needed.append(torch.where(rate > 0, rate.clamp(min=tiny).reciprocal(), 0.0))

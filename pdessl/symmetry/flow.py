@@ -1,9 +1,9 @@
 """Flows: the finite transformations exp(ε·v) of a vector field, in closed form.
 
 The coordinates z = (t, x, u, μ) obey dz/dε = V(z). The dependency graph of V is split into strongly connected
-components and solved in topological order, each solved flow being substituted into the next as a function of ε. A component is a
-quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated. Every
-flow is checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
+components and solved in topological order, each solved flow being substituted into the next as a function of ε. A
+component is a quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated.
+Every flow is checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
 """
 
 # B batch, T time frames, d number of space axes, m number of fields
@@ -210,7 +210,9 @@ class _Coefficients:
             groups[f"log {name}"] = ((), [sympy.expand_log(sympy.log(expression), force=True)])
         if all(e == 0 for e in groups["b2"][1]):
             del groups["b2"]
-        self.groups = {k: (shape, [compile_expression(sympy.simplify(e)) for e in es]) for k, (shape, es) in groups.items()}
+        self.groups = {
+            k: (shape, [compile_expression(sympy.simplify(e)) for e in es]) for k, (shape, es) in groups.items()
+        }
         self.shape = _shape({k: es for k, (_, es) in groups.items()}, len(x), len(u), sympy.Symbol(flow.independent[0]))
         self.log_moved = frozenset(multipliers)
 

@@ -9,7 +9,6 @@ removes what a coarser target grid cannot hold is folded into the prefilter of t
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -217,20 +216,24 @@ def sample_points(
     slices = positions.shape[1]
     if slices == 1:  # one geometry for all frames: frames ride along as channels
         coefficients = coefficients.reshape(b, c * t, 1, *sizes)
-    flat = coefficients.reshape(*coefficients.shape[:3], -1)
+    # Nodes as rows of a table, everything that shares a geometry as its columns; one weighted sum of rows per point.
+    columns = coefficients.shape[1]
+    count = int(torch.Size(sizes).numel())
+    table = coefficients.movedim(1, -1).reshape(b * slices * count, columns)
     base = positions.floor()
-    offsets = (positions - base).to(fields.dtype).reshape(b, slices, -1, d)
-    nodes = base.to(torch.int64).reshape(b, slices, -1, d)
-    weights = [_weights(offsets[..., i], order) for i in range(d)]
-    indices = [
-        [_index(nodes[..., i] + (k - order // 2), sizes[i], periodic[i]) for k in range(order + 1)] for i in range(d)
-    ]
-    strides = [int(torch.Size(sizes[i + 1 :]).numel()) for i in range(d)]
-    result: Tensor | None = None
-    for taps in itertools.product(range(order + 1), repeat=d):
-        index = sum(indices[i][k] * strides[i] for i, k in enumerate(taps))
-        weight = functools.reduce(torch.mul, (weights[i][k] for i, k in enumerate(taps)))
-        term = flat.gather(3, index[:, None].expand(*flat.shape[:3], -1)) * weight[:, None]
-        result = term if result is None else result.add_(term)
-    assert result is not None
-    return result.reshape(b, c, t, *target)
+    offsets = (positions - base).to(fields.dtype).reshape(b * slices, -1, d)
+    nodes = base.to(torch.int64).reshape(b * slices, -1, d)
+    index = (torch.arange(b * slices, device=fields.device) * count).reshape(-1, 1, 1)
+    weight = torch.ones_like(offsets[..., :1])
+    for i in range(d):  # the taps of each axis multiply those of the axes before it
+        near = [_index(nodes[..., i] + (k - order // 2), sizes[i], periodic[i]) for k in range(order + 1)]
+        taps = torch.stack(near, dim=-1)
+        stride = int(torch.Size(sizes[i + 1 :]).numel())
+        index = (index[..., :, None] + (taps * stride)[..., None, :]).flatten(-2)
+        along = torch.stack(_weights(offsets[..., i], order), dim=-1)
+        weight = (weight[..., :, None] * along[..., None, :]).flatten(-2)
+    found = torch.nn.functional.embedding_bag(
+        index.reshape(-1, index.shape[-1]), table, mode="sum", per_sample_weights=weight.reshape(-1, weight.shape[-1])
+    )
+    found = found.reshape(b, slices, -1, columns).movedim(-1, 1)
+    return found.reshape(b, c, t, *target)

@@ -104,8 +104,8 @@ class SliceAffine:
         d, m = self.s.shape[-1], self.m.shape[-1]
         if space.shape[:3] != fields.shape[:3] or space.shape[3] != d or fields.shape[3] != m:
             raise ShapeError(
-                f"points {tuple(space.shape)} and values {tuple(fields.shape)} must be (B, T, K, {d}) and (B, T, K, {m}) "
-                "with the same B, T, K."
+                f"points {tuple(space.shape)} and values {tuple(fields.shape)} must be (B, T, K, {d}) and "
+                f"(B, T, K, {m}) with the same B, T, K."
             )
         moved = torch.einsum("btij,btkj->btki", *_same_time(self.s, space)) + self.r[:, :, None]
         values = torch.einsum("btij,btkj->btki", *_same_time(self.m, fields)) + self.b0[:, :, None]
@@ -138,8 +138,8 @@ def compose(first: SliceAffine, second: SliceAffine) -> SliceAffine:
     """
     if second.time.shape != first.new_time.shape:
         raise ShapeError(
-            f"the first map ends on slices {tuple(first.new_time.shape)}, the second starts on {tuple(second.time.shape)}; "
-            "take the coefficients of the second at first.new_time."
+            f"the first map ends on slices {tuple(first.new_time.shape)}, the second starts on "
+            f"{tuple(second.time.shape)}; take the coefficients of the second at first.new_time."
         )
     slope = second.b1
     b0 = _apply(second.m, first.b0) + second.b0 + _apply(second.b1, first.r)

@@ -146,11 +146,13 @@ def test_composition_equals_sequential_pointwise_evaluation(equation):
     torch.manual_seed(0)
     b, frames, k, d, m = 2, 3, 4, len(eq.independent) - 1, len(eq.dependent)
     unit = {"dtype": torch.float64}
-    time, x, u = torch.rand(b, frames, **unit), torch.randn(b, frames, k, d, **unit), torch.randn(b, frames, k, m, **unit)
+    time, x = torch.rand(b, frames, **unit), torch.randn(b, frames, k, d, **unit)
+    u = torch.randn(b, frames, k, m, **unit)
     parameters = {p: torch.rand(b, **unit) + 0.1 for p in eq.parameters}
     strengths = [0.2 * torch.randn(b, **unit) for _ in flows]
     values = {eq.independent[0]: time[..., None].expand(b, frames, k)}
-    values |= {n: x[..., i] for i, n in enumerate(eq.independent[1:])} | {n: u[..., i] for i, n in enumerate(eq.dependent)}
+    values |= {n: x[..., i] for i, n in enumerate(eq.independent[1:])}
+    values |= {n: u[..., i] for i, n in enumerate(eq.dependent)}
     values |= {n: p[:, None, None] for n, p in parameters.items()}
     composed = SliceAffine.identity(time, d, m, parameters)
     for one, strength in zip(flows, strengths, strict=True):
