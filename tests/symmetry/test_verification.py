@@ -147,6 +147,33 @@ def test_infinite_families_are_verified_for_every_function():
         verify("heat", {"u": "a"}, functions={"a": (("t", "x"), ("a_t - 2*nu*a_xx",))})
 
 
+def test_a_file_is_checked_for_every_function_and_for_every_member(tmp_path):
+    content = catalog.read("symmetries", "navier_stokes_2d")
+    frame = content["generators"]["moving_frame_x"]
+    frame |= {"field": {"x": "f", "u": "f_t", "p": "x*f_tt"}, "members": {"galilean_boost_x": "t"}}
+    path = tmp_path / "case.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    # The member is a symmetry (f_tt = 0), the family is not.
+    with pytest.raises(SymmetryError, match=r"generators.moving_frame_x: .*\n.*f_tt"):
+        pdessl.symmetries(path)
+    content = catalog.read("symmetries", "heat")
+    content["generators"]["superposition"]["members"] = {"superposition_quadratic": "x**2"}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    # The family is one, but x**2 does not solve the heat equation.
+    with pytest.raises(SymmetryError, match=r"member 'superposition_quadratic': .*\n.*: -2\*nu\n"):
+        pdessl.symmetries(path)
+
+
+def test_coordinates_in_the_equation_break_translations():
+    equation = Equation.parse("u_t + x*u_x = t*u_xx")
+    with pytest.raises(SymmetryError, match=r"t\*u_xx\): u_x\n"):
+        verify(equation, {"x": 1})
+    with pytest.raises(SymmetryError, match=r": -u_xx\n"):
+        verify(equation, {"t": 1})
+    verify(Equation.parse("u_t + x*u_x = 0"), {"x": "x"})
+    verify(Equation.parse("u_t = t*u_xx"), {"t": "t", "x": "x"})
+
+
 def test_components_of_parameters_and_unknown_coordinates():
     with pytest.raises(SymmetryError, match="may contain parameters only"):
         verify("burgers", {"nu": "x"})
@@ -193,7 +220,7 @@ def test_agrees_with_the_characteristic_form_on_random_fields():
 
     agreements = 0
     names = system.equation.names
-    for _ in range(25):
+    for _ in range(12):
         terms = {c: [] for c in ("t", "x", "u", "nu")}
         monomials = {"t": ["1", "t", "t**2"], "x": ["1", "x", "t", "t*x"], "u": ["1", "u", "x", "t*u"], "nu": ["nu"]}
         for c, choices in monomials.items():
@@ -211,7 +238,7 @@ def test_agrees_with_the_characteristic_form_on_random_fields():
         }))  # fmt: skip
         assert sympy.expand(mine - theirs) == 0
         agreements += mine != 0
-    assert agreements > 15  # most random fields are not symmetries, so zero = zero was not all that was compared
+    assert agreements > 7  # most random fields are not symmetries, so zero = zero was not all that was compared
 
 
 # --------------------------------------------------- leading derivatives and completion
