@@ -1,8 +1,8 @@
 """Checks for anybody's transformations: is this map really a symmetry of this equation?
 
-The check is finite and needs no generator: take a random jet of a solution with exact rational coordinates,
-transform it, and evaluate the equation on the image, with 40 digits. Jets are truncated Taylor series, so that the
-chain rule is carried out by arithmetic on series and any map written with + - * / ** and elementary functions can be checked.
+The check is finite and needs no generator: take a random jet of a solution with exact rational coordinates, transform
+it, and evaluate the equation on the image, with 40 digits. Jets are truncated Taylor series, so that the chain rule is
+carried out by arithmetic on series, and any map written with + - * / ** and elementary functions can be checked.
 """
 
 # J multi-index of derivatives, d + 1 independent variables (time and space)

@@ -397,6 +397,7 @@ class LieAugmentation(nn.Module):
             linear=any(s.linear for s in shapes),
             added=any(s.added for s in shapes),
             tilted=any(tilts),
+            mixing=mixes,
         )
 
     # ------------------------------------------------------------------------------------------- the deed
@@ -440,7 +441,7 @@ class LieAugmentation(nn.Module):
         space = tuple(centre[:, i : i + 1] + t for i, t in enumerate(target))
         names = batch.field_names
         if self.mode == "coords":
-            fields, names = self._with_coordinates(fields, batch, g, nodes, centre, centre_time)
+            fields, names = self._with_coordinates(fields, batch, g, nodes, centre, centre_time, plan)
             space = tuple(centre[:, i : i + 1] + n for i, n in enumerate(nodes))
         for name, signs in self.reflections:
             fields = self._reflect(fields, reflected[name], signs, names, batch.axis_names)
@@ -492,12 +493,18 @@ class LieAugmentation(nn.Module):
             inverse = torch.linalg.inv(g.s)
             mesh = torch.stack(_outer(target), dim=-1).reshape(len(batch), 1, -1, d)
             points = (mesh - g.r[:, :, None]) @ inverse.transpose(-1, -2)
-            cells = points / spacing[:, None, None] + (start[:, 1:] + half)[:, None, None]
+            read = points
+            if all(periodic) and g.s.shape[1] == 1 and g.r.shape[1] > 1:
+                # Frames differ by a shift only: taken exactly in Fourier space, it leaves one geometry for all frames.
+                apart = (inverse @ g.r[..., None])[..., 0] / spacing[:, None]
+                fields = fourier_shift(fields, list(apart.unbind(-1)))
+                read = mesh @ inverse.transpose(-1, -2)
+            cells = read / spacing[:, None, None] + (start[:, 1:] + half)[:, None, None]
             step = inverse * (spacing[:, None, None, :] / spacing[:, None, :, None])
             coarsening = torch.linalg.matrix_norm(step, ord=2) if any(self._scales(plan)) else None
-            shape = (len(batch), points.shape[1], *plan.points, d)
-            fields = sample_points(fields, cells.reshape(shape), periodic, order, coarsening)
-            return fields, list(points.reshape(shape).unbind(-1))
+            cells = cells.reshape(len(batch), cells.shape[1], *plan.points, d)
+            fields = sample_points(fields, cells, periodic, order, coarsening)
+            return fields, list(points.reshape(len(batch), points.shape[1], *plan.points, d).unbind(-1))
         source, shifts = [], [None] * d
         for i in range(d):
             inverse = 1 / g.s[:, :, i, i, None]
@@ -563,17 +570,20 @@ class LieAugmentation(nn.Module):
         nodes: list[Tensor],
         centre: Tensor,
         centre_time: Tensor,
+        plan: _Plan,
     ) -> tuple[Tensor, tuple[str, ...]]:
         """Append t' and x' of every node as channels."""
         independent = self.algebra.equation.independent
         d, shape = len(nodes), (len(batch), 1, *fields.shape[2:])
         time = (centre_time[:, None] + g.new_time).reshape(len(batch), 1, -1, *[1] * d)
-        axes = _outer(nodes)
+        dtype, axes = fields.dtype, _outer([n.to(fields.dtype) for n in nodes])
         channels = [time.to(fields.dtype).expand(shape)]
         for i in range(d):
-            moved = sum(g.s[:, :, i, j].reshape(len(batch), -1, *[1] * d) * axes[j][:, None] for j in range(d))
-            moved = moved + (g.r[:, :, i] + centre[:, i : i + 1]).reshape(len(batch), -1, *[1] * d)
-            channels.append(moved[:, None].to(fields.dtype).expand(shape))
+            moved = (g.r[:, :, i] + centre[:, i : i + 1]).to(dtype).reshape(len(batch), -1, *[1] * d)
+            for j in range(d):
+                if j == i or plan.mixing:
+                    moved = moved + g.s[:, :, i, j].to(dtype).reshape(len(batch), -1, *[1] * d) * axes[j][:, None]
+            channels.append(moved[:, None].expand(shape))
         return torch.cat([fields, *channels], dim=1), (*batch.field_names, independent[0], *batch.axis_names)
 
     def _reflect(
@@ -617,6 +627,7 @@ class _Plan:
     linear: bool  # M is not the identity
     added: bool  # b0 is not zero
     tilted: bool  # b1 or b2 is not zero
+    mixing: bool  # S has entries off the diagonal
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The coordinates z = (t, x, u, μ) obey dz/dε = V(z). The dependency graph of V is split into strongly connected
 components and solved in topological order, each solved flow being substituted into the next as a function of ε. A
-component is a quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never approximated.
-Every flow is checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
+component is a quadrature, an affine or Riccati equation, or a linear block; anything else is refused, never
+approximated. Every flow is checked before it is returned: dz/dε = V(z) and z(0) = identity, exactly.
 """
 
 # B batch, T time frames, d number of space axes, m number of fields

@@ -346,6 +346,7 @@ def planar(kind, points=48, frames=5):
     [
         {"rotation": 0.4},
         {"galilean_boost_x": 0.2, "scaling": 0.2, "projective": 0.3},
+        {"galilean_boost_x": 0.2, "rotation": 0.4, "scaling": 0.2},
         {"space_translation_x": 0.3, "galilean_boost_y": 0.2, "rotation": 0.5, "scaling": 0.2, "projective": 0.3},
     ],
 )
@@ -368,10 +369,13 @@ def test_planar_views_equal_the_closed_form(strengths, order):
 
 def test_planar_boosts_on_a_periodic_square_are_exact():
     data, field = planar("periodic")
-    view, elements = LieAugmentation("burgers_2d", {"galilean_boost_x": 0.2, "space_translation_y": 0.4})(data, generator())
+    augment = LieAugmentation("burgers_2d", {"galilean_boost_x": 0.2, "space_translation_y": 0.4})
+    view, elements = augment(data, generator())
     r = elements.map.r[..., None, None]
     mesh = torch.broadcast_tensors(
-        data.time[:, :, None, None], data.space[0][:, None, :, None] - r[:, :, 0], data.space[1][:, None, None] - r[:, :, 1]
+        data.time[:, :, None, None],
+        data.space[0][:, None, :, None] - r[:, :, 0],
+        data.space[1][:, None, None] - r[:, :, 1],
     )
     exact = field(*mesh)
     exact[:, 0] += elements.strengths["galilean_boost_x"].reshape(-1, 1, 1, 1)
