@@ -14,7 +14,7 @@ from pdessl.errors import PdesslError
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["PretrainingRun", "main", "pretrain"]
+__all__ = ["PretrainingRun", "default_precision", "main", "pretrain"]
 
 _DESCRIPTION = """Train an encoder on pairs of views of unlabelled runs, made by the symmetries of the equation.
 
@@ -42,6 +42,11 @@ def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def default_precision(accelerator: str, cuda: bool) -> str:
+    """Return bf16 with float32 weights where a GPU trains, float32 elsewhere; a recipe may say otherwise."""
+    return "bf16-mixed" if cuda and str(accelerator) in ("auto", "gpu", "cuda") else "32-true"
+
+
 class PretrainingRun:
     """A finished pretraining.
 
@@ -56,6 +61,7 @@ class PretrainingRun:
 
 
 def _command_line(arguments: list[str]) -> LightningCLI:
+    import torch
     from jsonargparse import ArgumentError, Namespace
     from lightning.pytorch.cli import LightningCLI
 
@@ -73,6 +79,11 @@ def _command_line(arguments: list[str]) -> LightningCLI:
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
             self.config: Namespace = parser.parse_args(args)
+
+        def before_instantiate_classes(self) -> None:
+            trainer = self.config["trainer"]
+            if trainer["precision"] is None:
+                trainer["precision"] = default_precision(trainer["accelerator"], torch.cuda.is_available())
 
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:

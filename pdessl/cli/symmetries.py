@@ -12,39 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "main"]
 
-_BOUNDARY = {
-    "keeps": "keeps a periodic box",
-    "rescales": "maps a periodic box onto one of another length",
-    "breaks": "does not keep a periodic box: use on windows",
-}
-
-
-def _periodic_box(generator: SymmetryGenerator) -> str:
-    """Say what the flow does to a periodic box, from the components along the space axes and the fields.
-
-    A box of length L is kept when x' = x + r(t) and the field changes by nothing that depends on x; x' = s(t) x + r(t)
-    with constant s makes a box of length s L; anything else (s of t, a field gaining a term in x) keeps none.
-    """
-    equation = generator.equation
-    expressions = generator.expressions()
-    letters = {str(s): s for e in expressions.values() for s in e.free_symbols}
-    axes = [a for a in equation.independent if a != "t"]
-    time = letters.get("t")
-    kind = "keeps"
-    for axis in axes:
-        symbol = letters.get(axis)
-        if symbol is None:
-            continue
-        for name, expression in expressions.items():
-            slope = expression.diff(symbol)
-            if slope == 0:
-                continue
-            if name != axis or (time is not None and time in slope.free_symbols):
-                return _BOUNDARY["breaks"]
-            kind = "rescales"
-    return _BOUNDARY[kind]
-
-
 def _vector_field(generator: SymmetryGenerator) -> str:
     terms = []
     for name, expression in generator.expressions().items():
@@ -62,6 +29,8 @@ def describe(algebra: SymmetryAlgebra) -> str:
     Args:
         algebra: as given by :func:`pdessl.symmetries`; every generator in it has been verified exactly.
     """
+    from pdessl.symmetry.boundary import boundary_class, discrete_symmetries
+
     equation = algebra.equation
     names = [f"{letter} = {name}" for letter, name in equation.parameter_names.items()]
     lines = [equation.title or equation.name, *(f"    {text}" for text in equation.texts)]
@@ -74,7 +43,10 @@ def describe(algebra: SymmetryAlgebra) -> str:
         flow = "; ".join(f"{name}' = {text}" for name, text in generator.flow.text().items() if text != name)
         lines.append(f"    flow by epsilon: {flow}")
         moved = ", ".join(generator.moves) or "no parameter"
-        lines.append(f"    moves {moved}; {_periodic_box(generator)}")
+        lines.append(f"    moves {moved}; {boundary_class(generator).text()}")
+    reflections = discrete_symmetries(equation)
+    if reflections:
+        lines += ["", "discrete: " + "; ".join(d.text() for d in reflections)]
     lines.append("")
     lines.append(
         "Every generator was verified exactly: its prolongation annihilates the equation on the equation's solutions."
@@ -87,8 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "symmetries",
         "Print the symmetries of an equation of the catalog, or of a YAML file: the vector fields, their flows,\n"
-        "which move parameters (and therefore labels), and what they do to a periodic box. A vector field that is no\n"
-        "symmetry is refused, and the residual is printed.",
+        "which move parameters (and therefore labels), and what boundary conditions leave of them. A vector\n"
+        "field that is no symmetry is refused, and the residual is printed.",
         examples=["pdessl symmetries burgers", "pdessl symmetries my_equation.yaml"],
         python="import pdessl\npdessl.symmetries('burgers')",
     )

@@ -13,7 +13,7 @@ from conftest import at_command_line
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.cli.pretrain import pretrain
+from pdessl.cli.pretrain import default_precision, pretrain
 from pdessl.errors import CatalogError, CheckpointError, PdesslError
 
 SMALL = [
@@ -42,7 +42,9 @@ def test_symmetries_prints_generators_flows_and_what_moves(equation, capsys):
     printed = capsys.readouterr().out
     assert "v = t ∂x + ∂u" in printed
     assert "x' = epsilon*t + x; u' = epsilon + u" in printed
-    assert "moves viscosity" in printed
+    assert "moves viscosity; rescales the box" in printed
+    assert "interior windows only" in printed  # the projective generator
+    assert "discrete: -(x, u)" in printed
     assert "equivalence" in printed
 
 
@@ -140,6 +142,12 @@ def test_regress_and_timestep_refuse_a_folder_without_an_encoder(small_store, tm
         assert not out.exists()
 
 
+def test_a_gpu_trains_in_bfloat16_unless_the_recipe_says_otherwise():
+    assert default_precision("auto", cuda=True) == "bf16-mixed"
+    assert default_precision("cpu", cuda=True) == "32-true"
+    assert default_precision("auto", cuda=False) == "32-true"
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_pretraining_with_code_130_and_nothing_half_written(small_store, tmp_path):
     words = ["pretrain", "--config", "burgers_vicreg", "--data.path", small_store, *SMALL, "--trainer.max_epochs=5000"]
@@ -167,3 +175,32 @@ def test_every_recipe_parses_against_the_real_signatures(name, capsys):
         cli.main(["pretrain", "--config", name, "--print_config"])
     assert stop.value.code == 0
     assert "class_path: pdessl.models.ConvEncoder" in capsys.readouterr().out
+
+
+@IGNORE
+@pytest.mark.parametrize("name", [n for n in catalog.names("configs") if n != "quickstart"])
+def test_every_recipe_trains_a_step_as_it_is(name, small_store, tmp_path):
+    words = ["--data.path", str(small_store), "--data.batch_size=16", "--trainer.max_epochs=1"]
+    words += ["--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    run = pretrain(name, words, tmp_path / "run")
+    assert len(run.curves["train/loss"]) == 1
+    assert pdessl.load(tmp_path / "run").feature_dim > 0
+
+
+@pytest.mark.parametrize("name", catalog.names("datasets"))
+def test_every_dataset_generates_at_tiny_size(name, tmp_path, capsys):
+    splits = catalog.read("datasets", name)["splits"]
+    size = ",".join(f"{split}=2" for split in splits)
+    assert cli.main(["generate", name, "--out", str(tmp_path / "store"), "--size", size]) == 0
+    assert "2 unlabelled" in capsys.readouterr().out
+    assert cli.main(["inspect", str(tmp_path / "store")]) == 0
+    assert pdessl.open(tmp_path / "store").load("test").fields.shape[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalog.names("symmetries"))
+def test_every_equation_prints_its_algebra(name, capsys):
+    assert cli.main(["symmetries", name]) == 0
+    printed = capsys.readouterr().out
+    assert "flow by epsilon" in printed
+    assert "verified exactly" in printed
