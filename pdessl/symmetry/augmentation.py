@@ -194,7 +194,7 @@ class LieAugmentation(nn.Module):
         first = (split[1][:, 0] * (spare + 1)).long().clamp(max=spare)
         time = _take_rows(batch.time, first, plan.frames)
         centre_time = (time[:, 0] + time[:, -1]) / 2
-        widths = _Widths.of(batch, plan, time)
+        widths = _Widths.of(batch, plan, time, any(f.unit == "std" for f in self.factors))
         parameters = self._letters(batch)
         composed, strengths = self._product(relative, time - centre_time[:, None], parameters, plan, widths)
         if plan.bounded:
@@ -637,14 +637,15 @@ class _Widths:
     space: Tensor  # (B, d)
     duration: Tensor  # (B,)
     floor: Tensor  # (B,), stands for the largest |t| of a view of one frame
-    deviation: Tensor | None  # (B, C)
+    deviation: Tensor | None  # (B, C), where a strength is measured by it
 
     @staticmethod
-    def of(batch: Trajectories, plan: _Plan, time: Tensor) -> _Widths:
+    def of(batch: Trajectories, plan: _Plan, time: Tensor, deviations: bool) -> _Widths:
         points = torch.tensor(plan.points, dtype=torch.float64, device=batch.device)
         step = batch.time_step
-        # the population form, so that a single value has deviation 0 and no warning
-        deviation = batch.fields.detach().flatten(2).std(dim=2, correction=0).to(torch.float64)
+        deviation = None
+        if deviations:  # the population form, so that a single value has deviation 0 and no warning
+            deviation = batch.fields.detach().flatten(2).std(dim=2, correction=0).to(torch.float64)
         return _Widths(batch.grid_spacing * points, (time[:, -1] - time[:, 0]) + step, step / 2, deviation)
 
     def map(self, function: Any) -> _Widths:

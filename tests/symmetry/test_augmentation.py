@@ -398,3 +398,14 @@ def test_one_frame_and_single_precision():
     view, _ = LieAugmentation("burgers_2d", window=(1, 20, 20))(data, generator())
     assert view.fields.dtype == torch.float32
     assert torch.isfinite(view.fields).all() and torch.isfinite(view.time).all()
+
+
+def test_strengths_in_standard_deviations():
+    """A gauge shift of potential Burgers is drawn in units of the field's own deviation."""
+    algebra = pdessl.symmetries("potential_burgers")
+    name = next(g.name for g in algebra if g.strength_unit == "std")
+    data = batch().replace(field_names=algebra.equation.dependent, equation="potential_burgers")
+    _, elements = LieAugmentation(algebra, {name: 0.5})(data, generator())
+    deviation = data.fields.flatten(1).std(dim=1, correction=0)
+    assert elements.strengths[name].abs().min() > 0
+    assert torch.allclose(elements.strengths[name], elements.relative[name] * deviation)
