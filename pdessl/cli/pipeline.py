@@ -18,7 +18,7 @@ import torch
 from pdessl import catalog
 from pdessl.cli.pretrain import pretrain
 from pdessl.cli.regression import Regression, as_report, compare_methods
-from pdessl.cli.settings import assign, fill, merge
+from pdessl.cli.settings import assign, fill, flatten, merge
 from pdessl.cli.stages import Stages
 from pdessl.cli.stepping import Stepping, compare_steppers
 from pdessl.cli.stepping import as_report as stepping_report
@@ -150,7 +150,7 @@ def quickstart(
             settings.data.dataset,
             folder / "data",
             size=settings.data.size or None,
-            overrides=settings.data.overrides or None,
+            overrides=flatten(settings.data.overrides) or None,
             resume=True,
         )
     data = PDEDataModule(store.path)
@@ -270,7 +270,7 @@ def _pretraining_words(settings: Pipeline, store: Store) -> list[str]:
     words = ["--data.path", str(store.path)]
     if not sys.stderr.isatty():
         words += ["--trainer.enable_progress_bar", "false"]
-    for key, value in settings.pretraining.overrides.items():
+    for key, value in flatten(settings.pretraining.overrides).items():
         words += [f"--{key}", _word(value)]
     return words
 
@@ -329,7 +329,7 @@ def _regression_notes(settings: Pipeline) -> list[str]:
 
 def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
     clean = {"observation.noise": 0.0, "observation.points": 256, "observation.frames": 512}
-    recipe = load_recipe(settings.data.dataset, None, {**settings.data.overrides, **clean})
+    recipe = load_recipe(settings.data.dataset, None, {**flatten(settings.data.overrides), **clean})
     runs: Trajectories = simulate(recipe, "clean", range(16))
     truth = runs.parameters[settings.regression.target]
     return (
@@ -343,7 +343,7 @@ def _commands(settings: Pipeline, folder: Path) -> list[str]:
     size = ",".join(f"{split}={n}" for split, n in settings.data.size.items())
     generate_line = f"pdessl generate {settings.data.dataset} --out {folder / 'data'}"
     generate_line += f" --size {size}" if size else ""
-    changed = "".join(f" --{k} {_word(v)}" for k, v in settings.pretraining.overrides.items())
+    changed = "".join(f" --{k} {_word(v)}" for k, v in flatten(settings.pretraining.overrides).items())
     return [
         "# the same in single steps",
         generate_line,

@@ -13,7 +13,7 @@ import yaml
 
 from pdessl.errors import SchemaError, did_you_mean
 
-__all__ = ["assign", "fill", "merge"]
+__all__ = ["assign", "fill", "flatten", "merge"]
 
 T = TypeVar("T")
 
@@ -29,6 +29,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if both and "class_path" not in value else value
     return merged
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted keys; a mapping that names a class stays whole."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        nested = isinstance(value, Mapping) and value and "class_path" not in value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def assign(content: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:

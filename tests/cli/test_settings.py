@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pdessl.cli.settings import assign, fill, merge
+from pdessl.cli.settings import assign, fill, flatten, merge
 from pdessl.errors import SchemaError
 
 
@@ -63,3 +63,12 @@ def test_another_class_does_not_inherit_the_arguments_of_the_old_one():
     new = {"encoder": {"class_path": "B", "init_args": {"y": 1}}}
     assert merge(old, new) == new
     assert merge(old, {"encoder": {"init_args": {"x": 2}}})["encoder"] == {"class_path": "A", "init_args": {"x": 2}}
+
+
+def test_nested_and_dotted_keys_mean_the_same():
+    encoder = {"class_path": "A", "init_args": {"x": 1}}
+    assert flatten({"trainer": {"max_epochs": 1}, "model.encoder": encoder}) == {
+        "trainer.max_epochs": 1,
+        "model.encoder": encoder,
+    }
+    assert flatten(assign({}, ["observation.noise=0.5"])) == {"observation.noise": 0.5}
