@@ -50,8 +50,8 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     if verb not in VERBS:
         raise PdesslError(f"no verb '{verb}'.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
-    # Read when torch is first loaded. Its threads otherwise spin while they wait for each other, which on a machine that
-    # is busy with something else costs up to ten times the work itself (measured: 25 against 1.4 ms a sample).
+    # Read when torch is first loaded. Its threads otherwise spin while they wait for each other, which on a machine
+    # busy with something else costs many times the work itself (measured: 25 against 1.4 ms a sample).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
 
