@@ -59,7 +59,8 @@ class ConvEncoder(nn.Module):
         in_channels: C, field components.
         width: channels of the stem and the first stage.
         blocks: residual blocks of each stage; its length is the number of stages.
-        features: D. None: the pooled values themselves. A number: a linear map of them to D.
+        features: D. None: the pooled values themselves. A number: a head that maps them to D.
+        hidden: width of the head's hidden layer; None: the head is linear. Without ``features`` there is no head.
         periodic: per space axis, whether it is periodic (circular padding). One or two entries. Time and the other axes
             are padded with zeros. Views that are cut out of a periodic axis are not periodic.
         norm: ``batch`` or ``group``. Group normalisation sees one trajectory at a time and removes part of its
@@ -87,6 +88,7 @@ class ConvEncoder(nn.Module):
         width: int = 24,
         blocks: Sequence[int] = (1, 1, 1),
         features: int | None = None,
+        hidden: int | None = None,
         periodic: Sequence[bool] = (True,),
         norm: str = "batch",
         pool: str = "all",
@@ -108,6 +110,7 @@ class ConvEncoder(nn.Module):
             "width": width,
             "blocks": [int(b) for b in blocks],
             "features": features,
+            "hidden": hidden,
             "periodic": [bool(p) for p in periodic],
             "norm": norm,
             "pool": pool,
@@ -132,13 +135,23 @@ class ConvEncoder(nn.Module):
         self.stages = nn.ModuleList(stages)
         widths = [width * 2**i for i in range(len(blocks))]
         pooled = 2 * (sum(widths) if pool == "all" else widths[-1])
-        self.head = nn.Identity() if features is None else nn.Linear(pooled, features)
+        if features is None:
+            self.head = nn.Identity()
+        elif hidden is None:
+            self.head = nn.Linear(pooled, features)
+        else:
+            self.head = nn.Sequential(nn.Linear(pooled, hidden), nn.ReLU(), nn.Linear(hidden, features))
+        self.trunk_dim = pooled
         self.feature_dim = pooled if features is None else features
         if len(axes) == 2:
             self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of fields (B, C, T, *X)."""
+        return self.head(self.trunk(x))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Return the pooled values (B, ``trunk_dim``), what the head maps to features."""
         axes = 2 + len(self.init_args["periodic"])
         if x.ndim != axes + 1 or x.shape[1] != self.in_channels:
             raise ShapeError(
@@ -156,4 +169,4 @@ class ConvEncoder(nn.Module):
                 # Statistics over the grid in float32: a bfloat16 mean of 1,000 nodes keeps two digits.
                 variance, mean = torch.var_mean(x.flatten(2).float(), dim=2, correction=0)
                 pooled += [mean, torch.sqrt(variance + 1e-5)]
-        return self.head(torch.cat(pooled, dim=1))
+        return torch.cat(pooled, dim=1)

@@ -78,6 +78,10 @@ class Normalised(nn.Module):
         shape = (1, -1, *(1,) * (x.ndim - 2))
         return (x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape)
 
+    def trunk(self, x: Tensor) -> Tensor:
+        """Return what the module's ``head`` maps to features, for fields in the user's units."""
+        return self.module.trunk(self.standardise(x))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output for fields in the user's units."""
         return self.module(self.standardise(x))

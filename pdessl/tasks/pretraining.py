@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -40,10 +40,14 @@ class Pretraining(lightning.LightningModule):
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D), with attribute ``feature_dim`` if ``equivariance`` is
             used.
-        projector: network on features giving embeddings.
+        projector: network on features (or on the trunk) giving embeddings.
         objective: called with two embeddings; returns a named tuple with ``loss`` first, or a scalar.
         augmentation: called ``augmentation(batch, generator)``; returns (view, elements). Elements that move parameters
             state it as ``log_parameter_shift``, name -> (B,).
+        projected: what the projector is given: the ``features``, or the ``trunk`` below the encoder's last layers (an
+            encoder with methods ``trunk`` and ``head``, as :class:`pdessl.models.ConvEncoder` with ``features``). With
+            ``trunk`` the objective shapes the trunk, and the features serve the forecast and the head alone: a narrow
+            code need not hold everything that two views share.
         equivariance: name of the parameter whose known shift supervises a head, e.g. ``viscosity``; None for none.
         equivariance_weight: w >= 0.
         forecast: called with the features of one view, the standardised fields of the other and uniform numbers (B,);
@@ -73,6 +77,7 @@ class Pretraining(lightning.LightningModule):
         projector: nn.Module,
         objective: nn.Module,
         augmentation: nn.Module,
+        projected: Literal["features", "trunk"] = "features",
         equivariance: str | None = None,
         equivariance_weight: float = 1.0,
         forecast: nn.Module | None = None,
@@ -94,6 +99,9 @@ class Pretraining(lightning.LightningModule):
                 f"equivariance_weight {equivariance_weight}, forecast_weight {forecast_weight}, probe_views "
                 f"{probe_views}; expected learning_rate > 0 and the others >= 0."
             )
+        if projected not in ("features", "trunk"):
+            raise SchemaError(f"Pretraining got projected '{projected}'; expected features or trunk.")
+        self.projected = projected
         self.encoder = encoder if isinstance(encoder, Normalised) else Normalised(encoder)
         self._statistics_given = isinstance(encoder, Normalised) or normalisation is not None
         if normalisation is not None:
@@ -127,8 +135,8 @@ class Pretraining(lightning.LightningModule):
             first, first_elements = self.augmentation(batch, generator)
             second, second_elements = self.augmentation(batch, generator)
         # One pass per view: batch norms see one distribution of views at a time, as both views are drawn alike.
-        features = self.encoder(first.fields), self.encoder(second.fields)
-        terms = self.objective(self.projector(features[0]), self.projector(features[1]))
+        features, projected = zip(*(self.represent(view.fields) for view in (first, second)), strict=True)
+        terms = self.objective(*(self.projector(p) for p in projected))
         named = terms._asdict() if hasattr(terms, "_asdict") else {"loss": terms}
         loss = named["loss"]
         logged = {f"train/{name}": value.detach() for name, value in named.items() if name != "loss"}
@@ -149,6 +157,14 @@ class Pretraining(lightning.LightningModule):
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
+    def represent(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features, and what the projector is given, of raw fields."""
+        if self.projected == "trunk":
+            trunk = self.encoder.trunk(fields)
+            return self.encoder.module.head(trunk), trunk
+        features = self.encoder(fields)
+        return features, features
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, warm-up and cosine per optimiser step."""
         optional = [module for module in (self.head, self.forecast) if module is not None]
@@ -167,10 +183,11 @@ class Pretraining(lightning.LightningModule):
         """Collect features and labels; loader 0 is the labelled split, loader 1 the one that is scored."""
         seed = view_seed(self.seed, dataloader_idx, batch_idx)
         augmentation = self.augmentation if self.probe_views else None
-        features = embed(self.encoder, batch, augmentation, max(self.probe_views, 1), seed)
+        both = embed(_FeaturesAndProjected(self), batch, augmentation, max(self.probe_views, 1), seed)
+        features, projected = both.split([self.encoder.feature_dim, both.shape[1] - self.encoder.feature_dim], dim=1)
         kept = self._collected.setdefault(dataloader_idx, {"features": [], "embeddings": []})
         kept["features"].append(features.cpu())
-        kept["embeddings"].append(self.projector(features.float()).double().cpu())
+        kept["embeddings"].append(self.projector(projected.float()).double().cpu())
         for name in batch.parameters if self.probe is None else self.probe:
             kept.setdefault(name, []).append(log_parameter(batch, name).cpu())
 
@@ -222,3 +239,14 @@ class Pretraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another task."""
         check_task(self, checkpoint)
+
+
+class _FeaturesAndProjected(nn.Module):
+    """Both outputs of :meth:`Pretraining.represent` side by side, (B, D + D'), so that one pass embeds both."""
+
+    def __init__(self, task: Pretraining) -> None:
+        super().__init__()
+        self.encoder, self._represent = task.encoder, task.represent
+
+    def forward(self, fields: Tensor) -> Tensor:
+        return torch.cat(self._represent(fields), dim=1)
