@@ -61,12 +61,14 @@ class Trajectories:
         d = len(self.space)
         if len(shape) != 3 + d:
             raise ShapeError(
-                f"fields have shape {shape}; with {d} space axes ({', '.join(self.axis_names)}) expected (B, C, T, *X), "
+                f"fields have shape {shape}; with space axes {', '.join(self.axis_names)} expected (B, C, T, *X), "
                 f"that is {3 + d} axes."
             )
         b, c, t = shape[:3]
         expected = {"time": (self.time, (b, t)), "lengths": (self.lengths, (b, d))}
-        expected |= {f"space['{n}']": (s, (b, x)) for n, s, x in zip(self.axis_names, self.space, shape[3:], strict=False)}
+        expected |= {
+            f"space['{n}']": (s, (b, x)) for n, s, x in zip(self.axis_names, self.space, shape[3:], strict=False)
+        }
         expected |= {f"parameters['{n}']": (p, (b,)) for n, p in self.parameters.items()}
         if self.index is not None:
             expected["index"] = (self.index, (b,))
@@ -79,7 +81,9 @@ class Trajectories:
             raise ShapeError(f"axis_names {self.axis_names} and boundary {self.boundary} must have {d} entries each.")
         for kind in self.boundary:
             if kind not in BOUNDARIES:
-                raise DataError(f"unknown boundary '{kind}'.{did_you_mean(kind, BOUNDARIES)} Known: {', '.join(BOUNDARIES)}.")
+                raise DataError(
+                    f"unknown boundary '{kind}'.{did_you_mean(kind, BOUNDARIES)} Known: {', '.join(BOUNDARIES)}."
+                )
 
     # ---------------------------------------------------------------- geometry
 
@@ -175,11 +179,18 @@ class Trajectories:
         for part in parts[1:]:
             for name in ("field_names", "axis_names", "boundary", "equation"):
                 if getattr(part, name) != getattr(first, name):
-                    raise ShapeError(f"cannot join batches: {name} is {getattr(first, name)} in one, {getattr(part, name)} in another.")
+                    raise ShapeError(
+                        f"cannot join batches: {name} is {getattr(first, name)} in one and {getattr(part, name)} in "
+                        "another."
+                    )
             if set(part.parameters) != set(first.parameters):
-                raise ShapeError(f"cannot join batches: parameters {sorted(first.parameters)} and {sorted(part.parameters)}.")
+                raise ShapeError(
+                    f"cannot join batches: parameters {sorted(first.parameters)} and {sorted(part.parameters)}."
+                )
             if part.fields.shape[1:] != first.fields.shape[1:]:
-                raise ShapeError(f"cannot join batches of shape {tuple(first.fields.shape)} and {tuple(part.fields.shape)}.")
+                raise ShapeError(
+                    f"cannot join batches of shape {tuple(first.fields.shape)} and {tuple(part.fields.shape)}."
+                )
         indices = [p.index for p in parts]
         return dataclasses.replace(
             first,
@@ -202,8 +213,8 @@ class Trajectories:
             where = bad.nonzero()[0].tolist()
             rows = int(bad.flatten(1).any(dim=1).sum())
             raise DataError(
-                f"field '{self.field_names[where[1]]}' is not finite in {rows} of {len(self)} trajectories, first in trajectory "
-                f"{where[0]}, frame {where[2]}. Remove or repair these trajectories."
+                f"field '{self.field_names[where[1]]}' is not finite in {rows} of {len(self)} trajectories, first in "
+                f"trajectory {where[0]}, frame {where[2]}. Remove or repair these trajectories."
             )
         for name, nodes in {"time": self.time, **dict(zip(self.axis_names, self.space, strict=True))}.items():
             if not torch.isfinite(nodes).all() or (nodes.shape[1] > 1 and not (nodes.diff(dim=1) > 0).all()):
@@ -220,9 +231,7 @@ class Trajectories:
         """
         cpu = self.to("cpu")
         dims = ("trajectory", "time", *self.axis_names)
-        data: dict[str, Any] = {
-            name: (dims, cpu.fields[:, i].numpy()) for i, name in enumerate(self.field_names)
-        }
+        data: dict[str, Any] = {name: (dims, cpu.fields[:, i].numpy()) for i, name in enumerate(self.field_names)}
         data |= {name: ("trajectory", value.numpy()) for name, value in cpu.parameters.items()}
         coordinates: dict[str, Any] = {}
         for name, nodes in {"time": cpu.time, **dict(zip(self.axis_names, cpu.space, strict=True))}.items():
@@ -264,7 +273,8 @@ class Trajectories:
             equation: name in the catalog; default the attribute ``equation``.
 
         Raises:
-            DataError: a field, coordinate or parameter is missing (the message lists what there is), or values are not finite.
+            DataError: a field, coordinate or parameter is missing (the message lists what there is), or values are not
+                finite.
         """
         attributes = dataset.attrs
         if fields is None:
@@ -274,12 +284,15 @@ class Trajectories:
         missing = [n for n in fields if n not in dataset.data_vars]
         if missing or not fields:
             raise DataError(
-                f"no variable '{missing[0] if missing else '(any with a time dimension)'}' in the dataset; it holds {held or 'nothing'}. "
+                f"no variable '{missing[0] if missing else '(any with a time dimension)'}' in the dataset; it holds "
+                f"{held or 'nothing'}. "
                 f"Name the fields to read: fields=['...']."
             )
         first = dataset[fields[0]]
         if time not in first.dims:
-            raise DataError(f"field '{fields[0]}' has dimensions {first.dims}, none named '{time}'. Name it: time='...'.")
+            raise DataError(
+                f"field '{fields[0]}' has dimensions {first.dims}, none named '{time}'. Name it: time='...'."
+            )
         axes = list(space) if space is not None else [str(n) for n in first.dims if n not in (time, trajectory)]
         if trajectory not in first.dims:
             dataset = dataset.expand_dims(trajectory)
@@ -301,8 +314,8 @@ class Trajectories:
             boundary = str(attributes["boundary"]).split(",") if attributes.get("boundary") else ["window"] * len(axes)
         if len(boundary) != len(axes):
             raise DataError(
-                f"{len(boundary)} boundary kinds {list(boundary)} for the space axes {axes} of field '{fields[0]}', which has "
-                f"dimensions {first.dims}. Give one per axis: boundary=[...]."
+                f"{len(boundary)} boundary kinds {list(boundary)} for the space axes {axes} of field '{fields[0]}', which "
+                f"has dimensions {first.dims}. Give one per axis: boundary=[...]."
             )
         space_nodes = tuple(nodes(n) for n in axes)
         lengths = []
@@ -326,7 +339,8 @@ class Trajectories:
             space=space_nodes,
             lengths=torch.stack(lengths, dim=1),
             parameters={
-                n: torch.as_tensor(np.array(np.broadcast_to(dataset[n].values, (b,)), dtype=np.float64)) for n in parameters
+                n: torch.as_tensor(np.array(np.broadcast_to(dataset[n].values, (b,)), dtype=np.float64))
+                for n in parameters
             },
             field_names=tuple(fields),
             axis_names=tuple(axes),

@@ -74,6 +74,7 @@ class Pipeline:
         views: the augmentation drawn in the report's first figure.
         title, description: texts of the report.
         threads: processor threads; None leaves torch's choice.
+        workers: processes that the small trainings of regression and time-stepping are spread over.
     """
 
     data: Simulation = Simulation()
@@ -84,6 +85,7 @@ class Pipeline:
     title: str = ""
     description: str = ""
     threads: int | None = None
+    workers: int = 1
 
 
 def read_settings(config: str | os.PathLike[str], preset: str | None = None, words: Sequence[str] = ()) -> Pipeline:
@@ -159,12 +161,12 @@ def quickstart(
         run = pretrain(settings.pretraining.recipe, _pretraining_words(settings, store), folder / "pretraining")
     encoder = load(run.folder)
     with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
-        result = compare_methods(encoder, data, settings.regression)
+        result = compare_methods(encoder, data, settings.regression, workers=settings.workers)
     sections, held = as_report(result, settings.regression)
     report |= sections
     arrays |= held
     with stages.stage("step in time"), quietly():
-        stepped = compare_steppers(encoder, data, settings.timestepping)
+        stepped = compare_steppers(encoder, data, settings.timestepping, workers=settings.workers)
     sections, held = stepping_report(stepped, settings.timestepping)
     report |= sections
     arrays |= held

@@ -146,7 +146,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
     cli.trainer.callbacks += [curves, last]
     with interruptible():
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)
     if cli.trainer.is_global_zero:
         recipe = json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
         cli.model.save_encoder(folder / "encoder", {"recipe": recipe})

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.cli.supervision import Supervision, best_of_sweep
-from pdessl.cli.views import Views, averaged, calibrated, untrained
+from pdessl.cli.views import Views, averaged, calibrated, trunk_of, untrained
+from pdessl.cli.workers import Shared, each
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.classical import least_squares_viscosity, weak_form_viscosity
@@ -76,7 +77,7 @@ _TITLES = {
     "frozen": ("frozen encoder, ridge on its features", "pretrained"),
     "finetuned": ("fine-tuned encoder", "pretrained"),
     "mean": ("predict the mean", "floor"),
-    "random": ("random encoder, same ridge", "floor"),
+    "random": ("random encoder, same ridge on its pooled maps", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "least_squares": ("least squares, pointwise", "classical"),
     "weak_form": ("least squares, weak form", "classical"),
@@ -97,7 +98,11 @@ def _target(runs: Trajectories, name: str) -> Tensor:
 
 
 def compare_methods(
-    encoder: nn.Module, data: PDEDataModule, settings: Regression, report: Callable[[str], None] = lambda line: None
+    encoder: nn.Module,
+    data: PDEDataModule,
+    settings: Regression,
+    report: Callable[[str], None] = lambda line: None,
+    workers: int = 1,
 ) -> RegressionResult:
     """Run every method at every number of labels and seed, and score it on the test split.
 
@@ -110,21 +115,41 @@ def compare_methods(
         data: gives labelled subsets, validation and test.
         settings: what is compared.
         report: receives a line of progress after each method.
+        workers: processes that the trainings are spread over; see :func:`pdessl.cli.workers.each`.
 
     Raises:
         DataError: no such parameter, or not enough labelled runs.
     """
     torch_state = torch.random.get_rng_state()
     try:
-        return _Comparison(encoder, data, settings, report).run()
+        return _Comparison(encoder, data, settings, report, workers).run()
     finally:
         torch.random.set_rng_state(torch_state)
 
 
+def _supervise(shared: Shared, job: tuple[str, int, int]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Train one method (``scratch`` or ``finetuned``) on one labelled subset; return test predictions and a summary."""
+    method, labels, seed = job
+    s, data = shared.settings, shared.data
+    start = untrained(shared.encoder, seed=1000 + seed) if method == "scratch" else shared.encoder
+    training = s.scratch if method == "scratch" else s.finetune
+    labelled = data.labelled_subset(labels, seed)
+    found = best_of_sweep(
+        start, labelled, data.validation, data.test, s.target, data.store.equation, training, seed
+    )
+    return found.predictions.double().numpy(), found.summary
+
+
 class _Comparison:
     def __init__(
-        self, encoder: nn.Module, data: PDEDataModule, settings: Regression, report: Callable[[str], None]
+        self,
+        encoder: nn.Module,
+        data: PDEDataModule,
+        settings: Regression,
+        report: Callable[[str], None],
+        workers: int,
     ) -> None:
+        self.workers = workers
         self.encoder, self.data, self.settings, self.report = encoder, data, settings, report
         self.equation = data.store.equation
         self.test, self.validation = data.test, data.validation
@@ -143,17 +168,19 @@ class _Comparison:
             for method, (train, test) in features.items():
                 readout = fit_ridge(train[n, k], target)
                 self._add(method, n, readout.predict(test[k])[:, 0].exp())
-            for method, training, start in (
-                ("scratch", s.scratch, untrained(self.encoder, seed=1000 + k)),
-                ("finetuned", s.finetune, self.encoder),
-            ):
-                if training is not None:
-                    found = best_of_sweep(
-                        start, labelled, self.validation, self.test, s.target, self.equation, training, k
-                    )
-                    self._add(method, n, found.predictions)
-                    self.chosen.append({"method": method, "labels": n, "seed": k, **found.summary})
-                    self.report(f"{method}, {n} labels, seed {k}: {found.summary}")
+        jobs = [
+            (method, n, k)
+            for n, k in subsets
+            for method, training in (("scratch", s.scratch), ("finetuned", s.finetune))
+            if training is not None
+        ]
+        shared = Shared(self.encoder, self.data, s)
+        for (method, n, k), (values, summary) in zip(
+            jobs, each(_supervise, jobs, shared, self.workers), strict=True
+        ):
+            self._add(method, n, torch.from_numpy(values))
+            self.chosen.append({"method": method, "labels": n, "seed": k, **summary})
+            self.report(f"{method}, {n} labels, seed {k}: {summary}")
         if s.classical is not None:
             self._add("least_squares", None, least_squares_viscosity(self.test))
             c = s.classical
@@ -175,7 +202,7 @@ class _Comparison:
             for k in range(s.seeds):
                 encoder = self.encoder
                 if method == "random":
-                    encoder = calibrated(untrained(self.encoder, seed=1000 + k), batches)
+                    encoder = trunk_of(calibrated(untrained(self.encoder, seed=1000 + k), batches))
                 for n in s.labels:
                     train[n, k] = averaged(encoder, subsets[n, k], s.views, self.equation, seed=k)
                 test.append(averaged(encoder, self.test, s.views, self.equation, seed=s.seeds + k))

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pdessl.cli.supervision import FixedBatches, ShuffledBatches, silent_trainer
 from pdessl.cli.training import interruptible
+from pdessl.cli.workers import Shared, each
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
 from pdessl.evaluation.metrics import nmse, nmse_per_frame
@@ -110,7 +112,11 @@ class SteppingResult:
 
 
 def compare_steppers(
-    encoder: nn.Module, data: PDEDataModule, settings: Stepping, report: Callable[[str], None] = lambda line: None
+    encoder: nn.Module,
+    data: PDEDataModule,
+    settings: Stepping,
+    report: Callable[[str], None] = lambda line: None,
+    workers: int = 1,
 ) -> SteppingResult:
     """Train every time-stepper on the labelled runs and roll it out on the test runs.
 
@@ -122,40 +128,30 @@ def compare_steppers(
         data: gives the labelled and the test split.
         settings: what is trained.
         report: receives a line of progress after each training.
+        workers: processes that the trainings are spread over; see :func:`pdessl.cli.workers.each`.
 
     Raises:
         DataError: fewer frames than context and one step, or no such parameter.
     """
-    stride = slice(None, None, settings.stride)
-    context = -(-settings.context // settings.stride)
-    train, test = (runs.window(stride) for runs in (data.labelled_subset(settings.runs), data.test))
+    train, test, context = _split(data, settings)
     steps = test.fields.shape[2] - context
     if steps < 1 or context < settings.past:
         raise DataError(
             f"{data.test.fields.shape[2]} frames with context {settings.context}, stride {settings.stride} and past "
             f"{settings.past} leave nothing to predict. Lower context or stride."
         )
-    features = embed(encoder, [part.window(slice(0, context)) for part in FixedBatches(train)])
-    # Normalisation from the training runs; the task is given no data module.
-    statistics = {
-        "mean": train.fields.double().mean(dim=(0, 2, 3)).tolist(),
-        "std": train.fields.double().std(dim=(0, 2, 3)).tolist(),
-    }
     truth = test.fields[:, :, context:]
     last = test.fields[:, :, context - 1 : context]
     rolled = {"persistence": [last.expand_as(truth)]}
     ahead = {"persistence": [_persistence_ahead(test.fields, context)]}
-    for seed in range(settings.seeds):
-        for method in ("plain", "representation", "parameter"):
-            conditioning: dict[str, Any] = {}
-            if method == "representation":
-                conditioning["encoder"] = Bottleneck(encoder, features, settings.components)
-            elif method == "parameter":
-                conditioning["parameter"] = settings.target
-            task = _train(train, context, statistics, settings, seed, **conditioning)
-            rolled.setdefault(method, []).append(_in_parts(task, test, lambda t, part: t.rollout(part, steps)))
-            ahead.setdefault(method, []).append(_in_parts(task, test, lambda t, part: t.one_step(part)))
-            report(f"{method}, seed {seed}: rollout NMSE {float(nmse(rolled[method][-1], truth)):.3g}")
+    jobs = [(m, seed) for seed in range(settings.seeds) for m in ("plain", "representation", "parameter")]
+    for (method, seed), found in zip(
+        jobs, each(_train_and_predict, jobs, Shared(encoder, data, settings), workers), strict=True
+    ):
+        far, near = (torch.from_numpy(values) for values in found)
+        rolled.setdefault(method, []).append(far)
+        ahead.setdefault(method, []).append(near)
+        report(f"{method}, seed {seed}: rollout NMSE {float(nmse(far, truth)):.3g}")
     row = int(test.parameters[settings.target].argsort()[len(test) // 4])
     return SteppingResult(
         one_step={m: [float(nmse(v, truth)) for v in values] for m, values in ahead.items()},
@@ -167,6 +163,35 @@ def compare_steppers(
         space=test.space[0][row],
         run=f"{settings.target} {float(test.parameters[settings.target][row]):.3f}",
     )
+
+
+def _split(data: PDEDataModule, settings: Stepping) -> tuple[Trajectories, Trajectories, int]:
+    """Return training and test runs at the stride of a step, and the context in these frames."""
+    stride = slice(None, None, settings.stride)
+    train, test = (runs.window(stride) for runs in (data.labelled_subset(settings.runs), data.test))
+    return train, test, -(-settings.context // settings.stride)
+
+
+def _train_and_predict(shared: Shared, job: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Train one time-stepper; return its rollout over the test runs and its one-step predictions."""
+    method, seed = job
+    settings = shared.settings
+    train, test, context = _split(shared.data, settings)
+    conditioning: dict[str, Any] = {}
+    if method == "representation":
+        features = embed(shared.encoder, [part.window(slice(0, context)) for part in FixedBatches(train)])
+        conditioning["encoder"] = Bottleneck(shared.encoder, features, settings.components)
+    elif method == "parameter":
+        conditioning["parameter"] = settings.target
+    # Normalisation from the training runs; the task is given no data module.
+    statistics = {
+        "mean": train.fields.double().mean(dim=(0, 2, 3)).tolist(),
+        "std": train.fields.double().std(dim=(0, 2, 3)).tolist(),
+    }
+    task = _train(train, context, statistics, settings, seed, **conditioning)
+    steps = test.fields.shape[2] - context
+    far = _in_parts(task, test, lambda t, part: t.rollout(part, steps))
+    return far.numpy(), _in_parts(task, test, lambda t, part: t.one_step(part)).numpy()
 
 
 def _mean_over_time(predictions: list[Tensor], truth: Tensor) -> list[float]:

@@ -17,7 +17,7 @@ from pdessl.trajectory import Trajectories
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Views", "averaged", "calibrated", "untrained"]
+__all__ = ["Trunk", "Views", "averaged", "calibrated", "trunk_of", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,24 @@ def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module
     for norm, momentum in before:
         norm.momentum = momentum
     return encoder
+
+
+class Trunk(nn.Module):
+    """The pooled values below an encoder's head, (B, C, T, *X) -> (B, ``feature_dim``)."""
+
+    def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.encoder, self.feature_dim = encoder, feature_dim
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Return the pooled values."""
+        return self.encoder.trunk(fields)
+
+
+def trunk_of(encoder: nn.Module) -> nn.Module:
+    """Return the encoder without its head, where it has one.
+
+    A random head of few outputs throws most of a random network away: the floor is what a ridge makes of all it has.
+    """
+    width = getattr(getattr(encoder, "module", encoder), "trunk_dim", None)
+    return encoder if width is None else Trunk(encoder, width)
