@@ -314,8 +314,8 @@ class Trajectories:
             boundary = str(attributes["boundary"]).split(",") if attributes.get("boundary") else ["window"] * len(axes)
         if len(boundary) != len(axes):
             raise DataError(
-                f"{len(boundary)} boundary kinds {list(boundary)} for the space axes {axes} of field '{fields[0]}', which "
-                f"has dimensions {first.dims}. Give one per axis: boundary=[...]."
+                f"{len(boundary)} boundary kinds {list(boundary)} for the space axes {axes} of field '{fields[0]}', "
+                f"which has dimensions {first.dims}. Give one per axis: boundary=[...]."
             )
         space_nodes = tuple(nodes(n) for n in axes)
         lengths = []

@@ -6,9 +6,11 @@ from torch import nn
 
 from pdessl.cli.stepping import Bottleneck
 from pdessl.cli.supervision import FixedBatches, ShuffledBatches
-from pdessl.cli.views import Views, calibrated, untrained
+from pdessl.cli.views import Views, calibrated, trunk_of, untrained
+from pdessl.cli.workers import Shared, each
 from pdessl.data import simulate
-from pdessl.errors import CheckpointError
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import CheckpointError, DataError
 from pdessl.models import ConvEncoder, Normalised
 
 
@@ -62,3 +64,32 @@ def test_views_that_draw_nothing_are_no_augmentation(runs):
     augmentation = Views(strengths={"space_translation": 0.5}, window=(12, 16)).augmentation("burgers")
     view, _ = augmentation(runs, torch.Generator().manual_seed(0))
     assert view.fields.shape == (12, 1, 12, 16)
+
+
+def test_the_random_floor_keeps_all_pooled_values(runs):
+    encoder = Normalised(ConvEncoder(width=4, features=2, hidden=8), [0.5], [2.0]).eval()
+    trunk = trunk_of(encoder)
+    assert trunk(runs.fields).shape == (12, trunk.feature_dim) == (12, encoder.module.trunk_dim)
+    assert torch.equal(encoder.module.head(trunk(runs.fields)), encoder(runs.fields))
+    other = nn.Linear(2, 2)
+    assert trunk_of(other) is other
+
+
+def _features_of(shared, job):
+    if job < 0:
+        raise DataError(f"no run {job}")
+    with torch.no_grad():
+        return shared.encoder(shared.data.labelled.fields[job : job + 2]).numpy() * shared.settings["scale"]
+
+
+def test_two_workers_give_what_one_process_gives_in_order(small_store):
+    data = PDEDataModule(small_store)
+    data.setup()
+    torch.manual_seed(0)
+    shared = Shared(Normalised(ConvEncoder(width=4)).eval(), data, {"scale": 2.0})
+    alone = list(each(_features_of, [3, 0, 5], shared))
+    spread = list(each(_features_of, [3, 0, 5], shared, workers=2))
+    for a, b in zip(alone, spread, strict=True):
+        assert (a == b).all()
+    with pytest.raises(DataError, match="no run -1"):
+        list(each(_features_of, [0, -1], shared, workers=2))

@@ -3,8 +3,8 @@ import torch
 
 import pdessl.models
 from pdessl.errors import CheckpointError, SchemaError
-from pdessl.models import ConvEncoder, Normalised, Projector, load
-from pdessl.objectives import VICReg
+from pdessl.models import ConvEncoder, Normalised, Projector, TimeStepper, load
+from pdessl.objectives import CrossForecast, VICReg
 from pdessl.tasks import ParameterRegression, Pretraining
 
 from .toy import ShiftAndSlow, WaveData, trainer, waves
@@ -16,6 +16,21 @@ def task(**settings):
     torch.manual_seed(0)
     encoder = ConvEncoder(width=4, blocks=(1, 1))
     return Pretraining(encoder, Projector(encoder.feature_dim, (16,), 16), VICReg(), ShiftAndSlow(), **settings)
+
+
+def forecasting_task(**settings):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1, 1), features=3, hidden=8)
+    return Pretraining(
+        encoder,
+        Projector(encoder.trunk_dim, (16,), 16),
+        VICReg(),
+        ShiftAndSlow(),
+        projected="trunk",
+        forecast=CrossForecast(TimeStepper(past=2, width=8, blocks=2, condition=3), horizon=3),
+        forecast_weight=10.0,
+        **settings,
+    )
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
@@ -51,6 +66,42 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
         assert torch.equal(a, b), name
     differs = any(not torch.equal(a, b) for a, b in zip(killed.parameters(), whole.parameters(), strict=True))
     assert differs, "the killed run had not diverged: the comparison above shows nothing"
+
+
+def test_a_resumed_run_draws_the_same_forecasts(tmp_path):
+    whole = forecasting_task()
+    trainer(tmp_path, 2).fit(whole, datamodule=WaveData())
+
+    class Keep(pdessl.tasks.pretraining.lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "first.ckpt")
+
+    trainer(tmp_path, 2, callbacks=[Keep()]).fit(forecasting_task(), datamodule=WaveData())
+    resumed = forecasting_task()
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.add_(1.0)
+    trainer(tmp_path, 2).fit(resumed, datamodule=WaveData(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_forecast_trains_the_code_and_the_objective_the_trunk_only(tmp_path):
+    task = forecasting_task()
+    run = trainer(tmp_path, 3)
+    run.fit(task, datamodule=WaveData())
+    assert run.callback_metrics["train/forecast"] < run.callback_metrics["train/persistence"]
+    batch = WaveData().training[:8]
+    features, trunk = task.represent(batch.fields)
+    assert features.shape == (8, 3)
+    assert torch.allclose(features, task(batch.fields), atol=1e-6)
+    task.zero_grad()
+    z = task.projector(trunk)
+    task.objective(z, z.flip(0)).loss.backward()
+    assert all(p.grad is None for p in task.encoder.module.head.parameters())
+    with pytest.raises(SchemaError, match="projected 'code'"):
+        Pretraining(ConvEncoder(width=4), torch.nn.Identity(), VICReg(), ShiftAndSlow(), projected="code")
 
 
 def test_validation_logs_monitors_and_a_probe_that_gives_no_gradient(tmp_path):
