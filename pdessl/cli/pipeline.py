@@ -317,7 +317,9 @@ def _regression_notes(settings: Pipeline) -> list[str]:
     notes = [
         f"Every method regresses the logarithm of the {settings.regression.target} and is scored on the same test "
         "runs. Validation data choose learning rate and length of every supervised training; the ridge chooses its "
-        "penalty by leave-one-out error on its training labels."
+        "penalty by leave-one-out error on its training labels. The random encoder's ridge is given all its "
+        "pooled maps, not the few outputs of a random head. Standard errors are over label subsets, views and "
+        "initial weights; one encoder was pretrained."
     ]
     if settings.regression.classical is not None:
         plain, weak = _classical_on_clean_data(settings)

@@ -77,7 +77,7 @@ _TITLES = {
     "frozen": ("frozen encoder, ridge on its features", "pretrained"),
     "finetuned": ("fine-tuned encoder", "pretrained"),
     "mean": ("predict the mean", "floor"),
-    "random": ("random encoder, same ridge on its pooled maps", "floor"),
+    "random": ("random encoder, same ridge", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "least_squares": ("least squares, pointwise", "classical"),
     "weak_form": ("least squares, weak form", "classical"),

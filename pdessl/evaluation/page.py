@@ -30,7 +30,7 @@ p { max-width: 46rem; margin: .6rem 0; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .93rem; font-variant-numeric: tabular-nums; }
 caption { caption-side: bottom; text-align: left; color: var(--soft); font-size: .86rem; padding-top: .5rem; }
 th, td { padding: .32rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 13em; }
 thead th { border-bottom: 2px solid #9aa5b1; font-weight: 600; }
 tr.group td { color: var(--soft); font-size: .84rem; padding-top: .9rem; border-bottom: none; }
 td.best { font-weight: 700; }

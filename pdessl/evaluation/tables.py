@@ -77,7 +77,10 @@ def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, s
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor."""
+    """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor.
+
+    A last line says what the classical estimate reaches, which knows the equation.
+    """
     lines = []
     for count in sorted({r["labels"] for r in rows if r["labels"] is not None}):
         at = [r for r in rows if r["labels"] in (count, None)]
@@ -92,4 +95,11 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{count} labels: {ours['title']} {ours['relative_error']['mean']:.1f} %, best floor "
             f"({floor['title']}) {floor['relative_error']['mean']:.1f} %: {words}."
         )
+    classical = [r for r in rows if r["group"] == "classical"]
+    learned = [r for r in rows if r["group"] == "pretrained"]
+    if lines and classical:
+        known = min(classical, key=lambda r: r["relative_error"]["mean"])
+        error, ours = known["relative_error"]["mean"], min(r["relative_error"]["mean"] for r in learned)
+        words = "less than any network here" if error < ours else f"more than the pretrained encoder's {ours:.2g} %"
+        lines.append(f"Who knows the equation and needs no labels: {known['title']} {error:.2g} %, {words}.")
     return lines

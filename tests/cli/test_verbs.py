@@ -19,7 +19,7 @@ from pdessl.errors import CatalogError, CheckpointError, PdesslError
 SMALL = [
     "--data.batch_size=16",
     "--model.encoder.init_args.width=4",
-    "--model.projector.init_args={in_features: 56, hidden: [16], out_features: 8}",
+    "--model.projector.init_args={in_features: 32, hidden: [16], out_features: 8}",
     "--trainer.enable_progress_bar=false",
     "--trainer.accelerator=cpu",
 ]

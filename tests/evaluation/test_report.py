@@ -138,6 +138,14 @@ def test_findings_say_what_the_numbers_say(ours, words):
     assert "not told apart" in lines[1]  # equal at 64 labels
 
 
+def test_findings_do_not_hide_a_classical_estimate_that_wins():
+    rows = [r for r in sample(ours=(18.0, 19.0, 20.0))[0]["regression"]["rows"] if r["group"] != "classical"]
+    assert "knows the equation" not in " ".join(findings(rows))
+    for error, words in ((2.0, "2 %, less than any network here"), (60.0, "60 %, more than the pretrained encoder's")):
+        known = regression_row("weak_form", "weak form", "classical", None, [error], [0.1])
+        assert words in findings([*rows, known])[-1]
+
+
 def test_comparison_counts_standard_errors_of_the_difference():
     score, _ = compare(measured([1.0, 2.0, 3.0]), measured([4.0, 5.0, 6.0]))
     assert score == pytest.approx(3 / math.sqrt(2 / 3))
