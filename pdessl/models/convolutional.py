@@ -60,7 +60,6 @@ class ConvEncoder(nn.Module):
         width: channels of the stem and the first stage.
         blocks: residual blocks of each stage; its length is the number of stages.
         features: D. None: the pooled values themselves. A number: a head that maps them to D.
-        hidden: width of the head's hidden layer; None: the head is linear. Without ``features`` there is no head.
         periodic: per space axis, whether it is periodic (circular padding). One or two entries. Time and the other axes
             are padded with zeros. Views that are cut out of a periodic axis are not periodic.
         norm: ``batch`` or ``group``. Group normalisation sees one trajectory at a time and removes part of its
@@ -69,6 +68,7 @@ class ConvEncoder(nn.Module):
         pool: ``all`` stages or the ``last`` one.
         stem_kernel: odd kernel size of the stem.
         stem_stride: stride of the stem; 4 costs about a quarter of 2 and gives up the finest scales.
+        hidden: width of the head's hidden layer; None: the head is linear. Without ``features`` there is no head.
 
     Shapes:
         (B, C, T, *X) -> (B, D), where D is the attribute ``feature_dim``.
@@ -88,12 +88,12 @@ class ConvEncoder(nn.Module):
         width: int = 24,
         blocks: Sequence[int] = (1, 1, 1),
         features: int | None = None,
-        hidden: int | None = None,
         periodic: Sequence[bool] = (True,),
         norm: str = "batch",
         pool: str = "all",
         stem_kernel: int = 5,
         stem_stride: int = 2,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         if norm not in ("batch", "group") or pool not in ("all", "last"):

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from pdessl import cli
+from pdessl.data import generate
 
 
 def at_command_line(arguments, folder):
@@ -34,8 +34,9 @@ def tiny_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store") / "data"
-    size = "unlabelled=32,labelled=16,validation=8,test=8"
-    assert cli.main(["generate", "burgers_small", "--out", str(folder), "--size", size]) == 0
+    size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}
+    # As large as the windows of the shipped recipes.
+    generate("burgers_small", folder, size=size, overrides={"observation.points": 64, "observation.frames": 36})
     return folder
 
 

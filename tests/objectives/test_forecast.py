@@ -97,7 +97,7 @@ def _share(rank, sizes):
     objective = CrossForecast(Decay(3), horizon=3)
     terms = objective((rates + 0.02)[:, None], fields, start)
     terms.loss.backward()
-    return float(terms.loss), float(objective.forecaster.gain.grad)
+    return float(terms.loss.detach()), float(objective.forecaster.gain.grad)
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (4, 1)])
@@ -108,6 +108,6 @@ def test_two_processes_give_the_loss_and_gradient_of_one(sizes):
     whole.backward()
     found = on_processes(_share, sizes)
     for loss, _ in found:
-        assert loss == pytest.approx(float(whole), rel=1e-12)
+        assert loss == pytest.approx(float(whole.detach()), rel=1e-12)
     # What DistributedDataParallel computes from the two: the mean over processes.
     assert sum(g for _, g in found) / 2 == pytest.approx(float(objective.forecaster.gain.grad), rel=1e-12)
