@@ -50,9 +50,8 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     if verb not in VERBS:
         raise PdesslError(f"no verb '{verb}'.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
-    # Read when torch is first loaded. Its threads otherwise spin for long while they wait for each other, which on a
-    # machine busy with something else costs many times the work itself; not to spin at all costs 1.7 times on a quiet
-    # one. This many turns are as fast as the default there (measured: a step of the default encoder, two cores).
+    # Read when torch is first loaded. Threads that spin for long while they wait for each other slow a busy machine
+    # down, and threads that never spin a quiet one; this many turns serve both.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
 

@@ -242,10 +242,10 @@ def _run_comparison(
     stages = Stages(announce)
     with stages.stage(kind), quietly():
         if kind == "regression":
-            result = compare_methods(network, module, settings.regression, announce)
+            result = compare_methods(network, module, settings.regression, announce, settings.workers)
             sections, arrays = as_report(result, settings.regression)
         else:
-            stepped = compare_steppers(network, module, settings.timestepping, announce)
+            stepped = compare_steppers(network, module, settings.timestepping, announce, settings.workers)
             sections, arrays = stepping_report(stepped, settings.timestepping)
     report: dict[str, Any] = {"title": f"{kind}: {encoder} on {data}", **sections, "commands": list(commands)}
     report |= {"versions": _versions(), "machine": _machine(), "seconds": dict(stages.seconds)}
