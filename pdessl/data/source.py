@@ -1,0 +1,231 @@
+"""What every dataset on disk offers, whatever its layout: named splits of trajectories that are read piece by piece."""
+
+# N trajectories of a split, n of them asked for, C channels, T frames, X space (one axis per dimension), d space axes
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+
+from pdessl.errors import CatalogError, DataError, did_you_mean
+from pdessl.trajectory import Trajectories
+
+__all__ = ["Coordinates", "Indices", "Source"]
+
+Indices = Sequence[int] | slice | np.ndarray | torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Where and when trajectories are given, all float64.
+
+    Args:
+        time: times of the frames, shape (n, T).
+        space: nodes of each axis, shape (n, X_i).
+        lengths: period of each periodic axis, extent of the others, shape (n, d).
+    """
+
+    time: np.ndarray
+    space: tuple[np.ndarray, ...]
+    lengths: np.ndarray
+
+
+class Source(ABC):
+    """A dataset on disk, read lazily: opening one reads no field, :meth:`load` reads only the bytes it returns.
+
+    Attributes:
+        name: what messages call it: the path as the user gave it.
+        format: name of its layout: ``store``, ``pdearena_smoke``, ...
+        equation: name of the equation in the catalog, or None.
+        field_names: names of the channels, length C.
+        axis_names: names of the space axes, length d, in the order of the array's axes.
+        boundary: per space axis ``periodic``, ``wall`` or ``window``.
+        splits: number of trajectories per split, in the order of the layout. A dataset without splits has one, ``all``.
+        parameters: names of the physical parameters, as users know them (``viscosity``).
+        units: unit of fields, parameters, axes and ``time`` as far as known.
+        staggered: fields whose nodes lie on the lower faces of the cells along an axis, ``{field: axis}``; all others
+            are at the nodes :meth:`coordinates` gives.
+        warnings: what a user should know before trusting the data.
+
+    A source holds no open file that matters to others: it can be pickled, and used after a fork or in a spawned worker.
+    """
+
+    name: str
+    format: str
+    equation: str | None = None
+    field_names: tuple[str, ...]
+    axis_names: tuple[str, ...]
+    boundary: tuple[str, ...]
+    splits: Mapping[str, int]
+    parameters: tuple[str, ...] = ()
+    units: Mapping[str, str]
+    staggered: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    # ---------------------------------------------------------------- what a layout implements
+
+    @abstractmethod
+    def shape(self, split: str) -> tuple[int, ...]:
+        """Return the shape of one trajectory of a split, (C, T, *X)."""
+
+    @abstractmethod
+    def groups(self, split: str) -> np.ndarray:
+        """Return the group of each trajectory, shape (N,), int64.
+
+        Trajectories of one group have something in common that a model could recognise (a file with one parameter
+        value, an initial condition that is used again), so a split through a group leaks. Numbers are unique over all
+        splits of the source.
+        """
+
+    @abstractmethod
+    def parameter_values(self, split: str) -> dict[str, np.ndarray]:
+        """Return ``{name: values}``, each of shape (N,), float64; empty where a split has no labels."""
+
+    @abstractmethod
+    def coordinates(self, split: str, rows: np.ndarray) -> Coordinates:
+        """Return the coordinates of trajectories ``rows`` (n,), int64, each within the split."""
+
+    @abstractmethod
+    def read(
+        self, split: str, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]
+    ) -> np.ndarray:
+        """Read values, shape (n, len(channels), t, *x), in the byte order of the machine.
+
+        Args:
+            split: name of a split.
+            rows: numbers of the trajectories, shape (n,), int64, in any order, each within the split.
+            frames: slice of the frames with step >= 1.
+            space: a slice with step >= 1 for every space axis.
+            channels: numbers of the channels.
+        """
+
+    # ---------------------------------------------------------------- what users call
+
+    def __len__(self) -> int:
+        return sum(self.splits.values())
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {size}" for name, size in self.splits.items())
+        return f"{type(self).__name__}('{self.name}', {self.format}: {sizes})"
+
+    def load(
+        self,
+        split: str,
+        indices: Indices = None,
+        frames: slice | None = None,
+        space: Sequence[slice] = (),
+        fields: Sequence[str] | None = None,
+    ) -> Trajectories:
+        """Read trajectories, or a piece of them, into memory.
+
+        Args:
+            split: name of the split.
+            indices: which trajectories, in this order (repeats allowed); default all.
+            frames: which frames; the step may exceed 1. Default all.
+            space: slices of the first space axes; an axis that is cut becomes a ``window``. Default whole axes.
+            fields: which channels, in this order; default all.
+
+        Returns:
+            Trajectories in the stored precision with their parameters, if the split has labels.
+
+        Raises:
+            CatalogError: no such split or field.
+            IndexError: an index outside the split.
+            FormatError: a file is missing, truncated or not as it was when the source was opened.
+            DataError: nothing asked for.
+        """
+        rows = self.rows(split, indices)
+        channels = self.channels(fields)
+        shape = self.shape(split)
+        if len(space) > len(self.axis_names):
+            raise DataError(f"{self.name}: {len(space)} space slices for the axes {', '.join(self.axis_names)}.")
+        whole = tuple(space) + (slice(None),) * (len(self.axis_names) - len(space))
+        frames = self._slice(frames or slice(None), shape[1], "time")
+        cuts = tuple(self._slice(s, n, a) for s, n, a in zip(whole, shape[2:], self.axis_names, strict=True))
+        values = self.read(split, rows, frames, cuts, channels)
+        coordinates = self.coordinates(split, rows)
+        lengths, boundary, nodes = coordinates.lengths.copy(), list(self.boundary), []
+        for axis, (cut, full) in enumerate(zip(cuts, coordinates.space, strict=True)):
+            nodes.append(torch.from_numpy(np.ascontiguousarray(full[:, cut])))
+            # A stride keeps an axis whole only where it divides the number of nodes, so that the wrap has the same step.
+            if cut.start or cut.stop != full.shape[1] or full.shape[1] % cut.step:
+                boundary[axis] = "window"
+                lengths[:, axis] = (nodes[axis][:, -1] - nodes[axis][:, 0]).numpy()
+        return Trajectories(
+            fields=torch.from_numpy(values),
+            time=torch.from_numpy(np.ascontiguousarray(coordinates.time[:, frames])),
+            space=tuple(nodes),
+            lengths=torch.from_numpy(lengths),
+            parameters={n: torch.from_numpy(v[rows]) for n, v in self.parameter_values(split).items()},
+            field_names=tuple(self.field_names[c] for c in channels),
+            axis_names=self.axis_names,
+            boundary=tuple(boundary),
+            index=torch.from_numpy(rows),
+            equation=self.equation,
+        )
+
+    def to_xarray(self, split: str, indices: Indices = None) -> xr.Dataset:
+        """Return a split as a dataset with named dimensions, coordinates, units and parameters; see :meth:`load`."""
+        dataset = self.load(split, indices).to_xarray()
+        for name, unit in self.units.items():
+            for variable in (name, f"{name}_nodes", f"length_{name}"):
+                if variable in dataset.variables:
+                    dataset[variable].attrs["units"] = unit
+        for name, axis in self.staggered.items():
+            dataset[name].attrs["staggered"] = f"lower {axis} faces of the cells"
+        dataset.attrs["format"] = self.format
+        return dataset
+
+    # ---------------------------------------------------------------- what is asked for, checked
+
+    def rows(self, split: str, indices: Indices) -> np.ndarray:
+        """Return the numbers of the trajectories asked for, shape (n,), int64, none negative.
+
+        Raises:
+            CatalogError: no such split.
+            IndexError: an index outside the split.
+            DataError: no trajectory asked for.
+        """
+        if split not in self.splits:
+            raise CatalogError(
+                f"{self.name} has no split '{split}'.{did_you_mean(split, self.splits)} "
+                f"Splits: {', '.join(self.splits)}."
+            )
+        size = self.splits[split]
+        if indices is None or isinstance(indices, slice):
+            rows = np.arange(size, dtype=np.int64)[indices or slice(None)]
+        else:
+            rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if not len(rows):
+            raise DataError(f"{self.name}: no trajectories of split '{split}' asked for; it holds {size}.")
+        outside = rows[(rows < -size) | (rows >= size)]
+        if len(outside):
+            raise IndexError(f"{self.name}: split '{split}' has {size} trajectories, no number {int(outside[0])}.")
+        return rows % size
+
+    def channels(self, fields: Sequence[str] | None) -> tuple[int, ...]:
+        """Return the numbers of the channels of these names; None: all.
+
+        Raises:
+            CatalogError: no such field.
+        """
+        for name in fields or ():
+            if name not in self.field_names:
+                raise CatalogError(
+                    f"{self.name} has no field '{name}'.{did_you_mean(name, self.field_names)} "
+                    f"Fields: {', '.join(self.field_names)}."
+                )
+        return tuple(range(len(self.field_names)) if fields is None else map(self.field_names.index, fields))
+
+    def _slice(self, cut: slice, size: int, axis: str) -> slice:
+        start, stop, step = cut.indices(size)
+        if step < 1 or not len(range(start, stop, step)):
+            raise DataError(
+                f"{self.name}: {cut} leaves nothing of the {size} nodes along {axis}. Give a slice with step >= 1."
+            )
+        return slice(start, stop, step)
