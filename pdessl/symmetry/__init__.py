@@ -13,9 +13,9 @@ _PUBLIC = {
     "SliceAffine": "pdessl.symmetry.slice_affine",
     "SymmetryAlgebra": "pdessl.symmetry.algebra",
     "SymmetryGenerator": "pdessl.symmetry.generator",
-    "discover": "pdessl.symmetry.algebra",
-    "symmetries": "pdessl.symmetry.algebra",
-    "verify": "pdessl.symmetry.algebra",
+    "discover": "pdessl.symmetry.completion",
+    "symmetries": "pdessl.symmetry.verification",
+    "verify": "pdessl.symmetry.verification",
 }
 
 __all__ = sorted(_PUBLIC)
