@@ -5,9 +5,10 @@ from pdessl.equations.equation import (
     STRENGTH_UNITS,
     Equation,
     GeneratorDeclaration,
-    load_equation,
 )
-from pdessl.equations.expression import Names, parse_equation, parse_expression
+from pdessl.equations.expression import Names
+from pdessl.equations.file import load_equation
+from pdessl.equations.parser import parse_equation, parse_expression
 
 __all__ = [
     "BOUNDARY_CONDITIONS",

@@ -19,8 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from pdessl.equations import Equation
-from pdessl.equations.expression import Names, parse_equation
+from pdessl.equations import Equation, Names, parse_equation
 from pdessl.errors import EquationError
 from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to, scaled, subindices
 

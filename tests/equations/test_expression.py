@@ -7,7 +7,6 @@ from fractions import Fraction
 import pytest
 
 from pdessl.equations.expression import (
-    MAX_LENGTH,
     Derivative,
     Names,
     Number,
@@ -16,10 +15,8 @@ from pdessl.equations.expression import (
     Sum,
     Variable,
     evaluate,
-    infer_names,
-    parse_equation,
-    parse_expression,
 )
+from pdessl.equations.parser import MAX_LENGTH, infer_names, parse_equation, parse_expression
 from pdessl.errors import EquationError
 
 NAMES = Names(("t", "x", "y"), ("u", "v"), ("nu", "a_0"), ("f",))
