@@ -152,7 +152,7 @@ class Source(ABC):
         lengths, boundary, nodes = coordinates.lengths.copy(), list(self.boundary), []
         for axis, (cut, full) in enumerate(zip(cuts, coordinates.space, strict=True)):
             nodes.append(torch.from_numpy(np.ascontiguousarray(full[:, cut])))
-            # A stride keeps an axis whole only where it divides the number of nodes, so that the wrap has the same step.
+            # A stride keeps an axis whole only where it divides the number of nodes: then the wrap has the same step.
             if cut.start or cut.stop != full.shape[1] or full.shape[1] % cut.step:
                 boundary[axis] = "window"
                 lengths[:, axis] = (nodes[axis][:, -1] - nodes[axis][:, 0]).numpy()
