@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from pdessl.solvers.simulator import PeriodicSimulator
+from pdessl.solvers.periodic import PeriodicSimulator
+from pdessl.solvers.simulator import SolverSettings
 
 __all__ = ["AdvectionDiffusion", "Heat"]
 
@@ -25,9 +27,9 @@ class _Linear(PeriodicSimulator):
         infinite = torch.full((initial.shape[0],), math.inf, dtype=torch.float64, device=initial.device)
         if self.forcing is None:
             return infinite
-        length = self._per_trajectory(self.domain_length, initial)
-        diffusivity = self._per_trajectory(self.parameters["diffusivity"], initial).detach()
-        return courant * length**2 / diffusivity / self.points
+        length = self.lengths(initial)[:, 0].detach()
+        diffusivity = self.parameter("diffusivity", initial).detach()
+        return courant * length**2 / diffusivity / self.points[0]
 
 
 class Heat(_Linear):
@@ -40,36 +42,22 @@ class Heat(_Linear):
 
     Args:
         diffusivity: ν, > 0, length²/time; a number or shape (B,).
-        domain_length: L, > 0, length; a number or shape (B,). Default 2π.
-        points: grid points, even, >= 8; modes above X/3 of the initial field are removed.
-        time_step, substeps: inner steps; they matter only with a forcing.
-        check_resolution, forcing, dtype: as in :class:`pdessl.solvers.Burgers`.
-
-    Shapes:
-        initial field (B, 1, X) -> trajectories (B, 1, T, X).
-
-    Raises:
-        DataError: a diffusivity <= 0, or values that are not finite.
-        ResolutionError: odd points, or a step <= 0.
+        **settings: as in :class:`pdessl.solvers.Simulator`, as is the meaning of ``domain_length`` and ``points``.
+            Steps matter only with a forcing.
     """
 
     equation = "heat"
     parameter_names = ("diffusivity",)
+    positive = ("diffusivity",)
 
     def __init__(
         self,
         diffusivity: float | Tensor,
         domain_length: float | Tensor = 2 * math.pi,
         points: int = 64,
-        time_step: float | None = None,
-        substeps: int | None = None,
-        check_resolution: bool = True,
-        forcing: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        **settings: Unpack[SolverSettings],
     ) -> None:
-        parameters = {"diffusivity": diffusivity}
-        super().__init__(parameters, domain_length, points, time_step, substeps, check_resolution, forcing, dtype)
-        self._require_positive("diffusivity", self.parameters["diffusivity"])
+        super().__init__({"diffusivity": diffusivity}, domain_length, points, **settings)
 
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return -ν k²."""
@@ -86,18 +74,12 @@ class AdvectionDiffusion(_Linear):
     Args:
         advection_velocity: c, length/time, any sign; a number or shape (B,).
         diffusivity: ν, > 0, length²/time; a number or shape (B,).
-        domain_length, points, time_step, substeps, check_resolution, forcing, dtype: as in :class:`Heat`.
-
-    Shapes:
-        initial field (B, 1, X) -> trajectories (B, 1, T, X).
-
-    Raises:
-        DataError: a diffusivity <= 0, or values that are not finite.
-        ResolutionError: odd points, or a step <= 0.
+        **settings: as in :class:`pdessl.solvers.Simulator`, as is the meaning of ``domain_length`` and ``points``.
     """
 
     equation = "advection_diffusion"
     parameter_names = ("advection_velocity", "diffusivity")
+    positive = ("diffusivity",)
 
     def __init__(
         self,
@@ -105,15 +87,10 @@ class AdvectionDiffusion(_Linear):
         diffusivity: float | Tensor,
         domain_length: float | Tensor = 2 * math.pi,
         points: int = 64,
-        time_step: float | None = None,
-        substeps: int | None = None,
-        check_resolution: bool = True,
-        forcing: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        **settings: Unpack[SolverSettings],
     ) -> None:
         parameters = {"advection_velocity": advection_velocity, "diffusivity": diffusivity}
-        super().__init__(parameters, domain_length, points, time_step, substeps, check_resolution, forcing, dtype)
-        self._require_positive("diffusivity", self.parameters["diffusivity"])
+        super().__init__(parameters, domain_length, points, **settings)
 
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return -ν k² - i c k."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from pdessl.solvers.simulator import PeriodicSimulator
+from pdessl.solvers.periodic import PeriodicSimulator
+from pdessl.solvers.simulator import SolverSettings
 
 __all__ = ["KdV", "KdVBurgers"]
 
@@ -32,16 +34,7 @@ class KdV(PeriodicSimulator):
     Args:
         steepening: a, 1 (u in the unit of a velocity) unless given; a number or shape (B,).
         dispersion: d, length³/time, not 0; a number or shape (B,). Default 1.
-        domain_length: L, > 0, length; a number or shape (B,).
-        points: grid points, even, >= 8.
-        time_step: longest inner step, time. Default dx / (2 a max|u|) of the initial field.
-        substeps: inner steps per output interval; overrules ``time_step``.
-        check_resolution: refuse grids that do not hold a soliton as high as the range of the initial field.
-        forcing: source term f: a function of times (B,) that returns fields (B, X); default none.
-        dtype: dtype of the returned fields; the arithmetic inside is float64.
-
-    Shapes:
-        initial field (B, 1, X) -> trajectories (B, 1, T, X).
+        **settings: as in :class:`pdessl.solvers.Simulator`, as is the meaning of ``domain_length`` and ``points``.
 
     Fails when:
         a soliton is narrower than the grid. Error of a soliton with c = 1 on L = 40 after t = 10 relative to its
@@ -50,14 +43,14 @@ class KdV(PeriodicSimulator):
     Good values: domain_length 128, points 256 to 512, dispersion 1, amplitude 1, durations up to 100.
 
     Raises:
-        DataError: a dispersion of 0, or values that are not finite.
-        ResolutionError: odd points, a step <= 0, or a grid too coarse; the message states the points needed.
+        ResolutionError: a grid too coarse; the message states the points needed.
 
     Source: Kassam, Trefethen (2005) for the scheme; the soliton solutions are textbook.
     """
 
     equation = "kdv_coefficients"
     parameter_names = ("steepening", "dispersion")
+    nonzero = ("dispersion",)
 
     def __init__(
         self,
@@ -65,15 +58,9 @@ class KdV(PeriodicSimulator):
         dispersion: float | Tensor = 1.0,
         domain_length: float | Tensor = 128.0,
         points: int = 512,
-        time_step: float | None = None,
-        substeps: int | None = None,
-        check_resolution: bool = True,
-        forcing: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        **settings: Unpack[SolverSettings],
     ) -> None:
-        parameters = {"steepening": steepening, "dispersion": dispersion}
-        super().__init__(parameters, domain_length, points, time_step, substeps, check_resolution, forcing, dtype)
-        self._require_positive("|dispersion|", self.parameters["dispersion"].abs())
+        super().__init__({"steepening": steepening, "dispersion": dispersion}, domain_length, points, **settings)
 
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return i d k³."""
@@ -85,15 +72,15 @@ class KdV(PeriodicSimulator):
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points that hold k = 9κ of a soliton as high as the range of the initial field."""
-        steepening = self._per_trajectory(self.parameters["steepening"], initial).detach().abs()
-        dispersion = self._per_trajectory(self.parameters["dispersion"], initial).detach().abs()
-        length = self._per_trajectory(self.domain_length, initial)
+        steepening = self.parameter("steepening", initial).detach().abs()
+        dispersion = self.parameter("dispersion", initial).detach().abs()
+        length = self.lengths(initial)[:, 0].detach()
         kappa = (steepening * _jump(initial) / (12 * dispersion)).sqrt()
         return (3 * length / (2 * math.pi) * DECAY * kappa).clamp_min(8.0)
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
         """Return courant * dx / (2 a max|u|): phases add up over many passages, so steps are half those of Burgers."""
-        steepening = self._per_trajectory(self.parameters["steepening"], initial).detach().abs()
+        steepening = self.parameter("steepening", initial).detach().abs()
         return super().step_needed(initial, courant) / (2 * steepening.clamp_min(1e-12))
 
 
@@ -108,21 +95,17 @@ class KdVBurgers(PeriodicSimulator):
     Args:
         viscosity: ν, > 0, length²/time; a number or shape (B,).
         dispersion: d, length³/time, any sign; a number or shape (B,).
-        domain_length, points, time_step, substeps, check_resolution, forcing, dtype: as in
-            :class:`pdessl.solvers.Burgers`.
-
-    Shapes:
-        initial field (B, 1, X) -> trajectories (B, 1, T, X).
+        **settings: as in :class:`pdessl.solvers.Simulator`, as is the meaning of ``domain_length`` and ``points``.
 
     Good values: domain_length 2π, viscosity 0.02 to 0.1, dispersion 1e-4 to 1e-2, amplitude 1.
 
     Raises:
-        DataError: a viscosity <= 0, or values that are not finite.
-        ResolutionError: odd points, a step <= 0, or a grid too coarse; the message states the points needed.
+        ResolutionError: a grid too coarse; the message states the points needed.
     """
 
     equation = "kdv_burgers"
     parameter_names = ("viscosity", "dispersion")
+    positive = ("viscosity",)
 
     def __init__(
         self,
@@ -130,15 +113,9 @@ class KdVBurgers(PeriodicSimulator):
         dispersion: float | Tensor,
         domain_length: float | Tensor = 2 * math.pi,
         points: int = 256,
-        time_step: float | None = None,
-        substeps: int | None = None,
-        check_resolution: bool = True,
-        forcing: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        **settings: Unpack[SolverSettings],
     ) -> None:
-        parameters = {"viscosity": viscosity, "dispersion": dispersion}
-        super().__init__(parameters, domain_length, points, time_step, substeps, check_resolution, forcing, dtype)
-        self._require_positive("viscosity", self.parameters["viscosity"])
+        super().__init__({"viscosity": viscosity, "dispersion": dispersion}, domain_length, points, **settings)
 
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return -ν k² + i d k³."""
@@ -150,9 +127,9 @@ class KdVBurgers(PeriodicSimulator):
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points for the larger of the widths of front and soliton: either one stops the steepening."""
-        viscosity = self._per_trajectory(self.parameters["viscosity"], initial).detach()
-        dispersion = self._per_trajectory(self.parameters["dispersion"], initial).detach().abs()
-        length = self._per_trajectory(self.domain_length, initial)
+        viscosity = self.parameter("viscosity", initial).detach()
+        dispersion = self.parameter("dispersion", initial).detach().abs()
+        length = self.lengths(initial)[:, 0].detach()
         jump = _jump(initial)
         viscous = length * jump / (2 * viscosity)
         dispersive = 3 * length / (2 * math.pi) * DECAY * (jump / (12 * dispersion.clamp_min(1e-30))).sqrt()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from pdessl.solvers.simulator import PeriodicSimulator
+from pdessl.solvers.periodic import PeriodicSimulator
+from pdessl.solvers.simulator import SolverSettings
 
 __all__ = ["KuramotoSivashinsky"]
 
@@ -30,13 +32,7 @@ class KuramotoSivashinsky(PeriodicSimulator):
         steepening: a, not 0; a number or shape (B,). Default 1.
         antidiffusion: b, > 0, length²/time; a number or shape (B,). Default 1.
         hyperviscosity: h, > 0, length⁴/time; a number or shape (B,). Default 1.
-        domain_length: L, > 0, length; a number or shape (B,). Default 64.
-        points: grid points, even, >= 8.
-        time_step: longest inner step, time. Default dx over the larger of max|a u| initially and on the attractor.
-        substeps, check_resolution, forcing, dtype: as in :class:`pdessl.solvers.Burgers`.
-
-    Shapes:
-        initial field (B, 1, X) -> trajectories (B, 1, T, X).
+        **settings: as in :class:`pdessl.solvers.Simulator`, as is the meaning of ``domain_length`` and ``points``.
 
     Fails when:
         the grid does not hold k = 5 √(b/h). Largest amplitude near the grid scale relative to the peak, L = 64: 5e-3
@@ -46,14 +42,15 @@ class KuramotoSivashinsky(PeriodicSimulator):
     Good values: domain_length 64, points 256, output every 0.2 from t = 70 on (on the attractor).
 
     Raises:
-        DataError: b or h <= 0, a = 0, or values that are not finite.
-        ResolutionError: odd points, a step <= 0, or a grid too coarse; the message states the points needed.
+        ResolutionError: a grid too coarse; the message states the points needed.
 
     Source: Kassam, Trefethen (2005).
     """
 
     equation = "kuramoto_sivashinsky_coefficients"
     parameter_names = ("steepening", "antidiffusion", "hyperviscosity")
+    positive = ("antidiffusion", "hyperviscosity")
+    nonzero = ("steepening",)
 
     def __init__(
         self,
@@ -62,17 +59,10 @@ class KuramotoSivashinsky(PeriodicSimulator):
         hyperviscosity: float | Tensor = 1.0,
         domain_length: float | Tensor = 64.0,
         points: int = 256,
-        time_step: float | None = None,
-        substeps: int | None = None,
-        check_resolution: bool = True,
-        forcing: Callable[[Tensor], Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        **settings: Unpack[SolverSettings],
     ) -> None:
         parameters = {"steepening": steepening, "antidiffusion": antidiffusion, "hyperviscosity": hyperviscosity}
-        super().__init__(parameters, domain_length, points, time_step, substeps, check_resolution, forcing, dtype)
-        self._require_positive("|steepening|", self.parameters["steepening"].abs())
-        for name in ("antidiffusion", "hyperviscosity"):
-            self._require_positive(name, self.parameters[name])
+        super().__init__(parameters, domain_length, points, **settings)
 
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return b k² - h k⁴."""
@@ -84,14 +74,13 @@ class KuramotoSivashinsky(PeriodicSimulator):
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points that keep wave numbers up to 5 √(b/h)."""
-        b = self._per_trajectory(self.parameters["antidiffusion"], initial).detach()
-        h = self._per_trajectory(self.parameters["hyperviscosity"], initial).detach()
-        length = self._per_trajectory(self.domain_length, initial)
+        b = self.parameter("antidiffusion", initial).detach()
+        h = self.parameter("hyperviscosity", initial).detach()
+        length = self.lengths(initial)[:, 0].detach()
         return (3 * length / (2 * math.pi) * 5 * (b / h).sqrt()).clamp_min(8.0)
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
         """Return courant * dx / max|a u|, with u at least as large as on the attractor."""
-        a, b, h = (self._per_trajectory(self.parameters[n], initial).detach() for n in self.parameter_names)
-        length = self._per_trajectory(self.domain_length, initial)
+        a, b, h = (self.parameter(n, initial).detach() for n in self.parameter_names)
         initially = a.abs() * initial.detach().abs().amax(dim=(1, 2)).to(torch.float64)
-        return courant * length / self.points / torch.maximum(initially, AMPLITUDE * (b**3 / h).sqrt())
+        return courant * self.spacing(initial)[:, 0].detach() / torch.maximum(initially, AMPLITUDE * (b**3 / h).sqrt())

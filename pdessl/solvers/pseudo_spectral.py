@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdessl.errors import ShapeError
+from pdessl.solvers.simulator import Leg
 
 __all__ = ["ETDRK4", "integrate", "kept_modes", "sample", "spectral_tail", "to_modes", "wave_numbers"]
 
@@ -46,24 +46,14 @@ def sample(spectrum: Tensor, points: int, observed: int | None = None, sampling:
 
     Returns:
         Values of shape (..., observed).
-
-    Raises:
-        ShapeError: ``observed`` does not divide ``points``.
-        ValueError: an unknown ``sampling``.
     """
     observed = points if observed is None else observed
-    if sampling not in ("points", "cell_average", "spectral"):
-        raise ValueError(f"unknown sampling '{sampling}'. Known: points, cell_average, spectral.")
-    if points % observed:
-        raise ShapeError(
-            f"{observed} observed points do not divide the {points} points of the solver; use a multiple of {observed}."
-        )
     modes = spectrum.shape[-1]
     if sampling == "spectral":
         kept = min(modes, (observed - 1) // 2 + 1)
         return torch.fft.irfft(spectrum[..., :kept], n=observed) * (observed / points)
     if sampling == "cell_average":
-        j = torch.arange(modes, dtype=torch.float64, device=spectrum.device)
+        j = torch.arange(modes, dtype=spectrum.real.dtype, device=spectrum.device)
         spectrum = spectrum * torch.sinc(j / observed)
     return torch.fft.irfft(spectrum, n=points)[..., :: points // observed]
 
@@ -106,10 +96,16 @@ class ETDRK4:
     last: Tensor
 
     @staticmethod
-    def build(linear: Tensor, step: Tensor) -> ETDRK4:
-        """Compute the coefficients for L of shape (B, K), complex, and steps h of shape (B,)."""
-        z = linear * step[:, None]
-        h = step[:, None].to(z.dtype)
+    def build(linear: Tensor, step: Tensor, dtype: torch.dtype = torch.complex128) -> ETDRK4:
+        """Compute the coefficients in complex128 and return them in ``dtype``.
+
+        Args:
+            linear: L, shape (B, *K), real or complex.
+            step: h, shape (B,), time.
+            dtype: complex128 or complex64.
+        """
+        h = step.reshape(-1, *(1,) * (linear.ndim - 1)).to(torch.complex128)
+        z = linear * h
         stage, first, middle, last = (torch.zeros_like(z) for _ in range(4))
         for m in range(CONTOUR_POINTS):
             angle = 2 * math.pi * (m + 0.5) / CONTOUR_POINTS
@@ -124,7 +120,8 @@ class ETDRK4:
             last = last + (-4 - r * (3 + r) + e * (4 - r)) * cube
         scale = h / CONTOUR_POINTS
         half = torch.exp(z / 2)
-        return ETDRK4(half * half, half, stage * scale, first * scale, 2 * middle * scale, last * scale)
+        coefficients = (half * half, half, stage * scale, first * scale, 2 * middle * scale, last * scale)
+        return ETDRK4(*(c.to(dtype) for c in coefficients))
 
     def advance(self, v: Tensor, nonlinear: Callable[[Tensor, float], Tensor]) -> Tensor:
         """Return v one step later; ``nonlinear(v, c)`` gives N at the fraction c of the step."""
@@ -144,64 +141,51 @@ class ETDRK4:
 def integrate(
     modes: Tensor,
     linear: Tensor,
-    times: Tensor,
-    substeps: Sequence[int],
+    legs: Sequence[Leg],
     points: int,
     flux: Callable[[Tensor], Tensor] | None,
     length: Tensor,
-    forcing: Callable[[Tensor], Tensor] | None = None,
+    source: Callable[[Leg, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Integrate u_t = L u - ∂x flux(u) + forcing(t) and return the spectrum at the output times.
+    """Integrate u_t = L u - ∂x flux(u) + source(t) and return the spectrum at the output times.
 
     Args:
-        modes: kept modes of the field at time 0, shape (B, K), complex.
-        linear: symbol of L, shape (B, K), complex.
-        times: output times >= 0, increasing, shape (B, T). The first may be 0.
-        substeps: steps per output interval (the first: from time 0 to the first output), length T, the same for all
-            trajectories. Each trajectory has its own step.
+        modes: kept modes of the field at time 0, shape (B, K), complex64 or complex128: the precision of the steps.
+        linear: symbol of L, shape (B, K), float64 or complex128.
+        legs: the steps to take, see :meth:`pdessl.solvers.Simulator.legs`.
         points: nodes X of the grid on which the flux is evaluated.
         flux: function of the field (B, X), at most quadratic (2/3 dealiasing removes the aliasing of a quadratic term
             exactly). None for a linear equation, which is then solved exactly.
         length: L, shape (B,).
-        forcing: gives the source term (B, X) for times of shape (B,), or None.
+        source: gives the source term (B, X) for a leg and times (B,) in it, or None.
 
     Returns:
         Spectrum, shape (B, T, K).
     """
     k = modes.shape[-1]
-    minus_ik = -1j * wave_numbers(length, k)
-    starts = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1]], dim=1)
-    intervals = times - starts
+    minus_ik = (-1j * wave_numbers(length, k)).to(modes.dtype)
+    linear = linear.to(torch.complex128)
     frames = []
     scheme: ETDRK4 | None = None
-    previous: Tensor | None = None
-    for frame in range(times.shape[1]):
-        interval = intervals[:, frame]
-        if bool((interval == 0).all()):
-            frames.append(modes)
-            continue
-        if flux is None and forcing is None:
-            modes = torch.exp(linear * interval[:, None]) * modes
-            frames.append(modes)
-            continue
-        step = interval / substeps[frame]
-        # Equidistant times differ in the last digits; the coefficients are worth keeping.
-        if scheme is None or previous is None or bool(((step - previous).abs() > 1e-12 * times[:, -1]).any()):
-            scheme, previous = ETDRK4.build(linear, step), step
-        for sub in range(substeps[frame]):
-            now = starts[:, frame] + sub * step
+    for leg in legs:
+        if leg.steps and flux is None and source is None:
+            modes = torch.exp(linear * (leg.step * leg.steps)[:, None]).to(modes.dtype) * modes
+        elif leg.steps:
+            if scheme is None or leg.renewed:
+                scheme = ETDRK4.build(linear, leg.step, modes.dtype)
+            for number in range(leg.steps):
+                now = leg.start + number * leg.step
 
-            def nonlinear(v: Tensor, c: float, now: Tensor = now, step: Tensor = step) -> Tensor:
-                result = None
-                if flux is not None:
-                    u = torch.fft.irfft(v, n=points)
-                    result = minus_ik * torch.fft.rfft(flux(u))[:, :k]
-                if forcing is not None:
-                    source = torch.fft.rfft(forcing(now + c * step))[:, :k]
-                    result = source if result is None else result + source
-                assert result is not None  # guaranteed by the branch for linear equations above
-                return result
+                def nonlinear(v: Tensor, c: float, leg: Leg = leg, now: Tensor = now) -> Tensor:
+                    result = None
+                    if flux is not None:
+                        result = minus_ik * torch.fft.rfft(flux(torch.fft.irfft(v, n=points)))[:, :k]
+                    if source is not None:
+                        added = torch.fft.rfft(source(leg, now + c * leg.step))[:, :k]
+                        result = added if result is None else result + added
+                    return result
 
-            modes = scheme.advance(modes, nonlinear)
-        frames.append(modes)
+                modes = scheme.advance(modes, nonlinear)
+        if leg.observed:
+            frames.append(modes)
     return torch.stack(frames, dim=1)

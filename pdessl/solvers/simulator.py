@@ -1,23 +1,26 @@
 """What every simulator offers: initial fields and output times in, trajectories out."""
 
-# B batch, C channels, T output times, X space, K kept Fourier modes
+# B batch, C channels of the state, T output times, X space (one axis per dimension), d number of space axes
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ResolutionError, ShapeError
-from pdessl.solvers.pseudo_spectral import integrate, kept_modes, sample, spectral_tail, to_modes, wave_numbers
+from pdessl.solvers.forcing import Forcing, TimeVarying
 from pdessl.trajectory import Trajectories
 
-__all__ = ["PeriodicSimulator", "Simulator", "Solution"]
+__all__ = ["Leg", "Simulator", "Solution", "SolverSettings"]
+
+SAMPLINGS = ("points", "cell_average", "spectral")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,41 @@ class Solution:
     spectral_tail: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """A stretch of time with neither an output nor a jump of the forcing inside, covered in equal steps.
+
+    Args:
+        start: time at its beginning, shape (B,).
+        step: inner step of each trajectory, shape (B,), time.
+        steps: number of steps; 0 where the leg has no duration (an output at time 0).
+        observed: whether its end is an output time.
+        renewed: whether ``step`` differs from that of the leg before, beyond round-off.
+    """
+
+    start: Tensor
+    step: Tensor
+    steps: int
+    observed: bool
+    renewed: bool
+
+    @property
+    def middle(self) -> Tensor:
+        """The time half way, shape (B,)."""
+        return self.start + 0.5 * self.steps * self.step
+
+
+class SolverSettings(TypedDict, total=False):
+    """Keywords that every simulator accepts; :class:`Simulator` says what they mean."""
+
+    time_step: float | None
+    substeps: int | None
+    check_resolution: bool
+    forcing: Forcing | None
+    dtype: torch.dtype
+    precision: torch.dtype
+
+
 class Simulator(ABC):
     """Interface of a batched simulator of one equation; parameters and domain lengths may differ per trajectory.
 
@@ -41,29 +79,118 @@ class Simulator(ABC):
 
         Burgers(viscosity=0.05, points=256)(initial, times)  ->  Trajectories
 
-    Class attributes ``equation`` (name in the catalog), ``field_names`` and ``parameter_names`` say what it simulates.
+    It is differentiable in the initial fields, the parameters and the forcing.
+
+    Args:
+        parameters: each physical parameter as a number or a tensor of shape (B,).
+        domain_length: > 0, length; a number (all axes, all trajectories), shape (B,) (all axes) or (B, d).
+        points: grid points X, even, >= 8; a number (the same on every axis) or one per axis.
+        time_step: longest inner step, > 0, time. Each output interval is split into equal steps no longer than it.
+            Default: what :meth:`step_needed` says, the smallest of the batch.
+        substeps: inner steps per output interval, >= 1; overrules ``time_step``.
+        check_resolution: refuse initial fields whose solution the grid cannot resolve, before starting.
+        forcing: source term: a function of times (B,) that returns fields (B, *X) or (B, C, *X) on the solver's grid,
+            for instance :class:`pdessl.solvers.Actuators`; default none. Where it jumps (it says so, see
+            :class:`pdessl.solvers.TimeVarying`) a step ends.
+        dtype: dtype of the returned fields.
+        precision: dtype of the arithmetic inside, ``torch.float64`` or ``torch.float32``. Coefficients of the scheme
+            are computed in float64 in either case. float32 costs about half; its errors start at 1e-6 of the field and
+            grow with the number of steps (and exponentially where the equation is chaotic).
+
+    Class attributes that say what it simulates: ``equation`` (name in the catalog), ``field_names`` (returned
+    channels), ``state_names`` (channels of the initial field; the returned ones unless given), ``parameter_names``,
+    ``positive`` and ``nonzero`` (parameters that must be), ``dimensions`` d, ``boundary`` (per axis; with
+    ``wall`` the fields are at cell centres, with ``periodic`` at x = j L / X).
+
+    Raises:
+        DataError: parameters that are not finite, or not positive where they must be.
+        ResolutionError: odd points, fewer than 8, or a step that is not positive; on solving: a grid too coarse.
+        ShapeError: parameters, lengths or points of a wrong shape.
     """
 
     equation: ClassVar[str]
     field_names: ClassVar[tuple[str, ...]] = ("u",)
+    state_names: ClassVar[tuple[str, ...] | None] = None
     parameter_names: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
+    nonzero: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[int] = 1
+    axis_names: ClassVar[tuple[str, ...]] = ("x", "y", "z")
+    boundary: ClassVar[tuple[str, ...] | None] = None  # periodic on every axis
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show the keywords of :class:`SolverSettings` in the signature of a subclass that passes them on."""
+        super().__init_subclass__(**options)
+        own = inspect.signature(cls.__init__)
+        listed = [p for p in own.parameters.values() if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+        if len(listed) < len(own.parameters) - 1:
+            names = {p.name for p in listed}
+            shared = inspect.signature(Simulator.__init__).parameters.values()
+            listed += [p for p in shared if p.kind is p.KEYWORD_ONLY and p.name not in names]
+        cls.__signature__ = own.replace(parameters=listed, return_annotation=inspect.Signature.empty)
+
+    def __init__(
+        self,
+        parameters: Mapping[str, float | Tensor],
+        domain_length: float | Tensor,
+        points: int | Sequence[int],
+        *,
+        time_step: float | None = None,
+        substeps: int | None = None,
+        check_resolution: bool = True,
+        forcing: Forcing | None = None,
+        dtype: torch.dtype = torch.float32,
+        precision: torch.dtype = torch.float64,
+    ) -> None:
+        self._name = type(self).__name__
+        self.points = self._per_axis("points", points)
+        if any(n < 8 or n % 2 for n in self.points):
+            raise ResolutionError(f"{self._name}: points must be even and at least 8, found {points}.")
+        if time_step is not None and not (math.isfinite(time_step) and time_step > 0):
+            raise ResolutionError(f"{self._name}: time_step must be positive, found {time_step}.")
+        if substeps is not None and substeps < 1:
+            raise ResolutionError(f"{self._name}: substeps must be at least 1, found {substeps}.")
+        if precision not in (torch.float32, torch.float64):
+            raise DataError(f"{self._name}: precision must be torch.float64 or torch.float32, found {precision}.")
+        self.parameters = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in parameters.items()}
+        self.domain_length = torch.as_tensor(domain_length, dtype=torch.float64)
+        self._check_parameters()
+        self.time_step = time_step
+        self.substeps = substeps
+        self.check_resolution = check_resolution
+        self.forcing = forcing
+        self.dtype = dtype
+        self.precision = precision
+
+    # ---------------------------------------------------------------- what an equation supplies
 
     @abstractmethod
-    def solve(self, initial: Tensor, times: Tensor, observed: int | None = None, sampling: str = "points") -> Solution:
-        """Integrate and observe; see :meth:`__call__` for the shapes.
+    def solve(
+        self,
+        initial: Tensor,
+        times: Tensor,
+        observed: int | Sequence[int] | None = None,
+        sampling: str = "points",
+    ) -> Solution:
+        """Integrate and observe.
 
         Args:
-            initial: fields at time 0, shape (B, C, *X).
+            initial: fields at time 0 on the solver's grid, shape (B, C, *X).
             times: output times, shape (T,) or (B, T), increasing, the first >= 0.
-            observed: nodes per axis of the returned fields, a divisor of the solver's grid; default the solver's grid.
-            sampling: ``points``, ``cell_average`` or ``spectral``, see :func:`pdessl.solvers.pseudo_spectral.sample`.
+            observed: nodes of the returned fields, a number or one per axis, divisors of the solver's ``points``;
+                default the solver's grid.
+            sampling: ``points`` (the value at the node), ``cell_average`` (mean over a cell centred on the node, what
+                a sensor of finite size reads) or ``spectral`` (all modes the coarse grid cannot hold removed).
+
+        Raises:
+            ResolutionError: the grid cannot resolve the solution; the message gives one that can.
+            ShapeError: shapes that do not fit.
+            DataError: values that are not finite, or times that do not increase.
         """
 
     @abstractmethod
     def points_needed(self, initial: Tensor) -> Tensor:
-        """Return the grid points per axis that resolve each trajectory from these initial fields, shape (B,),
-        float64.
-        """
+        """Return the grid points along the longest axis that resolve each trajectory, shape (B,), float64."""
 
     @abstractmethod
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
@@ -73,180 +200,209 @@ class Simulator(ABC):
         """Integrate from fields (B, C, *X) at time 0 and return trajectories (B, C, T, *X) at the output times."""
         return self.solve(initial, times).trajectories
 
+    # ------------------------------------------------------------------------- per trajectory
 
-class PeriodicSimulator(Simulator):
-    """Semi-linear equation for one field on a periodic interval, u_t = L u - ∂x flux(u) + forcing.
-
-    An equation supplies the symbol of L, its flux and how fine a grid it needs; stepping (ETDRK4, 2/3 dealiasing),
-    batching, output and checks are done here.
-
-    Args:
-        parameters: each physical parameter as a number or a tensor of shape (B,).
-        domain_length: L, > 0, length; a number or shape (B,).
-        points: grid points X, even, >= 8.
-        time_step: largest inner step, time, a number or None: chosen per batch by :meth:`step_needed`. Each output
-            interval is split into equal steps no longer than it. Integer ``substeps`` overrules both.
-        substeps: steps per output interval, or None.
-        check_resolution: refuse initial fields whose solution the grid cannot resolve.
-        forcing: source term: a function of times (B,) that returns fields (B, X), or None.
-        dtype: dtype of the returned fields. The arithmetic inside is float64 always.
-    """
-
-    def __init__(
-        self,
-        parameters: Mapping[str, float | Tensor],
-        domain_length: float | Tensor,
-        points: int,
-        time_step: float | None,
-        substeps: int | None,
-        check_resolution: bool,
-        forcing: Callable[[Tensor], Tensor] | None,
-        dtype: torch.dtype,
-    ) -> None:
-        if points < 8 or points % 2:
-            raise ResolutionError(f"{type(self).__name__}: points must be even and at least 8, found {points}.")
-        if time_step is not None and not (math.isfinite(time_step) and time_step > 0):
-            raise ResolutionError(f"{type(self).__name__}: time_step must be positive, found {time_step}.")
-        if substeps is not None and substeps < 1:
-            raise ResolutionError(f"{type(self).__name__}: substeps must be at least 1, found {substeps}.")
-        self.parameters = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in parameters.items()}
-        self.domain_length = torch.as_tensor(domain_length, dtype=torch.float64)
-        for name, value in {**self.parameters, "domain_length": self.domain_length}.items():
-            if value.ndim > 1:
-                raise ShapeError(
-                    f"{type(self).__name__}: {name} has shape {tuple(value.shape)}; "
-                    "give a number or one value per trajectory (B,)."
-                )
-            if not bool(torch.isfinite(value.detach()).all()):
-                raise DataError(f"{type(self).__name__}: {name} must be finite.")
-        self._require_positive("domain_length", self.domain_length)
-        self.points = points
-        self.time_step = time_step
-        self.substeps = substeps
-        self.check_resolution = check_resolution
-        self.forcing = forcing
-        self.dtype = dtype
-
-    def _require_positive(self, name: str, value: Tensor) -> None:
-        if not bool((value.detach() > 0).all()):
-            raise DataError(f"{type(self).__name__}: {name} must be > 0, found {float(value.detach().min())}.")
-
-    # ------------------------------------------------------------- what an equation supplies
-
-    @abstractmethod
-    def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the symbol of L for wave numbers (B, K) and parameters (B, 1), complex or real."""
-
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the flux of fields (B, X) with parameters (B, 1); None when the equation is linear."""
-        return None
-
-    def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
-        """Return courant * dx / max|u|: the nonlinear term limits the step, the linear one is solved exactly."""
-        length = self._per_trajectory(self.domain_length, initial)
-        largest = initial.detach().abs().amax(dim=(1, 2)).to(torch.float64)
-        return courant * length / self.points / largest.clamp_min(1e-12)
-
-    # ------------------------------------------------------------------------------ solving
-
-    @staticmethod
-    def _per_trajectory(value: Tensor, initial: Tensor) -> Tensor:
-        return value.to(initial.device).expand(initial.shape[0])
-
-    def _check_initial(self, initial: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        name = type(self).__name__
-        if initial.ndim != 3 or initial.shape[1] != 1 or initial.shape[2] != self.points or not len(initial):
+    def _per_axis(self, label: str, value: int | Sequence[int]) -> tuple[int, ...]:
+        found = (value,) * self.dimensions if isinstance(value, int) else tuple(value)
+        if len(found) != self.dimensions:
             raise ShapeError(
-                f"{name}: initial field has shape {tuple(initial.shape)}, expected (B, 1, {self.points}), B >= 1."
+                f"{self._name}: {label} {found} for {self.dimensions} axes; give a number or one per axis."
+            )
+        return found
+
+    def parameter(self, name: str, initial: Tensor) -> Tensor:
+        """Return a physical parameter for each trajectory of a batch, shape (B,), on its device."""
+        return self.parameters[name].to(initial.device).expand(initial.shape[0])
+
+    def lengths(self, initial: Tensor) -> Tensor:
+        """Return the domain lengths of each trajectory of a batch, shape (B, d), on its device."""
+        length = self.domain_length.to(initial.device)
+        return (length[:, None] if length.ndim == 1 else length).expand(initial.shape[0], self.dimensions)
+
+    def spacing(self, initial: Tensor) -> Tensor:
+        """Return the distance between grid points, shape (B, d)."""
+        lengths = self.lengths(initial)
+        return lengths / lengths.new_tensor(self.points)
+
+    # -------------------------------------------------------------------------------- checks
+
+    def _check_parameters(self) -> None:
+        for name, value in {**self.parameters, "domain_length": self.domain_length}.items():
+            axes = 2 if name == "domain_length" else 1
+            if value.ndim > axes or (value.ndim == 2 and value.shape[1] != self.dimensions):
+                wanted = f"(B,) or (B, {self.dimensions})" if axes == 2 else "(B,)"
+                raise ShapeError(
+                    f"{self._name}: {name} has shape {tuple(value.shape)}; "
+                    f"give a number or one value per trajectory {wanted}."
+                )
+            value = value.detach()
+            if not bool(torch.isfinite(value).all()):
+                raise DataError(f"{self._name}: {name} must be finite.")
+            if name in (*self.positive, "domain_length") and not bool((value > 0).all()):
+                raise DataError(f"{self._name}: {name} must be > 0, found {float(value.min())}.")
+            if name in self.nonzero and bool((value == 0).any()):
+                raise DataError(f"{self._name}: |{name}| must be > 0, found 0.")
+
+    def _checked(self, initial: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the initial fields in the solver's precision and the times (B, T) in float64, or raise."""
+        channels = len(self.state_names or self.field_names)
+        wanted = (channels, *self.points)
+        if tuple(initial.shape[1:]) != wanted or not len(initial):
+            expected = ", ".join(map(str, wanted))
+            raise ShapeError(
+                f"{self._name}: initial field has shape {tuple(initial.shape)}, expected (B, {expected}), B >= 1."
             )
         b = initial.shape[0]
         for label, value in {**self.parameters, "domain_length": self.domain_length}.items():
-            if value.ndim == 1 and len(value) not in (1, b):
-                raise ShapeError(f"{name}: {label} has {len(value)} values for {b} initial fields.")
+            if value.ndim and len(value) not in (1, b):
+                raise ShapeError(f"{self._name}: {label} has {len(value)} values for {b} initial fields.")
         if not bool(torch.isfinite(initial.detach()).all()):
-            raise DataError(f"{name}: the initial field is not finite.")
+            raise DataError(f"{self._name}: the initial field is not finite.")
         times = torch.as_tensor(times, dtype=torch.float64, device=initial.device)
         if times.ndim == 1:
             times = times.expand(b, -1)
         if times.ndim != 2 or times.shape[0] != b or not times.shape[1]:
-            raise ShapeError(f"{name}: times have shape {tuple(times.shape)}, expected (T,) or ({b}, T).")
-        if bool((times[:, 0] < 0).any()) or bool((times.diff(dim=1) <= 0).any()):
-            raise DataError(f"{name}: output times must start at or after 0, where the initial field is, and increase.")
-        return initial.to(torch.float64), times
-
-    def _steps_per_interval(self, initial: Tensor, times: Tensor) -> list[int]:
-        intervals = torch.cat([times[:, :1], times.diff(dim=1)], dim=1)
-        if self.substeps is not None:
-            # The stretch before the first frame gets steps like those between frames.
-            usual = intervals[:, 1:].amax(dim=1, keepdim=True) if times.shape[1] > 1 else intervals
-            count = self.substeps * (intervals / usual).clamp_min(1.0)
-        else:
-            step = self.step_needed(initial) if self.time_step is None else torch.full_like(times[:, 0], self.time_step)
-            count = intervals / step[:, None]
-        return [max(1, math.ceil(float(c) - 1e-6)) for c in count.amax(dim=0)]
+            raise ShapeError(f"{self._name}: times have shape {tuple(times.shape)}, expected (T,) or ({b}, T).")
+        if not bool((times[:, 0] >= 0).all() and (times.diff(dim=1) > 0).all() and torch.isfinite(times).all()):
+            raise DataError(
+                f"{self._name}: output times must start at or after 0, where the initial field is, and increase."
+            )
+        if self.check_resolution:
+            self._refuse_unresolved(initial)
+        return initial.to(self.precision), times
 
     def _refuse_unresolved(self, initial: Tensor) -> None:
-        needed = self.points_needed(initial)
-        worst = int(needed.argmax())
-        if float(needed[worst]) > self.points * (1 + 1e-9):
+        lengths, needed = self.lengths(initial).detach(), self.points_needed(initial)
+        per_axis = needed[:, None] * lengths / lengths.amax(dim=1, keepdim=True)
+        excess = (per_axis / per_axis.new_tensor(self.points)).amax(dim=1)
+        worst = int(excess.argmax())
+        if float(excess[worst]) > 1 + 1e-9:
+            grid, enough = (
+                "x".join(map(str, numbers))
+                for numbers in (self.points, [max(8, 2 * math.ceil(n / 2 - 1e-9)) for n in per_axis[worst].tolist()])
+            )
             raise ResolutionError(
-                f"{type(self).__name__}: {self.points} points do not resolve trajectory {worst} "
-                f"({self._describe(initial, worst)}). "
-                f"Use at least {2 * math.ceil(float(needed[worst]) / 2)} points, or smoother initial fields. "
+                f"{self._name}: {grid} points do not resolve trajectory {worst} ({self._describe(initial, worst)}). "
+                f"Use at least {enough} points, or smoother initial fields. "
                 f"check_resolution=False runs it all the same."
             )
 
     def _describe(self, initial: Tensor, row: int) -> str:
-        values = [
-            f"{n} {float(self._per_trajectory(v, initial)[row].detach()):.4g}" for n, v in self.parameters.items()
-        ]
-        return ", ".join(
-            [*values, f"dx {float(self._per_trajectory(self.domain_length, initial)[row]) / self.points:.4g}"]
-        )
+        values = [f"{n} {float(self.parameter(n, initial)[row].detach()):.4g}" for n in self.parameters]
+        return ", ".join([*values, f"dx {float(self.spacing(initial)[row].max()):.4g}"])
 
-    def solve(self, initial: Tensor, times: Tensor, observed: int | None = None, sampling: str = "points") -> Solution:
-        """Integrate and observe.
+    def _observed(self, observed: int | Sequence[int] | None, sampling: str) -> tuple[int, ...]:
+        """Return the nodes of the returned grid per axis, or raise."""
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"unknown sampling '{sampling}'. Known: {', '.join(SAMPLINGS)}.")
+        nodes = self.points if observed is None else self._per_axis("observed", observed)
+        for have, want in zip(self.points, nodes, strict=True):
+            if want < 1 or have % want:
+                raise ShapeError(
+                    f"{want} observed points do not divide the {have} points of the solver; use a multiple of {want}."
+                )
+        return nodes
+
+    # --------------------------------------------------------------------------- time and forcing
+
+    def legs(self, initial: Tensor, times: Tensor) -> list[Leg]:
+        """Divide the time from 0 to the last output into stretches of equal steps.
 
         Args:
-            initial: field at time 0 on the solver's grid, shape (B, 1, X); modes above X/3 are removed.
-            times: output times, shape (T,) or (B, T), increasing, the first >= 0.
-            observed: nodes of the returned fields, a divisor of ``points``; default ``points``.
-            sampling: see :func:`pdessl.solvers.pseudo_spectral.sample`.
+            initial: fields at time 0 as given, shape (B, C, *X); the advisable step depends on them.
+            times: output times, shape (B, T), float64, checked.
 
         Raises:
-            ResolutionError: the grid cannot resolve the solution; the message gives one that can.
-            ShapeError: shapes that do not fit.
-            DataError: values that are not finite, or times that do not increase.
+            DataError: the forcing jumps between different outputs in different trajectories of the batch.
         """
-        initial, times = self._check_initial(initial, times)
-        if self.check_resolution:
-            self._refuse_unresolved(initial)
-        columns = {n: self._per_trajectory(v, initial)[:, None] for n, v in self.parameters.items()}
-        length = self._per_trajectory(self.domain_length, initial)
-        k = wave_numbers(length, kept_modes(self.points))
-        linear = self.linear(k, columns).to(torch.complex128)
-        is_linear = self.flux(initial[:1, 0], {n: c[:1] for n, c in columns.items()}) is None
-        spectrum = integrate(
-            to_modes(initial[:, 0]),
-            linear,
-            times,
-            self._steps_per_interval(initial, times),
-            self.points,
-            None if is_linear else lambda u: self.flux(u, columns),
-            length,
-            self.forcing,
-        )
-        fields = sample(spectrum, self.points, observed, sampling)
-        nodes = torch.arange(fields.shape[-1], dtype=torch.float64, device=initial.device) / fields.shape[-1]
-        trajectories = Trajectories(
-            fields=fields[:, None].to(self.dtype),
+        ends, observed = self._ends(times)
+        edges = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
+        durations = edges.diff(dim=1)
+        if self.substeps is not None:
+            # Stretches before the first frame and between jumps get steps like those between frames.
+            frames = torch.cat([times[:, :1], times.diff(dim=1)], dim=1)
+            usual = frames[:, 1:].amax(dim=1, keepdim=True) if times.shape[1] > 1 else frames
+            at = torch.tensor([sum(observed[:i]) for i in range(len(observed))], device=times.device)
+            step = torch.minimum(frames, usual)[:, at] / self.substeps
+        elif self.time_step is not None:
+            step = torch.full_like(durations, self.time_step)
+        else:
+            step = self.step_needed(initial)[:, None]
+        # -1 where there is no time to cover: no step, while 0 (an exact scheme asks for infinite steps) makes one.
+        counts = torch.where(durations > 0, durations / step, torch.full_like(durations, -1.0)).amax(dim=0)
+        steps = [max(1, math.ceil(c - 1e-6)) if c >= 0 else 0 for c in counts.tolist()]
+        step = durations / durations.new_tensor([max(1, n) for n in steps])
+        # Equidistant times differ in the last digits; the coefficients of a scheme are worth keeping.
+        same = ((step.diff(dim=1).abs() <= 1e-12 * ends[:, -1:]).all(dim=0)).tolist()
+        return [
+            Leg(edges[:, i], step[:, i], n, observed[i], not (i and same[i - 1])) for i, n in enumerate(steps)
+        ]
+
+    def _ends(self, times: Tensor) -> tuple[Tensor, list[bool]]:
+        """Return the ends (B, S) of the stretches and, for each, whether it is an output time."""
+        jumps = self.forcing.switches if isinstance(self.forcing, TimeVarying) else None
+        if jumps is None or not jumps.numel():
+            return times, [True] * times.shape[1]
+        jumps = jumps.to(times).expand(times.shape[0], -1)
+        slack = 1e-9 * times[:, -1:]
+        # How many jumps lie clearly before each output; a jump at an output or at the start ends no further stretch.
+        before = (jumps[:, None] < times[:, :, None] - slack[:, :, None]).sum(dim=2)
+        upto = (jumps[:, None] <= times[:, :, None] + slack[:, :, None]).sum(dim=2)
+        begun = (jumps <= slack).sum(dim=1, keepdim=True)
+        if not bool((torch.cat([begun, before, upto], dim=1).diff(dim=0) == 0).all()):
+            raise DataError(
+                f"{self._name}: the forcing jumps between different outputs in different trajectories. Give it times "
+                "per trajectory (B, T_control) that lie alike among the output times, or simulate them apart."
+            )
+        ends, observed, done = [], [], int(begun[0])
+        for frame, (low, high) in enumerate(zip(before[0].tolist(), upto[0].tolist(), strict=True)):
+            ends += [*(jumps[:, i] for i in range(done, low)), times[:, frame]]
+            observed += [*(False for _ in range(done, low)), True]
+            done = max(done, high)
+        return torch.stack(ends, dim=1), observed
+
+    def source(self, leg: Leg, time: Tensor) -> Tensor | None:
+        """Return the forcing at times (B,) within a leg, shape (B, C, *X), in the solver's precision; None without one.
+
+        A forcing that is constant between its jumps is read in the middle of the leg, where the side is beyond doubt.
+
+        Raises:
+            ShapeError: the forcing returns another shape.
+        """
+        if self.forcing is None:
+            return None
+        held = isinstance(self.forcing, TimeVarying) and self.forcing.held
+        values = self.forcing(leg.middle if held else time)
+        b, channels = len(time), len(self.state_names or self.field_names)
+        if values.ndim == 1 + self.dimensions and channels == 1:
+            values = values[:, None]
+        if values.shape[0] not in (1, b) or tuple(values.shape[1:]) != (channels, *self.points):
+            grid = ", ".join(map(str, self.points))
+            raise ShapeError(
+                f"{self._name}: the forcing has shape {tuple(values.shape)}, expected ({b}, {channels}, {grid})"
+                f"{f' or ({b}, {grid})' if channels == 1 else ''}."
+            )
+        return values.to(self.precision).expand(b, *values.shape[1:])
+
+    # --------------------------------------------------------------------------------- results
+
+    def trajectories(self, fields: Tensor, times: Tensor, initial: Tensor) -> Trajectories:
+        """Return fields (B, C, T, *X) at times (B, T) with the coordinates and parameters of this simulator."""
+        lengths = self.lengths(initial).detach()
+        boundary = self.boundary or ("periodic",) * self.dimensions
+        space = []
+        for axis, kind in enumerate(boundary):
+            count = fields.shape[3 + axis]
+            nodes = torch.arange(count, dtype=torch.float64, device=fields.device) + (0.5 if kind == "wall" else 0.0)
+            space.append(lengths[:, axis : axis + 1] * (nodes / count))
+        return Trajectories(
+            fields=fields.to(self.dtype),
             time=times.contiguous(),
-            space=(length[:, None].detach() * nodes,),
-            lengths=length[:, None].detach().contiguous(),
-            parameters={n: c[:, 0].detach().contiguous() for n, c in columns.items()},
+            space=tuple(space),
+            lengths=lengths.contiguous(),
+            parameters={n: self.parameter(n, initial).detach().contiguous() for n in self.parameters},
             field_names=self.field_names,
-            axis_names=("x",),
-            boundary=("periodic",),
+            axis_names=self.axis_names[: self.dimensions],
+            boundary=boundary,
             equation=self.equation,
         )
-        return Solution(trajectories, spectral_tail(spectrum))
