@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pdessl.data.generation import Progress, generate, simulate
+from pdessl.data.distribution import Distribution
+from pdessl.data.generation import generate
 from pdessl.data.inspection import Inspection, inspect
-from pdessl.data.recipe import DatasetRecipe, Distribution, load_recipe
+from pdessl.data.recipe import DatasetRecipe, load_recipe
+from pdessl.data.reporting import Progress
+from pdessl.data.simulation import simulate
 from pdessl.data.store import Store, open
 
 if TYPE_CHECKING:

@@ -192,7 +192,7 @@ def _store(store: Store) -> dict[str, Any]:
         },
         "noise": recipe.observation["noise"],
         "rejected_draws": store.rejected_draws,
-        "solver_points": {n: points[n] for n in sorted(points, key=int)},
+        "solver_points": dict(sorted(points.items(), key=lambda item: [int(n) for n in item[0].split("x")])),
         "spectral_tail": tail,
         "recipe_hash": manifest["recipe_hash"],
         "seed": manifest["seed"],

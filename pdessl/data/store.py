@@ -267,9 +267,11 @@ def describe(dataset: xr.Dataset, recipe: DatasetRecipe) -> xr.Dataset:
     for name, distribution in recipe.parameters.items():
         if name in dataset:
             dataset[name].attrs |= {"units": distribution.unit, "long_name": name.replace("_", " ")}
-    for name in ("x", "x_nodes", "length_x"):
-        if name in dataset:
-            dataset[name].attrs["units"] = recipe.length.unit
+    lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
+    for axis, length in zip(recipe.axis_names, lengths, strict=True):
+        for name in (axis, f"{axis}_nodes", f"length_{axis}"):
+            if name in dataset:
+                dataset[name].attrs["units"] = length.unit
     dataset["time"].attrs["units"] = recipe.observation["unit"]
     return dataset
 

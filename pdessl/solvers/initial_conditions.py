@@ -1,6 +1,6 @@
 """Families of random initial fields; each trajectory's draw depends on its own random stream only."""
 
-# B batch, X grid points, J terms of a series
+# B batch, C components of the state, X space (one axis per dimension), d dimensions, J terms of a series
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pdessl.errors import SchemaError
 
-__all__ = ["FAMILIES", "GaussianRandomField", "InitialCondition", "SineSeries", "random_stream"]
+__all__ = ["FAMILIES", "GaussianRandomField", "InitialCondition", "SineSeries", "fourier_series", "random_stream"]
 
 
 def random_stream(seed: int, split: str, trajectory: int, purpose: str, attempt: int = 0) -> np.random.Generator:
@@ -34,29 +35,58 @@ def random_stream(seed: int, split: str, trajectory: int, purpose: str, attempt:
 
 
 class InitialCondition(ABC):
-    """A family of random periodic fields: modes are drawn once and may then be evaluated on any grid."""
+    """A family of random initial fields: numbers are drawn once per trajectory, then evaluated on any grid."""
+
+    dimensions: ClassVar[int] = 1
 
     @abstractmethod
     def draw(self, stream: np.random.Generator) -> Tensor:
-        """Return the complex Fourier amplitudes a_j, j = 0 ... J, of u(x) = Re Σ_j a_j exp(2πi j x / L), shape (J +
-        1,).
-        """
+        """Return the random numbers of one trajectory; their shape is the same for all, and no grid is involved."""
 
-    @staticmethod
-    def evaluate(amplitudes: Tensor, points: int) -> Tensor:
-        """Return the fields (B, points) of amplitudes (B, J + 1) at x = 0, L/points, ...
+    @abstractmethod
+    def fields(self, draws: Tensor, points: Sequence[int], lengths: Tensor) -> Tensor:
+        """Evaluate drawn numbers on a grid.
+
+        Args:
+            draws: numbers of B trajectories as :meth:`draw` returns them, stacked, shape (B, ...).
+            points: nodes per axis, d numbers.
+            lengths: extent of each axis, shape (B, d).
+
+        Returns:
+            The state at time 0, shape (B, C, *X), float64: at x_j = j L / N on periodic axes, at cell centres
+            (j + 1/2) L / N between walls.
 
         Raises:
-            SchemaError: the grid cannot hold the highest wave number.
+            SchemaError: the grid cannot hold the field.
         """
-        highest = amplitudes.shape[-1] - 1
-        if 3 * highest >= points:
-            raise SchemaError(
-                f"initial condition has wave numbers up to {highest}; {points} points keep those below {points / 3:.0f}"
-            )
-        spectrum = amplitudes * (points / 2)
-        spectrum = torch.cat([2 * spectrum[..., :1].real.to(spectrum.dtype), spectrum[..., 1:]], dim=-1)
-        return torch.fft.irfft(spectrum, n=points)
+
+    @property
+    def highest(self) -> int | None:
+        """Highest wave number along any axis, in units of 2π/L, or None where there is no such limit."""
+        return None
+
+    def coefficients(self, stream: np.random.Generator) -> dict[str, float]:
+        """Return named coefficients of the field that :meth:`draw` makes from a stream in the same state.
+
+        They are what a dataset file with ``record: true`` stores, as targets of a regression. Default: none.
+        """
+        return {}
+
+
+def fourier_series(amplitudes: Tensor, points: int) -> Tensor:
+    """Return Re Σ_j a_j exp(2πi j x / L) at x = 0, L/points, ... for amplitudes (B, J + 1), shape (B, points).
+
+    Raises:
+        SchemaError: the grid cannot hold the highest wave number, J, after dealiasing.
+    """
+    highest = amplitudes.shape[-1] - 1
+    if 3 * highest >= points:
+        raise SchemaError(
+            f"initial condition has wave numbers up to {highest}; {points} points keep those below {points / 3:.0f}"
+        )
+    spectrum = amplitudes * (points / 2)
+    spectrum = torch.cat([2 * spectrum[..., :1].real.to(spectrum.dtype), spectrum[..., 1:]], dim=-1)
+    return torch.fft.irfft(spectrum, n=points)
 
 
 @dataclass(frozen=True)
@@ -94,17 +124,50 @@ class SineSeries(InitialCondition):
                 f"SineSeries: wave_numbers must be [low, high] with 1 <= low <= high, found [{low}, {high}]."
             )
 
+    @property
+    def highest(self) -> int:
+        """Highest wave number."""
+        return int(self.wave_numbers[1])
+
     def draw(self, stream: np.random.Generator) -> Tensor:
-        """Draw one field; see :meth:`InitialCondition.draw`."""
+        """Draw the complex Fourier amplitudes a_j, j = 0 ... highest, of :func:`fourier_series`."""
+        return torch.from_numpy(self._modes(*self._terms(stream)))
+
+    def fields(self, draws: Tensor, points: Sequence[int], lengths: Tensor) -> Tensor:
+        """Evaluate amplitudes (B, highest + 1) on a grid; see :meth:`InitialCondition.fields`."""
+        return fourier_series(draws, points[0])[:, None]
+
+    def coefficients(self, stream: np.random.Generator) -> dict[str, float]:
+        """Return the coefficients of u(x) = m + Σ_l c_l cos(2π l x / L) + s_l sin(2π l x / L), and the drawn terms.
+
+        ``initial_mean``, ``initial_cosine_l`` and ``initial_sine_l`` determine the field and are determined by it.
+        ``term_amplitude_j``, ``term_wave_number_j``, ``term_phase_j`` (before the rescaling to ``rms``) are what was
+        drawn; two terms of the same wave number cannot be told apart in the field.
+        """
+        amplitude, number, phase, mean = self._terms(stream)
+        modes = self._modes(amplitude, number, phase, mean)
+        found = _cosines_and_sines(modes, self.wave_numbers[0])
+        for j in range(self.terms):
+            found |= {
+                f"term_amplitude_{j + 1}": float(amplitude[j]),
+                f"term_wave_number_{j + 1}": float(number[j]),
+                f"term_phase_{j + 1}": float(phase[j]),
+            }
+        return found
+
+    def _terms(self, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         low, high = self.wave_numbers
         amplitude = stream.uniform(-self.amplitude, self.amplitude, self.terms)
         number = stream.integers(low, high + 1, self.terms)
         phase = stream.uniform(0.0, 2 * math.pi, self.terms)
         mean = stream.uniform(-self.mean, self.mean) if self.mean else 0.0
-        modes = np.zeros(high + 1, dtype=np.complex128)
+        return amplitude, number, phase, mean
+
+    def _modes(self, amplitude: np.ndarray, number: np.ndarray, phase: np.ndarray, mean: float) -> np.ndarray:
+        modes = np.zeros(self.highest + 1, dtype=np.complex128)
         # A sin(θ + φ) = Re(-i A e^{iφ} e^{iθ})
         np.add.at(modes, number, -1j * amplitude * np.exp(1j * phase))
-        return torch.from_numpy(_finish(modes, mean, self.rms))
+        return _finish(modes, mean, self.rms)
 
 
 @dataclass(frozen=True)
@@ -131,8 +194,16 @@ class GaussianRandomField(InitialCondition):
         if min(self.rms, self.corner, self.exponent) <= 0 or self.highest < 1 or self.mean < 0:
             raise SchemaError("GaussianRandomField: rms, corner and exponent must be > 0, highest >= 1, mean >= 0.")
 
+    def fields(self, draws: Tensor, points: Sequence[int], lengths: Tensor) -> Tensor:
+        """Evaluate amplitudes (B, highest + 1) on a grid; see :meth:`InitialCondition.fields`."""
+        return fourier_series(draws, points[0])[:, None]
+
+    def coefficients(self, stream: np.random.Generator) -> dict[str, float]:
+        """Return the mean and the amplitudes of cosine and sine of every wave number, as :class:`SineSeries` does."""
+        return _cosines_and_sines(self.draw(stream).numpy(), 1)
+
     def draw(self, stream: np.random.Generator) -> Tensor:
-        """Draw one field; see :meth:`InitialCondition.draw`."""
+        """Draw the complex Fourier amplitudes a_j, j = 0 ... highest, of :func:`fourier_series`."""
         j = np.arange(1, self.highest + 1)
         power = (1 + (j / self.corner) ** 2) ** (-self.exponent)
         # <|a_j|²>/2 summed over j is the mean square.
@@ -157,5 +228,16 @@ def _finish(modes: np.ndarray, mean: float, rms: float | None) -> np.ndarray:
     return modes
 
 
+def _cosines_and_sines(modes: np.ndarray, lowest: int) -> dict[str, float]:
+    found = {"initial_mean": float(modes[0].real)}
+    for wave in range(lowest, len(modes)):
+        found[f"initial_cosine_{wave}"] = float(modes[wave].real)
+        found[f"initial_sine_{wave}"] = -float(modes[wave].imag)
+    return found
+
+
 #: Families by the name a dataset file uses.
-FAMILIES: dict[str, type[InitialCondition]] = {"sine_series": SineSeries, "gaussian_random_field": GaussianRandomField}
+FAMILIES: dict[str, type[InitialCondition]] = {
+    "sine_series": SineSeries,
+    "gaussian_random_field": GaussianRandomField,
+}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdessl.errors import SchemaError
-from pdessl.solvers import GaussianRandomField, SineSeries, random_stream
+from pdessl.solvers import GaussianRandomField, SineSeries, fourier_series, random_stream
 
 
 def test_stream_depends_on_its_arguments_only():
@@ -26,7 +26,7 @@ def test_stream_depends_on_its_arguments_only():
 
 def test_sine_series_is_the_formula():
     family = SineSeries(terms=4, amplitude=0.7, wave_numbers=(2, 5), mean=0.4)
-    field = family.evaluate(family.draw(random_stream(0, "a", 1, "physics"))[None], 64)[0]
+    field = fourier_series(family.draw(random_stream(0, "a", 1, "physics"))[None], 64)[0]
     stream = random_stream(0, "a", 1, "physics")
     amplitude, number = stream.uniform(-0.7, 0.7, 4), stream.integers(2, 6, 4)
     phase, mean = stream.uniform(0, 2 * math.pi, 4), stream.uniform(-0.4, 0.4)
@@ -38,12 +38,12 @@ def test_sine_series_is_the_formula():
 def test_the_field_does_not_depend_on_the_grid():
     family = GaussianRandomField(highest=9)
     modes = torch.stack([family.draw(random_stream(0, "a", k, "physics")) for k in range(3)])
-    torch.testing.assert_close(family.evaluate(modes, 64), family.evaluate(modes, 192)[:, ::3], rtol=0, atol=1e-14)
+    torch.testing.assert_close(fourier_series(modes, 64), fourier_series(modes, 192)[:, ::3], rtol=0, atol=1e-14)
 
 
 def test_drawn_ranges_and_spectra():
     sines = torch.stack([SineSeries(rms=0.8, mean=0.3).draw(random_stream(1, "a", k, "physics")) for k in range(300)])
-    fields = SineSeries().evaluate(sines, 32)
+    fields = fourier_series(sines, 32)
     torch.testing.assert_close(fields.std(-1, correction=0), torch.full((300,), 0.8, dtype=torch.float64))
     means = fields.mean(-1)
     assert 0.27 < means.max() <= 0.3 and -0.3 <= means.min() < -0.27
@@ -53,7 +53,7 @@ def test_drawn_ranges_and_spectra():
     j = torch.arange(1, 9, dtype=torch.float64)
     torch.testing.assert_close(power / power[0], ((1 + (j / 2) ** 2) / 1.25) ** (-3.0), rtol=0.15, atol=0)
     torch.testing.assert_close(
-        family.evaluate(modes, 32).square().mean().sqrt(), torch.tensor(0.5, dtype=torch.float64), rtol=0.02, atol=0
+        fourier_series(modes, 32).square().mean().sqrt(), torch.tensor(0.5, dtype=torch.float64), rtol=0.02, atol=0
     )
 
 
@@ -68,4 +68,4 @@ def test_bad_arguments(arguments):
 def test_grid_too_coarse_for_the_series():
     family = SineSeries(wave_numbers=(1, 8))
     with pytest.raises(SchemaError, match="wave numbers up to 8"):
-        family.evaluate(family.draw(random_stream(0, "a", 0, "physics"))[None], 16)
+        fourier_series(family.draw(random_stream(0, "a", 0, "physics"))[None], 16)

@@ -1,0 +1,150 @@
+"""Which grid and which step each trajectory of a dataset needs: from its own draw, before anything is simulated."""
+
+# B batch, X solver grid (one axis per dimension), d number of space axes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pdessl.data.drawing import Draw, draw, stack
+from pdessl.data.recipe import DatasetRecipe
+from pdessl.errors import ResolutionError
+from pdessl.solvers import Simulator
+
+__all__ = ["Plan", "build_simulator", "check_before_starting", "plan"]
+
+# Grids and steps are rounded up to few values, so that trajectories can be advanced together.
+LADDER = tuple(sorted({m << n for m in (1, 3) for n in range(14)}))
+# Inner steps longer than this many advisable ones (courant = 1) are refused: explicit fourth-order schemes are unstable
+# beyond about 3 where nothing damps the waves.
+LONGEST_STEP = 4.0
+CHECKED = 256  # trajectories of each split that are planned before starting
+
+
+@dataclass(frozen=True, order=True)
+class Plan:
+    """How a trajectory is computed; those with the same plan can be advanced together.
+
+    Args:
+        points: solver grid, points per axis.
+        substeps: inner steps per interval between frames.
+    """
+
+    points: tuple[int, ...]
+    substeps: int
+
+    @property
+    def cost(self) -> int:
+        """Grid points times steps."""
+        return math.prod(self.points) * self.substeps
+
+
+def build_simulator(
+    recipe: DatasetRecipe, draws: Sequence[Draw], points: tuple[int, ...], substeps: int | None = None
+) -> Simulator:
+    """Return the recipe's simulator for a batch of draws on a grid."""
+    solver = recipe.content["solver"]
+    _, lengths = stack(draws)
+    parameters = {n: torch.tensor([d.parameters[n] for d in draws], dtype=torch.float64) for n in recipe.parameters}
+    precision = getattr(torch, solver.get("precision", "float64"))
+    return recipe.simulator(
+        **parameters,
+        domain_length=lengths[:, 0] if recipe.dimensions == 1 else lengths,
+        points=points[0] if recipe.dimensions == 1 else points,
+        substeps=substeps,
+        check_resolution=False,  # the plan has chosen a grid that passes
+        dtype=precision,
+        **({"precision": precision} if "precision" in solver else {}),
+        **solver.get("arguments", {}),
+    )
+
+
+def plan(recipe: DatasetRecipe, draws: Sequence[Draw]) -> list[Plan]:
+    """Choose the grid and the steps per frame of each trajectory.
+
+    Raises:
+        ResolutionError: the grids or the step that the recipe prescribes do not do; the message says which would.
+    """
+    family = recipe.initial_condition
+    numbers, lengths = stack(draws)
+    probe = _probe(recipe)
+    fields = family.fields(numbers, probe, lengths)
+    grids = _choose_grids(recipe, draws, fields, lengths, build_simulator(recipe, draws, probe).points_needed(fields))
+    advisable, wanted = torch.empty(2, len(draws), dtype=torch.float64)
+    courant = recipe.content["solver"].get("courant", 1.0)
+    for points in set(grids):
+        rows = [i for i, g in enumerate(grids) if g == points]
+        simulator = build_simulator(recipe, [draws[i] for i in rows], points)
+        # On a grid of one dimension the probe serves: only its extremes are asked for.
+        own = fields[rows] if recipe.dimensions == 1 else family.fields(numbers[rows], points, lengths[rows])
+        advisable[rows], wanted[rows] = simulator.step_needed(own, 1.0), simulator.step_needed(own, courant)
+    return [Plan(g, n) for g, n in zip(grids, _count_steps(recipe, draws, advisable, wanted), strict=True)]
+
+
+def check_before_starting(recipe: DatasetRecipe) -> None:
+    """Plan the first trajectories of every split: settings that cannot work are refused before anything is written."""
+    for split, entry in recipe.splits.items():
+        if entry["size"]:
+            plan(recipe, [draw(recipe, split, k) for k in range(min(entry["size"], CHECKED))])
+
+
+def _probe(recipe: DatasetRecipe) -> tuple[int, ...]:
+    """Return the grid on which fields are looked at to find what resolves them."""
+    highest = recipe.initial_condition.highest
+    enough = 1 << (4 * highest).bit_length() if highest else 0
+    return (max(256 if recipe.dimensions == 1 else 64, enough),) * recipe.dimensions
+
+
+def _choose_grids(
+    recipe: DatasetRecipe, draws: Sequence[Draw], fields: Tensor, lengths: Tensor, needed: Tensor
+) -> list[tuple[int, ...]]:
+    highest, observed = recipe.initial_condition.highest, recipe.observed
+    candidates = recipe.grids() or [
+        tuple(n * m for n in observed) for m in LADDER if all(n * m >= 8 and n * m % 2 == 0 for n in observed)
+    ]
+    # What is needed is counted along the longest axis; a shorter one needs as many fewer points.
+    per_axis = needed[:, None] * lengths / lengths.amax(dim=1, keepdim=True)
+    if highest is not None:
+        per_axis = per_axis.clamp_min(3 * highest + 1)
+    if not recipe.content["solver"].get("check_resolution", True) and recipe.grids():
+        return [candidates[-1]] * len(draws)
+    chosen = []
+    for row, wanted in enumerate(per_axis.tolist()):
+        fitting = [g for g in candidates if all(n >= w * (1 - 1e-9) for n, w in zip(g, wanted, strict=True))]
+        if not fitting:
+            numbers = ", ".join(f"{n} {v:.4g}" for n, v in draws[row].parameters.items())
+            advice = "x".join(str(math.ceil(w / o) * o) for w, o in zip(wanted, observed, strict=True))
+            raise ResolutionError(
+                f"{recipe.name}: {'x'.join(map(str, candidates[-1]))} points do not resolve a trajectory that is drawn "
+                f"({numbers}, field from {float(fields[row].min()):.3g} to {float(fields[row].max()):.3g}): it needs "
+                f"{'x'.join(str(math.ceil(w)) for w in wanted)}. Set solver.points to 'auto' or at least {advice}, or "
+                f"smooth the initial fields, or raise the parameters. solver.check_resolution: false runs it all the "
+                f"same."
+            )
+        chosen.append(fitting[0])
+    return chosen
+
+
+def _count_steps(recipe: DatasetRecipe, draws: Sequence[Draw], advisable: Tensor, wanted: Tensor) -> list[int]:
+    """Return the inner steps per frame of each trajectory, given the step at courant = 1 and the recipe's, (B,)."""
+    times, solver = recipe.times, recipe.content["solver"]
+    interval = times[1] - times[0]
+    scale = torch.tensor([d.time_scale for d in draws], dtype=torch.float64)
+    step = torch.full_like(wanted, float(solver["time_step"])) if "time_step" in solver else wanted
+    ratio = torch.minimum(step, interval * scale) / advisable
+    worst = int(ratio.argmax())
+    if solver.get("check_resolution", True) and float(ratio[worst]) > LONGEST_STEP:
+        key = "time_step" if "time_step" in solver else "courant"
+        advice = f"{float(advisable.min()):.3g}" if key == "time_step" else "1"
+        raise ResolutionError(
+            f"{recipe.name}: solver.{key} {solver[key]:g} makes inner steps of {float(step[worst]):.3g}, "
+            f"{float(ratio[worst]):.1f} times what is advisable for a trajectory that is drawn. Use at most {advice} "
+            f"(or leave it out). solver.check_resolution: false runs it all the same."
+        )
+    counts = [max(1, math.ceil(float(i) / s - 1e-9)) for i, s in zip(interval * scale, step.tolist(), strict=True)]
+    return [next((m for m in LADDER if m >= n), n) for n in counts]
