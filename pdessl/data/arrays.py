@@ -1,0 +1,205 @@
+"""Arrays in HDF5 files, read piece by piece: mapped into memory where a file holds them plainly, else by HDF5."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from pdessl.errors import FormatError
+
+__all__ = ["MAX_OPEN", "FileArray", "open_files"]
+
+MAX_OPEN = 8
+"""Files of one kind (mappings, HDF5 handles) that a process holds open; the least recently used one is let go."""
+
+CHUNK_CACHE = 16 << 20  # bytes of decompressed chunks per open file: several rows often share a chunk
+
+Handle = TypeVar("Handle")
+
+
+class _Recent:
+    """The most recently used handles of this process, by path. A forked child opens its own."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        self._make, self._held, self._lock = make, OrderedDict(), threading.Lock()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, path: str, version: tuple[int, int]) -> Any:
+        if self._process != os.getpid():
+            # The parent's lock may have been held by a thread that does not exist here.
+            self._held, self._lock, self._process = OrderedDict(), threading.Lock(), os.getpid()
+        key = (path, version)
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+            _check_unchanged(path, version)
+            self._held[key] = handle = self._make(path)
+            if len(self._held) > MAX_OPEN:
+                # Not closed here: another thread may be reading. It closes with its last reference.
+                self._held.popitem(last=False)
+            return handle
+
+
+class _Mapping:
+    def __init__(self, path: str) -> None:
+        with open(path, "rb") as handle:
+            self.memory = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray:
+        # Touching a page behind the end of a file that was cut while mapped ends the process: look first.
+        if offset + dtype.itemsize * math.prod(shape) > self.memory.size():
+            raise FormatError("the file has become shorter since it was opened")
+        return np.ndarray(shape, dtype, buffer=self.memory, offset=offset)
+
+
+class _Opened:
+    def __init__(self, path: str) -> None:
+        self.file = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
+        self._datasets: dict[str, h5py.Dataset] = {}
+
+    def dataset(self, name: str, size: int) -> h5py.Dataset:
+        # HDF5 returns zeros for what lies behind the end of a file that was cut while open.
+        if os.fstat(self.file.id.get_vfd_handle()).st_size < size:
+            raise FormatError("the file has become shorter since it was opened")
+        if name not in self._datasets:
+            self._datasets[name] = self.file[name]
+        return self._datasets[name]
+
+
+_mappings = _Recent(_Mapping)
+_files = _Recent(_Opened)
+
+
+def open_files() -> int:
+    """Return how many files this process holds open for :class:`FileArray`."""
+    return len(_mappings) + len(_files)
+
+
+def _version(path: str) -> tuple[int, int]:
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise FormatError(f"no file {path}: {error.strerror}. Restore it, or open the dataset again.") from None
+    return state.st_size, state.st_mtime_ns
+
+
+def _check_unchanged(path: str, version: tuple[int, int]) -> None:
+    now = _version(path)
+    if now != version:
+        raise FormatError(
+            f"{path} has changed since it was opened ({version[0]} bytes then, {now[0]} now). Open the dataset again."
+        )
+
+
+class FileArray:
+    """An array in an HDF5 (or netCDF-4) file, of which pieces are read.
+
+    Where the file holds the numbers in one plain run (contiguous, uncompressed) the file is mapped into memory: a read
+    touches only the pages it needs, the operating system keeps recent ones, and no lock is held. Other arrays are
+    read as hyperslabs by HDF5. An instance holds no open file: it can be pickled, and used in threads and after a fork.
+
+    Args:
+        path: the file.
+        name: path of the dataset in it.
+        file: the same file, if it is open already.
+
+    Attributes:
+        shape, dtype: as stored.
+        mapped: whether it is read through a mapping.
+
+    Raises:
+        FormatError: no such file or dataset, not numbers, or less in the file than its header says.
+    """
+
+    __slots__ = ("_offset", "_version", "dtype", "name", "path", "shape")
+
+    def __init__(self, path: str | os.PathLike[str], name: str, file: h5py.File | None = None) -> None:
+        self.path, self.name = os.fspath(Path(path)), name
+        self._version = _version(self.path)
+        try:
+            if file is None:
+                with h5py.File(self.path, "r") as opened:
+                    self._describe(opened)
+            else:
+                self._describe(file)
+        except (OSError, RuntimeError) as error:
+            raise FormatError(
+                f"{self.path} is truncated or not an HDF5 file: {str(error).splitlines()[0]}. Restore it."
+            ) from error
+
+    def _describe(self, file: h5py.File) -> None:
+        dataset = file.get(self.name)
+        if not isinstance(dataset, h5py.Dataset):
+            held = ", ".join(sorted(file)) or "nothing"
+            raise FormatError(f"{self.path} has no array '{self.name}'; it holds {held}.")
+        if dataset.dtype.kind not in "fiub":
+            raise FormatError(f"{self.path}: '{self.name}' holds {dataset.dtype}, expected numbers.")
+        self.shape, self.dtype = tuple(dataset.shape), dataset.dtype
+        plain = dataset.chunks is None and dataset.external is None and not dataset.is_virtual and dataset.size
+        self._offset: int | None = dataset.id.get_offset() if plain else None
+        if self._offset is not None:
+            end = self._offset + dataset.size * self.dtype.itemsize
+            if end > self._version[0]:
+                raise FormatError(
+                    f"{self.path} is truncated: '{self.name}' of shape {self.shape} ends at byte {end}, the file at "
+                    f"{self._version[0]}. Restore it."
+                )
+
+    def __repr__(self) -> str:
+        return f"FileArray('{self.path}', '{self.name}', {self.shape}, {self.dtype})"
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the array is read through a mapping of the file."""
+        return self._offset is not None
+
+    def read(self, key: tuple[int | slice, ...], out: np.ndarray) -> None:
+        """Copy a piece into an existing array, converting the numbers to its type.
+
+        Args:
+            key: an integer, or a slice with step >= 1, for each of the first axes; further axes are taken whole.
+            out: array of the shape of the piece.
+
+        Raises:
+            FormatError: the file is missing, damaged, or not what it was when this object was made.
+        """
+        try:
+            if self.mapped:
+                mapping = _mappings.get(self.path, self._version)
+                out[...] = mapping.array(self.shape, self.dtype, self._offset)[key]
+            else:
+                dataset = _files.get(self.path, self._version).dataset(self.name, self._version[0])
+                step = key[-1].step if len(key) == len(self.shape) and isinstance(key[-1], slice) else None
+                if step is not None and step > 1:
+                    # HDF5 handles a stride along the last axis number by number.
+                    out[...] = dataset[(*key[:-1], slice(key[-1].start, key[-1].stop))][..., ::step]
+                else:
+                    out[...] = dataset[key]
+        except FormatError as error:
+            raise FormatError(str(error) if self.path in str(error) else f"{self.path}: {error}. Restore it.") from None
+        except (OSError, RuntimeError, KeyError) as error:
+            raise FormatError(
+                f"{self.path} is damaged: '{self.name}' cannot be read ({str(error).splitlines()[0]}). Restore it."
+            ) from error
+
+    def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> np.ndarray:
+        """Read a piece into a new array in the byte order of the machine; ``key`` as in :meth:`read`."""
+        key = key if isinstance(key, tuple) else (key,)
+        full = key + (slice(None),) * (len(self.shape) - len(key))
+        shape = [len(range(*k.indices(n))) for k, n in zip(full, self.shape, strict=True) if isinstance(k, slice)]
+        out = np.empty(shape, self.dtype.newbyteorder("="))
+        self.read(key, out)
+        return out
