@@ -73,7 +73,9 @@ class Inspection:
                 f"{_range(p['range'])} {p['unit']}".rstrip() + (f" ({p['distribution']})" if p["distribution"] else ""),
             )
         if s["kind"] == "store":
-            line("noise", f"white, standard deviation {_number(s['noise'])}" if s["noise"] else "none")
+            levels = s["noise"] if isinstance(s["noise"], dict) else {"": s["noise"]}
+            words = [f"{name} {_number(level)}".strip() for name, level in levels.items() if level]
+            line("noise", f"white, standard deviation {', '.join(words)}" if words else "none")
             line("solver grids", ", ".join(f"{n} points: {c}" for n, c in s["solver_points"].items()))
             tail = s["spectral_tail"]
             verdict = (

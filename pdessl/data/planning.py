@@ -136,13 +136,14 @@ def _count_steps(recipe: DatasetRecipe, draws: Sequence[Draw], advisable: Tensor
     interval = times[1] - times[0]
     scale = torch.tensor([d.time_scale for d in draws], dtype=torch.float64)
     step = torch.full_like(wanted, float(solver["time_step"])) if "time_step" in solver else wanted
-    ratio = torch.minimum(step, interval * scale) / advisable
+    taken = torch.minimum(step, interval * scale)
+    ratio = taken / advisable
     worst = int(ratio.argmax())
     if solver.get("check_resolution", True) and float(ratio[worst]) > LONGEST_STEP:
         key = "time_step" if "time_step" in solver else "courant"
         advice = f"{float(advisable.min()):.3g}" if key == "time_step" else "1"
         raise ResolutionError(
-            f"{recipe.name}: solver.{key} {solver[key]:g} makes inner steps of {float(step[worst]):.3g}, "
+            f"{recipe.name}: solver.{key} {solver[key]:g} makes inner steps of {float(taken[worst]):.3g}, "
             f"{float(ratio[worst]):.1f} times what is advisable for a trajectory that is drawn. Use at most {advice} "
             f"(or leave it out). solver.check_resolution: false runs it all the same."
         )
