@@ -1,73 +1,87 @@
-"""``pdessl symmetries``: the symmetry algebra of an equation, for reading."""
+"""``pdessl symmetries``: the symmetry algebra of an equation of the catalog, or of one typed in."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.errors import PdesslError
 
-if TYPE_CHECKING:
-    from pdessl.symmetry import SymmetryAlgebra, SymmetryGenerator
-
-__all__ = ["describe", "main"]
-
-def _vector_field(generator: SymmetryGenerator) -> str:
-    terms = []
-    for name, expression in generator.expressions().items():
-        if expression == 0:
-            continue
-        text = str(expression).replace("**", "^").replace("*", " ")
-        many = expression.is_Add
-        terms.append(f"∂{name}" if text == "1" else f"({text}) ∂{name}" if many else f"{text} ∂{name}")
-    return " + ".join(terms).replace("+ -", "- ")
-
-
-def describe(algebra: SymmetryAlgebra) -> str:
-    """Return the algebra as text: the equation, then each generator with its flow, kind, and what it moves.
-
-    Args:
-        algebra: as given by :func:`pdessl.symmetries`; every generator in it has been verified exactly.
-    """
-    from pdessl.symmetry.boundary import boundary_class, discrete_symmetries
-
-    equation = algebra.equation
-    names = [f"{letter} = {name}" for letter, name in equation.parameter_names.items()]
-    lines = [equation.title or equation.name, *(f"    {text}" for text in equation.texts)]
-    lines += [f"    parameters: {', '.join(names)}"] if names else []
-    lines.append("")
-    for generator in algebra.generators:
-        kind = {"SYM": "symmetry", "EQV": "equivalence (changes parameters)"}.get(generator.kind, generator.kind)
-        lines.append(f"{generator.name}: {kind}")
-        lines.append(f"    v = {_vector_field(generator)}")
-        flow = "; ".join(f"{name}' = {text}" for name, text in generator.flow.text().items() if text != name)
-        lines.append(f"    flow by epsilon: {flow}")
-        moved = ", ".join(generator.moves) or "no parameter"
-        lines.append(f"    moves {moved}; {boundary_class(generator).text()}")
-    reflections = discrete_symmetries(equation)
-    if reflections:
-        lines += ["", "discrete: " + "; ".join(d.text() for d in reflections)]
-    lines.append("")
-    lines.append(
-        "Every generator was verified exactly: its prolongation annihilates the equation on the equation's solutions."
-    )
-    return "\n".join(lines)
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.symmetries`, print."""
+    """Parse, call :func:`pdessl.symmetry.discover`, print (and draw)."""
     parser = Parser(
         "symmetries",
-        "Print the symmetries of an equation of the catalog, or of a YAML file: the vector fields, their flows,\n"
-        "which move parameters (and therefore labels), and what boundary conditions leave of them. A vector\n"
-        "field that is no symmetry is refused, and the residual is printed.",
-        examples=["pdessl symmetries burgers", "pdessl symmetries my_equation.yaml"],
-        python="import pdessl\npdessl.symmetries('burgers')",
+        "Print the symmetries of an equation of the catalog, of a YAML file, or typed in: the vector fields, their\n"
+        "flows in closed form, which move parameters (and therefore labels), what the boundary conditions leave of\n"
+        "them, discrete reflections, identifiable combinations of parameters, and a certificate of completeness\n"
+        "within the polynomial ansatz. A declared vector field that is no symmetry is refused, with its residual.",
+        examples=[
+            "pdessl symmetries burgers --plot burgers.png",
+            "pdessl symmetries navier_stokes_2d --boundary periodic",
+            "pdessl symmetries boussinesq --boundary x=periodic,y=noslip --observed u,v",
+            'pdessl symmetries --equation "u_t + a*u*u_x + d*u_xxx" --parameters a d --degree 2',
+        ],
+        python="import pdessl\nequation = pdessl.Equation.parse('u_t + u*u_x = nu*u_xx', parameters=['nu'])\n"
+        "print(equation.symmetries(degree=2).text())",
     )
-    parser.add_argument("equation", help="name from 'pdessl list symmetries', or a YAML file")
+    parser.add_argument("name", nargs="?", help="name from 'pdessl list symmetries', or a YAML file")
+    parser.add_argument(
+        "--equation", action="append", metavar="TEXT", help="an equation typed in; once per equation of a system"
+    )
+    parser.add_argument("--parameters", nargs="+", default=[], metavar="LETTER", help="constants of a typed equation")
+    parser.add_argument("--degree", type=int, help="degree of the ansatz in coordinates and fields (default 2)")
+    parser.add_argument(
+        "--boundary",
+        metavar="KIND|AXIS=KIND,...",
+        help="periodic, noslip (or wall), dirichlet, zero_gradient or window; default as in the equation's file",
+    )
+    parser.add_argument("--observed", metavar="FIELD,...", help="the fields that are seen; default as in the file")
+    parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw a trajectory under each generator (png, pdf, svg)"
+    )
+    parser.add_argument("--data", metavar="PATH", help="store or file whose first trajectory --plot draws")
     options = parser.parse_args(arguments)
+    if (options.name is None) == (options.equation is None):
+        parser.error("give either a name (or file), or --equation TEXT")
+    if options.parameters and options.equation is None:
+        parser.error("--parameters belongs to --equation; the files of the catalog declare their own")
+    if options.data and not options.plot:
+        parser.error("--data says what --plot draws; give --plot FILE too")
 
-    from pdessl.symmetry import symmetries
+    from pdessl.equations import Equation, load_equation
+    from pdessl.symmetry import discover
 
-    print(describe(symmetries(options.equation)))
+    if options.equation is None:
+        equation = load_equation(options.name)
+    else:
+        equation = Equation.parse(options.equation, parameters=options.parameters)
+    algebra = discover(equation, degree=options.degree)
+    boundary = _boundary(options.boundary)
+    observed = None if options.observed is None else [f.strip() for f in options.observed.split(",")]
+    if options.json:
+        print(json.dumps(algebra.describe(boundary, observed), indent=2))
+    else:
+        print(algebra.text(boundary, observed))
+    if options.plot:
+        from pdessl.cli.orbits import draw
+
+        draw(algebra, options.plot, options.data)
+        if not options.json:
+            print(f"\nPicture: {options.plot}")
     return 0
+
+
+def _boundary(text: str | None) -> str | dict[str, str] | None:
+    """Read ``periodic`` or ``x=periodic,y=noslip``."""
+    if text is None or "=" not in text:
+        return text
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise PdesslError(f"--boundary '{text}' is neither one condition nor like x=periodic,y=noslip.")
+    return {axis.strip(): condition.strip() for axis, condition in pairs}

@@ -150,7 +150,7 @@ class SymmetryAlgebra:
     def describe(
         self, boundary: str | Mapping[str, Any] | None = None, observed: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Return everything about the algebra as plain data (JSON-able); flows excepted.
+        """Return everything about the algebra as plain data (JSON-able); :meth:`text` writes the same for people.
 
         Args:
             boundary: boundary conditions, see :func:`pdessl.symmetry.boundary.boundary_conditions`; None: those of the
@@ -174,6 +174,7 @@ class SymmetryAlgebra:
                 {
                     "name": g.name,
                     "components": dict(g.components),
+                    **_closed_form(g),
                     "kind": g.kind,
                     "moves": g.moves,
                     "family": g.family,
@@ -218,6 +219,7 @@ class SymmetryAlgebra:
                     "name": d.name,
                     "components": dict(d.components),
                     "functions": {f: list(v) for f, (v, _) in d.functions.items()},
+                    "where": [text for _, where in d.functions.values() for text in where],
                 }
                 for d in equation.declarations
                 if d.functions
@@ -232,6 +234,30 @@ class SymmetryAlgebra:
             if self.certificate is None
             else {**asdict(self.certificate), "complete": self.certificate.complete, "text": self.certificate.text()},
         }
+
+    def text(
+        self, boundary: str | Mapping[str, Any] | None = None, observed: Sequence[str] | None = None
+    ) -> str:
+        """Return what :meth:`describe` says as text for people."""
+        from pdessl.symmetry.presentation import text
+
+        return text(self.describe(boundary, observed))
+
+
+def _closed_form(generator: SymmetryGenerator) -> dict[str, Any]:
+    """The flow as data: its images, or why there are none; and why it cannot be applied to batches, if it cannot."""
+    from pdessl.symmetry.notation import images, vector_field  # needs sympy
+
+    equation = generator.equation
+    found: dict[str, Any] = {
+        "vector_field": vector_field(generator), "flow": None, "flow_shown": None, "no_flow": None, "not_batched": None
+    }  # fmt: skip
+    try:
+        flow = generator.flow
+    except SymmetryError as error:
+        return found | {"no_flow": str(error)}
+    shown = images(flow.maps, (*equation.space, *equation.dependent))
+    return found | {"flow": flow.text(), "flow_shown": shown, "not_batched": flow.obstruction}
 
 
 def _polynomials(generator: SymmetryGenerator, space: JetSpace) -> dict[str, Polynomial]:

@@ -55,7 +55,7 @@ class BoundaryClass:
 
 
 def _times(weight: Fraction) -> str:
-    return {Fraction(1): "epsilon", Fraction(-1): "-epsilon"}.get(weight, f"{weight}*epsilon")
+    return {Fraction(1): "ε", Fraction(-1): "-ε"}.get(weight, f"{weight} ε")
 
 
 def boundary_conditions(

@@ -145,7 +145,9 @@ def suggest_name(components: Mapping[str, str], equation: Equation) -> str:
             return "rotation" if len(equation.space) == 2 else f"rotation_{''.join(axes)}"
         if set(field[axes[0]]) == {j + time} and set(field[axes[1]]) == {i + time}:
             return "rotating_frame"
-    if "t" not in field and len(axes) == 1 and all((m & 31) for m in field[axes[0]]):
+    clock = {space.number(c) for c in ("t", *equation.parameters)}
+    timed = len(axes) == 1 and all((m & 31) and {k for k, _ in space.exponents(m)} <= clock for m in field[axes[0]])
+    if "t" not in field and timed:
         return f"galilean_boost{suffix}" if all((m & 31) == 1 for m in field[axes[0]]) else f"acceleration{suffix}"
     if not axes and "t" not in field:
         plain = all(k < space.base for p in field.values() for m in p for k, _ in space.exponents(m))

@@ -66,13 +66,18 @@ class Certificate:
         if self.complete:
             return (
                 f"Complete within the ansatz ({ansatz}, degree <= {self.parameter_degree} in the parameters): "
-                f"{self.symmetries} symmetries and {self.equivalences} equivalence transformations, the dimension at a "
-                "generic parameter point."
+                f"{_count(self.symmetries, 'symmetry', 'symmetries')} and "
+                f"{_count(self.equivalences, 'equivalence transformation', 'equivalence transformations')}, the "
+                "dimension at a generic parameter point."
             )
         return (
             f"Not complete: {found} found, but {self.generic} exist at a generic parameter point within the ansatz "
             f"({ansatz}); raise the parameter degree above {self.parameter_degree}."
         )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _monomials(space: JetSpace, variables: Sequence[int], degree: int, linear: Sequence[int] = ()) -> Iterator[int]:

@@ -36,33 +36,6 @@ def test_help_explains_the_verb_and_its_python_call(verb, capsys):
     assert "In Python:" in printed
 
 
-@pytest.mark.parametrize("equation", ["burgers"])
-def test_symmetries_prints_generators_flows_and_what_moves(equation, capsys):
-    assert cli.main(["symmetries", equation]) == 0
-    printed = capsys.readouterr().out
-    assert "v = t ∂x + ∂u" in printed
-    assert "x' = epsilon*t + x; u' = epsilon + u" in printed
-    assert "moves viscosity; rescales the box" in printed
-    assert "interior windows only" in printed  # the projective generator
-    assert "discrete: -(x, u)" in printed
-    assert "equivalence" in printed
-
-
-def test_an_unknown_equation_is_refused_with_the_nearest_name(capsys):
-    assert cli.main(["symmetries", "burger"]) == 2
-    assert "Did you mean 'burgers'?" in capsys.readouterr().err
-
-
-def test_a_wrong_generator_is_refused_with_its_residual(tmp_path, capsys):
-    text = catalog.find("symmetries", "burgers").read_text()
-    path = tmp_path / "burgers.yaml"
-    path.write_text(text.replace("{x: t, u: 1}", "{x: t, u: 2}"))
-    assert cli.main(["symmetries", str(path)]) == 2
-    printed = capsys.readouterr().err
-    assert "galilean_boost" in printed
-    assert "u_x" in printed
-
-
 def test_inspect_prints_splits_and_ranges_or_json(small_store, capsys):
     assert cli.main(["inspect", str(small_store)]) == 0
     assert "viscosity" in capsys.readouterr().out
@@ -195,12 +168,3 @@ def test_every_dataset_generates_at_tiny_size(name, tmp_path, capsys):
     assert "2 unlabelled" in capsys.readouterr().out
     assert cli.main(["inspect", str(tmp_path / "store")]) == 0
     assert pdessl.open(tmp_path / "store").load("test").fields.shape[0] == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", catalog.names("symmetries"))
-def test_every_equation_prints_its_algebra(name, capsys):
-    assert cli.main(["symmetries", name]) == 0
-    printed = capsys.readouterr().out
-    assert "flow by epsilon" in printed
-    assert "verified exactly" in printed
