@@ -27,7 +27,8 @@ def trajectory(names, d, seed=0):
 
 def values():
     t, x = torch.meshgrid(torch.linspace(-1, 1, 5), torch.linspace(-0.5, 0.5, 9), indexing="ij")
-    return {"t": t.double(), "x": x.double(), "u": torch.sin(t + 3 * x).double(), "nu": torch.full((5, 9), 0.1).double()}
+    t, x = t.double(), x.double()
+    return {"t": t, "x": x, "u": torch.sin(t + 3 * x), "nu": torch.full_like(t, 0.1)}
 
 
 def test_nodes_and_values_move_by_the_flow():
