@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ import xarray as xr
 
 import pdessl
 from pdessl.data.recipe import DatasetRecipe
+from pdessl.data.shards import Shard
+from pdessl.data.source import Coordinates, Indices, Source
 from pdessl.errors import CatalogError, DataError, FormatError, StoreError, did_you_mean
 from pdessl.trajectory import Trajectories
 
@@ -29,6 +32,7 @@ __all__ = ["MANIFEST", "Store", "open", "open_shard", "write_atomically"]
 MANIFEST = "manifest.json"
 FORMAT = "pdessl-store"
 FORMAT_VERSION = 1
+REPAIR = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
 
 
 @contextlib.contextmanager
@@ -79,6 +83,20 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def check_file(path: Path, expected_bytes: int | None = None) -> int:
+    """Return the size of a file.
+
+    Raises:
+        FormatError: no such file, or of another size than expected.
+    """
+    if not path.is_file():
+        raise FormatError(f"no file {path}. {REPAIR if expected_bytes is not None else 'Check the path.'}")
+    size = path.stat().st_size
+    if expected_bytes is not None and size != expected_bytes:
+        raise FormatError(f"{path} is damaged: {size} bytes, expected {expected_bytes} by the manifest. {REPAIR}")
+    return size
+
+
 def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) -> xr.Dataset:
     """Open a netCDF file lazily.
 
@@ -90,23 +108,18 @@ def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) 
         FormatError: no file, another size than expected, truncated, or not netCDF-4/HDF5.
     """
     path = Path(path)
-    repair = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
-    if not path.is_file():
-        raise FormatError(f"no file {path}. {repair if expected_bytes is not None else 'Check the path.'}")
-    size = path.stat().st_size
-    if expected_bytes is not None and size != expected_bytes:
-        raise FormatError(f"{path} is damaged: {size} bytes, expected {expected_bytes} by the manifest. {repair}")
+    size = check_file(path, expected_bytes)
     try:
         # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
         return xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise FormatError(
-            f"{path} is truncated or not a netCDF-4/HDF5 file ({size} bytes): {reason}. {repair}"
+            f"{path} is truncated or not a netCDF-4/HDF5 file ({size} bytes): {reason}. {REPAIR}"
         ) from error
 
 
-class Store:
+class Store(Source):
     """A dataset on disk, read lazily.
 
     Args:
@@ -117,21 +130,31 @@ class Store:
         store = pdessl.open("data/burgers")
         store.splits                                    # {'unlabelled': 4096, 'labelled': 256, ...}
         store.load("test", [0, 5]).fields.shape         # (2, 1, 64, 64)
+        store.load("test", 0, frames=slice(0, 16))      # reads a quarter of the bytes
         store.to_xarray("labelled").viscosity
 
-    Every shard is a netCDF-4 file of its own: ``xarray.open_dataset(shard, engine="h5netcdf")``.
+    Every shard is a netCDF-4 file of its own: ``xarray.open_dataset(shard, engine="h5netcdf")``. Shards are opened when
+    a trajectory of theirs is read.
 
     Raises:
         StoreError: no manifest there, or one of another format.
     """
 
+    format = "store"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.name = str(path)
         self.manifest: dict[str, Any] = read_manifest(self.path)
+        self._opened: dict[str, Shard] = {}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {size}" for name, size in self.splits.items())
         return f"Store('{self.path}', {self.recipe.name}: {sizes}{'' if self.complete else '; incomplete'})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process opens the shards it needs.
+        return {**self.__dict__, "_opened": {}}
 
     @property
     def recipe(self) -> DatasetRecipe:
@@ -139,14 +162,50 @@ class Store:
         return DatasetRecipe(self.manifest["dataset"], self.manifest["recipe"])
 
     @property
-    def equation(self) -> str:
+    def equation(self) -> str:  # type: ignore[override]
         """Name of the equation in the catalog."""
         return self.manifest["recipe"]["equation"]
 
     @property
-    def splits(self) -> dict[str, int]:
+    def splits(self) -> dict[str, int]:  # type: ignore[override]
         """Number of trajectories per split, as the recipe has it."""
         return {name: split["size"] for name, split in self.manifest["splits"].items()}
+
+    @property
+    def field_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the channels."""
+        return self._any_shard().field_names
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the space axes."""
+        return self._any_shard().axis_names
+
+    @property
+    def boundary(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Kind of boundary per space axis."""
+        return self._any_shard().boundary
+
+    @property
+    def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the labels of those splits that have some."""
+        labelled = [e["shards"] for e in self.manifest["splits"].values() if e.get("labels") and e["shards"]]
+        return tuple(self._shard(labelled[0][0]).parameters) if labelled else ()
+
+    @property
+    def units(self) -> dict[str, str]:  # type: ignore[override]
+        """Units of fields, parameters, axes and time, as the recipe states them."""
+        return _units(self.recipe)
+
+    @property
+    def staggered(self) -> dict[str, str]:  # type: ignore[override]
+        """No field of a store is staggered."""
+        return {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Whether something is missing."""
+        return () if self.complete else (f"The store is incomplete. Continue it: {self.command} --resume",)
 
     @property
     def complete(self) -> bool:
@@ -184,65 +243,133 @@ class Store:
         """The command that generates this store."""
         return f"pdessl generate {self.manifest['dataset']} --out {self.path}"
 
+    # ------------------------------------------------------------------------------------ reading
+
+    def shape(self, split: str) -> tuple[int, ...]:
+        """Return the shape of one trajectory of a split, (C, T, *X)."""
+        return self._shard(self.shards(split)[0]).shape
+
+    def groups(self, split: str) -> np.ndarray:
+        """Return the group of each trajectory: those that share a parameter by the recipe are in one; shape (N,)."""
+        shared = math.lcm(*(d.per for d in self.recipe.parameters.values()))
+        start = 0
+        for name, size in self.splits.items():
+            if name == split:
+                break
+            start += -(-size // shared)
+        return start + np.arange(self.splits[split], dtype=np.int64) // shared
+
+    def parameter_values(self, split: str) -> dict[str, np.ndarray]:
+        """Return the labels, each of shape (N,); empty where a split has none."""
+        shards = [self._shard(entry) for entry in self.shards(split)]
+        names = shards[0].parameters if shards else ()
+        for shard in shards:
+            missing = [n for n in names if n not in shard.parameters]
+            if missing:
+                raise DataError(f"{shard.path}: no parameter '{missing[0]}', which other shards have.")
+        return {n: np.concatenate([shard.parameters[n] for shard in shards]) for n in names}
+
+    def coordinates(self, split: str, rows: np.ndarray) -> Coordinates:
+        """Return the coordinates of trajectories ``rows``."""
+        shape = self.shape(split)
+        time, lengths = np.empty((len(rows), shape[1])), np.empty((len(rows), len(shape) - 2))
+        space = tuple(np.empty((len(rows), size)) for size in shape[2:])
+        for shard, places, numbers in self._places(split, rows):
+            time[places], nodes, lengths[places] = shard.coordinates(numbers)
+            for whole, part in zip(space, nodes, strict=True):
+                whole[places] = part
+        return Coordinates(time, space, lengths)
+
+    def read(
+        self, split: str, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]
+    ) -> np.ndarray:
+        """Read values, shape (n, len(channels), t, *x); see :meth:`Source.read`."""
+        cuts = (frames, *space)
+        cut = tuple(len(range(*c.indices(n))) for c, n in zip(cuts, self.shape(split)[1:], strict=True))
+        values: np.ndarray | None = None
+        for shard, places, numbers in self._places(split, rows):
+            if values is None:
+                dtype = np.result_type(*(shard.fields[c].dtype for c in channels)).newbyteorder("=")
+                values = np.empty((len(rows), len(channels), *cut), dtype)
+            if len(numbers) > 1 and (np.diff(numbers) == 1).all() and (np.diff(places) == 1).all():
+                run = values[places[0] : places[-1] + 1]
+                shard.read(slice(int(numbers[0]), int(numbers[-1]) + 1), cuts, channels, run)
+                continue
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                shard.read(number, cuts, channels, values[place])
+        return values
+
+    def read_windows(
+        self,
+        split: str,
+        rows: np.ndarray,
+        cuts: Sequence[tuple[slice, ...]],
+        channels: Sequence[int],
+        out: np.ndarray,
+    ) -> None:
+        """Copy a piece of each trajectory into ``out`` (n, len(channels), t, *x); ``cuts``: time and space, per row."""
+        for shard, places, numbers in self._places(split, rows):
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                shard.read(number, cuts[place], channels, out[place])
+
+    def mapped(self, split: str) -> bool:
+        """Whether fields are read through mappings of the files, without a copy by a library in between."""
+        return all(array.mapped for array in self._shard(self.shards(split)[0]).fields)
+
     def load(
-        self, split: str, indices: Sequence[int] | slice | np.ndarray | torch.Tensor | None = None
+        self,
+        split: str,
+        indices: Indices = None,
+        frames: slice | None = None,
+        space: Sequence[slice] = (),
+        fields: Sequence[str] | None = None,
     ) -> Trajectories:
-        """Read trajectories into memory.
-
-        Args:
-            split: name of the split.
-            indices: which trajectories, in this order (repeats allowed); default all.
-
-        Returns:
-            Trajectories in float32 with their parameters, if the split has labels.
+        """Read trajectories, or a piece of them, into memory; see :meth:`Source.load`.
 
         Raises:
-            CatalogError: no such split.
+            CatalogError: no such split or field.
             IndexError: an index outside the split.
-            FormatError: a shard is missing, truncated or lacks a variable.
-            DataError: values that are not finite, or a missing coordinate.
+            FormatError: a shard is missing or truncated.
+            DataError: values that are not finite, a missing variable or coordinate, or nothing asked for.
         """
-        shards = self.shards(split)
-        size = self.splits[split]
-        if indices is None or isinstance(indices, slice):
-            wanted = np.arange(size)[indices or slice(None)]
-        else:
-            wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if not len(wanted):
-            raise DataError(f"{self.path}: no trajectories of split '{split}' asked for; it holds {size}.")
-        outside = wanted[(wanted < -size) | (wanted >= size)]
-        if len(outside):
-            raise IndexError(f"{self.path}: split '{split}' has {size} trajectories, no number {int(outside[0])}.")
-        wanted = wanted % size
-        parts, positions = [], []
-        for shard in shards:
-            where = np.flatnonzero((wanted >= shard["start"]) & (wanted < shard["start"] + shard["count"]))
-            if not len(where):
-                continue
-            rows, inverse = np.unique(wanted[where] - shard["start"], return_inverse=True)
-            part = self._read(shard, None if len(rows) == shard["count"] else rows)
-            plain = len(rows) == len(where) and bool((inverse == np.arange(len(rows))).all())
-            parts.append(part if plain else part[inverse])
-            positions.append(where)
-        order = np.concatenate(positions)
-        result = parts[0] if len(parts) == 1 else Trajectories.concatenate(parts)
-        return result if bool((np.diff(order) > 0).all()) else result[np.argsort(order)]
+        self.rows(split, indices)  # a wrong name is told before an unreadable shard
+        loaded = super().load(split, indices, frames, space, fields)
+        try:
+            return loaded.check_finite()
+        except DataError as error:
+            held = {self._shard_of(split, int(i))["file"] for i in loaded.index}
+            raise DataError(f"{self.path / min(held)}{' or a later shard' if len(held) > 1 else ''}: {error}") from None
 
-    def _read(self, shard: Mapping[str, Any], rows: np.ndarray | None) -> Trajectories:
-        path = self.path / shard["file"]
-        with open_shard(path, shard["bytes"]) as dataset:
-            try:
-                return Trajectories.from_xarray(dataset if rows is None else dataset.isel(trajectory=rows))
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from None
-            except (OSError, RuntimeError, KeyError) as error:
-                raise FormatError(
-                    f"{path} is damaged: {str(error).splitlines()[0]}. Generate it again: {self.command} --resume"
-                ) from error
-
-    def to_xarray(self, split: str, indices: Sequence[int] | None = None) -> xr.Dataset:
+    def to_xarray(self, split: str, indices: Indices = None) -> xr.Dataset:
         """Return a split as a dataset with named dimensions, coordinates, units and parameters; see :meth:`load`."""
         return describe(self.load(split, indices).to_xarray(), self.recipe)
+
+    def _places(self, split: str, rows: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+        """Yield, shard by shard, the shard, the places of its trajectories in ``rows``, and their numbers in it."""
+        entries = self.shards(split)
+        owner = np.searchsorted([entry["start"] for entry in entries], rows, side="right") - 1
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            yield self._shard(entries[number]), places, rows[places] - entries[number]["start"]
+
+    def _shard_of(self, split: str, row: int) -> dict[str, Any]:
+        return next(e for e in self.shards(split) if e["start"] <= row < e["start"] + e["count"])
+
+    def _shard(self, entry: Mapping[str, Any]) -> Shard:
+        if entry["file"] not in self._opened:
+            path = self.path / entry["file"]
+            check_file(path, entry["bytes"])
+            try:
+                self._opened[entry["file"]] = Shard(path, entry["count"])
+            except FormatError as error:
+                raise FormatError(f"{error} {path} is damaged: generate it again: {self.command} --resume") from error
+        return self._opened[entry["file"]]
+
+    def _any_shard(self) -> Shard:
+        for split in self.manifest["splits"].values():
+            for entry in split["shards"]:
+                return self._shard(entry)
+        raise StoreError(f"{self.path} holds no shard yet. Generate it: {self.command} --resume")
 
     def verify(self) -> list[str]:
         """Return the shards that are missing or whose checksum differs from the manifest's (empty: all is well)."""
@@ -255,24 +382,30 @@ class Store:
         return bad
 
 
+def _units(recipe: DatasetRecipe) -> dict[str, str]:
+    """Return the units of fields, parameters, axes and time."""
+    fields = {n: e for n, e in recipe.content.get("fields", {}).items() if isinstance(e, Mapping)}
+    lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
+    return {
+        **{name: str(entry.get("unit", "")) for name, entry in fields.items()},
+        **{name: distribution.unit for name, distribution in recipe.parameters.items()},
+        **{axis: length.unit for axis, length in zip(recipe.axis_names, lengths, strict=True)},
+        "time": recipe.observation["unit"],
+    }
+
+
 def describe(dataset: xr.Dataset, recipe: DatasetRecipe) -> xr.Dataset:
     """Add units and long names from the recipe to a dataset of trajectories, in place."""
-    fields = recipe.content.get("fields", {})
-    for name, entry in fields.items():
+    for name, unit in _units(recipe).items():
+        for variable in (name, f"{name}_nodes", f"length_{name}"):
+            if variable in dataset.variables:
+                dataset[variable].attrs["units"] = unit
+    for name, entry in recipe.content.get("fields", {}).items():
         if name in dataset and isinstance(entry, Mapping):
-            dataset[name].attrs |= {
-                "units": str(entry.get("unit", "")),
-                "long_name": str(entry.get("description", name)),
-            }
-    for name, distribution in recipe.parameters.items():
+            dataset[name].attrs["long_name"] = str(entry.get("description", name))
+    for name in recipe.parameters:
         if name in dataset:
-            dataset[name].attrs |= {"units": distribution.unit, "long_name": name.replace("_", " ")}
-    lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
-    for axis, length in zip(recipe.axis_names, lengths, strict=True):
-        for name in (axis, f"{axis}_nodes", f"length_{axis}"):
-            if name in dataset:
-                dataset[name].attrs["units"] = length.unit
-    dataset["time"].attrs["units"] = recipe.observation["unit"]
+            dataset[name].attrs["long_name"] = name.replace("_", " ")
     return dataset
 
 

@@ -63,6 +63,33 @@ def test_virtual_external_and_unwritten_arrays_are_left_to_hdf5(tmp_path):
     assert np.array_equal(FileArray(tmp_path / "a.h5", "unwritten")[1:3], np.full((2, 4), 7.0))
 
 
+def test_only_the_bytes_of_the_piece_are_read(tmp_path):
+    """All other chunks are destroyed; and a piece is read of an array that is larger than the memory."""
+    path = written(tmp_path / "a.h5", chunks=(1, 4, 9, 8), compression="gzip")
+    with h5py.File(path) as file:
+        chunks = [file["g/u"].id.get_chunk_info(i) for i in range(file["g/u"].id.get_num_chunks())]
+    content = bytearray(path.read_bytes())
+    for chunk in chunks:
+        if chunk.chunk_offset != (3, 4, 0, 0):
+            content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\0" * chunk.size
+    path.write_bytes(bytes(content))
+    array = FileArray(path, "g/u")
+    assert np.array_equal(array[3, 4:8], VALUES[3, 4:8])
+    with pytest.raises(FormatError, match=r"a\.h5 is damaged: 'g/u' cannot be read"):
+        _ = array[3, 3:8]
+
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = (1000, 1000, 100, 100)
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(file.id, b"u", h5py.h5t.IEEE_F64LE, space, how)
+    large = FileArray(tmp_path / "large.h5", "u")
+    assert large.mapped and large.shape == shape  # 80 GB, hardly any of which is stored
+    assert np.array_equal(large[700, 10:26, 30:60], np.zeros((16, 30, 100)))
+
+
 def test_few_files_are_held_open(tmp_path):
     plain = [FileArray(written(tmp_path / f"{i}.h5", VALUES + i), "g/u") for i in range(12)]
     packed = [FileArray(written(tmp_path / f"c{i}.h5", VALUES + i, chunks=(1, 1, 9, 8)), "g/u") for i in range(12)]

@@ -49,6 +49,57 @@ def test_load_returns_the_trajectories_that_were_asked_for(small_store):
     assert torch.equal(small_store.load("unlabelled", slice(14, 20)).fields, everything.fields[14:20])
 
 
+PIECES = [
+    {"frames": slice(3, 19)},
+    {"frames": slice(1, None, 4), "space": (slice(8, 24),)},
+    {"space": (slice(0, None, 2),), "fields": ["u"]},
+    {"frames": slice(-2, None)},
+]
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=str)
+@pytest.mark.parametrize("indices", [None, 7, [40, 3, 3, 17], slice(10, 30)], ids=str)
+def test_a_piece_is_bitwise_the_slice_of_the_whole(small_store, piece, indices):
+    whole = small_store.load("unlabelled", indices)
+    part = small_store.load("unlabelled", indices, **piece)
+    cut = whole.window(piece.get("frames", slice(None)), *piece.get("space", ()))
+    assert torch.equal(part.fields, cut.fields) and torch.equal(part.time, cut.time)
+    assert torch.equal(part.space[0], cut.space[0]) and torch.equal(part.index, whole.index)
+    whole_period = piece.get("space", (slice(None),))[0].start in (None, 0)
+    assert part.boundary == (("periodic",) if whole_period else ("window",))
+    assert torch.equal(part.lengths, whole.lengths if whole_period else cut.lengths)
+
+
+def test_a_store_is_a_source(small_store):
+    assert small_store.format == "store" and small_store.field_names == ("u",) and small_store.axis_names == ("x",)
+    assert small_store.parameters == ("viscosity",) and small_store.shape("test") == (1, 24, 32)
+    assert small_store.mapped("unlabelled") and len(small_store) == 80
+    values = small_store.parameter_values("labelled")["viscosity"]
+    assert np.array_equal(values, small_store.load("labelled").parameters["viscosity"].numpy())
+    assert small_store.parameter_values("unlabelled") == {}
+    groups = np.concatenate([small_store.groups(split) for split in small_store.splits])
+    assert len(np.unique(groups)) == 80  # every trajectory was drawn by itself
+    assert small_store.units["viscosity"] == "length^2/time" and small_store.warnings == ()
+
+
+def test_trajectories_that_share_a_parameter_are_a_group(tmp_path):
+    sizes = {"unlabelled": 8, "labelled": 5, "validation": 4, "test": 4}
+    shared = {"parameters.viscosity.per": 4}
+    store = pdessl.data.generate("burgers_small", tmp_path / "s", size=sizes, overrides=shared, progress=False)
+    assert store.groups("unlabelled").tolist() == [0] * 4 + [1] * 4
+    assert store.groups("labelled").tolist() == [2] * 4 + [3] and store.groups("test").tolist() == [5] * 4
+    values = store.parameter_values("labelled")["viscosity"]
+    assert len(set(values[:4])) == 1 and values[4] != values[0]
+
+
+def test_a_store_travels_between_processes(small_store):
+    import pickle
+
+    whole = small_store.load("test")
+    copy = pickle.loads(pickle.dumps(small_store))
+    assert torch.equal(copy.load("test", frames=slice(0, 3)).fields, whole.fields[:, :, :3])
+
+
 def test_what_is_stored_is_what_is_simulated_in_any_batch(small_store):
     stored = small_store.load("labelled")
     alone = simulate("burgers_small", "labelled", [5])
@@ -93,6 +144,12 @@ def test_asking_for_what_is_not_there(small_store, tmp_path):
         small_store.load("test", [8])
     with pytest.raises(DataError, match="no trajectories"):
         small_store.load("test", [])
+    with pytest.raises(CatalogError, match="no field 'v'. Fields: u"):
+        small_store.load("test", fields=["v"])
+    with pytest.raises(DataError, match="leaves nothing of the 24 nodes along time"):
+        small_store.load("test", frames=slice(30, 40))
+    with pytest.raises(DataError, match="2 space slices for the axes x"):
+        small_store.load("test", space=(slice(3), slice(3)))
     with pytest.raises(StoreError, match="pdessl generate DATASET --out"):
         pdessl.data.open(tmp_path / "nothing")
     (tmp_path / "manifest.json").write_text("{")

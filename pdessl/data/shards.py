@@ -1,0 +1,135 @@
+"""One netCDF-4 file of a store, read piece by piece."""
+
+# n trajectories of the shard, C channels, T frames, X space (one axis per dimension), d space axes
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pdessl.data.arrays import FileArray
+from pdessl.errors import DataError, FormatError
+from pdessl.trajectory import BOUNDARIES
+
+__all__ = ["Shard"]
+
+
+def _words(file: h5py.File, name: str) -> tuple[str, ...]:
+    value = file.attrs.get(name, "")
+    return tuple(w for w in (value.decode() if isinstance(value, bytes) else str(value)).split(",") if w)
+
+
+class Shard:
+    """What a shard holds; fields stay on disk until they are asked for.
+
+    Args:
+        path: the file.
+        count: number of trajectories it must hold.
+
+    Attributes:
+        fields: one array (n, T, *X) per channel, on disk.
+        time, space: times (T,) or (n, T), and per axis nodes (X_i,) or (n, X_i), float64.
+        lengths: (n, d), float64.
+        parameters: ``{name: (n,)}``, float64.
+        field_names, axis_names, boundary: as in :class:`pdessl.Trajectories`.
+
+    Raises:
+        FormatError: truncated, or not netCDF-4.
+        DataError: a variable or coordinate is missing, has other dimensions than expected, or makes no sense.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], count: int) -> None:
+        self.path = Path(path)
+        try:
+            with h5py.File(self.path, "r") as file:
+                self._describe(file, count)
+        except (OSError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise FormatError(f"{self.path} is truncated or not a netCDF-4 file: {reason}.") from error
+
+    def _describe(self, file: h5py.File, count: int) -> None:
+        self.field_names, self.boundary = _words(file, "fields"), _words(file, "boundary")
+        held = ", ".join(f"{n} {_dimensions(v)}" for n, v in file.items() if isinstance(v, h5py.Dataset) and v.ndim)
+        if not self.field_names:
+            raise DataError(f"{self.path}: no attribute 'fields' names the fields; it holds {held or 'nothing'}.")
+        for name in self.field_names:
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise DataError(f"{self.path}: no variable '{name}' in the dataset; it holds {held or 'nothing'}.")
+        self.axis_names = _dimensions(file[self.field_names[0]])[2:]
+        expected = ("trajectory", "time", *self.axis_names)
+        for name in self.field_names:
+            found = _dimensions(file[name])
+            if found != expected or not self.axis_names or len(self.boundary) != len(self.axis_names):
+                raise DataError(
+                    f"{self.path}: field '{name}' has dimensions {found} and boundary {self.boundary}, expected "
+                    f"('trajectory', 'time', one per space axis) and as many boundary kinds."
+                )
+        unknown = [kind for kind in self.boundary if kind not in BOUNDARIES]
+        if unknown:
+            raise DataError(f"{self.path}: unknown boundary '{unknown[0]}'. Known: {', '.join(BOUNDARIES)}.")
+        self.fields = tuple(FileArray(self.path, name, file) for name in self.field_names)
+        self.shape = (len(self.fields), *self.fields[0].shape[1:])
+        rows = {array.shape for array in self.fields}
+        if len(rows) > 1 or self.fields[0].shape[0] != count:
+            raise DataError(f"{self.path}: fields have shapes {rows}, expected {count} trajectories in each.")
+        self.time, *space = (
+            self._nodes(file, name, (count, size))
+            for name, size in zip(("time", *self.axis_names), self.shape[1:], strict=True)
+        )
+        self.space = tuple(space)
+        self.lengths = np.empty((count, len(self.axis_names)))
+        for axis, name in enumerate(self.axis_names):
+            self.lengths[:, axis] = self._variable(file, f"length_{name}", (count,), "length", held)
+        names = _words(file, "parameters")
+        self.parameters = {n: self._variable(file, n, (count,), "parameter", held) for n in names}
+
+    def _nodes(self, file: h5py.File, name: str, shape: tuple[int, int]) -> np.ndarray:
+        candidate = f"{name}_nodes" if f"{name}_nodes" in file else name
+        # netCDF keeps a dimension without coordinates as a scale with a name that says so.
+        unset = b"This is a netCDF dimension but not a netCDF variable"
+        if candidate not in file or file[candidate].attrs.get("NAME", b"").startswith(unset):
+            raise DataError(f"{self.path}: coordinate '{name}' is missing.")
+        values = np.asarray(file[candidate][()], np.float64)
+        if values.shape not in (shape, shape[1:]):
+            raise DataError(f"{self.path}: coordinate '{name}' has shape {values.shape}, expected {shape}.")
+        if not np.isfinite(values).all() or not (np.diff(values) > 0).all():
+            raise DataError(
+                f"{self.path}: coordinate '{name}' must be finite and strictly increasing in every trajectory."
+            )
+        return values
+
+    def _variable(self, file: h5py.File, name: str, shape: tuple[int, ...], kind: str, held: str) -> np.ndarray:
+        if name not in file or file[name].shape != shape:
+            raise DataError(f"{self.path}: no {kind} '{name}' of shape {shape} in the dataset; it holds {held}.")
+        return np.asarray(file[name][()], np.float64)
+
+    def coordinates(self, rows: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]:
+        """Return times (n, T), nodes (n, X_i) per axis, and lengths (n, d) of some trajectories."""
+
+        def of(nodes: np.ndarray) -> np.ndarray:
+            return nodes[rows] if nodes.ndim == 2 else np.broadcast_to(nodes, (len(rows), len(nodes)))
+
+        return of(self.time), tuple(of(nodes) for nodes in self.space), self.lengths[rows]
+
+    def read(self, row: int | slice, cuts: Sequence[slice], channels: Sequence[int], out: np.ndarray) -> None:
+        """Copy a piece of one trajectory into ``out`` (C, t, *x), or of several into ``out`` (n, C, t, *x).
+
+        Args:
+            row: number in the shard, or a slice.
+            cuts: slices of time and space.
+            channels: numbers of the channels, in the order of ``out``.
+            out: where to.
+        """
+        for i, channel in enumerate(channels):
+            self.fields[channel].read((row, *cuts), out[..., i, *(slice(None),) * len(cuts)])
+
+
+def _dimensions(dataset: h5py.Dataset) -> tuple[str, ...]:
+    """Return the names of the dimensions of a netCDF-4 variable."""
+    if "_Netcdf4Dimid" in dataset.attrs and dataset.is_scale:
+        return (dataset.name.rsplit("/", 1)[-1],)
+    return tuple(axis[0].name.rsplit("/", 1)[-1] if len(axis) else "?" for axis in dataset.dims)
