@@ -19,7 +19,17 @@ from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["check_embeddings", "full_precision", "gather_rows", "row_count", "sum_over_processes", "world_size"]
+__all__ = [
+    "check_embeddings",
+    "full_precision",
+    "gather_rows",
+    "mean_over_rows",
+    "row_count",
+    "row_offset",
+    "sum_over_processes",
+    "unit_rows",
+    "world_size",
+]
 
 
 def world_size() -> int:
@@ -88,13 +98,39 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _Gather.apply(rows, [int(c) for c in counts])
 
 
-def row_count(rows: Tensor) -> int:
-    """Return n, the number of rows over all processes."""
+def row_count(rows: Tensor, axis: int = 0) -> int:
+    """Return n, the number of rows over all processes; ``axis`` is the one that is split over them."""
     if world_size() == 1:
-        return rows.shape[0]
-    count = torch.tensor([rows.shape[0]], device=rows.device)
+        return rows.shape[axis]
+    count = torch.tensor([rows.shape[axis]], device=rows.device)
     dist.all_reduce(count)
     return int(count)
+
+
+def row_offset(rows: Tensor) -> int:
+    """Return the index that this process's first row has among the rows of all processes, in rank order."""
+    if world_size() == 1:
+        return 0
+    counts = gather_rows(torch.tensor([rows.shape[0]], device=rows.device))
+    return int(counts[: dist.get_rank()].sum())
+
+
+def mean_over_rows(values: Tensor) -> Tensor:
+    """Return the mean of all entries of ``values`` (B, ...) over the rows of all processes, differentiable."""
+    return sum_over_processes(values.sum()) / (row_count(values) * max(values[0].numel(), 1))
+
+
+def unit_rows(z: Tensor) -> Tensor:
+    """Return z (..., D) scaled to unit length along its last axis, in float32 (float64 stays).
+
+    A row shorter than 1e-12 has no direction: it becomes 0, and its gradient is 0 instead of 1e12.
+    """
+    z = full_precision(z)
+    # Scaled by its largest entry first: squares of float16's smallest and bfloat16's largest numbers leave float32.
+    largest = z.detach().abs().amax(dim=-1, keepdim=True)
+    z = z / torch.where(largest > 1e-12, largest, torch.inf)
+    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / torch.where(length > 0, length, torch.inf)
 
 
 def full_precision(tensor: Tensor) -> Tensor:
@@ -102,31 +138,32 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def check_embeddings(name: str, views: Sequence[Tensor], min_rows: int = 2) -> int:
+def check_embeddings(name: str, views: Sequence[Tensor], min_rows: int = 2, axes: str = "(B, D)") -> int:
     """Check what an objective was given and return n, the number of rows over all processes.
 
     A bad entry on one process raises on every process, so that none is left waiting for the others.
 
     Args:
         name: name of the objective, for the message.
-        views: embeddings of the views, each (B, D).
+        views: embeddings of the views, each (B, D) or as ``axes`` says.
         min_rows: smallest n for which the objective is defined.
+        axes: the expected axes, for instance ``(B, N, D)``.
 
     Raises:
-        ShapeError: an input is not (B, D), or the views differ in shape.
+        ShapeError: an input has not these axes, or the views differ in shape.
         DataError: an entry is NaN or infinite; view and row are named.
         ValueError: fewer than ``min_rows`` rows over all processes.
     """
     first = views[0]
     for i, view in enumerate(views):
-        if view.ndim != 2:
-            raise ShapeError(f"{name} got an embedding of shape {tuple(view.shape)} for view {i + 1}; expected (B, D).")
+        if view.ndim != axes.count(",") + 1:
+            raise ShapeError(f"{name} got an embedding of shape {tuple(view.shape)} for view {i + 1}; expected {axes}.")
         if view.shape != first.shape:
             raise ShapeError(
                 f"{name} got z {tuple(first.shape)} and z' {tuple(view.shape)}; "
                 "the two views must have the same rows in the same order."
             )
-    finite = [torch.isfinite(view).all(dim=1) for view in views]
+    finite = [torch.isfinite(view).flatten(1).all(dim=1) for view in views]
     bad = torch.stack([(~ok).sum() for ok in finite]).sum()
     counts = torch.stack([torch.tensor(first.shape[0], device=first.device), bad])
     if world_size() > 1:

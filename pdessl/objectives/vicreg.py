@@ -4,26 +4,15 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from pdessl.objectives.distributed import check_embeddings, full_precision, row_count, sum_over_processes, world_size
+from pdessl.objectives.distributed import check_embeddings, full_precision, row_count, sum_over_processes
+from pdessl.objectives.variance_covariance import VarianceCovariance
 
-__all__ = [
-    "VICReg",
-    "VICRegTerms",
-    "covariance_term",
-    "equilibrium_std",
-    "invariance_term",
-    "variance_term",
-]
-
-# Inside the square root of the standard deviation: it sets a length of 0.01, below which the hinge's pull fades.
-EPSILON = 1e-4
+__all__ = ["VICReg", "VICRegTerms", "invariance_term"]
 
 
 class VICRegTerms(NamedTuple):
@@ -37,89 +26,20 @@ class VICRegTerms(NamedTuple):
     covariance: Tensor
 
 
-def _centred(z: Tensor, n: int) -> Tensor:
-    # Two passes: E z² - (E z)² in float32 is wrong by a third at mean 100, standard deviation 0.1.
-    return z - sum_over_processes(z.sum(dim=0)) / n
-
-
-def _variance(centred: Tensor, n: int) -> Tensor:
-    squares = sum_over_processes(centred.square().sum(dim=0))
-    return 0.5 * torch.relu(1 - torch.sqrt(squares / (n - 1) + EPSILON)).mean()
-
-
-def _covariance(centred: Tensor, n: int, debias: bool) -> Tensor:
-    width = centred.shape[1]
-    products = sum_over_processes(centred.T @ centred) / (n - 1)
-    diagonal = products.diagonal()
-    off_diagonal = products.square().sum() - diagonal.square().sum()
-    if not debias:
-        return off_diagonal / width
-    if n < 4:
-        raise ValueError(f"debias_covariance needs at least 4 rows over all processes, got {n}. Use larger batches.")
-    pairs = diagonal.sum().square() - diagonal.square().sum()
-    squares = centred.square()
-    fourth = sum_over_processes((squares.sum(dim=1).square() - squares.square().sum(dim=1)).sum())
-    unbiased = (n - 1) * (n - 2) * off_diagonal + pairs - n / (n - 1) * fourth
-    # Not clamped at zero: clamping would bring the bias back.
-    return (n - 1) / (n * (n - 2) * (n - 3)) * unbiased / width
-
-
 def invariance_term(z: Tensor, z_prime: Tensor) -> Tensor:
-    """Mean of (z - z')² over rows and columns, rows of all processes.
+    """Mean of (z - z')² over all entries, rows of all processes.
 
     Args:
-        z: embeddings of the first view, shape (B, D).
+        z: embeddings of the first view, shape (B, ..., D).
         z_prime: embeddings of the second, the same rows in the same order.
     """
     with torch.autocast(z.device.type, enabled=False):
         difference = full_precision(z) - full_precision(z_prime)
-        return sum_over_processes(difference.square().sum()) / (row_count(z) * z.shape[1])
-
-
-def variance_term(z: Tensor) -> Tensor:
-    """Half the mean over columns of max(0, 1 - sqrt(Var + 1e-4)), Var with n - 1.
-
-    Args:
-        z: embeddings, shape (B, D); n >= 2 rows over all processes.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        n = row_count(z)
-        return _variance(_centred(full_precision(z), n), n)
-
-
-def covariance_term(z: Tensor, debias: bool = False) -> Tensor:
-    """Sum of squared off-diagonal entries of the covariance matrix, divided by D.
-
-    Args:
-        z: embeddings, shape (B, D); n >= 2 rows over all processes, n >= 4 with ``debias``.
-        debias: return the unbiased estimate (the U-statistic over distinct rows), which may be negative. Without it the
-            value for uncorrelated columns of standard deviation s is s⁴ (D - 1) / (n - 1), not 0.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        n = row_count(z)
-        return _covariance(_centred(full_precision(z), n), n, debias)
-
-
-def equilibrium_std(n: int, width: int, variance: float = 25.0, covariance: float = 1.0) -> float:
-    """Standard deviation at which VICReg leaves decorrelated features, given n rows.
-
-        s = min(1, [μ (n - 1) / (8 ν (D - 1))]^(1/3))
-
-    It balances the hinge against the sampling floor of the covariance term, for independent features.
-
-    Args:
-        n: rows over all processes.
-        width: D.
-        variance: weight μ.
-        covariance: weight ν.
-    """
-    if width < 2 or covariance == 0:
-        return 1.0
-    return min(1.0, (variance * (n - 1) / (8 * covariance * (width - 1))) ** (1 / 3))
+        return sum_over_processes(difference.square().sum()) / (row_count(z) * z[0].numel())
 
 
 class VICReg(nn.Module):
-    """Variance-invariance-covariance regularisation of two views.
+    """Two views agree (invariance) while each keeps its variance and decorrelated dimensions.
 
         loss = λ s(z, z') + μ [v(z) + v(z')] + ν [c(z) + c(z')]
 
@@ -147,6 +67,8 @@ class VICReg(nn.Module):
     Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; factor 1/2 and division by D as in the authors' code.
     """
 
+    choose_when: ClassVar[str] = "the first thing to try: few settings, no negatives, works from some 64 rows"
+
     def __init__(
         self,
         invariance: float = 25.0,
@@ -155,34 +77,16 @@ class VICReg(nn.Module):
         debias_covariance: bool = False,
     ) -> None:
         super().__init__()
-        for name, weight in {"invariance": invariance, "variance": variance, "covariance": covariance}.items():
-            if not weight >= 0:
-                raise ValueError(f"VICReg: {name} is {weight}; expected a weight >= 0.")
-        self.invariance, self.variance, self.covariance = invariance, variance, covariance
-        self.debias_covariance = debias_covariance
-        self._floor_checked = False
+        if not invariance >= 0:
+            raise ValueError(f"VICReg: invariance is {invariance}; expected a weight >= 0.")
+        self.invariance = invariance
+        self.regulariser = VarianceCovariance(variance, covariance, debias_covariance, name="VICReg")
 
     def forward(self, z: Tensor, z_prime: Tensor) -> VICRegTerms:
         """Return the terms for embeddings of two views, the same rows in the same order."""
-        n = check_embeddings("VICReg", (z, z_prime))
-        self._warn_of_noise_floor(n, z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
-            z, z_prime = full_precision(z), full_precision(z_prime)
-            s = sum_over_processes((z - z_prime).square().sum()) / (n * z.shape[1])
-            views = (_centred(z, n), _centred(z_prime, n))
-            v = _variance(views[0], n) + _variance(views[1], n)
-            c = _covariance(views[0], n, self.debias_covariance) + _covariance(views[1], n, self.debias_covariance)
-            return VICRegTerms(self.invariance * s + self.variance * v + self.covariance * c, s, v, c)
-
-    def _warn_of_noise_floor(self, n: int, width: int) -> None:
-        if self._floor_checked or self.debias_covariance:
-            return
-        self._floor_checked = True
-        settles = equilibrium_std(n, width, self.variance, self.covariance)
-        if settles < 1 and (world_size() == 1 or dist.get_rank() == 0):
-            widest = int(1 + self.variance * (n - 1) / (8 * self.covariance))
-            warnings.warn(
-                f"VICReg: with {n} rows and width {width} decorrelated features settle near std {settles:.2f}, not 1. "
-                f"Use width <= {widest}, a larger batch, or debias_covariance=True.",
-                stacklevel=3,
-            )
+        check_embeddings("VICReg", (z, z_prime))
+        s = invariance_term(z, z_prime)
+        of_z, of_z_prime = self.regulariser(z), self.regulariser(z_prime)
+        v, c = of_z.variance + of_z_prime.variance, of_z.covariance + of_z_prime.covariance
+        loss = self.invariance * s + self.regulariser.variance * v + self.regulariser.covariance * c
+        return VICRegTerms(loss, s, v, c)

@@ -6,7 +6,7 @@ import torch
 from pdessl.errors import DataError, ShapeError
 from pdessl.objectives import ParameterEquivariance
 
-from .embeddings import draw, on_processes
+from .embeddings import draw
 
 
 def test_equals_the_loop():
@@ -48,29 +48,3 @@ def test_errors():
         ParameterEquivariance()(ones, ones, ones, ones[:3])
     with pytest.raises(DataError, match="view 3, row 1"):
         ParameterEquivariance()(ones, ones, torch.tensor([0, math.nan, 0, 0]), ones)
-
-
-def _share(rank, sizes):
-    from torch.nn.parallel import DistributedDataParallel
-
-    head = torch.nn.Linear(3, 1, bias=False, dtype=torch.float64)
-    with torch.no_grad():
-        head.weight.copy_(draw(1, 3, seed=9))
-    start = sum(sizes[:rank])
-    x, y, d, e = (draw(sum(sizes), k, seed=s)[start : start + sizes[rank]] for s, k in ((1, 3), (2, 3), (3, 1), (4, 1)))
-    model = DistributedDataParallel(head)  # kept: a discarded wrapper takes its gradient hooks along
-    h = model(torch.cat([x, y])).split(sizes[rank])
-    loss = ParameterEquivariance()(*h, d, e).loss
-    loss.backward()
-    return float(loss.detach()), head.weight.grad.flatten().tolist()
-
-
-@pytest.mark.parametrize("sizes", [(6, 6), (9, 3)])
-def test_two_processes_have_the_loss_and_gradient_of_one(sizes):
-    weight = draw(1, 3, seed=9).requires_grad_()
-    x, y, d, e = (draw(12, k, seed=s) for s, k in ((1, 3), (2, 3), (3, 1), (4, 1)))
-    loss = ParameterEquivariance()(x @ weight.T, y @ weight.T, d, e).loss
-    loss.backward()
-    for found, gradient in on_processes(_share, sizes):
-        assert found == pytest.approx(float(loss.detach()), rel=1e-12)
-        assert gradient == pytest.approx(weight.grad.flatten().tolist(), rel=1e-11)

@@ -6,8 +6,6 @@ from pdessl.errors import SchemaError, ShapeError
 from pdessl.models import TimeStepper
 from pdessl.objectives import CrossForecast
 
-from .embeddings import on_processes
-
 
 class Decay(nn.Module):
     """Exact forecaster of u(s + h) = exp(-c h) u(s), with c read from the condition."""
@@ -85,29 +83,3 @@ def test_bad_input_is_refused():
         objective(torch.zeros(2, 1), torch.zeros(2, 1, 4, 8), torch.zeros(2))
     with pytest.raises(ShapeError, match="B rows each"):
         objective(torch.zeros(3, 1), torch.zeros(2, 1, 8, 8), torch.zeros(2))
-
-
-def _case():
-    rates = torch.tensor([0.05, 0.1, 0.2, 0.3, 0.15], dtype=torch.float64)
-    return rates, decaying(rates), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.9], dtype=torch.float64)
-
-
-def _share(rank, sizes):
-    rates, fields, start = (part.split(sizes)[rank] for part in _case())
-    objective = CrossForecast(Decay(3), horizon=3)
-    terms = objective((rates + 0.02)[:, None], fields, start)
-    terms.loss.backward()
-    return float(terms.loss.detach()), float(objective.forecaster.gain.grad)
-
-
-@pytest.mark.parametrize("sizes", [(2, 3), (4, 1)])
-def test_two_processes_give_the_loss_and_gradient_of_one(sizes):
-    rates, fields, start = _case()
-    objective = CrossForecast(Decay(3), horizon=3)
-    whole = objective((rates + 0.02)[:, None], fields, start).loss
-    whole.backward()
-    found = on_processes(_share, sizes)
-    for loss, _ in found:
-        assert loss == pytest.approx(float(whole.detach()), rel=1e-12)
-    # What DistributedDataParallel computes from the two: the mean over processes.
-    assert sum(g for _, g in found) / 2 == pytest.approx(float(objective.forecaster.gain.grad), rel=1e-12)

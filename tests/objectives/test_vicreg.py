@@ -7,7 +7,7 @@ import torch
 from pdessl.errors import DataError, ShapeError
 from pdessl.objectives import VICReg, covariance_term, equilibrium_std, invariance_term, variance_term
 
-from .embeddings import draw, on_processes, pinned
+from .embeddings import draw, pinned
 
 # ------------------------------------------------- references, from the formulas, with loops
 
@@ -200,52 +200,3 @@ def test_the_noise_floor_is_warned_of_once_with_the_width_that_avoids_it():
 )
 def test_equilibrium_std(n, width, expected):
     assert equilibrium_std(n, width) == pytest.approx(expected, abs=0.005)
-
-
-# --------------------------------------------------------------------------- distributed
-
-
-def _loss_and_gradient(rank, debias, sizes):
-    """One linear layer under DDP on unequal shares of one batch."""
-    from torch.nn.parallel import DistributedDataParallel
-
-    layer = torch.nn.Linear(6, 5, dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight.copy_(draw(5, 6, seed=20))
-        layer.bias.zero_()
-    x, x_prime = draw(sum(sizes), 6, seed=21), draw(sum(sizes), 6, seed=22)
-    start = sum(sizes[:rank])
-    mine = slice(start, start + sizes[rank])
-    model = DistributedDataParallel(layer)
-    both = model(torch.cat([x[mine], x_prime[mine]]))
-    terms = VICReg(debias_covariance=debias)(*both.split(sizes[rank]))
-    terms.loss.backward()
-    return [float(t.detach()) for t in terms], layer.weight.grad.tolist()
-
-
-@pytest.mark.parametrize("sizes", [(10, 10), (13, 7)])
-@pytest.mark.parametrize("debias", [False, True])
-def test_two_processes_have_the_loss_and_gradient_of_one(sizes, debias):
-    weight = draw(5, 6, seed=20).requires_grad_()
-    x, x_prime = draw(20, 6, seed=21), draw(20, 6, seed=22)
-    terms = VICReg(debias_covariance=debias)(x @ weight.T, x_prime @ weight.T)
-    terms.loss.backward()
-    for found, gradient in on_processes(_loss_and_gradient, debias, sizes):
-        assert found == pytest.approx([float(t.detach()) for t in terms], rel=1e-12)
-        torch.testing.assert_close(torch.tensor(gradient, dtype=torch.float64), weight.grad, rtol=1e-11, atol=1e-12)
-
-
-def _one_bad_row(rank):
-    z = torch.zeros(4, 3)
-    if rank == 1:
-        z[2, 0] = math.nan
-    try:
-        VICReg()(z, z)
-    except DataError as error:
-        return str(error)
-
-
-def test_a_bad_row_on_one_process_raises_on_all():
-    first, second = on_processes(_one_bad_row)
-    assert "on another process" in first
-    assert "row 2" in second

@@ -1,0 +1,170 @@
+"""SIGReg and LeJEPA: embeddings pulled towards an isotropic Gaussian by their characteristic function."""
+
+# n rows over all processes, D embedding width, K slices, V views; leading axes "..." are independent sets of rows
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import ShapeError
+from pdessl.objectives.distributed import (
+    check_embeddings,
+    full_precision,
+    mean_over_rows,
+    row_count,
+    sum_over_processes,
+)
+from pdessl.objectives.draws import StepDraws
+
+__all__ = ["GAUSSIAN_VALUE", "LeJEPA", "LeJEPATerms", "SIGReg", "SIGRegTerms", "draw_slices", "sigreg_term"]
+
+# (t, w, φ(t)) of the trapezoidal rule on t = 0 ... 3 with 17 knots, doubled because the integrand is even. The knot
+# at 0 is left out: both characteristic functions are 1 there.
+_SPACING = 3 / 16
+_KNOTS = [(_SPACING * i, _SPACING * (1 if i == 16 else 2), math.exp(-((_SPACING * i) ** 2) / 2)) for i in range(1, 17)]
+# Expected value of the statistic for standard Gaussian embeddings, at any n.
+GAUSSIAN_VALUE = sum(weight * gaussian * (1 - gaussian**2) for _, weight, gaussian in _KNOTS)
+
+
+class SIGRegTerms(NamedTuple):
+    """Terms of :class:`SIGReg`.
+
+    ``loss`` is weighted; ``gaussianity`` is the statistic over its expectation for Gaussian embeddings, 1 when they
+    are, and grows as n when they are not.
+    """
+
+    loss: Tensor
+    gaussianity: Tensor
+
+
+class LeJEPATerms(NamedTuple):
+    """Terms of :class:`LeJEPA`: ``loss`` is weighted; ``gaussianity`` is the mean over views (see SIGRegTerms)."""
+
+    loss: Tensor
+    invariance: Tensor
+    gaussianity: Tensor
+
+
+def draw_slices(width: int, slices: int, generator: torch.Generator) -> Tensor:
+    """Return K directions uniform on the sphere, as columns of unit length, shape (D, K), float64 on the CPU."""
+    directions = torch.randn(width, slices, generator=generator, dtype=torch.float64)
+    return directions / directions.norm(dim=0).clamp_min(1e-300)
+
+
+def sigreg_term(z: Tensor, slices: Tensor) -> Tensor:
+    """Distance of the embeddings to a standard Gaussian, averaged over one-dimensional projections.
+
+        T_k = n Σ_i w_i φ_i [(mean cos(t_i u_k) - φ_i)² + (mean sin(t_i u_k))²],   u = z A,  φ_i = exp(-t_i²/2)
+
+    This is the Epps-Pulley statistic ∫ |φ_empirical - φ|² φ dt by the trapezoidal rule on t = 0 ... 3 (17 knots), both
+    halves of the line. Nothing is centred or whitened: mean and covariance are part of what is compared.
+
+    Args:
+        z: embeddings, shape (..., B, D). Leading axes are averaged.
+        slices: A, unit columns, shape (D, K), equal on all processes.
+
+    Returns:
+        Scalar: 1.0525 for a standard Gaussian at any n, 0.402 n for all rows at 0, up to 3.95 n far from it.
+
+    Source: Balestriero, LeCun (2025), arXiv:2511.08544; Epps, Pulley (1983), Biometrika 70.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        z = full_precision(z)
+        n = row_count(z, axis=-2)
+        u = z @ slices.to(z)
+        # One knot at a time, and one collective for all: the peak is a few (n, K) arrays.
+        sums = [torch.stack(((t * u).cos().sum(dim=-2), (t * u).sin().sum(dim=-2))) for t, _, _ in _KNOTS]
+        real, imaginary = (sum_over_processes(torch.stack(sums, dim=-1)) / n).unbind()  # (..., K, knots)
+        weight, gaussian = (z.new_tensor([knot[i] for knot in _KNOTS]) for i in (1, 2))
+        return n * (((real - gaussian).square() + imaginary.square()) @ (weight * gaussian)).mean()
+
+
+class SIGReg(nn.Module):
+    """Pull embeddings towards an isotropic Gaussian (sketched, by random projections): LeJEPA's anti-collapse term.
+
+        loss = weight · mean over slices of T_k         (times 1/n with ``scale_by_n=False``)
+
+    See :func:`sigreg_term` for T. The statistic does not depend on n for Gaussian embeddings but grows as n for others:
+    the same weight is a different trade-off at each batch size, unless ``scale_by_n`` is off.
+
+    Args:
+        weight: dimensionless, >= 0. LeJEPA's λ = 0.05 against mean (z - z')² of weight w is weight = 0.105 w per view.
+        slices: K, projections per step; new ones each step.
+        scale_by_n: keep the factor n of the statistic.
+        seed: of the projections.
+
+    Shapes:
+        z (..., B, D), any float dtype -> scalars in float32 (float64 in, float64 out). Statistics are over all ranks;
+        batches may differ in size. Time and memory grow as 17 n K.
+
+    Raises:
+        ShapeError: z is not (..., B, D).
+        ValueError: a setting out of range.
+
+    Source: Balestriero, LeCun (2025), arXiv:2511.08544.
+    """
+
+    choose_when: ClassVar[str] = "an anti-collapse term with one weight and no width-squared cost; small batches too"
+
+    def __init__(self, weight: float = 0.1, slices: int = 256, scale_by_n: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        if not weight >= 0 or slices < 1:
+            raise ValueError(f"SIGReg got weight {weight} and slices {slices}; expected weight >= 0 and slices >= 1.")
+        self.weight, self.slices, self.scale_by_n = weight, slices, scale_by_n
+        self.draws = StepDraws(seed)
+
+    def forward(self, z: Tensor) -> SIGRegTerms:
+        """Return the terms of one set of embeddings."""
+        if z.ndim < 2:
+            raise ShapeError(f"SIGReg got an embedding of shape {tuple(z.shape)}; expected (B, D).")
+        statistic = sigreg_term(z, draw_slices(z.shape[-1], self.slices, self.draws()))
+        loss = statistic if self.scale_by_n else statistic / row_count(z, axis=-2)
+        return SIGRegTerms(self.weight * loss, statistic.detach() / GAUSSIAN_VALUE)
+
+
+class LeJEPA(nn.Module):
+    """Two views agree while each is pulled towards an isotropic Gaussian: one weight, no projector tricks.
+
+        loss = λ ½ [SIGReg(z) + SIGReg(z')] + (1 - λ) mean over views of (z_v - ½(z + z'))²
+
+    The second term equals a quarter of the mean square difference.
+
+    Args:
+        weight: λ in [0, 1]; 0.02 to 0.1 are usual.
+        slices: K, projections per step; the two views share them.
+        scale_by_n: keep the factor n of the statistic (see :class:`SIGReg`).
+        seed: of the projections.
+
+    Shapes:
+        z, z' (B, D), any float dtype -> LeJEPATerms of scalars in float32 (float64 in, float64 out).
+        Under DDP statistics are over all ranks; batches may differ in size.
+
+    Raises:
+        ShapeError, DataError: as :class:`VICReg`.
+        ValueError: a setting out of range.
+
+    Source: Balestriero, LeCun (2025), arXiv:2511.08544.
+    """
+
+    choose_when: ClassVar[str] = "one weight to tune and batches too small for VICReg's covariance"
+
+    def __init__(self, weight: float = 0.05, slices: int = 1024, scale_by_n: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 <= weight <= 1:
+            raise ValueError(f"LeJEPA got weight {weight}; expected 0 to 1.")
+        self.weight = weight
+        self.regulariser = SIGReg(1.0, slices, scale_by_n, seed)
+
+    def forward(self, z: Tensor, z_prime: Tensor) -> LeJEPATerms:
+        """Return the terms for embeddings of two views, the same rows in the same order."""
+        check_embeddings("LeJEPA", (z, z_prime))
+        with torch.autocast(z.device.type, enabled=False):
+            views = torch.stack((full_precision(z), full_precision(z_prime)))
+            invariance = mean_over_rows((views[0] - views[1]).square()) / 4
+            found = self.regulariser(views)
+            loss = self.weight * found.loss + (1 - self.weight) * invariance
+            return LeJEPATerms(loss, invariance, found.gaussianity)
