@@ -104,6 +104,32 @@ class Source(ABC):
             channels: numbers of the channels.
         """
 
+    # ---------------------------------------------------------------- what a layout may do faster
+
+    def mapped(self, split: str) -> bool:
+        """Whether fields are read through mappings of the files, of which the system keeps what was read lately."""
+        return False
+
+    def read_windows(
+        self,
+        split: str,
+        rows: np.ndarray,
+        cuts: Sequence[tuple[slice, ...]],
+        channels: Sequence[int],
+        out: Sequence[np.ndarray],
+    ) -> None:
+        """Copy another piece of each trajectory into memory that is there already.
+
+        Args:
+            split: name of a split.
+            rows: numbers of the trajectories, shape (n,), int64.
+            cuts: per trajectory the slices of time and of every space axis.
+            channels: numbers of the channels.
+            out: per trajectory an array (len(channels), t, *x) of any float type.
+        """
+        for row, (frames, *space), place in zip(rows, cuts, out, strict=True):
+            place[...] = self.read(split, row[None], frames, tuple(space), channels)[0]
+
     # ---------------------------------------------------------------- what users call
 
     def __len__(self) -> int:
@@ -183,6 +209,19 @@ class Source(ABC):
 
     # ---------------------------------------------------------------- what is asked for, checked
 
+    def known(self, split: str) -> str:
+        """Return the name of a split, or raise what there is instead.
+
+        Raises:
+            CatalogError: no such split.
+        """
+        if split not in self.splits:
+            raise CatalogError(
+                f"{self.name} has no split '{split}'.{did_you_mean(split, self.splits)} "
+                f"Splits: {', '.join(self.splits)}."
+            )
+        return split
+
     def rows(self, split: str, indices: Indices) -> np.ndarray:
         """Return the numbers of the trajectories asked for, shape (n,), int64, none negative.
 
@@ -191,12 +230,7 @@ class Source(ABC):
             IndexError: an index outside the split.
             DataError: no trajectory asked for.
         """
-        if split not in self.splits:
-            raise CatalogError(
-                f"{self.name} has no split '{split}'.{did_you_mean(split, self.splits)} "
-                f"Splits: {', '.join(self.splits)}."
-            )
-        size = self.splits[split]
+        size = self.splits[self.known(split)]
         if indices is None or isinstance(indices, slice):
             rows = np.arange(size, dtype=np.int64)[indices or slice(None)]
         else:
