@@ -25,6 +25,7 @@ class GridConvolution(nn.Module):
         stride: stride on every axis.
         dilation: dilation on every axis.
         bias: whether to add a bias.
+        groups: groups of channels that are convolved apart; ``in_channels`` gives a depthwise convolution.
 
     Shapes:
         (B, in_channels, *grid) -> (B, out_channels, *grid'). A periodic axis needs at least
@@ -40,6 +41,7 @@ class GridConvolution(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         bias: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         if kernel % 2 == 0 or len(periodic) not in _CONVOLUTIONS:
@@ -56,6 +58,7 @@ class GridConvolution(nn.Module):
             dilation=dilation,
             padding=tuple(0 if wraps else reach for wraps in periodic),
             bias=bias,
+            groups=groups,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,165 @@
+"""Encoders with tokens: any grid, equivariance to shifts on periodic axes, hidden tokens stay unseen."""
+
+import math
+
+import pytest
+import torch
+
+from pdessl.errors import ShapeError
+from pdessl.models import (
+    ConvEncoder,
+    ConvNeXtEncoder,
+    SpaceTimeTransformer,
+    TokenPredictor,
+    load,
+    save_pretrained,
+    token_positions,
+)
+from pdessl.models.transformer import _turn
+
+
+def field(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(name, channels=1, periodic=(True,)):
+    torch.manual_seed(0)
+    d = len(periodic)
+    if name == "convolutional":
+        return ConvEncoder(channels, width=4, blocks=(1, 1), periodic=periodic).eval()
+    if name == "convnext":
+        return ConvNeXtEncoder(channels, widths=(4, 8), blocks=(1, 1), periodic=periodic, kernel=3).eval()
+    return SpaceTimeTransformer(channels, (2, *(4,) * d), width=16, depth=2, heads=2, periodic=periodic).eval()
+
+
+NAMES = ("convolutional", "convnext", "transformer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("shape", "periodic"),
+    [((2, 1, 8, 16), (True,)), ((2, 3, 7, 13), (False,)), ((2, 2, 5, 9, 8), (True, False))],
+)
+def test_features_and_tokens_on_any_grid(name, shape, periodic):
+    encoder = build(name, shape[1], periodic)
+    x = field(*shape)
+    assert encoder(x).shape == (2, encoder.feature_dim)
+    tokens = encoder.tokens(x)
+    assert tokens.shape == (2, math.prod(encoder.token_grid(shape[2:])), encoder.token_dim)
+    assert torch.isfinite(tokens).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shift_by_whole_tokens_on_a_periodic_axis_shifts_the_tokens(name):
+    encoder = build(name)
+    x = field(2, 1, 8, 32)
+    grid = encoder.token_grid((8, 32))
+    before = encoder.tokens(x).view(2, *grid, -1)
+    after = encoder.tokens(torch.roll(x, 8, dims=3)).view(2, *grid, -1)
+    torch.testing.assert_close(after, torch.roll(before, 8 * grid[1] // 32, dims=2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(x), encoder(torch.roll(x, 8, dims=3)), rtol=1e-4, atol=1e-5)
+    assert (encoder(x) - encoder(torch.roll(x, 4, dims=2))).abs().max() > 1e-4  # time is no circle
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_encoder_gives_the_same_features(name, tmp_path):
+    encoder = build(name)
+    save_pretrained(tmp_path / "encoder", encoder, {})
+    x = field(2, 1, 8, 16)
+    assert torch.equal(load(tmp_path / "encoder")(x), encoder(x))
+
+
+def test_stacked_frames_are_channels():
+    encoder = ConvEncoder(2, width=4, blocks=(1, 1), periodic=(True, True), stacked_frames=3).eval()
+    x = field(2, 2, 3, 8, 8)
+    assert encoder.stem[0].convolution.weight.shape[1] == 6
+    assert encoder(x).shape == (2, encoder.feature_dim) and encoder.tokens(x).shape == (2, 4, 8)
+    # what it sees is the plain network on (B, C·T, X, Y)
+    plain = encoder.stages[0](encoder.stem(x.reshape(2, 6, 8, 8)))
+    torch.testing.assert_close(encoder.trunk(x)[:, :4], plain.mean(dim=(2, 3)))
+    with pytest.raises(ShapeError, match=r"expected \(B, 2, 3, \*X\)"):
+        encoder(field(2, 2, 4, 8, 8))
+    one = ConvEncoder(1, width=4, blocks=(1,), periodic=(True,), stacked_frames=3)
+    assert one(field(2, 1, 3, 8)).shape == (2, 8)
+
+
+def test_patches_hold_the_nodes_of_their_block():
+    encoder = SpaceTimeTransformer(2, (2, 4), width=8, depth=1, heads=1)
+    x = torch.arange(2 * 2 * 4 * 8.0).view(2, 2, 4, 8)
+    patches = encoder.patches(x)
+    assert patches.shape == (2, 4, 16)
+    assert torch.equal(patches[1, 3], x[1, :, 2:4, 4:8].flatten())
+    assert torch.equal(token_positions((2, 2)), torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]))
+
+
+def test_a_grid_is_filled_up_by_wrapping_or_by_its_last_value():
+    encoder = SpaceTimeTransformer(1, (2, 4), width=8, depth=1, heads=1, periodic=(True,))
+    x = field(1, 1, 3, 6)
+    patches = encoder.patches(x).view(1, 2, 2, 2, 4)
+    assert torch.equal(patches[0, 0, 1, 0], torch.cat([x[0, 0, 0, 4:], x[0, 0, 0, :2]]))
+    assert torch.equal(patches[0, 1, 0, 1], x[0, 0, 2, :4])
+
+
+def test_tokens_that_are_not_kept_are_never_seen():
+    encoder = build("transformer")
+    x = field(2, 1, 4, 16)
+    keep = torch.tensor([[0, 3, 5], [1, 2, 7]])
+    kept = encoder.tokens(x, keep)
+    assert kept.shape == (2, 3, 16)
+    changed = x.clone()
+    hidden = sorted(set(range(8)) - {0, 3, 5})
+    for n in hidden:
+        t, j = divmod(n, 4)
+        changed[0, :, 2 * t : 2 * t + 2, 4 * j : 4 * j + 4] += 10
+    torch.testing.assert_close(encoder.tokens(changed, keep)[0], kept[0])
+    # all tokens, in another order, give the same values in that order
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1)).expand(2, -1)
+    torch.testing.assert_close(
+        encoder.tokens(x, order), encoder.tokens(x).gather(1, order[..., None].expand(-1, -1, 16)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_attention_on_a_circle_depends_on_the_distance_on_the_circle():
+    encoder = build("transformer")
+    cosine, sine = encoder.layers.rotation(token_positions((1, 8)), (1, 8))
+    # the first pairs belong to time, the others to the circle: q_i k_j depends on i - j modulo 8
+    q = k = torch.ones(8, 8)
+    scores = _turn(q, cosine, sine) @ _turn(k, cosine, sine).T
+    for i in range(8):
+        torch.testing.assert_close(scores[i], torch.roll(scores[0], i), rtol=1e-4, atol=1e-4)
+
+
+def test_spacing_reaches_every_token():
+    encoder = SpaceTimeTransformer(1, (2, 4), width=8, depth=1, heads=1, spacing=True).eval()
+    x = field(2, 1, 4, 8)
+    one, two = torch.tensor([[0.1, 0.2]]).expand(2, -1), torch.tensor([[0.1, 0.4]]).expand(2, -1)
+    assert (encoder.tokens(x, spacing=one) - encoder.tokens(x, spacing=two)).abs().amin(dim=(0, 1)).max() > 0
+    with pytest.raises(ShapeError, match="spacing=True"):
+        encoder(x)
+
+
+def test_the_predictor_depends_on_places_and_not_on_order():
+    torch.manual_seed(0)
+    predictor = TokenPredictor(16, width=16, depth=2, heads=2).eval()
+    tokens = field(2, 3, 16)
+    places, asked = torch.tensor([[0, 3, 5], [1, 2, 7]]), torch.tensor([[1, 2], [0, 4]])
+    out = predictor(tokens, places, asked, (2, 4))
+    assert out.shape == (2, 2, 16)
+    swap = [2, 0, 1]
+    torch.testing.assert_close(predictor(tokens[:, swap], places[:, swap], asked, (2, 4)), out, rtol=1e-4, atol=1e-5)
+    assert (predictor(tokens, places, asked + 1, (2, 4)) - out).abs().max() > 1e-4
+    with pytest.raises(ShapeError, match=r"expected \(B, K, D\), \(B, K\) and \(B, M\)"):
+        predictor(tokens, places[:, :2], asked, (2, 4))
+
+
+def test_errors_name_found_and_expected():
+    with pytest.raises(ShapeError, match=r"fields \(2, 3, 8, 8\); expected \(B, 1, T, \*X\) with 1 space axes"):
+        build("convnext")(field(2, 3, 8, 8))
+    with pytest.raises(ShapeError, match=r"fields \(2, 1, 8\); expected \(B, 1, T, \*X\)"):
+        build("transformer")(field(2, 1, 8))
+    with pytest.raises(ValueError, match="one number of blocks per width"):
+        ConvNeXtEncoder(widths=(4, 8), blocks=(1,))
+    with pytest.raises(ValueError, match="one size for time and one per space axis"):
+        SpaceTimeTransformer(patch=(4,))
+    with pytest.raises(ValueError, match="not a multiple of 2 x 4 heads"):
+        SpaceTimeTransformer(width=20, heads=4)
