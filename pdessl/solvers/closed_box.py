@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pdessl.errors import DataError, ResolutionError
 from pdessl.solvers.box_steps import Box, Flow, maccormack_step, semi_lagrangian_step
-from pdessl.solvers.projection import BoxProjection, cosine_basis
+from pdessl.solvers.cosine import CosineTransform
+from pdessl.solvers.projection import BoxProjection
 from pdessl.solvers.simulator import Leg, Simulator, Solution
 from pdessl.solvers.staggered import to_centres, to_faces
 
@@ -209,9 +210,9 @@ class ClosedBoxSmoke(Simulator):
 
     def _tail(self, flow: Flow) -> Tensor:
         """Return the largest amplitude of cosine modes above 2/3 of the grid over the largest of all, of u and v."""
-        x, y = (cosine_basis(n, flow[0].device) for n in self.points)
         centred = torch.stack([to_centres(flow[0], -2), to_centres(flow[1], -1)], dim=1).detach().to(torch.float64)
-        amplitude = (x @ centred @ y.T).abs().amax(dim=1)
+        x, y = (CosineTransform(n, torch.float64, centred.device) for n in self.points)
+        amplitude = x(y(centred).transpose(-1, -2)).transpose(-1, -2).abs().amax(dim=1)
         largest = amplitude.amax(dim=(1, 2))
         cuts = [2 * n // 3 for n in self.points]
         fine = torch.maximum(amplitude[:, cuts[0] :].amax(dim=(1, 2)), amplitude[:, :, cuts[1] :].amax(dim=(1, 2)))

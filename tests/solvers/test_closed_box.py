@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 from scipy.sparse import diags, eye, kron
 from scipy.sparse.linalg import spsolve
 
 from pdessl.errors import DataError, ResolutionError, ShapeError
 from pdessl.solvers import ClosedBoxSmoke, SmokeNoise, random_stream
+from pdessl.solvers.cosine import CosineTransform
 from pdessl.solvers.projection import BoxProjection
 from pdessl.solvers.staggered import divergence
 
@@ -134,6 +136,14 @@ def test_steps_agree_with_a_slow_version_written_from_the_description():
 
 
 # ------------------------------------------------------------------------------ the projection
+
+
+@pytest.mark.parametrize("points", [8, 14, 32])
+def test_cosine_transform_equals_scipys(points):
+    values = torch.randn(3, 5, points, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    transform = CosineTransform(points, torch.float64, "cpu")
+    np.testing.assert_allclose(transform(values).numpy(), dct(values.numpy(), norm="ortho"), atol=1e-14)
+    torch.testing.assert_close(transform.inverse(transform(values)), values, rtol=0, atol=1e-14)
 
 
 def test_projection_equals_a_sparse_solve():
