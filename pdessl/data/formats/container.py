@@ -1,0 +1,134 @@
+"""A file as a set of named arrays, whatever library reads it."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdessl.errors import DataError, FormatError, did_you_mean
+
+__all__ = ["Array", "Container", "check_memory"]
+
+
+@dataclass(frozen=True)
+class Array:
+    """What is known of an array without reading it.
+
+    Args:
+        name: its name in the file.
+        shape: its shape.
+        dtype: type of its entries.
+        dimensions: names of its axes where the file has them, or None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    dimensions: tuple[str, ...] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Container(ABC):
+    """A file, or an object in memory, that holds named arrays and attributes.
+
+    Attributes:
+        path: the file, or None for what is in memory.
+        label: what messages call it.
+    """
+
+    path: Path | None
+    label: str
+
+    @abstractmethod
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays there are, without reading them."""
+
+    @abstractmethod
+    def array(self, name: str) -> Array:
+        """Return one array without reading it.
+
+        Raises:
+            FormatError: there is none, or it must not be read.
+        """
+
+    @abstractmethod
+    def read(self, name: str, selection: Sequence[slice | int | np.ndarray] = ()) -> np.ndarray:
+        """Read an array, or a piece of it, in the machine's byte order."""
+
+    @abstractmethod
+    def attributes(self, of: str = "") -> Mapping[str, Any]:
+        """Return the attributes of the file, or of one of its groups or arrays, as plain values."""
+
+    def find(self, pattern: str) -> str:
+        """Return the name of an array, where ``prefix*`` stands for the only one whose name begins so.
+
+        Raises:
+            FormatError: none, or several.
+        """
+        if not pattern.endswith("*"):
+            self.array(pattern)
+            return pattern
+        found = [name for name in self.arrays() if name.startswith(pattern[:-1])]
+        if len(found) != 1:
+            raise FormatError(
+                f"{self.label}: expected one array named '{pattern}', found {', '.join(found) or 'none'}. {self.held()}"
+            )
+        return found[0]
+
+    def missing(self, name: str) -> FormatError:
+        """Return the error for an array that is not there."""
+        known = list(self.arrays())
+        short = {n.rsplit("/", 1)[-1]: n for n in known}
+        return FormatError(
+            f"{self.label} has no array '{name}'.{did_you_mean(name, [*known, *short])} {self.held()} "
+            f"Map it in the dataset file, e.g.  fields: {{u: {known[0] if known else 'NAME'}}}"
+        )
+
+    def held(self) -> str:
+        """Return a sentence that lists the arrays."""
+        names = []
+        for name, array in list(self.arrays().items())[:12]:
+            names.append(f"'{name}' {tuple(array.dimensions) if array.dimensions else array.shape}")
+        more = len(self.arrays()) - len(names)
+        return f"It holds {', '.join(names) or 'no arrays'}{f' and {more} more' if more else ''}."
+
+
+def available_memory() -> int:
+    """Return the bytes that can still be allocated: what the system has free, or a limit of the process if lower."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            free = next(int(line.split()[1]) * 1024 for line in handle if line.startswith("MemAvailable"))
+        with open("/proc/self/statm", encoding="ascii") as handle:
+            used = int(handle.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, StopIteration, ValueError):
+        return free  # not Linux: the machine's memory is the best bound there is
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return free if limit == resource.RLIM_INFINITY else min(free, max(limit - used, 0))
+
+
+def check_memory(wanted: int, what: str) -> None:
+    """Refuse what does not fit into memory before it is allocated.
+
+    Raises:
+        DataError: more bytes than are available.
+    """
+    # Asking the system costs more than reading a small piece, and a small piece fits.
+    if wanted > 64 << 20 and wanted > (available := available_memory()):
+        raise DataError(
+            f"{what} needs {wanted / 1e9:.4g} GB of memory, {available / 1e9:.3g} GB are available. Read fewer "
+            f"trajectories (indices=...), frames or fields at once, or convert the data:  "
+            f"pdessl convert PATH --out STORE"
+        )

@@ -1,0 +1,136 @@
+"""Which layout a path is in, and opening it."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pdessl import catalog
+from pdessl.data.formats.container import Container
+from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, split_of
+from pdessl.data.formats.hdf5 import HDF5File
+from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mapping, mapping_names
+from pdessl.data.source import Source
+from pdessl.errors import FormatError
+
+__all__ = ["detect", "open_source", "recognise"]
+
+
+def open_source(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None = None,
+) -> Source:
+    """Open data in an external layout: PDEArena, LPSDA, PDEBench, The Well, mae-pdes, or files of one's own.
+
+    Args:
+        path: a file, a folder (searched with its subfolders), or a list of files.
+        mapping: how to read it: a name of ``pdessl list datasets``, a YAML file, or its content; see
+            :func:`pdessl.data.formats.load_mapping`. Default: recognised by what the first file holds.
+
+    Raises:
+        CatalogError: no mapping of that name.
+        SchemaError: the mapping does not follow its format.
+        FormatError: nothing there, a damaged file, or a layout that is not known; the message says what the file holds
+            and how to map it.
+        DataError: coordinates are missing or irregular.
+    """
+    if mapping is not None:
+        return Files(path, load_mapping(mapping))
+    file = collect(path)[0]
+    container = container_of(file)
+    found = recognise(container)
+    if found is None:
+        raise FormatError(
+            f"{file}: its layout is not one of those known ({', '.join(sorted(_known()))}). {container.held()} "
+            f"Describe it "
+            f"in a mapping file and give that:  pdessl inspect PATH --mapping my.yaml"
+        )
+    return Files(path, found)
+
+
+def detect(path: str | os.PathLike[str]) -> Source | None:
+    """Open data whose layout is recognised; None where nothing of the kind is there.
+
+    Raises:
+        FormatError, DataError: the layout is known and the files are damaged.
+    """
+    try:
+        file = collect(path)[0]
+    except FormatError:
+        return None
+    found = recognise(container_of(file))
+    return None if found is None else Files(path, found)
+
+
+def recognise(container: Container) -> DatasetMapping | None:
+    """Return the mapping whose requirements a file meets, the one with most of them; None if there is none."""
+    if container.path is None or container.path.suffix.lower() in LABELLED_SUFFIXES:
+        return DatasetMapping("labelled", {"format": _labelled_format(container), "layout": "labelled"})
+    best: tuple[int, DatasetMapping] | None = None
+    for mapping in _known().values():
+        score = _score(container, mapping)
+        if score and (best is None or score > best[0]):
+            best = score, mapping
+    if best is not None:
+        return best[1]
+    if "_NCProperties" in container.attributes():
+        return DatasetMapping("labelled", {"format": "netcdf", "layout": "labelled"})
+    return None
+
+
+def _labelled_format(container: Container) -> str:
+    if container.path is None:
+        return "xarray"
+    return "zarr" if container.path.is_dir() else "netcdf"
+
+
+def _known() -> dict[str, DatasetMapping]:
+    return {name: load_mapping(catalog.find("datasets", name)) for name in mapping_names()}
+
+
+def _score(container: Container, mapping: DatasetMapping) -> int:
+    """Return how many requirements a file meets, 0 if it fails one.
+
+    ``requires`` may hold ``arrays`` (all there, with ``*``), ``without`` (none there), ``attributes`` (all there; those
+    of a group as ``group:name``), and ``names`` (one of these patterns fits the file's name).
+    """
+    requires = mapping.get("requires", {})
+    prefix = _prefix(container, mapping)
+    if prefix is None or not requires:
+        return 0
+    names = [n.removeprefix(prefix) for n in container.arrays() if n.startswith(prefix)]
+    score = 1 + (prefix != "")
+    for pattern in requires.get("arrays", ()):
+        if not any(fnmatch.fnmatchcase(n, pattern) for n in names):
+            return 0
+        score += 1
+    if any(fnmatch.fnmatchcase(n, pattern) for pattern in requires.get("without", ()) for n in names):
+        return 0
+    for entry in requires.get("attributes", ()):
+        of, _, name = entry.rpartition(":")
+        if name not in container.attributes(of):
+            return 0
+        score += 1
+    for array, dimensions in requires.get("rank", {}).items():
+        if prefix + array not in container.arrays() or len(container.arrays()[prefix + array].shape) != dimensions:
+            return 0
+        score += 1
+    if "names" in requires:
+        file = container.path.name if container.path else ""
+        if not any(fnmatch.fnmatchcase(file.lower(), p.lower()) for p in requires["names"]):
+            return 0
+        score += 2
+    return score
+
+
+def _prefix(container: Container, mapping: DatasetMapping) -> str | None:
+    """Return the prefix of the arrays of the first group a mapping speaks of; None: the file has no such group."""
+    group = mapping.get("group", "")
+    if "{" not in group:
+        return f"{group}/" if group else ""
+    groups = container.groups() if isinstance(container, HDF5File) else []
+    if group == "{split}":
+        groups = [g for g in groups if split_of([g], mapping.get("splits") or SPLIT_WORDS)]
+    return f"{groups[0]}/" if groups else None

@@ -1,0 +1,327 @@
+"""A dataset of one or many files in an external layout."""
+
+# N trajectories of a split, C channels, T frames, X space
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pdessl.data.formats.container import Container
+from pdessl.data.formats.hdf5 import HDF5File
+from pdessl.data.formats.labelled import LabelledFile, explicit
+from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping
+from pdessl.data.formats.meshgrid import meshgrid_mapping
+from pdessl.data.formats.part import Part
+from pdessl.data.formats.well import well_mapping
+from pdessl.data.source import Coordinates, Source
+from pdessl.errors import FormatError
+
+__all__ = ["Files", "collect", "container_of"]
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
+LABELLED_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".zarr")
+SPLIT_ORDER = (*SPLIT_WORDS, "all")
+MAX_DEPTH = 6
+
+
+def collect(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], patterns: Sequence[str] = ()
+) -> list[Path]:
+    """Return the data files of a path, sorted.
+
+    Args:
+        path: a file, a folder (searched with its subfolders), or a list of files.
+        patterns: names of files to take, with ``*``; default all with a suffix of HDF5, netCDF or Zarr.
+
+    Raises:
+        FormatError: nothing there, or a symbolic link that leads out of the folder.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return [file for entry in path for file in collect(entry, patterns)]
+    root = Path(path)
+    if not root.exists():
+        raise FormatError(f"no file or folder {root}. Check the path.")
+    if not root.is_dir() or root.suffix == ".zarr":
+        return [root]
+    wanted = patterns or [f"*{suffix}" for suffix in (*HDF5_SUFFIXES, *LABELLED_SUFFIXES)]
+    found = sorted(_search(root, root.resolve(), wanted, 0))
+    if not found:
+        raise FormatError(
+            f"{root} holds no data files ({', '.join(wanted)}). Give the folder the files lie in, or name them in the "
+            f"mapping:  files: ['*.h5']"
+        )
+    return found
+
+
+def _search(folder: Path, root: Path, wanted: Sequence[str], depth: int) -> Iterable[Path]:
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        path = Path(entry.path)
+        match = any(fnmatch.fnmatch(entry.name, pattern) for pattern in wanted)
+        descend = entry.is_dir() and path.suffix != ".zarr"
+        if entry.is_symlink() and (match or descend) and not path.resolve().is_relative_to(root):
+            raise FormatError(
+                f"{path} is a symbolic link out of the folder, to {path.resolve()}. Such links are not followed: give "
+                f"the path it leads to."
+            )
+        if descend and depth < MAX_DEPTH and not entry.is_symlink():
+            yield from _search(path, root, wanted, depth + 1)
+        elif match and not descend:
+            yield path
+
+
+def container_of(path: Path, layout: str | None = None) -> Container:
+    """Return a file as a container, by what the mapping says or by its suffix."""
+    labelled = layout == "labelled" if layout is not None else path.suffix.lower() in LABELLED_SUFFIXES
+    return LabelledFile(path) if labelled else HDF5File(path)
+
+
+def split_of(words: Iterable[str], splits: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the split that one of the words names, or None."""
+    named = {word: split for split, known in splits.items() for word in known}
+    return next((named[w.lower()] for w in words if w.lower() in named), None)
+
+
+class Files(Source):
+    """A dataset in an external layout.
+
+    Args:
+        path: what the user gave: a file, a folder or a list of files.
+        mapping: how to read it, see :func:`pdessl.data.formats.load_mapping`.
+        containers: files that are open already, instead of those of the path.
+
+    The split of trajectories is that of the group they are in, else of the folder, else of a word in the file's name
+    (never of the whole path); else the fractions of ``divide``, else all are in one split ``all``.
+
+    Raises:
+        FormatError: no file, or files that do not fit the mapping or each other.
+        DataError: coordinates are missing or irregular.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        mapping: DatasetMapping,
+        containers: Sequence[Container] | None = None,
+    ) -> None:
+        self.mapping = mapping
+        single = isinstance(path, (str, os.PathLike))
+        self.name = (
+            os.fspath(path) if single else f"{os.fspath(path[0])} and {len(path) - 1} more" if path else "nothing"
+        )
+        if containers is None:
+            files = collect(path, mapping.get("files", ()) if not single or Path(path).is_dir() else ())
+            containers = [container_of(file, mapping.layout) for file in files]
+        self.files = len(containers)
+        self._root = Path(path) if single else None
+        self.format = mapping.format
+        parts = [part for container in containers for part in self._parts(container)]
+        if not parts:
+            raise FormatError(f"{self.name}: no trajectories in {self.files} files. Check 'group' in the mapping.")
+        self._parts_of = self._sorted(parts)
+        self._describe(parts)
+
+    # ------------------------------------------------------------------------------ opening
+
+    def _splits(self) -> Mapping[str, Sequence[str]]:
+        return self.mapping.get("splits") or SPLIT_WORDS
+
+    def _parts(self, container: Container) -> list[Part]:
+        mapping, splits = self.mapping, self._splits()
+        group = mapping.get("group", "")
+        outside = self._split_by_name(container.path)
+        if group == "{split}":
+            names = [n for n in container.groups() if split_of([n], splits)] if isinstance(container, HDF5File) else []
+            if not names:
+                raise FormatError(
+                    f"{container.label} has no group named after a split "
+                    f"({', '.join(w for s in splits.values() for w in s)})"
+                    f". {container.held()} Name the group in the mapping:  group: NAME"
+                )
+            prefixes = [(split_of([n], splits) or "all", [f"{n}/"]) for n in names]
+        elif group == "{trajectory}":
+            names = container.groups() if isinstance(container, HDF5File) else []
+            if not names:
+                raise FormatError(f"{container.label} has no groups, expected one per trajectory. {container.held()}")
+            prefixes = [(outside or "all", [f"{n}/" for n in names])]
+        else:
+            prefixes = [(outside or "all", [f"{group}/" if group else ""])]
+        result = []
+        for split, names in prefixes:
+            concrete = _concrete(container, mapping, names[0])
+            result.append(Part(container, concrete, split, names, several=group == "{trajectory}"))
+        return result
+
+    def _split_by_name(self, path: Path | None) -> str | None:
+        """Return the split a file belongs to by its folder (within the path given) or a word in its name."""
+        if path is None:
+            return None
+        folders = path.parent.parts[::-1]
+        if self._root is not None and self._root.is_dir():
+            folders = path.parent.relative_to(self._root).parts[::-1] + (self._root.name,)
+        folder = split_of(folders[:1], self._splits())
+        return folder or split_of(re.split(r"[_\-. ]", path.stem)[::-1], self._splits())
+
+    def _sorted(self, parts: Sequence[Part]) -> dict[str, list[tuple[Part, int, int]]]:
+        """Return per split the parts with the rows of each that belong to it, (part, start, stop)."""
+        divide: Mapping[str, float] = self.mapping.get("divide", {})
+        if divide and all(p.split == "all" for p in parts):
+            result: dict[str, list[tuple[Part, int, int]]] = {name: [] for name in divide}
+            for part in parts:
+                edges = np.round(np.cumsum([0.0, *divide.values()]) * part.count).astype(int)
+                for name, start, stop in zip(divide, edges[:-1], edges[1:], strict=True):
+                    if stop > start:
+                        result[name].append((part, int(start), int(stop)))
+            return {name: held for name, held in result.items() if held}
+        names = sorted({p.split for p in parts}, key=lambda n: SPLIT_ORDER.index(n) if n in SPLIT_ORDER else 99)
+        return {name: [(p, 0, p.count) for p in parts if p.split == name and p.count] for name in names}
+
+    def _describe(self, parts: Sequence[Part]) -> None:
+        first, mapping = parts[0], parts[0].mapping
+        for part in parts[1:]:
+            for what, a, b in (
+                ("fields", tuple(part.mapping.fields), tuple(mapping.fields)),
+                ("axes", part.axes, first.axes),
+                ("boundaries", part.boundary, first.boundary),
+                ("parameters", tuple(part.parameters), tuple(first.parameters)),
+                ("value types", part.dtype, first.dtype),
+            ):
+                if a != b:
+                    raise FormatError(
+                        f"{part.label} has other {what} ({_words(a)}) than {first.label} ({_words(b)}). Open them "
+                        f"apart, "
+                        f"or choose what they share in a mapping."
+                    )
+        self.equation = self.mapping.get("equation") or mapping.get("equation")
+        self.field_names, self.axis_names, self.boundary = tuple(mapping.fields), first.axes, first.boundary
+        self.splits = {name: sum(stop - start for _, start, stop in held) for name, held in self._parts_of.items()}
+        self.parameters = tuple(first.parameters)
+        self.units = {n: r.unit for n, r in (mapping.fields | mapping.space | mapping.parameters).items() if r.unit}
+        if mapping.time.unit:
+            self.units["time"] = mapping.time.unit
+        centred = self.mapping.get("staggering") == "centred"
+        self.staggered = {n: r.staggered for n, r in mapping.fields.items() if r.staggered and not centred}
+        self.stored_as = {n: r.dataset for n, r in mapping.fields.items()}
+        self.dropped: dict[str, int] = {}
+        for part in parts:
+            for reason, number in part.dropped.items():
+                self.dropped[reason] = self.dropped.get(reason, 0) + number
+        warnings = [w for part in parts for w in part.warnings]
+        self._shapes = {name: self._shape(name, held, warnings) for name, held in self._parts_of.items()}
+        self.warnings = tuple(dict.fromkeys([*self.mapping.get("faults", ()), *mapping.get("faults", ()), *warnings]))
+        self._groups = self._number(parts)
+        self._values = {
+            name: {n: np.concatenate([p.parameters[n][a:b] for p, a, b in held]) for n in self.parameters}
+            for name, held in self._parts_of.items()
+        }
+        self._starts = {
+            name: np.cumsum([0, *(stop - start for _, start, stop in held)]) for name, held in self._parts_of.items()
+        }
+
+    def _shape(self, split: str, held: Sequence[tuple[Part, int, int]], warnings: list[str]) -> tuple[int, ...]:
+        shapes = [part.shape for part, _, _ in held]
+        for part, shape in zip((p for p, _, _ in held), shapes, strict=True):
+            if shape[2:] != shapes[0][2:]:
+                raise FormatError(
+                    f"{part.label} has {'x'.join(map(str, shape[2:]))} nodes, {held[0][0].label} has "
+                    f"{'x'.join(map(str, shapes[0][2:]))}. Open them apart, or resample one."
+                )
+        frames = {shape[1] for shape in shapes}
+        if len(frames) > 1:
+            warnings.append(
+                f"split {split}: files have {min(frames)} to {max(frames)} frames; the first {min(frames)} of each "
+                f"are read."
+            )
+        return (shapes[0][0], min(frames), *shapes[0][2:])
+
+    def _number(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+        """Return the group of every trajectory of every split; see :meth:`pdessl.data.source.Source.groups`."""
+        rule = self.mapping.get("group_by")
+        if rule is None:
+            one = all(len(v) == 0 or (v == v[0]).all() for p in parts for v in p.parameters.values())
+            rule = "file" if len(parts) > 1 and parts[0].parameters and one else "trajectory"
+        order = {id(part): number for number, part in enumerate(parts)}
+        starts = np.cumsum([0, *(p.count for p in parts)])
+        result = {}
+        for name, held in self._parts_of.items():
+            numbers = []
+            for part, start, stop in held:
+                rows = np.arange(start, stop)
+                if rule == "file":
+                    numbers.append(np.full(len(rows), order[id(part)]))
+                elif rule == "index":
+                    numbers.append(part.rows(rows))
+                else:
+                    numbers.append(starts[order[id(part)]] + rows)
+            result[name] = np.concatenate(numbers).astype(np.int64) if numbers else np.zeros(0, dtype=np.int64)
+        return result
+
+    # ------------------------------------------------------------------------------ reading
+
+    def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
+        return self._shapes[self.known(split)]
+
+    def groups(self, split: str) -> np.ndarray:  # noqa: D102
+        return self._groups[self.known(split)]
+
+    def parameter_values(self, split: str) -> dict[str, np.ndarray]:  # noqa: D102
+        return dict(self._values[self.known(split)])
+
+    def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part, np.ndarray]]:
+        """Yield (positions in rows, part, rows of the part)."""
+        starts = self._starts[split]
+        number = np.searchsorted(starts, rows, side="right") - 1
+        for i in np.unique(number):
+            part, start, _ = self._parts_of[split][i]
+            where = np.flatnonzero(number == i)
+            yield where, part, rows[where] - starts[i] + start
+
+    def coordinates(self, split: str, rows: np.ndarray) -> Coordinates:  # noqa: D102
+        _, frames, *points = self._shapes[split]
+        time = np.empty((len(rows), frames))
+        space = tuple(np.empty((len(rows), n)) for n in points)
+        lengths = np.empty((len(rows), len(points)))
+        for where, part, inside in self._located(split, rows):
+            stored = part.rows(inside)
+            time[where] = part.time.rows(stored)[:, :frames]
+            for axis, nodes in enumerate(part.space):
+                space[axis][where] = nodes.rows(stored)
+                lengths[where, axis] = nodes.lengths(stored, part.boundary[axis])
+        return Coordinates(time, space, lengths)
+
+    def read(  # noqa: D102
+        self, split: str, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]
+    ) -> np.ndarray:
+        pieces = list(self._located(split, rows))
+        frames = slice(*frames.indices(self._shapes[split][1]))
+        if len(pieces) == 1:
+            return pieces[0][1].read(pieces[0][2], frames, space, channels)
+        out = None
+        for where, part, inside in pieces:
+            values = part.read(inside, frames, space, channels)
+            if out is None:
+                out = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
+            out[where] = values
+        return out
+
+
+def _concrete(container: Container, mapping: DatasetMapping, prefix: str) -> DatasetMapping:
+    """Return the mapping with everything explicit that a self-describing file says itself."""
+    if mapping.layout == "well":
+        return well_mapping(container, mapping)
+    if mapping.layout == "meshgrid":
+        return meshgrid_mapping(container, mapping, prefix)
+    if mapping.layout == "labelled":
+        return explicit(container, mapping)
+    return mapping
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
