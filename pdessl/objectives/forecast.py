@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class CrossForecast(nn.Module):
     Source: ours. The idea of a context code that conditions a shared dynamics model: Kirchmeyer et al. (2022),
         arXiv:2202.01889; here with views that differ by symmetries, and beside a joint-embedding objective.
     """
+
+    choose_when: ClassVar[str] = "beside another objective: keep what the other view's future depends on, drop the rest"
 
     def __init__(self, forecaster: nn.Module, horizon: int = 6) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdessl.errors import SchemaError
-from pdessl.objectives.distributed import full_precision, mean_over_rows, row_count
+from pdessl.objectives.distributed import check_embeddings, full_precision, mean_over_rows, row_count
 from pdessl.objectives.variance_covariance import centred
 
 __all__ = ["DISTANCES", "check_latents", "chosen_latents", "prediction_term", "statistic_rows", "unexplained"]
@@ -89,8 +89,13 @@ def chosen_latents(objective: str, regularise: Sequence[str], latents: dict[str,
 
     Raises:
         SchemaError: one that was not passed.
+        ShapeError, DataError: a context of another shape, or not finite.
     """
     missing = [name for name in regularise if latents[name] is None]
     if missing:
         raise SchemaError(f"{objective} regularises {', '.join(missing)}, which was not passed; pass or drop it.")
+    if "context" in regularise:
+        check_embeddings(
+            objective, (latents["context"],), axes="(B, D)" if latents["context"].ndim == 2 else "(B, N, D)"
+        )
     return [latents[name] for name in regularise]

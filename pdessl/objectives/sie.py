@@ -58,8 +58,9 @@ class GroupAction(nn.Module):
         return f"coordinates={self.generators.shape[0]}, width={self.generators.shape[1]}, form={self.form}"
 
     def matrix(self, element: Tensor) -> Tensor:
-        """Return W(g), shape (B, D, D), for elements (B, k)."""
-        total = torch.einsum("bk,kij->bij", element.to(self.generators.dtype), self.generators)
+        """Return W(g), shape (B, D, D), for elements (B, k), in float32 (float64 stays)."""
+        generators = full_precision(self.generators)
+        total = torch.einsum("bk,kij->bij", element.to(generators.dtype), generators)
         if self.form == "exponential":
             return torch.linalg.matrix_exp(total)
         return total + torch.eye(total.shape[-1], dtype=total.dtype, device=total.device)
@@ -74,11 +75,11 @@ class GroupAction(nn.Module):
             )
         with torch.autocast(z.device.type, enabled=False):
             # Exactness at the identity and of inverses is worth float32.
-            z, generators = full_precision(z), self.generators
-            element, generators = element.to(z.dtype), generators.to(z.dtype)
-            if self.form == "affine":
-                return z + torch.einsum("bk,bkd->bd", element, torch.einsum("bj,kdj->bkd", z, generators))
-            return torch.einsum("bij,bj->bi", self.matrix(element).to(z.dtype), z)
+            z = full_precision(z)
+            if self.form == "exponential":
+                return torch.einsum("bij,bj->bi", self.matrix(element).to(z.dtype), z)
+            moved = torch.einsum("bj,kdj->bkd", z, self.generators.to(z.dtype))
+            return z + torch.einsum("bk,bkd->bd", element.to(z.dtype), moved)
 
 
 @torch.no_grad()
