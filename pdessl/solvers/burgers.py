@@ -61,9 +61,9 @@ class Burgers(PeriodicSimulator):
         """Return -ν k²."""
         return -parameters["viscosity"] * k**2
 
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return u²/2."""
-        return 0.5 * u * u
+    def steepening(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(parameters["viscosity"])
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points for which r = 4ν/(Δu dx) = 2, at least 8."""

@@ -66,9 +66,9 @@ class KdV(PeriodicSimulator):
         """Return i d k³."""
         return 1j * parameters["dispersion"] * k**3
 
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return a u²/2."""
-        return 0.5 * parameters["steepening"] * u * u
+    def steepening(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return a."""
+        return parameters["steepening"]
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points that hold k = 9κ of a soliton as high as the range of the initial field."""
@@ -121,9 +121,9 @@ class KdVBurgers(PeriodicSimulator):
         """Return -ν k² + i d k³."""
         return -parameters["viscosity"] * k**2 + 1j * parameters["dispersion"] * k**3
 
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return u²/2."""
-        return 0.5 * u * u
+    def steepening(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(parameters["viscosity"])
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points for the larger of the widths of front and soliton: either one stops the steepening."""

@@ -68,9 +68,9 @@ class KuramotoSivashinsky(PeriodicSimulator):
         """Return b k² - h k⁴."""
         return parameters["antidiffusion"] * k**2 - parameters["hyperviscosity"] * k**4
 
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return a u²/2."""
-        return 0.5 * parameters["steepening"] * u * u
+    def steepening(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return a."""
+        return parameters["steepening"]
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return the points that keep wave numbers up to 5 √(b/h)."""

@@ -4,25 +4,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from pdessl.solvers.pseudo_spectral import integrate, kept_modes, sample, spectral_tail, to_modes, wave_numbers
-from pdessl.solvers.simulator import Simulator, Solution
+from pdessl.solvers.forcing import TimeVarying
+from pdessl.solvers.groups import in_groups
+from pdessl.solvers.pseudo_spectral import (
+    integrate,
+    kept_modes,
+    sample,
+    tail_and_peak,
+    tail_ratio,
+    to_modes,
+    tracked,
+    wave_numbers,
+)
+from pdessl.solvers.simulator import Leg, Simulator, Solution
 
 __all__ = ["PeriodicSimulator"]
 
 
 class PeriodicSimulator(Simulator):
-    """Semi-linear equation for one field on a periodic interval, u_t = L u - ∂x flux(u) + f(t, x).
+    """Semi-linear equation for one field on a periodic interval, u_t = L u - a ∂x(u²/2) + f(t, x).
 
-    An equation supplies the symbol of L, its flux and how fine a grid it needs. Pseudo-spectral in space; in time
-    ETDRK4, which integrates the linear part exactly (an equation without flux and forcing is solved exactly). Modes
-    above X/3 are removed: with that 2/3 of the modes the product of two fields has no aliasing error in any of the
-    modes kept (padding to 3/2 computes the same thing, on the same grid for the same kept modes).
+    An equation supplies the symbol of L, the steepening a and how fine a grid it needs. Pseudo-spectral in space; in
+    time ETDRK4, which integrates the linear part exactly (an equation with neither steepening nor forcing is solved
+    exactly). Modes above X/3 are removed: u² then has no aliasing error in any of the modes kept. Padding to 3/2 is the
+    same arithmetic with another name: X points here are 2X/3 points there.
 
     Shapes:
         initial field (B, 1, X) -> trajectories (B, 1, T, X); forcing (B, X).
@@ -34,8 +46,8 @@ class PeriodicSimulator(Simulator):
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the symbol of L for wave numbers (B, K) and parameters (B, 1), complex or real."""
 
-    def flux(self, u: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the flux of fields (B, X) with parameters (B, 1); None when the equation is linear."""
+    def steepening(self, parameters: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a for parameters (B, 1), shape (B, 1); None when the equation is linear."""
         return None
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
@@ -55,18 +67,44 @@ class PeriodicSimulator(Simulator):
         start, times = self._checked(initial, times)
         points = self.points[0]
         columns = {n: self.parameter(n, initial)[:, None] for n in self.parameters}
-        length = self.lengths(initial)[:, 0]
+        length, steepening = self.lengths(initial)[:, 0], self.steepening(columns)
         linear = self.linear(wave_numbers(length, kept_modes(points)), columns)
-        columns = {n: c.to(self.precision) for n, c in columns.items()}
-        is_linear = self.flux(start[:1, 0], {n: c[:1] for n, c in columns.items()}) is None
-        spectrum = integrate(
-            to_modes(start[:, 0]),
-            linear,
-            self.legs(initial, times),
-            points,
-            None if is_linear else lambda u: self.flux(u, columns),
-            length,
-            None if self.forcing is None else lambda leg, time: self.source(leg, time)[:, 0],
-        )
-        fields = sample(spectrum, points, nodes, sampling)[:, None]
-        return Solution(self.trajectories(fields, times, initial), spectral_tail(spectrum))
+        steepening = None if steepening is None else steepening[:, 0]
+        modes, legs = to_modes(start[:, 0]), self.legs(initial, times)
+
+        def run(rows: slice) -> tuple[Tensor, Tensor]:
+            some = [dataclasses.replace(g, start=g.start[rows], step=g.step[rows]) for g in legs]
+            spectra = integrate(
+                modes[rows],
+                linear[rows],
+                some,
+                points,
+                None if steepening is None else steepening[rows],
+                length[rows],
+                None if self.forcing is None else self._source_modes(),
+            )
+            frames, amplitudes = [], []
+            for spectrum in spectra:
+                frames.append(sample(spectrum, points, nodes, sampling).to(self.dtype))
+                amplitudes.append(tail_and_peak(spectrum))
+            return torch.stack(frames, dim=1), torch.stack(amplitudes).amax(dim=0)
+
+        # A forcing answers for the whole batch, a graph is built in one thread.
+        whole = self.forcing is not None or tracked(modes, linear, steepening)
+        parts = [run(slice(None))] if whole else in_groups(run, len(start), initial.device)
+        fields, amplitudes = (torch.cat(p) if len(p) > 1 else p[0] for p in zip(*parts, strict=True))
+        return Solution(self.trajectories(fields[:, None], times, initial), tail_ratio(amplitudes))
+
+    def _source_modes(self) -> Callable[[Leg, Tensor], Tensor]:
+        held: dict[Leg, Tensor] = {}
+
+        def modes(leg: Leg, time: Tensor) -> Tensor:
+            if leg in held:
+                return held[leg]
+            found = to_modes(self.source(leg, time)[:, 0])
+            if isinstance(self.forcing, TimeVarying) and self.forcing.held:
+                held.clear()
+                held[leg] = found
+            return found
+
+        return modes

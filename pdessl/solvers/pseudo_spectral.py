@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,18 @@ from torch import Tensor
 
 from pdessl.solvers.simulator import Leg
 
-__all__ = ["ETDRK4", "integrate", "kept_modes", "sample", "spectral_tail", "to_modes", "wave_numbers"]
+__all__ = [
+    "ETDRK4",
+    "integrate",
+    "kept_modes",
+    "sample",
+    "spectral_tail",
+    "tail_and_peak",
+    "tail_ratio",
+    "to_modes",
+    "tracked",
+    "wave_numbers",
+]
 
 CONTOUR_POINTS = 16  # trapezoid error of the mean over the unit circle is about 1/(16 + 3)!, below round-off
 
@@ -68,11 +79,21 @@ def spectral_tail(spectrum: Tensor) -> Tensor:
         Shape (B,). Below about 1e-3 the field is resolved; near 1 energy piles up at the grid scale. 0 for a field that
         is constant.
     """
+    return tail_ratio(tail_and_peak(spectrum).amax(dim=1))
+
+
+def tail_and_peak(spectrum: Tensor) -> Tensor:
+    """Return the largest amplitude in the last tenth of modes (..., K), and of all but the mean, shape (..., 2)."""
     amplitude = spectrum.detach().abs()
     modes = amplitude.shape[-1]
-    tail = amplitude[..., max(1, modes - max(1, modes // 10)) :].amax(dim=(-1, -2))
-    largest = amplitude[..., 1:].amax(dim=(-1, -2))
-    return torch.where(largest > 0, tail / largest, torch.zeros_like(tail))
+    tail = amplitude[..., max(1, modes - max(1, modes // 10)) :].amax(dim=-1)
+    return torch.stack([tail, amplitude[..., 1:].amax(dim=-1)], dim=-1)
+
+
+def tail_ratio(amplitudes: Tensor) -> Tensor:
+    """Return the ratio of the two amplitudes of :func:`tail_and_peak`, 0 where both are 0."""
+    tail, peak = amplitudes.unbind(dim=-1)
+    return torch.where(peak > 0, tail / peak, torch.zeros_like(tail))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +112,8 @@ class ETDRK4:
     full: Tensor
     half: Tensor
     stage: Tensor
+    back: Tensor
+    double: Tensor
     first: Tensor
     middle: Tensor
     last: Tensor
@@ -120,22 +143,57 @@ class ETDRK4:
             last = last + (-4 - r * (3 + r) + e * (4 - r)) * cube
         scale = h / CONTOUR_POINTS
         half = torch.exp(z / 2)
-        coefficients = (half * half, half, stage * scale, first * scale, 2 * middle * scale, last * scale)
-        return ETDRK4(*(c.to(dtype) for c in coefficients))
+        stage = stage * scale
+        # The last stage, half · a + stage · (2 n3 - n1), in terms of v: it shares full · v with the result.
+        back, double = (half - 1) * stage, 2 * stage
+        weights = (first * scale, 2 * middle * scale, last * scale)
+        return ETDRK4(*(c.to(dtype) for c in (half * half, half, stage, back, double, *weights)))
+
+    def scaled(self, factor: Tensor) -> ETDRK4:
+        """Return the scheme for a nonlinear term that is given without its factor, shape (B, *K)."""
+        weights = (self.stage, self.back, self.double, self.first, self.middle, self.last)
+        return ETDRK4(self.full, self.half, *(factor * w for w in weights))
 
     def advance(self, v: Tensor, nonlinear: Callable[[Tensor, float], Tensor]) -> Tensor:
         """Return v one step later; ``nonlinear(v, c)`` gives N at the fraction c of the step."""
-        decayed = self.half * v
-        n1 = nonlinear(v, 0.0)
-        a = torch.addcmul(decayed, self.stage, n1)
-        n2 = nonlinear(a, 0.5)
-        b = torch.addcmul(decayed, self.stage, n2)
-        n3 = nonlinear(b, 0.5)
-        c = torch.addcmul(self.half * a, self.stage, 2 * n3 - n1)
-        n4 = nonlinear(c, 1.0)
-        v = torch.addcmul(self.full * v, self.first, n1)
-        v = torch.addcmul(v, self.middle, n2 + n3)
-        return torch.addcmul(v, self.last, n4)
+        decayed, fully = self.half * v, self.full * v
+        n = nonlinear(v, 0.0)
+        result = torch.addcmul(fully, self.first, n)
+        last = torch.addcmul(fully, self.back, n)
+        n = nonlinear(torch.addcmul(decayed, self.stage, n), 0.5)
+        result = torch.addcmul(result, self.middle, n)
+        n = nonlinear(torch.addcmul(decayed, self.stage, n), 0.5)
+        result = torch.addcmul(result, self.middle, n)
+        n = nonlinear(torch.addcmul(last, self.double, n), 1.0)
+        return torch.addcmul(result, self.last, n)
+
+    def advance_in_place(self, v: Tensor, nonlinear: Callable[[float], Tensor], memory: Sequence[Tensor]) -> None:
+        """Overwrite v by v one step later, by the arithmetic of :meth:`advance` but without temporaries or a graph.
+
+        Each N is used up before the next is computed: few arrays live at a time, and they stay in the cache.
+
+        Args:
+            v: shape (B, *K); holds the argument of each stage when ``nonlinear(c)`` is called.
+            nonlinear: gives N(v) at the fraction c of the step.
+            memory: three tensors of the shape of v.
+        """
+        decayed, last, result = memory
+        torch.mul(self.half, v, out=decayed)
+        torch.mul(self.full, v, out=last)
+        n = nonlinear(0.0)
+        torch.addcmul(decayed, self.stage, n, out=v)
+        torch.addcmul(last, self.first, n, out=result)
+        last.addcmul_(self.back, n)
+        del n
+        n = nonlinear(0.5)
+        torch.addcmul(decayed, self.stage, n, out=v)
+        result.addcmul_(self.middle, n)
+        del n
+        n = nonlinear(0.5)
+        torch.addcmul(last, self.double, n, out=v)
+        result.addcmul_(self.middle, n)
+        del n
+        torch.addcmul(result, self.last, nonlinear(1.0), out=v)
 
 
 def integrate(
@@ -143,49 +201,65 @@ def integrate(
     linear: Tensor,
     legs: Sequence[Leg],
     points: int,
-    flux: Callable[[Tensor], Tensor] | None,
+    steepening: Tensor | None,
     length: Tensor,
     source: Callable[[Leg, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Integrate u_t = L u - ∂x flux(u) + source(t) and return the spectrum at the output times.
+) -> Iterator[Tensor]:
+    """Integrate u_t = L u - a ∂x(u²/2) + source(t) and yield the spectrum at each output time, shape (B, K).
+
+    Where nothing asks for gradients the steps are taken in place: what is yielded is then overwritten by the next step.
 
     Args:
         modes: kept modes of the field at time 0, shape (B, K), complex64 or complex128: the precision of the steps.
         linear: symbol of L, shape (B, K), float64 or complex128.
         legs: the steps to take, see :meth:`pdessl.solvers.Simulator.legs`.
-        points: nodes X of the grid on which the flux is evaluated.
-        flux: function of the field (B, X), at most quadratic (2/3 dealiasing removes the aliasing of a quadratic term
-            exactly). None for a linear equation, which is then solved exactly.
+        points: nodes X of the grid on which u² is evaluated; 2/3 dealiasing removes its aliasing error exactly.
+        steepening: a, shape (B,); None for a linear equation, which is solved exactly without a source.
         length: L, shape (B,).
-        source: gives the source term (B, X) for a leg and times (B,) in it, or None.
-
-    Returns:
-        Spectrum, shape (B, T, K).
+        source: gives the kept modes of the source term, shape (B, K), for a leg and times (B,) in it; or None.
     """
     k = modes.shape[-1]
-    minus_ik = (-1j * wave_numbers(length, k)).to(modes.dtype)
     linear = linear.to(torch.complex128)
-    frames = []
+    # The factor of rfft(w²), w = points · u = irfft(v) without its 1/points, which costs a pass.
+    factor = None if steepening is None else -0.5j / points**2 * steepening[:, None] * wave_numbers(length, k)
+    exact = factor is None and source is None
+    differentiable = tracked(modes, linear, factor) or (source is not None and torch.is_grad_enabled())
+    if not differentiable and not exact:
+        padded = modes.new_zeros(modes.shape[0], points // 2 + 1)
+        head = padded[:, :k]
+        head.copy_(modes)
+        modes, memory = head, [torch.empty_like(modes) for _ in range(3)]
+
+    def nonlinear(v: Tensor, leg: Leg, step: float) -> Tensor:
+        result = None
+        if factor is not None:
+            field = torch.fft.irfft(v, n=points, norm="forward")
+            result = torch.fft.rfft(field * field if differentiable else field.mul_(field))[:, :k]
+            if source is None:
+                return result  # the scheme carries the factor
+            result = factor.to(result.dtype) * result
+        added = source(leg, leg.start + step * leg.step)
+        return added.clone() if result is None else result + added
+
     scheme: ETDRK4 | None = None
     for leg in legs:
-        if leg.steps and flux is None and source is None:
+        if leg.steps and exact:
             modes = torch.exp(linear * (leg.step * leg.steps)[:, None]).to(modes.dtype) * modes
         elif leg.steps:
             if scheme is None or leg.renewed:
                 scheme = ETDRK4.build(linear, leg.step, modes.dtype)
-            for number in range(leg.steps):
-                now = leg.start + number * leg.step
-
-                def nonlinear(v: Tensor, c: float, leg: Leg = leg, now: Tensor = now) -> Tensor:
-                    result = None
-                    if flux is not None:
-                        result = minus_ik * torch.fft.rfft(flux(torch.fft.irfft(v, n=points)))[:, :k]
-                    if source is not None:
-                        added = torch.fft.rfft(source(leg, now + c * leg.step))[:, :k]
-                        result = added if result is None else result + added
-                    return result
-
-                modes = scheme.advance(modes, nonlinear)
+                scheme = scheme.scaled(factor.to(modes.dtype)) if source is None else scheme
+            for n in range(leg.steps):
+                if differentiable:
+                    modes = scheme.advance(modes, lambda v, c, leg=leg, n=n: nonlinear(v, leg, n + c))
+                else:
+                    scheme.advance_in_place(modes, lambda c, leg=leg, n=n: nonlinear(padded, leg, n + c), memory)
         if leg.observed:
-            frames.append(modes)
-    return torch.stack(frames, dim=1)
+            yield modes
+
+
+def tracked(*tensors: Tensor | None) -> bool:
+    """Return whether a derivative, backward or forward, is to be taken through any of the tensors."""
+    given = [t for t in tensors if t is not None]
+    backward = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    return backward or any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in given)
