@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 
@@ -14,17 +13,15 @@ __all__ = ["in_groups"]
 LARGEST = 128  # trajectories whose working set stays in a core's cache
 SMALLEST = 16  # below this the calls cost more than what they compute
 
-Result = TypeVar("Result")
 
-
-def in_groups(run: Callable[[slice], Result], batch: int, device: torch.device) -> list[Result]:
-    """Run a function on slices of a batch, in as many threads as torch may use, and return the results in order.
+def in_groups(run: Callable[[slice], None], batch: int, device: torch.device) -> None:
+    """Run a function on slices of a batch, in as many threads as torch may use.
 
     Whole groups in parallel, each single-threaded, beat threads that share every small operation. Anywhere but on a CPU
     the batch stays whole. Nothing is recorded for gradients.
 
     Args:
-        run: called with slices of the batch that cover it; must not write to what it shares.
+        run: called with slices that cover the batch; writes its results to rows of its own.
         batch: number of trajectories.
         device: where they are.
     """
@@ -32,20 +29,24 @@ def in_groups(run: Callable[[slice], Result], batch: int, device: torch.device) 
     count = max(math.ceil(batch / LARGEST), min(threads, batch // SMALLEST))
     if device.type != "cpu" or count == 1:
         with torch.no_grad():
-            return [run(slice(0, batch))]
+            run(slice(0, batch))
+        return
     count = threads * math.ceil(count / threads)  # no thread is left without a group at the end
     edges = [batch * i // count for i in range(count + 1)]
     groups = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
-    def alone(rows: slice) -> Result:
+    def alone(rows: slice) -> None:
         with torch.no_grad():  # grad mode belongs to the thread
-            return run(rows)
+            run(rows)
 
     if threads == 1:
-        return [alone(rows) for rows in groups]
+        for rows in groups:
+            alone(rows)
+        return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        return list(pool.map(alone, groups))
+        for _ in pool.map(alone, groups):
+            pass
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -72,28 +72,37 @@ class PeriodicSimulator(Simulator):
         steepening = None if steepening is None else steepening[:, 0]
         modes, legs = to_modes(start[:, 0]), self.legs(initial, times)
 
-        def run(rows: slice) -> tuple[Tensor, Tensor]:
-            some = [dataclasses.replace(g, start=g.start[rows], step=g.step[rows]) for g in legs]
-            spectra = integrate(
+        def spectra(rows: slice) -> Iterator[Tensor]:
+            return integrate(
                 modes[rows],
                 linear[rows],
-                some,
+                [dataclasses.replace(g, start=g.start[rows], step=g.step[rows]) for g in legs],
                 points,
                 None if steepening is None else steepening[rows],
                 length[rows],
                 None if self.forcing is None else self._source_modes(),
             )
-            frames, amplitudes = [], []
-            for spectrum in spectra:
-                frames.append(sample(spectrum, points, nodes, sampling).to(self.dtype))
-                amplitudes.append(tail_and_peak(spectrum))
-            return torch.stack(frames, dim=1), torch.stack(amplitudes).amax(dim=0)
 
-        # A forcing answers for the whole batch, a graph is built in one thread.
-        whole = self.forcing is not None or tracked(modes, linear, steepening)
-        parts = [run(slice(None))] if whole else in_groups(run, len(start), initial.device)
-        fields, amplitudes = (torch.cat(p) if len(p) > 1 else p[0] for p in zip(*parts, strict=True))
-        return Solution(self.trajectories(fields[:, None], times, initial), tail_ratio(amplitudes))
+        def observe(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+            return sample(spectrum, points, nodes, sampling).to(self.dtype), tail_and_peak(spectrum)
+
+        if self.forcing is not None or tracked(modes, linear, steepening):
+            # A forcing answers for the whole batch, and a graph wants new tensors.
+            frames, amplitudes = zip(*map(observe, spectra(slice(None))), strict=True)
+            fields, tail = torch.stack(frames, dim=1), tail_ratio(torch.stack(amplitudes).amax(dim=0))
+        else:
+            fields = torch.empty(*times.shape, nodes, dtype=self.dtype, device=times.device)
+            tail = torch.empty(len(start), dtype=self.precision, device=times.device)
+
+            def run(rows: slice) -> None:
+                largest = torch.zeros((), device=times.device)
+                for frame, spectrum in enumerate(spectra(rows)):
+                    fields[rows, frame], amplitudes = observe(spectrum)
+                    largest = torch.maximum(largest, amplitudes)
+                tail[rows] = tail_ratio(largest)
+
+            in_groups(run, len(start), times.device)
+        return Solution(self.trajectories(fields[:, None], times, initial), tail)
 
     def _source_modes(self) -> Callable[[Leg, Tensor], Tensor]:
         held: dict[Leg, Tensor] = {}
