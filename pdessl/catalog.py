@@ -12,7 +12,7 @@ import yaml
 
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 
-__all__ = ["KINDS", "find", "folders", "names", "read", "read_yaml"]
+__all__ = ["KINDS", "aliases", "find", "folders", "names", "read", "read_yaml"]
 
 KINDS = ("symmetries", "datasets", "configs")
 
@@ -47,8 +47,28 @@ def names(kind: str) -> list[str]:
     return sorted(_files(kind))
 
 
+def aliases(kind: str) -> dict[str, str]:
+    """Return the other names that files give themselves under ``aliases``, each with the name it stands for.
+
+    A file whose name is the alias of another goes first, and so does the user's.
+    """
+    found: dict[str, str] = {}
+    for name, path in _files(kind).items():
+        try:
+            listed = read_yaml(path).get("aliases", [])
+        except SchemaError:  # said when that file is asked for
+            continue
+        for alias in listed if isinstance(listed, list) else []:
+            found.setdefault(str(alias), name)
+    return found
+
+
 def find(kind: str, name: str | os.PathLike[str]) -> Path:
     """Return the path of a named file, or of a YAML file given by its path.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        name: name from :func:`names`, the part after its folder where that is unique, an alias, or a path.
 
     Raises:
         CatalogError: no such name; the message suggests the nearest and lists where it looked.
@@ -65,10 +85,13 @@ def find(kind: str, name: str | os.PathLike[str]) -> Path:
     by_stem = [n for n in known if n.rsplit("/", 1)[-1] == text]
     if len(by_stem) == 1:
         return known[by_stem[0]]
+    others = aliases(kind)
+    if text in others:
+        return known[others[text]]
     where = ", ".join(str(p) for p in folders(kind)) or "no folder"
     singular = {"symmetries": "equation", "datasets": "dataset", "configs": "recipe"}[kind]
     raise CatalogError(
-        f"no {singular} named '{text}'.{did_you_mean(text, [*known, *(n.rsplit('/', 1)[-1] for n in known)])} "
+        f"no {singular} named '{text}'.{did_you_mean(text, [*known, *(n.rsplit('/', 1)[-1] for n in known), *others])} "
         f"Searched: {where}. 'pdessl list {kind}' prints all of them."
     )
 

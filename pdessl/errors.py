@@ -13,6 +13,7 @@ __all__ = [
     "CatalogError",
     "CheckpointError",
     "DataError",
+    "DependencyError",
     "EquationError",
     "FormatError",
     "PdesslError",
@@ -63,6 +64,10 @@ class FormatError(PdesslError, ValueError):
 
 class StoreError(PdesslError, OSError):
     """A store cannot be written, continued or opened."""
+
+
+class DependencyError(PdesslError, ImportError):
+    """An optional package is not installed; the message says how to install it."""
 
 
 class CheckpointError(PdesslError, ValueError):

@@ -47,7 +47,13 @@ def entries(kind: str) -> dict[str, str]:
     if kind not in catalog.KINDS:
         known = (*catalog.KINDS, *_CLASSES)
         raise CatalogError(f"no kind '{kind}' to list.{did_you_mean(kind, known)} Kinds: {', '.join(known)}.")
-    return {name: _title(kind, name) for name in catalog.names(kind)}
+    others: dict[str, list[str]] = {}
+    for alias, name in catalog.aliases(kind).items():
+        others.setdefault(name, []).append(alias)
+    return {
+        name: _title(kind, name) + (f" (also: {', '.join(others[name])})" if name in others else "")
+        for name in catalog.names(kind)
+    }
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser, sizes
 
 __all__ = ["main"]
+
+
+def _workers(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of threads like 4")
+    return int(text)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,7 +26,9 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl generate burgers --out data/burgers",
             "pdessl generate burgers --out data/small --size unlabelled=256,labelled=64,validation=32,test=64",
-            "pdessl generate my_dataset.yaml --out data/mine --device cuda",
+            "pdessl generate my_dataset.yaml --out data/mine --device cuda --dtype float32",
+            "pdessl generate burgers --out data/quiet --set observation.noise=0 observation.points=128",
+            "pdessl generate ks --out data/ks --size 1000000 --scheduler tcp://10.0.0.1:8786",
         ],
         python="import pdessl\npdessl.generate('burgers', out='data/burgers')",
     )
@@ -29,16 +38,47 @@ def main(arguments: Sequence[str]) -> int:
         "--size",
         type=sizes,
         metavar="N|SPLIT=N,...",
-        help="trajectories per split instead of those of the dataset's file",
+        help="trajectories of the first split, or per split, instead of those of the dataset's file",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other values for keys of the dataset's file",
     )
     parser.add_argument("--device", default="cpu", help="torch device that simulates: cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        help="arithmetic of the simulator (default float64); float32 is another recipe: the data differ in their last "
+        "digits, and after a while altogether where the equation is chaotic",
+    )
+    parser.add_argument("--workers", type=_workers, metavar="N", help="threads; default one per processor")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://host:port: the shards are made by its workers"
+    )
     parser.add_argument("--resume", action="store_true", help="continue a generation that was interrupted")
     options = parser.parse_args(arguments)
 
+    from pdessl.cli.settings import read_words
     from pdessl.data import generate
 
-    store = generate(options.dataset, out=options.out, size=options.size, device=options.device, resume=options.resume)
+    overrides = read_words(options.set)
+    if options.dtype == "float32":
+        overrides["solver.precision"] = options.dtype
+    store = generate(
+        options.dataset,
+        out=options.out,
+        size=options.size,
+        device=options.device,
+        resume=options.resume,
+        overrides=overrides,
+        workers=options.workers,
+        scheduler=options.scheduler,
+    )
     print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
     if store.rejected_draws:
-        print(f"{store.rejected_draws} draws were not finite and were drawn again")
+        print(f"{store.rejected_draws} draws blew up or were not finite and were drawn again")
     return 0

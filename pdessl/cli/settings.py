@@ -13,7 +13,7 @@ import yaml
 
 from pdessl.errors import SchemaError, did_you_mean
 
-__all__ = ["assign", "fill", "flatten", "merge"]
+__all__ = ["assign", "fill", "flatten", "merge", "read_words"]
 
 T = TypeVar("T")
 
@@ -40,15 +40,16 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def assign(content: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """Lay ``a.b=value`` words over a mapping; values are read as YAML, so ``[32, 64]`` and ``1.0e-3`` work.
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``a.b=value`` words as dotted keys and values; values are YAML, so ``[32, 64]`` and ``1.0e-3`` work.
 
     Raises:
         SchemaError: a word without ``=``, or a value that is not YAML.
     """
+    found = {}
     for word in words:
-        key, found, text = word.partition("=")
-        if not found or not key:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
             raise SchemaError(f"'{word}' is not like section.key=value.")
         try:
             value = yaml.safe_load(text)
@@ -58,6 +59,13 @@ def assign(content: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
             # YAML 1.1 reads 1e-3 as text
             with contextlib.suppress(ValueError):
                 value = float(value)
+        found[key] = value
+    return found
+
+
+def assign(content: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Lay ``a.b=value`` words over a mapping, see :func:`read_words`."""
+    for key, value in read_words(words).items():
         for part in reversed(key.split(".")):
             value = {part: value}
         content = merge(content, value)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pdessl.data.cluster import cluster_shards
 from pdessl.data.planning import check_before_starting
+from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.data.recipe_checks import TEXTS
 from pdessl.data.reporting import Progress, reporting
-from pdessl.data.simulation import Shard, simulate_shard, threads
+from pdessl.data.simulation import find_device
 from pdessl.data.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -24,11 +28,10 @@ from pdessl.data.store import (
     read_manifest,
     versions,
     write_manifest,
-    write_shard,
 )
 from pdessl.errors import StoreError
 
-__all__ = ["generate", "make_shard"]
+__all__ = ["generate"]
 
 
 def generate(
@@ -40,6 +43,7 @@ def generate(
     overrides: Mapping[str, Any] | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Store:
     """Simulate a dataset into a store on disk.
 
@@ -53,12 +57,14 @@ def generate(
         overrides: changes to the recipe by dotted key, e.g. ``{"observation.noise": 0.0}``.
         progress: True shows a bar, False nothing, None a bar when standard error is a terminal; or a function that is
             called with :class:`Progress` after every shard.
-        workers: threads; default one per processor torch may use, 1 on a GPU.
+        workers: threads; default one per processor torch may use, 1 on a GPU (and in each task of a cluster).
+        scheduler: address of a Dask scheduler, ``tcp://host:port``: its workers make the shards, bitwise the same, and
+            this process writes the manifest. ``device`` is then that of the workers.
 
     Returns:
         The complete store.
 
-    Trajectory k of a split depends on (seed, split, k) only. One whose values are not finite is never stored: it is
+    Trajectory k of a split depends on (seed, split, k) only. One that blows up or is not finite is never stored: it is
     drawn again from the next attempt's seed, counted, and reported in the manifest.
 
     Raises:
@@ -66,7 +72,8 @@ def generate(
         SchemaError: the dataset file does not follow the format.
         ResolutionError: the solver's grids cannot resolve what is to be drawn.
         StoreError: ``out`` holds something else, was made by another recipe, or cannot be written.
-        DataError: trajectories stay non-finite however often they are drawn.
+        DataError: trajectories stay non-finite however often they are drawn, or no such device.
+        DependencyError: ``scheduler`` without the package distributed.
     """
     recipe = load_recipe(dataset, size, overrides)
     folder = Path(out)
@@ -75,12 +82,17 @@ def generate(
     if not todo and manifest["complete"]:
         return Store(folder)
     check_before_starting(recipe)
+    if scheduler is None:
+        find_device(device)
     total = sum(split["size"] for split in recipe.splits.values())
     done = total - sum(count for _, _, count in todo)
     started, before = clock.monotonic(), done
     write_manifest(folder, manifest)
-    with reporting(progress, recipe.name, total, done) as report:
-        for split, entry in _local_shards(recipe, folder, todo, torch.device(device), workers):
+    make = _local_shards if scheduler is None else partial(cluster_shards, scheduler=scheduler)
+    shards = make(recipe, folder, todo, str(device), workers)
+    # Closed here and not by the garbage collector: a cluster's tasks end with an interrupted generation.
+    with closing(shards), reporting(progress, recipe.name, total, done) as report:
+        for split, entry in shards:
             held = manifest["splits"][split]["shards"]
             held.append(entry)
             held.sort(key=lambda shard: shard["start"])
@@ -94,27 +106,8 @@ def generate(
     return Store(folder)
 
 
-def make_shard(
-    recipe: DatasetRecipe,
-    folder: Path,
-    split: str,
-    start: int,
-    count: int,
-    device: torch.device,
-    workers: int | None = None,
-) -> dict[str, Any]:
-    """Simulate trajectories ``start`` to ``start + count - 1`` of a split, write their shard, return its entry."""
-    with threads(device, workers) as pool:
-        shard = simulate_shard(recipe, split, list(range(start, start + count)), device, pool)
-    labels = recipe.splits[split]["labels"]
-    trajectories = shard.trajectories if labels else shard.trajectories.without_parameters()
-    path = folder / f"{split}-{start // recipe.shard_size:05d}.nc"
-    write_shard(path, trajectories, recipe, split, start)
-    return _entry(path, start, shard)
-
-
 def _local_shards(
-    recipe: DatasetRecipe, folder: Path, todo: list[tuple[str, int, int]], device: torch.device, workers: int | None
+    recipe: DatasetRecipe, folder: Path, todo: list[tuple[str, int, int]], device: str, workers: int | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for split, start, count in todo:
         yield split, make_shard(recipe, folder, split, start, count, device, workers)
@@ -192,28 +185,3 @@ def _missing(recipe: DatasetRecipe, folder: Path, manifest: dict[str, Any]) -> l
     if todo:
         manifest["complete"] = False
     return todo
-
-
-def _entry(path: Path, start: int, shard: Shard) -> dict[str, Any]:
-    fields = shard.trajectories.fields.to("cpu", torch.float64)
-    summary = {}
-    for channel, name in enumerate(shard.trajectories.field_names):
-        values = fields[:, channel]
-        summary[name] = {
-            "minimum": float(values.min()),
-            "maximum": float(values.max()),
-            "mean": float(values.mean()),
-            "mean_square": float(values.square().mean()),
-        }
-    return {
-        "file": path.name,
-        "start": start,
-        "count": len(shard.trajectories),
-        "bytes": path.stat().st_size,
-        "sha256": checksum(path),
-        "rejected_draws": shard.rejected,
-        "blown_up_draws": shard.blown_up,
-        "solver_points": dict(sorted(shard.grids.items())),
-        "spectral_tail": {"largest": max(shard.tails), "above_1e-3": sum(t > 1e-3 for t in shard.tails)},
-        "fields": summary,
-    }

@@ -22,7 +22,7 @@ from pdessl.errors import DataError
 from pdessl.solvers import random_stream
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Shard", "simulate", "simulate_shard", "threads"]
+__all__ = ["SimulatedShard", "find_device", "simulate", "simulate_shard", "threads"]
 
 MAX_ATTEMPTS = 20
 # Trajectories advanced together on a processor: keeps the working set of a step within its cache.
@@ -36,7 +36,7 @@ BLOW_UP = 1e6
 
 
 @dataclass(frozen=True)
-class Shard:
+class SimulatedShard:
     """Trajectories and how they were made.
 
     Args:
@@ -73,8 +73,9 @@ def simulate(
     Trajectory k depends on (seed, split, k) only; computed in another batch it agrees to round-off (float32 output).
     """
     recipe = load_recipe(dataset)
-    with threads(device, workers) as pool:
-        return simulate_shard(recipe, split, list(indices), torch.device(device), pool).trajectories
+    found = find_device(device)
+    with threads(found, workers) as pool:
+        return simulate_shard(recipe, split, list(indices), found, pool).trajectories
 
 
 def simulate_shard(
@@ -84,7 +85,7 @@ def simulate_shard(
     device: torch.device,
     pool: ThreadPoolExecutor,
     target: torch.device | None = None,
-) -> Shard:
+) -> SimulatedShard:
     """Simulate trajectories in groups that share a grid and a step, draw failed ones again, and add the noise.
 
     Args:
@@ -134,7 +135,7 @@ def simulate_shard(
     place = {k: position for position, k in enumerate(made)}
     joined = Trajectories.concatenate(parts)[[place[k] for k in indices]]
     draws_made, plans, tails = zip(*(made[k] for k in indices), strict=True)
-    return Shard(
+    return SimulatedShard(
         _finish(recipe, split, indices, joined, draws_made),
         sum(attempts.values()),
         blown_up,
@@ -205,6 +206,23 @@ def _finish(
         parameters=known,
         equation=recipe.equation,
     )
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the torch device of this name.
+
+    Raises:
+        DataError: no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(
+            f"no device '{name}' here: {str(error).splitlines()[0]} Use 'cpu'"
+            + (f", or 'cuda:0' to 'cuda:{torch.cuda.device_count() - 1}'." if torch.cuda.is_available() else ".")
+        ) from None
+    return device
 
 
 @contextmanager

@@ -1,10 +1,7 @@
-"""Generation survives being killed, interrupted, and trajectories that blow up."""
+"""Generation: trajectories that blow up, settings that are refused, and every dataset that is shipped."""
 
 import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -12,86 +9,14 @@ import torch
 import pdessl.data
 from pdessl import catalog
 from pdessl.data import load_recipe
-from pdessl.errors import CatalogError, DataError, ResolutionError, StoreError
+from pdessl.errors import CatalogError, DataError, ResolutionError
 from pdessl.solvers import Burgers
-
-GENERATE = """
-import sys
-import pdessl.data
-from pdessl import catalog
-pdessl.data.generate("burgers_small", sys.argv[1], resume=True, overrides={"shard_size": 4}, progress=False)
-"""
-
-
-def files(folder):
-    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "store"
     return pdessl.data.generate("burgers_small", path, overrides={"shard_size": 4}, progress=False)
-
-
-@pytest.mark.parametrize("shards", [1, 7, 13])
-def test_killed_at_any_moment_and_resumed_is_bitwise_the_same_store(uninterrupted, tmp_path, shards):
-    out = tmp_path / "store"
-    process = subprocess.Popen([sys.executable, "-c", GENERATE, str(out)])
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("*.nc"))) < shards and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    there = pdessl.data.open(out)
-    assert not there.complete
-    with pytest.raises(StoreError, match="interrupted.*--resume"):
-        there.load("test")
-    assert any("--resume" in text for text in pdessl.data.inspect(out).warnings)
-    with pytest.raises(StoreError, match="unfinished store"):
-        pdessl.data.generate("burgers_small", out, overrides={"shard_size": 4})
-    resumed = pdessl.data.generate("burgers_small", out, resume=True, overrides={"shard_size": 4}, progress=False)
-    assert resumed.complete and resumed.verify() == []
-    assert files(out) == files(uninterrupted.path)
-    indices = [resumed.load(split).index.tolist() for split in resumed.splits]
-    assert indices == [list(range(n)) for n in resumed.splits.values()]
-
-
-def test_leftovers_of_a_kill_in_the_middle_of_a_write(uninterrupted, tmp_path):
-    """A temporary file, and a shard that was renamed before the manifest knew of it."""
-    import shutil
-
-    out = shutil.copytree(uninterrupted.path, tmp_path / "store")
-    (out / ".test-00000.nc.999.tmp").write_bytes(b"half")
-    manifest = pdessl.data.open(out).manifest
-    manifest["splits"]["test"]["shards"].pop()
-    manifest["complete"] = False
-    from pdessl.data.store import write_manifest
-
-    write_manifest(out, manifest)
-    pdessl.data.generate("burgers_small", out, resume=True, overrides={"shard_size": 4}, progress=False)
-    assert files(out) == files(uninterrupted.path)
-
-
-def test_ctrl_c_leaves_a_store_that_continues(uninterrupted, tmp_path):
-    def interrupt(state):
-        if state.done >= 40:
-            raise KeyboardInterrupt
-
-    out = tmp_path / "store"
-    with pytest.raises(KeyboardInterrupt):
-        pdessl.data.generate("burgers_small", out, overrides={"shard_size": 4}, progress=interrupt)
-    store = pdessl.data.open(out)
-    assert not store.complete and not list(out.glob(".*"))
-    calls = []
-    pdessl.data.generate("burgers_small", out, resume=True, overrides={"shard_size": 4}, progress=calls.append)
-    assert calls[0].done == 44 and calls[-1].done == calls[-1].total == 80
-    assert files(out) == files(uninterrupted.path)
-
-
-def test_resume_of_a_complete_store_does_nothing(uninterrupted):
-    before = {name: os.stat(uninterrupted.path / name).st_mtime_ns for name in os.listdir(uninterrupted.path)}
-    pdessl.data.generate("burgers_small", uninterrupted.path, resume=True, overrides={"shard_size": 4})
-    assert before == {name: os.stat(uninterrupted.path / name).st_mtime_ns for name in os.listdir(uninterrupted.path)}
 
 
 class Fragile(Burgers):
@@ -195,7 +120,7 @@ def test_default_time_stepping_error_is_far_below_the_noise():
     )
 
 
-@pytest.mark.parametrize("name", catalog.names("datasets"))
+@pytest.mark.parametrize("name", [n for n in catalog.names("datasets") if "format" not in catalog.read("datasets", n)])
 def test_every_shipped_dataset_generates_resolved_and_finite_data(name, tmp_path):
     sizes = dict.fromkeys(load_recipe(name).splits, 2)
     store = pdessl.data.generate(name, tmp_path / "s", size=sizes, progress=False)
@@ -208,7 +133,7 @@ def test_every_shipped_dataset_generates_resolved_and_finite_data(name, tmp_path
 
 
 def test_every_dataset_names_an_equation_of_the_catalog_with_its_parameters():
-    for name in catalog.names("datasets"):
+    for name in [n for n in catalog.names("datasets") if "format" not in catalog.read("datasets", n)]:
         recipe = load_recipe(name)
         declared = catalog.read("symmetries", recipe.equation).get("parameters", {})
         assert {entry["name"] for entry in declared.values()} == set(recipe.parameters), name
