@@ -125,6 +125,10 @@ class Trajectories:
         """Return the batch on another device (Lightning calls this for every batch)."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> Trajectories:
+        """Return the batch in page-locked memory, from which a GPU fetches it while it computes."""
+        return self._map(Tensor.pin_memory)
+
     def replace(self, **changes: Any) -> Trajectories:
         """Return a copy with some attributes replaced; shapes are checked again."""
         return dataclasses.replace(self, **changes)

@@ -1,12 +1,13 @@
-"""Batches of trajectories for Lightning: in memory, whole batches at a time, in an order that can be resumed."""
+"""Batches of trajectories for Lightning, from one dataset on disk or a mixture, in memory or larger than memory."""
 
-# B batch
+# B batch, N trajectories, C channels, T frames, X space
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,142 +15,85 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from pdessl.data.generation import generate as generate_store
-from pdessl.data.store import MANIFEST, Store
-from pdessl.errors import DataError, StoreError
+from pdessl.data.loading import TrajectoryLoader
+from pdessl.data.memory import available_memory, readable_size
+from pdessl.data.sampling import Draw, IndexBatches
+from pdessl.data.source import Source
+from pdessl.data.splits import ROLES, Selection, assign_roles
+from pdessl.data.statistics import FieldStatistics, field_statistics
+from pdessl.data.store import MANIFEST, Store, open
+from pdessl.data.windows import Crop, Windows
+from pdessl.errors import CatalogError, DataError, StoreError
 from pdessl.solvers import random_stream
 from pdessl.trajectory import Trajectories
 
-__all__ = ["FieldStatistics", "IndexBatches", "PDEDataModule", "TrajectoryLoader"]
+__all__ = ["Crop", "FieldStatistics", "Ingredient", "PDEDataModule"]
 
 
 @dataclass(frozen=True)
-class FieldStatistics:
-    """Mean and standard deviation of one field over a training split, in the unit of the field."""
-
-    mean: float
-    std: float
-
-
-class _InMemory(Dataset[Trajectories]):
-    def __init__(self, trajectories: Trajectories) -> None:
-        self.trajectories = trajectories
-
-    def __len__(self) -> int:
-        return len(self.trajectories)
-
-    def __getitem__(self, indices: torch.Tensor) -> Trajectories:
-        return self.trajectories[indices]
-
-
-class IndexBatches(DistributedSampler):
-    """Lists of indices, one list a batch; the order is a function of (seed, epoch) only.
+class Ingredient:
+    """One dataset of a mixture.
 
     Args:
-        size: number of trajectories.
-        batch_size: B of every batch over one process.
-        shuffle: permute anew every epoch.
-        drop_last: leave out the incomplete batch at the end.
-        seed: seed of the permutations.
-        replicas, rank: number of processes and the number of this one. All processes get the same number of batches;
-            whole batches are dealt out in turn, and missing ones repeat from the start.
-
-    ``start`` is the number of batches to skip, for one epoch, when a run is resumed in the middle of it.
+        path: its folder or file.
+        weight: how often it is drawn, relative to the others; default its number of trajectories.
+        mapping: how its files are to be read, see :func:`pdessl.open`.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        seed: int = 0,
-        replicas: int = 1,
-        rank: int = 0,
-    ) -> None:
-        # Being a DistributedSampler keeps Lightning from wrapping it: it divides the batches among processes itself.
-        super().__init__(range(size), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed, drop_last=drop_last)
-        self.size, self.batch_size, self.start = size, batch_size, 0
-
-    def __len__(self) -> int:
-        batches = self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
-        return math.ceil(batches / self.num_replicas)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        order = np.arange(self.size)
-        if self.shuffle:
-            order = random_stream(self.seed, "batches", self.epoch, "order").permutation(self.size)
-        batches = [order[i : i + self.batch_size] for i in range(0, self.size, self.batch_size)]
-        if self.drop_last and batches and len(batches[-1]) < self.batch_size:
-            batches.pop()
-        wanted = len(self) * self.num_replicas
-        batches = (batches * math.ceil(wanted / max(len(batches), 1)))[:wanted]
-        start, self.start = self.start, 0
-        return iter([torch.from_numpy(b.copy()) for b in batches[self.rank :: self.num_replicas][start:]])
-
-
-class TrajectoryLoader(DataLoader):
-    """Yields whole batches of trajectories; its place in the epoch goes into Lightning's checkpoint and comes back."""
-
-    def __init__(self, trajectories: Trajectories, sampler: IndexBatches, num_workers: int = 0) -> None:
-        super().__init__(
-            _InMemory(trajectories),
-            sampler=sampler,
-            batch_size=None,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-        )
-        self._seen = 0
-
-    def __iter__(self) -> Iterator[Trajectories]:
-        self._seen = self.sampler.start
-        for batch in super().__iter__():
-            self._seen += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the epoch have been used."""
-        return {"seen": self._seen % max(len(self), 1)}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Skip the batches already used, once."""
-        self.sampler.start = int(state["seen"])
+    path: str
+    weight: float | None = None
+    mapping: str | None = None
 
 
 class PDEDataModule(lightning.LightningDataModule):
-    """Batches of :class:`pdessl.Trajectories` from a store.
+    """Batches of :class:`pdessl.Trajectories` from datasets on disk.
 
     Args:
-        path: folder of the store.
+        path: a store, or files in any layout :func:`pdessl.open` reads.
         batch_size: trajectories per batch.
         labels: number of labelled trajectories to use; default all. Subsets are nested: the first 32 of a seed are
             among its first 64.
-        seed: chooses the labelled subset and the order of batches.
+        seed: chooses splits, the labelled subset, windows and the order of batches.
         train: ``unlabelled`` (pretraining: batches have no parameters and are all full) or ``labelled`` (supervised).
         dataset: name or file of the dataset that is generated into ``path`` when there is no store yet; default: a
             missing store is an error.
         size: with ``dataset``: trajectories per split, see :func:`pdessl.data.generate`.
-        num_workers: processes that prepare batches. The data are in memory and a batch is one indexing operation, so 0
-            is the fastest.
+        num_workers: processes that read batches. 0 is the fastest unless files are compressed: a thread reads ahead.
+        mapping: how the files are to be read, see :func:`pdessl.open`.
+        paths: instead of ``path``, several datasets that are mixed: ``[{path: a, weight: 2}, {path: b}]``.
+        splits: which parts of a dataset serve as what, e.g. ``{labelled: valid, validation: 0.1}``; default see
+            :func:`pdessl.data.splits.assign_roles`.
+        group_by: what is never divided between training and the rest: ``file``, ``trajectory`` or a parameter's name.
+        fields: channels to read; default all.
+        stride: use every so many frames.
+        crop: size of the windows batches hold: ``{frames: 16, points: 64}``. In training their place is drawn anew
+            every epoch; elsewhere they lie in the middle.
+        memory: GiB that may hold trajectories in this process; default half of what is available, shared among the
+            processes of this machine. Datasets that need more are read from disk batch by batch.
+        statistics_from: mean and standard deviation are taken of at most so many training trajectories.
+        ahead: batches read in advance.
+        start_method: how the processes of ``num_workers`` start, ``fork`` or ``spawn``; default the system's.
 
-    Loaders: ``train_dataloader``: the split named by ``train``. ``val_dataloader``: a list of [labelled, validation],
-    in fixed order, with parameters, for online probes. ``test_dataloader``: the split test. ``labelled``,
-    ``validation``, ``test`` and ``unlabelled`` give the trajectories themselves after ``setup``.
+    Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], in fixed
+    order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
+    ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
 
-    Fields stay in the units of the data (symmetry transformations need them); ``statistics`` has the mean and standard
-    deviation of each field over the training split for models to normalise with.
+    Fields are float32 and stay in the units of the data (symmetry transformations need them); ``statistics`` has the
+    mean and standard deviation of each field over the training part for models to normalise with.
 
     Raises:
         StoreError: no store at ``path`` and no ``dataset``, or an interrupted one; the message says which command
             helps.
-        DataError: more labels than there are, or a batch larger than the training split.
+        DataError: settings out of range, more labels than there are, a batch larger than the training part, or
+            trajectories asked for at once that do not fit into memory.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         batch_size: int = 64,
         labels: int | None = None,
         seed: int = 0,
@@ -157,128 +101,253 @@ class PDEDataModule(lightning.LightningDataModule):
         dataset: str | None = None,
         size: int | dict[str, int] | None = None,
         num_workers: int = 0,
+        mapping: str | None = None,
+        paths: list[Ingredient] | None = None,
+        splits: dict[str, float | str] | None = None,
+        group_by: str | None = None,
+        fields: list[str] | None = None,
+        stride: int = 1,
+        crop: Crop | None = None,
+        memory: float | None = None,
+        statistics_from: int = 4096,
+        ahead: int = 2,
+        start_method: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise DataError(f"batch_size must be at least 1, found {batch_size}.")
-        if labels is not None and labels < 1:
-            raise DataError(f"labels must be at least 1, found {labels}; leave it out to use all.")
+        for name, value in (
+            ("batch_size", batch_size),
+            ("stride", stride),
+            ("statistics_from", statistics_from),
+            ("labels", labels),
+        ):
+            if value is not None and value < 1:
+                advice = "; leave it out to use all" if name == "labels" else ""
+                raise DataError(f"{name} must be at least 1, found {value}{advice}.")
         if train not in ("unlabelled", "labelled"):
             raise DataError(f"train must be 'unlabelled' or 'labelled', found '{train}'.")
-        self.path, self.batch_size, self.labels, self.seed = Path(path), batch_size, labels, seed
-        self.train_split, self.dataset, self.size, self.num_workers = train, dataset, size, num_workers
-        self._held: dict[str, Trajectories] = {}
+        if (path is None) == (paths is None) or paths == []:
+            raise DataError("give either path (one dataset) or paths (a list of datasets that are mixed).")
+        if memory is not None and memory < 0:
+            raise DataError(f"memory is a number of GiB, at least 0, found {memory}.")
+        if paths is not None and (dataset is not None or mapping is not None):
+            raise DataError("dataset and mapping belong to one path; with paths, give each entry its own mapping.")
+        entries = paths if paths is not None else [Ingredient(os.fspath(path), None, mapping)]
+        self.ingredients = [e if isinstance(e, Ingredient) else Ingredient(**e) for e in entries]
+        self.path = Path(self.ingredients[0].path)
+        self.batch_size, self.labels, self.seed, self.train_split = batch_size, labels, seed, train
+        self.dataset, self.size, self.num_workers = dataset, size, num_workers
+        self.splits, self.group_by, self.fields, self.stride = splits, group_by, fields, stride
+        self.crop = Crop(**crop) if isinstance(crop, Mapping) else crop
+        self.memory, self.statistics_from, self.ahead, self.start_method = memory, statistics_from, ahead, start_method
+        self.sources: list[Source] = []
+        self._windows: dict[str, Windows] = {}
         self._statistics: dict[str, FieldStatistics] | None = None
 
     def prepare_data(self) -> None:
         """Generate the store if it is missing and ``dataset`` was given; Lightning calls this on one process."""
         if self.dataset is not None:
             generate_store(self.dataset, self.path, size=self.size, resume=True)
-        elif not (self.path / MANIFEST).is_file():
-            raise StoreError(
-                f"no store at {self.path}. Make it: pdessl generate burgers --out {self.path} "
-                f"(any name of 'pdessl list datasets'), or give the data module dataset=..., which "
-                f"generates it on first use."
-            )
+        for entry in self.ingredients:
+            if not Path(entry.path).exists():
+                raise StoreError(
+                    f"no store at {entry.path}. Make it: pdessl generate burgers --out {entry.path} (any name of "
+                    f"'pdessl list datasets'), or give the data module dataset=..., which generates it on first use."
+                )
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store; splits are read on first use."""
-        if not (self.path / MANIFEST).is_file():
+        """Open the datasets and decide which trajectories serve as what; they are read on first use."""
+        if self.sources:
+            return
+        if self.dataset is None or not (self.path / MANIFEST).is_file():
             self.prepare_data()
-        self.store = Store(self.path)
+        self.sources = [open(e.path) if e.mapping is None else open(e.path, e.mapping) for e in self.ingredients]
+        self._roles = [assign_roles(source, self.splits, self.group_by, self.seed) for source in self.sources]
 
-    # ------------------------------------------------------------------------------- splits
+    @property
+    def store(self) -> Source:
+        """The dataset; of a mixture the first."""
+        if not self.sources:
+            self.setup()
+        return self.sources[0]
 
-    def _split(self, name: str) -> Trajectories:
-        if name not in self._held:
-            if not hasattr(self, "store"):
-                self.setup()
-            self._held[name] = self.store.load(name)
-        return self._held[name]
+    # ------------------------------------------------------------------------------- parts
+
+    def selections(self, role: str) -> list[Selection]:
+        """Return which trajectories of each dataset serve as ``unlabelled``, ``labelled``, ``validation`` or ``test``.
+
+        Raises:
+            CatalogError: no dataset has any.
+        """
+        _ = self.store
+        found = [roles[role] for roles in self._roles if role in roles]
+        if role not in ROLES or not found:
+            held = sorted({name for roles in self._roles for name in roles})
+            raise CatalogError(f"{self.store.name} has nothing that serves as {role}; it has {', '.join(held)}.")
+        return found
+
+    def _part(self, role: str) -> Windows:
+        """Return a role's windows, held in memory if they fit beside what is held already."""
+        if role not in self._windows:
+            selections = [s for s in self.selections(role) if len(s)]
+            if not selections:
+                raise DataError(f"{self.store.name} has no trajectories that serve as {role}: those splits are empty.")
+            needed = sum(len(s) * math.prod(s.shape) * 4 for s in selections)
+            allowed = self._allowed()
+            held = needed <= allowed
+            mapped = all(s.source.mapped(name) for s in selections for name in s.splits)
+            how = "in memory" if held else "memory-mapped" if mapped else "streamed from disk"
+            rank_zero_info(
+                f"{role}: {sum(map(len, selections))} trajectories of {' x '.join(map(str, selections[0].shape))}, "
+                f"{readable_size(needed)}: {how} ({readable_size(max(allowed, 0))} may be used)"
+            )
+            self._windows[role] = Windows(
+                selections, self.crop, self.stride, self.fields, labels=role != "unlabelled", held=held
+            )
+        return self._windows[role]
+
+    def _allowed(self) -> float:
+        """Return the bytes that may still hold trajectories."""
+        if self.memory is not None:
+            return self.memory * 2**30 - sum(part.held_bytes for part in self._windows.values())
+        processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), getattr(self.trainer, "num_devices", 1))
+        return available_memory() / 2 / processes
+
+    def _trajectories(self, role: str, numbers: np.ndarray | None = None) -> Trajectories:
+        part = self._part(role)
+        size = math.prod(part.batch_shape) * 4 * (len(part) if numbers is None else len(numbers))
+        if not part.held_bytes and size > (available := available_memory()):
+            raise DataError(
+                f"{role}: {readable_size(size)} of trajectories asked for at once, {readable_size(available)} are "
+                f"available. Use the loader, which reads batch by batch, fewer labels, or smaller windows: "
+                f"crop: {{frames: ..., points: ...}}"
+            )
+        return part.everything() if numbers is None else part[Draw(torch.from_numpy(numbers))]
 
     @property
     def unlabelled(self) -> Trajectories:
-        """The unlabelled split, without parameters."""
-        return self._split("unlabelled").without_parameters()
+        """The trajectories for pretraining, without parameters."""
+        return self._trajectories("unlabelled")
 
     @property
     def labelled(self) -> Trajectories:
-        """The first ``labels`` trajectories of the labelled split in an order drawn from ``seed``, with parameters."""
+        """``labels`` labelled trajectories, the first in an order drawn from ``seed``, with parameters."""
         return self.labelled_subset(self.labels, self.seed)
 
     @property
     def validation(self) -> Trajectories:
-        """The validation split, with parameters."""
-        return self._split("validation")
+        """The trajectories for validation, with parameters."""
+        return self._trajectories("validation")
 
     @property
     def test(self) -> Trajectories:
-        """The test split, with parameters."""
-        return self._split("test")
+        """The trajectories for testing, with parameters."""
+        return self._trajectories("test")
 
     def labelled_subset(self, labels: int | None, seed: int = 0) -> Trajectories:
-        """Return ``labels`` trajectories of the labelled split; nested for one seed, different between seeds.
+        """Return ``labels`` labelled trajectories; nested for one seed, different between seeds.
 
         Raises:
-            DataError: the split has fewer.
+            DataError: there are fewer.
         """
-        everything = self._split("labelled")
+        return self._trajectories("labelled", self._subset(labels, seed))
+
+    def _subset(self, labels: int | None, seed: int) -> np.ndarray | None:
         if labels is None:
-            return everything
-        if labels > len(everything):
+            return None
+        there = sum(map(len, self.selections("labelled")))
+        if labels > there:
+            command = getattr(self.store, "command", None)
+            repair = "raise its share, e.g. splits: {labelled: 0.5}"
+            if command is not None:
+                repair = f"generate more: {command.replace(str(self.path), 'ANOTHER_FOLDER')} --size labelled={labels}"
             raise DataError(
-                f"{labels} labels asked for, the store has {len(everything)}. Ask for at most that, or generate more: "
-                f"{self.store.command.replace(str(self.path), 'ANOTHER_FOLDER')} --size labelled={labels}"
+                f"{labels} labels asked for, the {'dataset' if command is None else 'store'} has {there}. Ask for at "
+                f"most that, or {repair}"
             )
-        order = random_stream(seed, "labelled", 0, "subset").permutation(len(everything))
-        return everything[order[:labels]]
+        return random_stream(seed, "labelled", 0, "subset").permutation(there)[:labels]
 
     @property
     def statistics(self) -> dict[str, FieldStatistics]:
-        """Mean and standard deviation per field over the training split only (unlabelled, or the labelled subset)."""
+        """Mean and standard deviation per field over the training part only (unlabelled, or the labelled subset)."""
         if self._statistics is None:
-            data = self.unlabelled if self.train_split == "unlabelled" else self.labelled
-            values = data.fields.to(torch.float64).transpose(0, 1).flatten(1)
-            mean, std = values.mean(dim=1).tolist(), values.std(dim=1).tolist()
-            self._statistics = {n: FieldStatistics(m, s) for n, m, s in zip(data.field_names, mean, std, strict=True)}
+            part = self._training_part()
+            numbers = np.arange(len(part))
+            if len(part) > self.statistics_from:
+                chosen = random_stream(self.seed, "statistics", 0, "subset").permutation(len(part))
+                numbers = np.sort(chosen[: self.statistics_from])
+                rank_zero_info(f"mean and deviation are those of {len(numbers)} of {len(part)} training trajectories")
+            self._statistics = field_statistics(part.whole_fields(numbers), part.field_names)
         return self._statistics
 
     # ------------------------------------------------------------------------------ loaders
 
-    def _loader(self, data: Trajectories, shuffle: bool, drop_last: bool, divide: bool = True) -> TrajectoryLoader:
-        trainer = self.trainer if divide else None
-        replicas, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-        sampler = IndexBatches(len(data), self.batch_size, shuffle, drop_last, self.seed, replicas, rank)
-        return TrajectoryLoader(data, sampler, self.num_workers)
+    def _training_part(self) -> Windows:
+        return self._part("unlabelled") if self.train_split == "unlabelled" else self._labelled_part()
+
+    def _labelled_part(self) -> Windows:
+        part, numbers = self._part("labelled"), self._subset(self.labels, self.seed)
+        return part if numbers is None else part.subset(numbers)
+
+    def _loader(self, part: Windows, shuffle: bool = False, drop_last: bool = False) -> TrajectoryLoader:
+        trainer = self.trainer
+        sampler = IndexBatches(
+            part.sizes_of_parts,
+            self.batch_size,
+            shuffle,
+            drop_last,
+            self.seed,
+            *((trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)),
+            weights=self._weights(part) if shuffle else None,
+            window_axes=part.window_axes,
+        )
+        # What is in memory is a batch by one indexing operation: nothing to read ahead.
+        ahead = 0 if part.held_bytes and not self.num_workers else self.ahead
+        return TrajectoryLoader(part, sampler, self.num_workers, ahead, self.start_method, pin_memory=True)
+
+    def _weights(self, part: Windows) -> list[float] | None:
+        """Return the weights of the datasets of a mixture; None: every trajectory once an epoch."""
+        if len(part.sizes_of_parts) == 1 or all(entry.weight is None for entry in self.ingredients):
+            return None
+        weights = {id(s): e.weight for s, e in zip(self.sources, self.ingredients, strict=True)}
+        given = [weights[id(source)] for source in part.sources]
+        return [size if w is None else w for w, size in zip(given, part.sizes_of_parts, strict=True)]
 
     def train_dataloader(self) -> TrajectoryLoader:
         """Shuffled batches; in pretraining without parameters and always of ``batch_size`` trajectories."""
+        part = self._training_part()
         if self.train_split == "labelled":
-            return self._loader(self.labelled, shuffle=True, drop_last=False)
-        data = self.unlabelled
-        if len(data) < self.batch_size:
+            return self._loader(part, shuffle=True)
+        if len(part) < self.batch_size:
             raise DataError(
-                f"batch_size {self.batch_size} exceeds the {len(data)} unlabelled trajectories; "
-                f"lower it to {len(data)}."
+                f"batch_size {self.batch_size} exceeds the {len(part)} unlabelled trajectories; "
+                f"lower it to {len(part)}."
             )
-        return self._loader(data, shuffle=True, drop_last=True)
+        return self._loader(part, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> list[TrajectoryLoader]:
-        """Loaders of the labelled subset and of the validation split, in fixed order, with parameters."""
-        return [self._loader(part, shuffle=False, drop_last=False) for part in (self.labelled, self.validation)]
+        """Loaders of the labelled subset and of the validation part, in fixed order, with parameters."""
+        return [self._loader(self._labelled_part()), self._loader(self._part("validation"))]
 
     def test_dataloader(self) -> TrajectoryLoader:
-        """The test split in fixed order, with parameters."""
-        return self._loader(self.test, shuffle=False, drop_last=False)
+        """The test part in fixed order, with parameters."""
+        return self._loader(self._part("test"))
 
     def predict_dataloader(self) -> TrajectoryLoader:
-        """The test split, as :meth:`test_dataloader`."""
+        """The test part, as :meth:`test_dataloader`."""
         return self.test_dataloader()
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch; from page-locked memory while the device computes."""
+        if isinstance(batch, Trajectories):
+            return batch.to(device, non_blocking=batch.fields.is_pinned())
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    # -------------------------------------------------------------------------- checkpoints
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: recipe and statistics."""
+        """Return what a checkpoint keeps of the data: what identifies them, and the statistics."""
         return {
-            "recipe_hash": self.store.manifest["recipe_hash"],
+            "data": [_identity(source) for source in self.sources],
             "statistics": {n: [s.mean, s.std] for n, s in self.statistics.items()},
         }
 
@@ -286,12 +355,30 @@ class PDEDataModule(lightning.LightningDataModule):
         """Refuse to resume a run on other data.
 
         Raises:
-            StoreError: the checkpoint was trained on a store made by another recipe.
+            StoreError: the checkpoint was trained on other datasets.
         """
-        found = Store(self.path).manifest["recipe_hash"]
-        if found != state_dict["recipe_hash"]:
+        _ = self.store
+        found = [_identity(source) for source in self.sources]
+        if found != state_dict["data"]:
+            names = ", ".join(source.name for source in self.sources)
             raise StoreError(
-                f"the checkpoint was trained on a store with recipe {state_dict['recipe_hash'][:12]}, "
-                f"{self.path} has {found[:12]}. Give the path of the store it was trained on."
+                f"the checkpoint was trained on data with recipe {_short(state_dict['data'])}, {names} has "
+                f"{_short(found)}. Give the path of the data it was trained on."
             )
         self._statistics = {n: FieldStatistics(*values) for n, values in state_dict["statistics"].items()}
+
+
+def _identity(source: Source) -> str:
+    """Return a hash of what a dataset is: a store's recipe, else its layout, sizes and parameters."""
+    if isinstance(source, Store):
+        return source.manifest["recipe_hash"]
+    content = hashlib.sha256(repr((source.format, source.field_names, source.axis_names)).encode())
+    for name, size in source.splits.items():
+        content.update(repr((name, size, source.shape(name) if size else ())).encode())
+        for parameter, values in source.parameter_values(name).items():
+            content.update(parameter.encode() + np.ascontiguousarray(values, "<f8").tobytes())
+    return content.hexdigest()
+
+
+def _short(identities: Sequence[str]) -> str:
+    return ", ".join(identity[:12] for identity in identities)

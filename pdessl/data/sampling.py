@@ -1,0 +1,125 @@
+"""The order of batches: which trajectories, which windows of them, in which process."""
+
+# B batch, N draws of an epoch, d space axes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DistributedSampler
+
+from pdessl.errors import DataError
+from pdessl.solvers import random_stream
+
+__all__ = ["Draw", "IndexBatches"]
+
+
+class Draw(NamedTuple):
+    """One batch to be.
+
+    Args:
+        numbers: numbers of the trajectories, shape (B,), int64.
+        places: where the windows lie, uniform numbers in [0, 1), shape (B, 1 + d), time first; None: in the middle.
+    """
+
+    numbers: torch.Tensor
+    places: torch.Tensor | None = None
+
+
+class IndexBatches(DistributedSampler):
+    """Batches of an epoch; the order, and the place of every window, is a function of (seed, epoch) only.
+
+    Args:
+        size: number of trajectories, or the numbers of several datasets that are mixed; their trajectories are numbered
+            one after the other.
+        batch_size: B of every batch over one process.
+        shuffle: permute anew every epoch.
+        drop_last: leave out the incomplete batch at the end.
+        seed: seed of the permutations.
+        replicas, rank: number of processes and the number of this one. All processes get the same number of batches;
+            whole batches are dealt out in turn, and missing ones repeat from the start.
+        weights: with several datasets, how often each is drawn, relative to the others; default their sizes, so that an
+            epoch has every trajectory once. An epoch always has as many draws as there are trajectories, and each
+            dataset its exact part of them, rounded: one that is drawn more often than it has trajectories repeats
+            them evenly, of one that is drawn less often another part is seen every epoch.
+        window_axes: 1 + d where windows are drawn at random, 0 where not.
+
+    ``start`` is the number of batches to skip, for one epoch, when a run is resumed in the middle of it.
+
+    Raises:
+        DataError: weights that are not positive numbers, one per dataset.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        batch_size: int,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int = 0,
+        replicas: int = 1,
+        rank: int = 0,
+        weights: Sequence[float] | None = None,
+        window_axes: int = 0,
+    ) -> None:
+        sizes = [size] if isinstance(size, int) else list(size)
+        # Being a DistributedSampler keeps Lightning from wrapping it: it divides the batches among processes itself.
+        super().__init__(
+            range(sum(sizes)), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed, drop_last=drop_last
+        )
+        self.sizes, self.size, self.batch_size, self.start = sizes, sum(sizes), batch_size, 0
+        if weights is not None and (len(weights) != len(sizes) or not all(0 < w < math.inf for w in weights)):
+            raise DataError(f"expected {len(sizes)} weights > 0, one per dataset, found {list(weights)}.")
+        self.weights = None if weights is None else [float(w) for w in weights]
+        self.window_axes = window_axes
+
+    def __len__(self) -> int:
+        batches = self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
+        return math.ceil(batches / self.num_replicas)
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = self._order()
+        places = None
+        if self.window_axes and self.shuffle:
+            places = random_stream(self.seed, "batches", self.epoch, "windows").random((self.size, self.window_axes))
+        starts = list(range(0, self.size, self.batch_size))
+        if self.drop_last and starts and self.size - starts[-1] < self.batch_size:
+            starts.pop()
+        wanted = len(self) * self.num_replicas
+        starts = (starts * math.ceil(wanted / max(len(starts), 1)))[:wanted]
+        skipped, self.start = self.start, 0
+        mine = starts[self.rank :: self.num_replicas][skipped:]
+        return iter([self._draw(order, places, slice(i, i + self.batch_size)) for i in mine])
+
+    @staticmethod
+    def _draw(order: np.ndarray, places: np.ndarray | None, part: slice) -> Draw:
+        drawn = None if places is None else torch.from_numpy(places[part].copy())
+        return Draw(torch.from_numpy(order[part].copy()), drawn)
+
+    def _order(self) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.size)
+        stream = random_stream(self.seed, "batches", self.epoch, "order")
+        if self.weights is None:
+            return stream.permutation(self.size)
+        first = np.cumsum([0, *self.sizes])
+        drawn = []
+        for number, quota in enumerate(self.quotas()):
+            rounds = math.ceil(quota / max(self.sizes[number], 1))
+            numbers = [stream.permutation(self.sizes[number]) for _ in range(rounds)]
+            drawn.append(first[number] + np.concatenate([np.zeros(0, dtype=np.int64), *numbers])[:quota])
+        return stream.permutation(np.concatenate(drawn))
+
+    def quotas(self) -> list[int]:
+        """Return how many draws of an epoch fall on each dataset; they sum to the number of trajectories."""
+        weights = np.asarray(self.weights if self.weights is not None else self.sizes, dtype=np.float64)
+        exact = self.size * weights / weights.sum()
+        quotas = np.floor(exact).astype(int)
+        # What rounding down left over goes to the largest remainders.
+        for number in np.argsort(quotas - exact, kind="stable")[: self.size - quotas.sum()]:
+            quotas[number] += 1
+        return quotas.tolist()

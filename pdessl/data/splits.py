@@ -1,0 +1,210 @@
+"""Which trajectories of a dataset are trained on, which are labelled, and which only ever score."""
+
+# N trajectories, n of them chosen
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdessl.data.source import Source
+from pdessl.errors import CatalogError, DataError, did_you_mean
+
+__all__ = ["ROLES", "Selection", "assign_roles"]
+
+ROLES = ("unlabelled", "labelled", "validation", "test")
+ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+DEFAULT_SHARES = {"labelled": 0.1, "validation": 0.1, "test": 0.1}
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Trajectories of one source, from one or several of its splits.
+
+    Args:
+        source: the dataset.
+        splits: names of splits.
+        split: number in ``splits`` of each trajectory's split, shape (n,), int64.
+        rows: number of each trajectory in its split, shape (n,), int64.
+    """
+
+    source: Source
+    splits: tuple[str, ...]
+    split: np.ndarray
+    rows: np.ndarray
+
+    @staticmethod
+    def whole(source: Source, splits: Sequence[str]) -> Selection:
+        """Return all trajectories of some splits, in their order."""
+        sizes = [source.splits[name] for name in splits]
+        number = np.repeat(np.arange(len(sizes)), sizes)
+        rows = np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(n) for n in sizes)])
+        return Selection(source, tuple(splits), number, rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, numbers: np.ndarray | slice) -> Selection:
+        return Selection(self.source, self.splits, self.split[numbers], self.rows[numbers])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one trajectory, (C, T, *X).
+
+        Raises:
+            DataError: the splits differ in shape.
+        """
+        used = [self.splits[i] for i in np.unique(self.split)] or list(self.splits[:1])
+        shapes = {name: self.source.shape(name) for name in used}
+        if len(set(shapes.values())) > 1:
+            raise DataError(f"{self.source.name}: splits differ in shape: {shapes}. Use them apart, as other splits.")
+        return next(iter(shapes.values()))
+
+    def groups(self) -> np.ndarray:
+        """Return the group of each trajectory, shape (n,); see :meth:`Source.groups`."""
+        return self._of_splits([self.source.groups(name) for name in self.splits])
+
+    def parameter_values(self) -> dict[str, np.ndarray]:
+        """Return the labels that all of its splits have, each of shape (n,), float64."""
+        values = [self.source.parameter_values(name) for name in self.splits]
+        names = [n for n in (values[0] if values else {}) if all(n in v for v in values)]
+        return {n: self._of_splits([v[n] for v in values]) for n in names}
+
+    def _of_splits(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        result = np.empty(len(self), values[0].dtype if values else np.float64)
+        for number, held in enumerate(values):
+            places = np.flatnonzero(self.split == number)
+            result[places] = held[self.rows[places]]
+        return result
+
+
+def assign_roles(
+    source: Source,
+    splits: Mapping[str, str | float] | None = None,
+    group_by: str | None = None,
+    seed: int = 0,
+) -> dict[str, Selection]:
+    """Decide which trajectories serve as ``unlabelled``, ``labelled``, ``validation`` and ``test``.
+
+    A dataset whose splits carry these names is used as it is. Else:
+
+    * ``validation`` and ``test`` are the dataset's own splits of these names (``valid`` and ``val`` mean validation);
+      those it lacks are a tenth each of the rest.
+    * the rest is for training: ``unlabelled`` is all of it, without its labels, and ``labelled`` a tenth of it, with.
+
+    What is taken out of the rest is taken in whole groups (a file that has one parameter value is a group), because
+    a model can recognise a group: splitting within one would let it score on what it has seen. Groups are ordered
+    by a hash of (seed, group) and dealt out in this order, so that the choice is the same in every version of the
+    library and on every machine.
+
+    Args:
+        source: the dataset.
+        splits: changes to this rule, by role: the name of a split of the dataset, or (``labelled``, ``validation``,
+            ``test``) the share that is taken out of the splits no role names; ``labelled`` is a share of what is left
+            for training.
+        group_by: what makes a group: ``file`` (the dataset's own groups, the default), ``trajectory``, or the name of a
+            parameter, whose values then are all in training or all in one of the others.
+        seed: of the choice.
+
+    Returns:
+        One :class:`Selection` per role the dataset can serve. Only ``unlabelled`` and ``labelled`` overlap.
+
+    Raises:
+        DataError: a share out of range, a split used twice, or too few groups.
+        CatalogError: no such role, split or parameter.
+    """
+    splits = dict(splits or {})
+    for role, value in splits.items():
+        _check(source, role, value)
+    if not splits and any(name in source.splits for name in ("unlabelled", "labelled")):
+        return {role: Selection.whole(source, [role]) for role in ROLES if role in source.splits}
+    for role in ("validation", "test"):
+        own = [name for name in ALIASES[role] if source.splits.get(name)]
+        splits.setdefault(role, own[0] if own else DEFAULT_SHARES[role])
+    splits.setdefault("labelled", DEFAULT_SHARES["labelled"])
+    named = {role: value for role, value in splits.items() if isinstance(value, str)}
+    for role, name in named.items():
+        other = [r for r, n in named.items() if n == name and r != role and {r, role} != {"unlabelled", "labelled"}]
+        if other:
+            raise DataError(f"{source.name}: split '{name}' cannot be both {role} and {other[0]}; that would leak.")
+    chosen = {role: Selection.whole(source, [name]) for role, name in named.items()}
+    rest = [n for n, size in source.splits.items() if size and n not in named.values()]
+    pool = chosen["unlabelled"] if "unlabelled" in chosen else Selection.whole(source, rest)
+    if not len(pool):
+        raise DataError(f"{source.name}: nothing is left to train on; its splits are {dict(source.splits)}.")
+    groups = _group_keys(pool, group_by)
+    shares = {role: splits[role] for role in ("test", "validation") if not isinstance(splits[role], str)}
+    dealt = _deal(groups, shares, seed, "split", source)
+    chosen |= {role: pool[dealt == number] for number, role in enumerate(shares, 1)}
+    training = pool[dealt == 0]
+    chosen["unlabelled"] = training
+    if not isinstance(splits["labelled"], str):
+        left = [groups[i] for i in np.flatnonzero(dealt == 0)]
+        some = _deal(left, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
+        chosen["labelled"] = training[some == 1]
+    return {role: chosen[role] for role in ROLES}
+
+
+def _check(source: Source, role: str, value: str | float) -> None:
+    if role not in ROLES:
+        raise CatalogError(f"no role '{role}'.{did_you_mean(role, ROLES)} Roles of splits: {', '.join(ROLES)}.")
+    if isinstance(value, str):
+        if value not in source.splits:
+            raise CatalogError(
+                f"{source.name} has no split '{value}' to serve as {role}.{did_you_mean(value, source.splits)} "
+                f"Splits: {', '.join(source.splits)}."
+            )
+    elif role == "unlabelled":
+        raise DataError("splits.unlabelled is what the others leave; give the shares of the others, or a split's name.")
+    elif not 0 < value < (1 if role != "labelled" else 1 + 1e-12):
+        raise DataError(f"splits.{role}: expected the name of a split or a share between 0 and 1, found {value}.")
+
+
+def _group_keys(pool: Selection, group_by: str | None) -> list[str]:
+    """Return what identifies the group of each trajectory."""
+    if group_by is None or group_by == "file":
+        return [str(group) for group in pool.groups().tolist()]
+    if group_by == "trajectory":
+        return [f"{split} {row}" for split, row in zip(pool.split.tolist(), pool.rows.tolist(), strict=True)]
+    values = pool.parameter_values()
+    if group_by not in values:
+        raise CatalogError(
+            f"group_by: {pool.source.name} has no parameter '{group_by}'.{did_you_mean(group_by, values)} "
+            f"Expected file, trajectory or one of its parameters: {', '.join(values) or 'none'}."
+        )
+    return [float(value).hex() for value in values[group_by]]
+
+
+def _deal(
+    groups: Sequence[str], shares: Mapping[str, float], seed: int, purpose: str, source: Source, keep: int = 1
+) -> np.ndarray:
+    """Deal whole groups out to some shares; return 0 for what is left and 1, 2, ... for the shares, shape (n,).
+
+    Each share gets groups until it has its part of the trajectories, at least one group; ``keep`` groups at least are
+    left over.
+    """
+    names, inverse, sizes = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    if len(names) < len(shares) + keep:
+        raise DataError(
+            f"{source.name}: {len(names)} groups of trajectories cannot be split into training, {', '.join(shares)}: a "
+            f"group (trajectories that share a file or a value) is kept together. Bring more, name splits of the "
+            f"dataset (splits: {{test: NAME}}), or split within groups, which leaks: group_by: trajectory"
+        )
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(f"{seed} {purpose} {names[i]}".encode()).digest())
+    dealt = np.zeros(len(names), dtype=np.int64)
+    left = list(order)
+    for number, share in enumerate(shares.values(), 1):
+        wanted, held = share * len(groups), 0
+        must_stay = len(shares) - number + keep
+        while left and (held == 0 or held + sizes[left[0]] / 2 < wanted) and len(left) > must_stay:
+            group = left.pop(0)
+            dealt[group] = number
+            held += sizes[group]
+    return dealt[inverse.reshape(-1)]
