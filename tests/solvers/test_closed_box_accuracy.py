@@ -31,7 +31,7 @@ def vortex(points, amplitude):
 
 @pytest.fixture(scope="module")
 def errors():
-    """Errors of (velocity, smoke) at time 1 against a fine run, on the same 16 x 16 cells, steps in proportion to them."""
+    """Errors of (velocity, smoke) at time 1 against a fine run, seen on 16 x 16 cells; steps in proportion to cells."""
 
     def run(points, scheme):
         x, y = cells(points)
