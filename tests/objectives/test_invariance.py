@@ -1,0 +1,292 @@
+"""Barlow Twins, W-MSE, MMCR, SimCLR, SIGReg and LeJEPA against loops over the papers' formulas, and their limits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pdessl.errors import DataError, ShapeError
+from pdessl.objectives import MMCR, WMSE, BarlowTwins, LeJEPA, SIGReg, SimCLR, sigreg_term, whiten
+from pdessl.objectives.sigreg import GAUSSIAN_VALUE, draw_slices
+
+from .embeddings import draw, pinned
+
+
+def rotation(width, seed=6):
+    return torch.linalg.qr(draw(width, width, seed=seed))[0]
+
+
+def pair(n=14, width=4, seed=1):
+    z = draw(n, width, seed=seed, scale=0.7) + 0.5
+    return z, z + draw(n, width, seed=seed + 1, scale=0.4)
+
+
+# -------------------------------------------------------------------------- Barlow Twins
+
+
+def loop_barlow(a, b, weight):
+    n, width = len(a), len(a[0])
+
+    def normalised(x):
+        columns = []
+        for d in range(width):
+            mean = sum(x[i][d] for i in range(n)) / n
+            variance = sum((x[i][d] - mean) ** 2 for i in range(n)) / n
+            columns.append([(x[i][d] - mean) / math.sqrt(variance + 1e-5) for i in range(n)])
+        return columns
+
+    p, q = normalised(a), normalised(b)
+    total = 0.0
+    for i in range(width):
+        for j in range(width):
+            c = sum(p[i][k] * q[j][k] for k in range(n)) / n
+            total += (c - 1) ** 2 if i == j else weight * c**2
+    return total
+
+
+def test_barlow_twins_equals_the_loop_and_the_pins():
+    z, w = pair()
+    found = float(BarlowTwins(0.3)(z, w).loss)
+    assert found == pytest.approx(loop_barlow(z.tolist(), w.tolist(), 0.3), rel=1e-10)
+    terms = BarlowTwins()(*pinned())
+    expected = (0.015692649452890974, 0.0014639038182593408, 2.789950124437575)
+    assert [float(t) for t in terms] == pytest.approx(expected, rel=1e-11)
+    assert float(BarlowTwins(0.005)(*pinned()).loss) == pytest.approx(0.015413654440447217, rel=1e-11)
+
+
+def test_barlow_twins_limits_and_invariances():
+    constant = torch.full((9, 5), 2.0, dtype=torch.float64)
+    assert float(BarlowTwins()(constant, constant).loss) == pytest.approx(5, rel=1e-12)
+    copies = draw(50, 1, seed=3).expand(-1, 5)
+    assert float(BarlowTwins(0.1)(copies, copies).loss) == pytest.approx(0.1 * 20, rel=1e-3)
+    z, w = pair(40)
+    scaled = BarlowTwins(0.1)(100 * z + 7, 0.2 * w * torch.tensor([10.0, 20.0, 30.0, 40.0]))
+    assert float(scaled.loss) == pytest.approx(float(BarlowTwins(0.1)(z, w).loss), rel=1e-3)
+    columns = torch.tensor([2, 0, 3, 1])
+    assert float(BarlowTwins()(z[:, columns], w[:, columns]).loss) == pytest.approx(float(BarlowTwins()(z, w).loss))
+    floor = np.mean(
+        [float(BarlowTwins()(draw(65, 20, seed=s), draw(65, 20, seed=s + 99)).off_diagonal) for s in range(30)]
+    )
+    assert floor == pytest.approx(20 * 19 / 64, rel=0.05)
+
+
+def test_barlow_twins_keeps_its_digits_far_from_the_origin():
+    z, w = pair(64, seed=5)
+    near = float(BarlowTwins(1.0)(z, w).loss)
+    far = float(BarlowTwins(1.0)((z + 100).float(), (w + 100).float()).loss)
+    assert far == pytest.approx(near, rel=1e-3)
+
+
+# --------------------------------------------------------------------------------- W-MSE
+
+
+def loop_wmse(a, b):
+    total, whitened = 0.0, []
+    for x in (a.numpy(), b.numpy()):
+        x = x - x.mean(axis=0)
+        covariance = sum(np.outer(row, row) for row in x) / (len(x) - 1)
+        inverse = np.linalg.inv(np.linalg.cholesky(covariance))
+        whitened.append([inverse @ row for row in x])
+    for p, q in zip(*whitened, strict=True):
+        p, q = p / np.linalg.norm(p), q / np.linalg.norm(q)
+        total += ((p - q) ** 2).sum()
+    return total / len(a)
+
+
+def test_w_mse_equals_the_loop_and_the_pin():
+    z, w = pair()
+    assert float(WMSE()(z, w).loss) == pytest.approx(loop_wmse(z, w), rel=1e-10)
+    assert float(WMSE()(*pinned()).loss) == pytest.approx(0.14858066187965457, rel=1e-10)
+
+
+def test_whitened_rows_have_identity_covariance_and_what_changes_them():
+    z, w = pair(30)
+    white = whiten(z)
+    torch.testing.assert_close(white.T.cov(), torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-12)
+    general = draw(4, 4, seed=8)
+    # Any linear map only rotates the whitened rows: their inner products stay.
+    moved = whiten(z @ general + 3)
+    torch.testing.assert_close(moved @ moved.T, white @ white.T, rtol=1e-8, atol=1e-9)
+    assert (moved - white).abs().max() > 0.1
+    lower = torch.tril(general) + 3 * torch.eye(4, dtype=torch.float64)
+    base = float(WMSE()(z, w).loss)
+    assert float(WMSE()(z @ lower.T - 1, w).loss) == pytest.approx(base, rel=1e-9)
+    assert float(WMSE()(draw(5000, 3, seed=9), draw(5000, 3, seed=10)).loss) == pytest.approx(2, abs=0.08)
+
+
+def test_w_mse_sub_batches_are_whitened_separately():
+    z, w = pair(23)
+    objective = WMSE(sub_batch=10)
+    found = float(objective(z, w).loss)
+    kept = torch.randperm(23, generator=torch.Generator().manual_seed(1))[:20]
+    halves = [loop_wmse(z[part], w[part]) for part in kept.split(10)]
+    assert found == pytest.approx(sum(halves) / 2, rel=1e-10)
+
+
+def test_w_mse_refuses_what_it_cannot_whiten():
+    z, w = pair(30)
+    z[:, 3] = z[:, 2] - z[:, 1]
+    with pytest.raises(DataError, match="30 rows of width 4: their covariance is singular.*sub_batch >= 2 D"):
+        WMSE()(z, w)
+    with pytest.raises(DataError, match="collapsed"):
+        WMSE()(torch.full((30, 4), 0.3), torch.full((30, 4), 0.3))
+    assert float(WMSE(shrinkage=0.1)(z, w).loss) < 4
+    with pytest.raises(ValueError, match="3 rows to whiten .* of width 4; expected more rows than columns, better 8"):
+        WMSE(sub_batch=3)(z, w)
+    with pytest.raises(ValueError, match="shrinkage 1"):
+        WMSE(shrinkage=1)
+
+
+# ---------------------------------------------------------------------------------- MMCR
+
+
+def loop_mmcr(a, b, weight):
+    units = [[row / np.linalg.norm(row) for row in x.numpy()] for x in (a, b)]
+    centroids = np.array([(p + q) / 2 for p, q in zip(*units, strict=True)])
+    local = np.mean([np.linalg.norm(np.array(rows), ord="nuc") for rows in zip(*units, strict=True)])
+    return weight * local - np.linalg.norm(centroids, ord="nuc")
+
+
+def test_mmcr_equals_the_loop_and_the_pins():
+    z, w = pair()
+    assert float(MMCR(0.2)(z, w).loss) == pytest.approx(loop_mmcr(z, w, 0.2), rel=1e-10)
+    assert float(MMCR()(*pinned()).loss) == pytest.approx(-4.944016096036823, rel=1e-11)
+    assert float(MMCR(0.005)(*pinned()).loss) == pytest.approx(-4.936333968428665, rel=1e-11)
+
+
+def test_mmcr_limits_and_invariances():
+    constant = torch.full((16, 6), 0.3, dtype=torch.float64)
+    assert float(MMCR()(constant, constant).loss) == pytest.approx(-4, rel=1e-12)
+    frame = torch.eye(6, dtype=torch.float64).repeat(3, 1)
+    best = MMCR()(frame, 5 * frame)
+    assert float(best.loss) == pytest.approx(-math.sqrt(18 * 6), rel=1e-12)
+    assert float(best.saturation) == pytest.approx(1, rel=1e-12)
+    z, w = pair()
+    base, turn = float(MMCR(0.1)(z, w).loss), rotation(4)
+    scales = draw(14, 1, seed=3).exp()
+    assert float(MMCR(0.1)(scales * z @ turn, w @ turn).loss) == pytest.approx(base, rel=1e-10)
+
+
+# -------------------------------------------------------------------------------- SimCLR
+
+
+def loop_nt_xent(a, b, temperature, groups=None):
+    rows = [row / np.linalg.norm(row) for row in (*a.numpy(), *b.numpy())]
+    n, total = len(a), 0.0
+    for i in range(2 * n):
+        partner, denominator = (i + n) % (2 * n), 0.0
+        for k in range(2 * n):
+            same_run = groups is not None and groups[i % n] == groups[k % n] and k % n != i % n
+            if k != i and not same_run:
+                denominator += math.exp(rows[i] @ rows[k] / temperature)
+        total += -rows[i] @ rows[partner] / temperature + math.log(denominator)
+    return total / (2 * n)
+
+
+def test_nt_xent_equals_the_loop_and_the_pins():
+    z, w = pair()
+    assert float(SimCLR(0.3)(z, w).loss) == pytest.approx(loop_nt_xent(z, w, 0.3), rel=1e-10)
+    groups = torch.arange(14) // 3
+    assert float(SimCLR(0.3)(z, w, groups).loss) == pytest.approx(loop_nt_xent(z, w, 0.3, groups.tolist()), rel=1e-10)
+    assert float(SimCLR(0.1)(*pinned()).loss) == pytest.approx(0.12889336897088766, rel=1e-11)
+    assert float(SimCLR(0.5)(*pinned()).loss) == pytest.approx(1.374874243855451, rel=1e-11)
+
+
+def test_nt_xent_limits_and_invariances():
+    constant = torch.full((9, 4), 0.3, dtype=torch.float64)
+    assert float(SimCLR()(constant, constant).loss) == pytest.approx(math.log(17), rel=1e-12)
+    orthonormal = torch.eye(7, dtype=torch.float64)
+    terms = SimCLR(0.2)(orthonormal, 3 * orthonormal)
+    assert float(terms.loss) == pytest.approx(math.log(1 + 12 * math.exp(-5)), rel=1e-12)
+    assert float(terms.accuracy) == 1
+    assert float(terms.cosine) == pytest.approx(1)
+    z, w = pair()
+    turn, scales = rotation(4), draw(14, 1, seed=3).exp()
+    assert float(SimCLR()(scales * z @ turn, w @ turn).loss) == pytest.approx(float(SimCLR()(z, w).loss), rel=1e-10)
+    assert math.isfinite(float(SimCLR(1e-3)(z.float(), w.float()).loss))  # exp(1/τ) alone would overflow
+    with pytest.raises(ShapeError, match=r"groups \(13,\); expected one integer per row, \(14,\)"):
+        SimCLR()(z, w, torch.zeros(13, dtype=torch.int64))
+    with pytest.raises(ValueError, match="temperature is 0"):
+        SimCLR(0)
+
+
+# ------------------------------------------------------------------------------- SIGReg
+
+
+def loop_sigreg(z, slices):
+    """n ∫ |empirical - Gaussian characteristic function|² φ(t) dt by the trapezoidal rule on [-3, 3]."""
+    knots = np.linspace(-3, 3, 33)
+    values = []
+    for k in range(slices.shape[1]):
+        u = (z @ slices[:, k]).numpy()
+        integrand = [abs(np.exp(1j * t * u).mean() - math.exp(-(t**2) / 2)) ** 2 * math.exp(-(t**2) / 2) for t in knots]
+        values.append(len(z) * np.trapezoid(integrand, knots))
+    return np.mean(values)
+
+
+def pinned_slices():
+    slices = torch.tensor([[math.cos((d + 1) * (k + 1)) for k in range(5)] for d in range(4)], dtype=torch.float64)
+    return slices / slices.norm(dim=0)
+
+
+def test_sigreg_equals_the_integral_and_the_pins():
+    z, w = pinned()
+    slices = pinned_slices()
+    assert float(sigreg_term(z, slices)) == pytest.approx(loop_sigreg(z, slices), rel=1e-10)
+    assert float(sigreg_term(z, slices)) == pytest.approx(1.235299982518462, rel=1e-11)
+    assert float(sigreg_term(torch.stack((z, w)), slices)) == pytest.approx(1.188156889509899, rel=1e-11)
+    # λ · 1.188… + (1 - λ) · 0.00504… at λ = 0.05
+    inv = float(LeJEPA()(z, w).invariance)
+    assert inv == pytest.approx(0.0050404128838089455, rel=1e-11)
+    assert 0.05 * 1.188156889509899 + 0.95 * inv == pytest.approx(0.06419623671511346, rel=1e-11)
+
+
+def test_lejepa_combines_the_two_with_the_slices_of_its_step():
+    z, w = pair()
+    objective = LeJEPA(0.2, slices=9, seed=3)
+    terms = objective(z, w)
+    slices = draw_slices(4, 9, torch.Generator().manual_seed(3 * 1_000_003 + 1))
+    centre = (z + w) / 2
+    invariance = float((((z - centre) ** 2).mean() + ((w - centre) ** 2).mean()) / 2)
+    regular = (loop_sigreg(z, slices) + loop_sigreg(w, slices)) / 2
+    assert float(terms.loss) == pytest.approx(0.2 * regular + 0.8 * invariance, rel=1e-10)
+    unscaled = LeJEPA(0.2, slices=9, seed=3, scale_by_n=False)(z, w)
+    assert float(unscaled.loss) == pytest.approx(0.2 * regular / 14 + 0.8 * invariance, rel=1e-10)
+
+
+def test_sigreg_at_its_closed_form_values():
+    slices = draw_slices(16, 64, torch.Generator().manual_seed(0))
+    for n in (64, 1024):
+        at_zero = float(sigreg_term(torch.zeros(n, 16, dtype=torch.float64), slices))
+        assert at_zero == pytest.approx(0.40205 * n, rel=1e-4)
+        gaussian = np.mean([float(sigreg_term(draw(n, 16, seed=s), slices)) for s in range(8)])
+        assert gaussian == pytest.approx(GAUSSIAN_VALUE, rel=0.15)
+        narrow = np.mean([float(sigreg_term(draw(n, 16, seed=s, scale=0.8), slices)) for s in range(8)])
+        assert narrow == pytest.approx({64: 2.2, 1024: 23}[n], rel=0.1)
+    assert pytest.approx(1.0525, abs=1e-4) == GAUSSIAN_VALUE
+    far = torch.full((64, 16), 1e3, dtype=torch.float64)
+    assert float(sigreg_term(far, slices)) < 3.96 * 64
+    assert float(SIGReg(1.0)(draw(512, 16)).gaussianity) == pytest.approx(1, abs=0.3)
+
+
+def test_sigreg_symmetries():
+    z, slices = draw(40, 5, seed=2, scale=0.7) ** 3, draw_slices(5, 20, torch.Generator().manual_seed(1))
+    base = float(sigreg_term(z, slices))
+    turn = rotation(5)
+    assert float(sigreg_term(z @ turn, turn.T @ slices)) == pytest.approx(base, rel=1e-10)
+    many = draw_slices(5, 20_000, torch.Generator().manual_seed(2))
+    assert float(sigreg_term(z @ turn, many)) == pytest.approx(float(sigreg_term(z, many)), rel=0.02)
+    # With z and -z stacked the imaginary part vanishes, and the sign of a slice never matters.
+    both = torch.cat((z, -z))
+    assert float(sigreg_term(both, -slices)) == pytest.approx(loop_sigreg(both, slices), rel=1e-10)
+    norms = slices.norm(dim=0)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-12, atol=0)
+
+
+def test_sigreg_pulls_a_narrow_and_a_wide_cloud_towards_spread_one():
+    generator = torch.Generator().manual_seed(4)
+    for scale, sign in ((0.5, -1), (2.0, 1)):
+        z = draw(256, 4, seed=3, scale=scale).requires_grad_()
+        sigreg_term(z, draw_slices(4, 64, generator)).backward()
+        assert sign * float((z.detach() * z.grad).sum()) > 0  # the derivative with respect to a common scale
