@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import resource
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pdessl.data.memory import available_memory, readable_size
 from pdessl.errors import DataError, FormatError, did_you_mean
 
 __all__ = ["Array", "Container", "check_memory"]
@@ -64,7 +63,7 @@ class Container(ABC):
         """
 
     @abstractmethod
-    def read(self, name: str, selection: Sequence[slice | int | np.ndarray] = ()) -> np.ndarray:
+    def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:
         """Read an array, or a piece of it, in the machine's byte order."""
 
     @abstractmethod
@@ -105,20 +104,6 @@ class Container(ABC):
         return f"It holds {', '.join(names) or 'no arrays'}{f' and {more} more' if more else ''}."
 
 
-def available_memory() -> int:
-    """Return the bytes that can still be allocated: what the system has free, or a limit of the process if lower."""
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            free = next(int(line.split()[1]) * 1024 for line in handle if line.startswith("MemAvailable"))
-        with open("/proc/self/statm", encoding="ascii") as handle:
-            used = int(handle.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, StopIteration, ValueError):
-        return free  # not Linux: the machine's memory is the best bound there is
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else min(free, max(limit - used, 0))
-
-
 def check_memory(wanted: int, what: str) -> None:
     """Refuse what does not fit into memory before it is allocated.
 
@@ -128,7 +113,7 @@ def check_memory(wanted: int, what: str) -> None:
     # Asking the system costs more than reading a small piece, and a small piece fits.
     if wanted > 64 << 20 and wanted > (available := available_memory()):
         raise DataError(
-            f"{what} needs {wanted / 1e9:.4g} GB of memory, {available / 1e9:.3g} GB are available. Read fewer "
+            f"{what} needs {readable_size(wanted)} of memory, {readable_size(available)} are available. Read fewer "
             f"trajectories (indices=...), frames or fields at once, or convert the data:  "
             f"pdessl convert PATH --out STORE"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pdessl.data.formats.container import Container
-from pdessl.data.formats.hdf5 import HDF5File
+from pdessl.data.formats.hdf5 import HDF5File, close_all
 from pdessl.data.formats.labelled import LabelledFile, explicit
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping
 from pdessl.data.formats.meshgrid import meshgrid_mapping
@@ -98,7 +98,8 @@ class Files(Source):
         containers: files that are open already, instead of those of the path.
 
     The split of trajectories is that of the group they are in, else of the folder, else of a word in the file's name
-    (never of the whole path); else the fractions of ``divide``, else all are in one split ``all``.
+    (never of the whole path); else all are in one split ``all``. A mapping with ``divide`` takes fractions of every
+    file instead, whatever the names.
 
     Raises:
         FormatError: no file, or files that do not fit the mapping or each other.
@@ -122,8 +123,11 @@ class Files(Source):
         self.files = len(containers)
         self._root = Path(path) if single else None
         self.format = mapping.format
-        parts = [part for container in containers for part in self._parts(container)]
-        if not parts:
+        try:
+            parts = [part for container in containers for part in self._parts(container)]
+        finally:
+            close_all()  # an open file would keep its owner from writing it
+        if not any(part.count for part in parts):
             raise FormatError(f"{self.name}: no trajectories in {self.files} files. Check 'group' in the mapping.")
         self._parts_of = self._sorted(parts)
         self._describe(parts)
@@ -161,7 +165,8 @@ class Files(Source):
 
     def _split_by_name(self, path: Path | None) -> str | None:
         """Return the split a file belongs to by its folder (within the path given) or a word in its name."""
-        if path is None:
+        # PDEBench keeps everything in folders and files called Train, and divides it on reading.
+        if path is None or "divide" in self.mapping.content:
             return None
         folders = path.parent.parts[::-1]
         if self._root is not None and self._root.is_dir():
@@ -172,7 +177,7 @@ class Files(Source):
     def _sorted(self, parts: Sequence[Part]) -> dict[str, list[tuple[Part, int, int]]]:
         """Return per split the parts with the rows of each that belong to it, (part, start, stop)."""
         divide: Mapping[str, float] = self.mapping.get("divide", {})
-        if divide and all(p.split == "all" for p in parts):
+        if divide:
             result: dict[str, list[tuple[Part, int, int]]] = {name: [] for name in divide}
             for part in parts:
                 edges = np.round(np.cumsum([0.0, *divide.values()]) * part.count).astype(int)
@@ -264,6 +269,11 @@ class Files(Source):
         return result
 
     # ------------------------------------------------------------------------------ reading
+
+    def mapped(self, split: str) -> bool:  # noqa: D102
+        part = self._parts_of[self.known(split)][0][0]
+        names = {part.prefixes[0] + channel.dataset for channel in part.channels}
+        return isinstance(part.container, HDF5File) and all(map(part.container.mapped, names))
 
     def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
         return self._shapes[self.known(split)]

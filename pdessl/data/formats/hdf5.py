@@ -14,10 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pdessl.data.arrays import FileArray
 from pdessl.data.formats.container import Array, Container, check_memory
 from pdessl.errors import FormatError, PdesslError
 
-__all__ = ["HDF5File"]
+__all__ = ["HDF5File", "close_all", "readable", "selected_size"]
 
 MAX_HANDLES = 16
 MAX_NAMES = 4096
@@ -141,11 +142,9 @@ class HDF5File(Container):
         self.path = Path(path)
         self.label = str(path)
         self._checked: dict[str, Array] = {}
+        self._places: dict[str, FileArray] = {}
         self._names: dict[str, Array] | None = None
         _opened(self.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "label": self.label, "_checked": self._checked, "_names": self._names}
 
     # ------------------------------------------------------------------------------ names
 
@@ -249,19 +248,22 @@ class HDF5File(Container):
             )
         return array
 
-    def read(self, name: str, selection: Sequence[slice | int | np.ndarray] = ()) -> np.ndarray:  # noqa: D102
+    def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
         array = self.array(name)
+        if name not in self._places:
+            # Strings and compounds are no FileArray, and no field, coordinate or parameter either.
+            if array.dtype.kind not in "fiub":
+                raise FormatError(f"{self.label}: '{name}' holds {array.dtype}, expected numbers.")
+            with readable(self.label):
+                self._places[name] = FileArray(self.path, name, _opened(self.path))
+        check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):
-            dataset = self._walk(name)
-            if tuple(dataset.shape) != array.shape:
-                raise FormatError(
-                    f"{self.label}: array '{name}' has shape {tuple(dataset.shape)}, it had {array.shape} when the "
-                    f"dataset was opened. Open the dataset again."
-                )
-            wanted = selected_size(array, selection) * array.dtype.itemsize
-            check_memory(wanted, f"{self.label}: reading '{name}'")
-            values = np.asarray(dataset[tuple(selection)] if selection else dataset[()])
-        return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+            return self._places[name][tuple(selection)]
+
+    def mapped(self, name: str) -> bool:
+        """Whether an array lies in one plain run in the file and is read through a mapping of it."""
+        self.read(name, [slice(0, 0)] * len(self.array(name).shape))
+        return self._places[name].mapped
 
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
         with readable(f"{self.label}: attributes of '{of or '/'}'"):
@@ -270,21 +272,19 @@ class HDF5File(Container):
                 return {}
             found = {}
             for name in node.attrs:
+                # Not get_storage_size: it fails for the empty lists that The Well's files hold.
                 identifier = node.attrs.get_id(name)
-                if identifier.get_storage_size() <= MAX_ATTRIBUTE:
+                if math.prod(identifier.shape or ()) * identifier.dtype.itemsize <= MAX_ATTRIBUTE:
                     found[name] = _plain(node.attrs[name])
             return found
 
 
-def selected_size(array: Array, selection: Sequence[slice | int | np.ndarray]) -> int:
+def selected_size(array: Array, selection: Sequence[slice | int]) -> int:
     """Return how many entries a selection of an array has."""
     size = 1
     for axis, length in enumerate(array.shape):
         cut = selection[axis] if axis < len(selection) else slice(None)
-        if isinstance(cut, slice):
-            size *= len(range(*cut.indices(length)))
-        elif not isinstance(cut, (int, np.integer)):
-            size *= len(cut)
+        size *= len(range(*cut.indices(length))) if isinstance(cut, slice) else 1
     return size
 
 

@@ -105,7 +105,7 @@ class LabelledFile(Container):
             raise self.missing(name)
         return self._arrays[name]
 
-    def read(self, name: str, selection: Sequence[slice | int | np.ndarray] = ()) -> np.ndarray:  # noqa: D102
+    def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
         array = self.array(name)
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):

@@ -439,7 +439,7 @@ def _after_token(token: str, path: Path | None) -> float | None:
     if path is None:
         return None
     for text in (path.name, path.parent.name):
-        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?([-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?)", text)
+        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)", text)
         if found:
             return float(found.group(1))
     return None
