@@ -305,9 +305,9 @@ class Store(Source):
         rows: np.ndarray,
         cuts: Sequence[tuple[slice, ...]],
         channels: Sequence[int],
-        out: np.ndarray,
+        out: Sequence[np.ndarray],
     ) -> None:
-        """Copy a piece of each trajectory into ``out`` (n, len(channels), t, *x); ``cuts``: time and space, per row."""
+        """Copy another piece of each trajectory into memory; see :meth:`Source.read_windows`."""
         for shard, places, numbers in self._places(split, rows):
             for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
                 shard.read(number, cuts[place], channels, out[place])
@@ -483,6 +483,28 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def open(path: str | os.PathLike[str]) -> Store:
-    """Open a store lazily; see :class:`Store`."""
-    return Store(path)
+def open(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> Source:
+    """Open a dataset lazily: a store, or files in another layout.
+
+    Args:
+        path: folder of a store; or a file, a folder or a list of files in a layout that is recognised or mapped.
+        mapping: how files are to be read: a name of ``pdessl list datasets``, a YAML file or its content; see
+            :func:`pdessl.data.formats.load_mapping`. Default: recognised by what is there.
+
+    Returns:
+        A :class:`Store`, or another :class:`Source`; both load trajectories, or pieces of them, on demand.
+
+    Raises:
+        StoreError: nothing there, or a damaged manifest.
+        FormatError: files in no known layout; the message says how to map them.
+    """
+    if mapping is None and isinstance(path, (str, os.PathLike)):
+        folder = Path(path)
+        if (folder / MANIFEST).is_file() or not folder.exists():
+            return Store(folder)
+    from pdessl.data.formats import open_source
+
+    return open_source(path, mapping)
