@@ -27,14 +27,31 @@ predictor passed here included, need SyncBatchNorm for the same to hold of their
 """
 
 from pdessl.objectives.barlow_twins import BarlowTwins, BarlowTwinsTerms
+from pdessl.objectives.diagnosis import Diagnosis, collapse_diagnosis
 from pdessl.objectives.distillation import BYOL, SimSiam
 from pdessl.objectives.ema import ExponentialMovingAverage, momentum
-from pdessl.objectives.equivariance import ParameterEquivariance, ParameterEquivarianceTerms
+from pdessl.objectives.equivariance import (
+    Calibration,
+    ParameterEquivariance,
+    ParameterEquivarianceTerms,
+    calibrate,
+)
 from pdessl.objectives.forecast import CrossForecast, CrossForecastTerms
 from pdessl.objectives.masked_jepa import MaskedJEPA
 from pdessl.objectives.masks import BlockMasks, Masks
 from pdessl.objectives.mmcr import MMCR, MMCRTerms
-from pdessl.objectives.monitors import CollapseSummary, collapse_summary, per_dimension_std, rank_me
+from pdessl.objectives.monitors import (
+    CollapseSummary,
+    LiDAR,
+    alignment,
+    alpha_req,
+    collapse_summary,
+    lidar,
+    per_dimension_std,
+    rank_me,
+    uniformity,
+)
+from pdessl.objectives.neighbours import nearest_neighbour_prediction
 from pdessl.objectives.regularisation import make_regulariser
 from pdessl.objectives.sie import SIE, GroupAction, composition_error
 from pdessl.objectives.sigreg import LeJEPA, LeJEPATerms, SIGReg, SIGRegTerms, sigreg_term
@@ -59,13 +76,16 @@ __all__ = [
     "BarlowTwins",
     "BarlowTwinsTerms",
     "BlockMasks",
+    "Calibration",
     "CollapseSummary",
     "CrossForecast",
     "CrossForecastTerms",
+    "Diagnosis",
     "ExponentialMovingAverage",
     "GroupAction",
     "LeJEPA",
     "LeJEPATerms",
+    "LiDAR",
     "MMCRTerms",
     "MaskedJEPA",
     "Masks",
@@ -83,16 +103,23 @@ __all__ = [
     "VarianceCovariance",
     "VarianceCovarianceTerms",
     "WMSETerms",
+    "alignment",
+    "alpha_req",
+    "calibrate",
+    "collapse_diagnosis",
     "collapse_summary",
     "composition_error",
     "covariance_term",
     "equilibrium_std",
     "invariance_term",
+    "lidar",
     "make_regulariser",
     "momentum",
+    "nearest_neighbour_prediction",
     "per_dimension_std",
     "rank_me",
     "sigreg_term",
+    "uniformity",
     "variance_term",
     "whiten",
 ]

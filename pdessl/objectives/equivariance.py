@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import ShapeError
+from pdessl.errors import DataError, ShapeError
 from pdessl.objectives.distributed import check_embeddings, full_precision, sum_over_processes
 
-__all__ = ["ParameterEquivariance", "ParameterEquivarianceTerms"]
+__all__ = ["Calibration", "ParameterEquivariance", "ParameterEquivarianceTerms", "calibrate"]
 
 
 class ParameterEquivarianceTerms(NamedTuple):
@@ -37,7 +37,7 @@ class ParameterEquivariance(nn.Module):
     What it determines: h is fixed only up to adding a function of the trajectory's invariants, i.e. of quantities that
     no augmentation drawn here changes. Alone, h = log ν + f(invariants) with any f has zero loss (a Reynolds number,
     amplitude · length / ν, is such an invariant of the scaling), so a few labelled runs, or a representation whose
-    other objective discards the invariants, must calibrate it.
+    other objective discards the invariants, must calibrate it (:func:`calibrate`).
 
     Shortcuts: observation noise and the spectral cut-off of the grid are carried along by the transformation. A head
     can read the shift from them, unless noise is added after the transformation and the views keep one resolution.
@@ -70,3 +70,62 @@ class ParameterEquivariance(nn.Module):
             loss = sum_over_processes((h - h_prime - known).square().sum()) / (n * h.shape[1])
             difference = sum_over_processes(known.square().sum()) / (n * h.shape[1])
             return ParameterEquivarianceTerms(loss, difference, loss.detach().sqrt())
+
+
+class Calibration(NamedTuple):
+    """What a few labels add to a head h that is known up to a function of the invariants; see :func:`calibrate`.
+
+    Attributes:
+        weights: of the constant and of each invariant, shape (1 + Q,).
+        residual: root mean square of log-parameter after calibration, over the labelled rows.
+        offset_residual: the same with the constant alone. Well above ``residual``: the head depends on the invariants.
+    """
+
+    weights: Tensor
+    residual: float
+    offset_residual: float
+
+    def predict(self, h: Tensor, invariants: Tensor | None = None) -> Tensor:
+        """Return log-parameters (n,) of head outputs (n,) and invariants (n, Q)."""
+        return h.detach().double() + _with_constant(h, invariants) @ self.weights
+
+
+def _with_constant(h: Tensor, invariants: Tensor | None) -> Tensor:
+    columns = [torch.ones_like(h, dtype=torch.float64)[:, None]]
+    return torch.cat(columns if invariants is None else [*columns, invariants.detach().double()], dim=1)
+
+
+def calibrate(h: Tensor, log_parameter: Tensor, invariants: Tensor | None = None) -> Calibration:
+    """Fix what known shifts leave open, from a few labelled rows, by least squares.
+
+        log parameter = h + w₀ + Σ_q w_q I_q
+
+    The slope of h is not fitted: the shifts have fixed it at 1, so that one label calibrates a head that does not
+    depend on the invariants.
+
+    Args:
+        h: head outputs of labelled rows, shape (n,).
+        log_parameter: their labels, shape (n,).
+        invariants: quantities that no augmentation changes, e.g. the logarithm of a Reynolds number, shape (n, Q), or
+            None.
+
+    Raises:
+        ShapeError: rows that do not match, or fewer rows than 1 + Q.
+        DataError: an entry that is not finite.
+
+    Source: ours.
+    """
+    columns = 1 if invariants is None else 1 + invariants.shape[-1]
+    rows_match = invariants is None or (invariants.ndim == 2 and len(invariants) == len(h))
+    if h.ndim != 1 or h.shape != log_parameter.shape or not rows_match or len(h) < columns:
+        found = None if invariants is None else tuple(invariants.shape)
+        raise ShapeError(
+            f"calibrate got h {tuple(h.shape)}, log_parameter {tuple(log_parameter.shape)} and invariants {found}; "
+            "expected (n,), (n,) and (n, Q) with n >= 1 + Q."
+        )
+    table, open_part = _with_constant(h, invariants), log_parameter.detach().double() - h.detach().double()
+    if not (torch.isfinite(table).all() and torch.isfinite(open_part).all()):
+        raise DataError("calibrate got entries that are not finite. Check the labels and the head.")
+    weights = torch.linalg.lstsq(table, open_part[:, None]).solution[:, 0]
+    residual = (open_part - table @ weights).square().mean().sqrt()
+    return Calibration(weights, float(residual), float(open_part.std(correction=0)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pdessl.errors import DataError, ShapeError
-from pdessl.objectives import ParameterEquivariance
+from pdessl.objectives import ParameterEquivariance, calibrate
 
 from .embeddings import draw
 
@@ -48,3 +48,19 @@ def test_errors():
         ParameterEquivariance()(ones, ones, ones, ones[:3])
     with pytest.raises(DataError, match="view 3, row 1"):
         ParameterEquivariance()(ones, ones, torch.tensor([0, math.nan, 0, 0]), ones)
+
+
+def test_a_few_labels_fix_what_known_shifts_leave_open():
+    log_parameter, invariants = draw(40, 1, seed=1)[:, 0], draw(40, 2, seed=2)
+    h = log_parameter - 0.7 + 0.3 * invariants[:, 0]
+    labelled, rest = slice(0, 6), slice(6, None)
+    found = calibrate(h[labelled], log_parameter[labelled], invariants[labelled])
+    assert found.weights.tolist() == pytest.approx([0.7, -0.3, 0], abs=1e-10)
+    torch.testing.assert_close(found.predict(h[rest], invariants[rest]), log_parameter[rest], rtol=1e-9, atol=1e-9)
+    assert found.residual < 1e-10 < found.offset_residual
+    one = calibrate(log_parameter[:1] + 2, log_parameter[:1])  # one label, where only the constant is open
+    torch.testing.assert_close(one.predict(log_parameter + 2), log_parameter)
+    with pytest.raises(ShapeError, match=r"h \(2,\), .* invariants \(2, 2\); expected .* n >= 1 \+ Q"):
+        calibrate(h[:2], log_parameter[:2], invariants[:2])
+    with pytest.raises(DataError, match="not finite"):
+        calibrate(h, log_parameter.log())

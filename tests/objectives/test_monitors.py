@@ -1,10 +1,23 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from pdessl.errors import ShapeError
-from pdessl.objectives import collapse_summary, per_dimension_std, rank_me
+from pdessl.errors import DataError, ShapeError
+from pdessl.objectives import (
+    VICReg,
+    alignment,
+    alpha_req,
+    collapse_diagnosis,
+    collapse_summary,
+    lidar,
+    nearest_neighbour_prediction,
+    per_dimension_std,
+    rank_me,
+    uniformity,
+)
+from pdessl.objectives.diagnosis import CAUSES
 
 from .embeddings import draw, pinned
 
@@ -50,3 +63,189 @@ def test_summary_sees_dead_columns_and_copies():
 def test_monitors_refuse_other_shapes():
     with pytest.raises(ShapeError, match=r"shape \(3, 2, 1\); expected \(n, D\)"):
         rank_me(torch.zeros(3, 2, 1))
+
+
+# --------------------------------------------------------------------------------- LiDAR
+
+
+def loop_lidar(views, delta=1e-4, epsilon=1e-8):
+    views = views.numpy()
+    n, q, width = views.shape
+    means = [sample.mean(axis=0) for sample in views]
+    mean = sum(means) / n
+    between = sum(np.outer(m - mean, m - mean) for m in means) / (n - 1)
+    within = sum(np.outer(e - m, e - m) for m, sample in zip(means, views, strict=True) for e in sample) / (n * (q - 1))
+    within += delta * np.eye(width)
+    eigenvalues = np.linalg.eigvals(np.linalg.inv(within) @ between).real
+    p = eigenvalues / eigenvalues.sum() + epsilon
+    return math.exp(-(p * np.log(p)).sum()), q * eigenvalues.sum() / width
+
+
+def test_lidar_equals_the_definition_and_the_pin():
+    views = torch.stack((draw(30, 5, seed=1), draw(30, 5, seed=2), draw(30, 5, seed=3)), dim=1)
+    assert tuple(lidar(views)) == pytest.approx(loop_lidar(views), rel=1e-8)
+    assert lidar(torch.stack(pinned(), dim=1)).rank == pytest.approx(1.9279051759140422, rel=1e-8)
+
+
+def test_lidar_counts_what_survives_the_augmentation_and_its_signal_tells_noise_apart():
+    code = torch.zeros(400, 1, 32, dtype=torch.float64)
+    code[:, 0, :8] = 3 * draw(400, 8, seed=1)
+    noise = draw(400, 10 * 32, seed=2).unflatten(1, (10, 32))
+    informative, alone = lidar(code + noise), lidar(noise)
+    assert 7.5 < informative.rank < 10
+    assert informative.signal > 10
+    assert alone.rank > 28  # high: the rank alone says nothing
+    assert alone.signal == pytest.approx(1, abs=0.1)
+    with pytest.raises(ShapeError, match=r"shape \(9, 1, 3\); expected \(n, q, D\)"):
+        lidar(torch.zeros(9, 1, 3))
+
+
+# --------------------------------------------------------------- spectrum, spread, agreement
+
+
+def test_alpha_req_of_power_laws():
+    centred = draw(300, 65, seed=1)
+    centred = torch.linalg.qr(centred - centred.mean(dim=0))[0][:, :64]
+    for alpha in (0.0, 0.5, 1.0, 2.0):
+        spectrum = torch.arange(1, 65, dtype=torch.float64) ** (-alpha / 2)
+        assert alpha_req(centred * spectrum) == pytest.approx(alpha, abs=1e-6)
+    assert alpha_req(draw(20_000, 128, seed=2) * torch.arange(1, 129) ** -0.5) == pytest.approx(1.0, abs=0.02)
+    assert math.isnan(alpha_req(draw(50, 5)))
+    assert math.isnan(alpha_req(draw(50, 2) @ draw(2, 40, seed=1)))
+
+
+def test_uniformity_and_alignment_equal_the_loops():
+    z, w = draw(12, 3, seed=1), draw(12, 3, seed=2)
+    units = [[row / np.linalg.norm(row) for row in x.numpy()] for x in (z, w)]
+    total = [math.exp(-2 * ((p - q) ** 2).sum()) for i, p in enumerate(units[0]) for q in units[0][:i]]
+    assert uniformity(z) == pytest.approx(math.log(sum(total) / len(total)), rel=1e-12)
+    gaps = [((p - q) ** 2).sum() for p, q in zip(*units, strict=True)]
+    assert alignment(z, w) == pytest.approx(sum(gaps) / 12, rel=1e-12)
+    constant = torch.full((5, 3), 0.2)
+    assert uniformity(constant) == pytest.approx(0, abs=1e-12)
+    assert uniformity(draw(800, 400)) == pytest.approx(-4, abs=0.05)
+    assert alignment(z, 3 * z) == pytest.approx(0, abs=1e-12)
+    assert alignment(draw(4000, 64), draw(4000, 64, seed=1)) == pytest.approx(2, abs=0.02)
+    with pytest.raises(ShapeError, match="expected the same"):
+        alignment(z, w[:5])
+
+
+# ---------------------------------------------------------------------- nearest neighbours
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_nearest_neighbours_equal_the_loop(cosine):
+    x, y, q = draw(40, 3, seed=1), draw(40, 2, seed=2), draw(9, 3, seed=3)
+    expected = []
+    for query in q.numpy():
+        near = []
+        for row, target in zip(x.numpy(), y.numpy(), strict=True):
+            angle = -row @ query / np.linalg.norm(row) / np.linalg.norm(query)
+            near.append((angle if cosine else ((row - query) ** 2).sum(), target))
+        near.sort(key=lambda pair: pair[0])
+        expected.append(sum(target for _, target in near[:5]) / 5)
+    found = nearest_neighbour_prediction(x, y, q, neighbours=5, cosine=cosine)
+    np.testing.assert_allclose(found.numpy(), np.array(expected), rtol=1e-12)
+
+
+def test_nearest_neighbours_leave_the_row_itself_out():
+    x = draw(2100, 4, seed=1)  # more than one block of queries
+    identity = torch.arange(2100.0)
+    own = nearest_neighbour_prediction(x, identity, x, neighbours=1)
+    assert torch.equal(own, identity.double())
+    others = nearest_neighbour_prediction(x, identity, neighbours=1)
+    assert not (others == identity).any()
+    smooth = x[:, 0] / x.norm(dim=1)
+    error = (nearest_neighbour_prediction(x, smooth) - smooth).var() / smooth.var()
+    assert float(error) < 0.05
+    with pytest.raises(ShapeError, match="got 5 labelled rows; expected more than 10"):
+        nearest_neighbour_prediction(x[:5], identity[:5])
+    with pytest.raises(ShapeError, match="expected"):
+        nearest_neighbour_prediction(x, identity[:7])
+    with pytest.raises(DataError, match="not finite"):
+        nearest_neighbour_prediction(torch.full((20, 2), math.nan), identity[:20])
+
+
+# ------------------------------------------------------------------------------ diagnosis
+
+
+def healthy(n=256, width=16):
+    return draw(n, width, seed=1)
+
+
+def low_rank(n=256, width=16, rank=2):
+    z = draw(n, rank, seed=2) @ draw(rank, width, seed=3)
+    return z / z.std(dim=0)
+
+
+def dead(n=256, width=16):
+    z = healthy(n, width)
+    z[:, :3] = 0.2
+    return z
+
+
+def one_point(n=256, width=16):
+    return 3 + 1e-3 * draw(n, width, seed=4)
+
+
+def shrunk(n=256, width=16):
+    return 1e-2 * healthy(n, width)
+
+
+@pytest.mark.parametrize(
+    ("cause", "make", "more"),
+    [
+        ("healthy", healthy, {}),
+        ("healthy", lambda: 50 * healthy() + 3, {"target_std": None}),
+        ("healthy", shrunk, {"target_std": None}),
+        ("healthy", healthy, {"second": healthy() + 0.3 * draw(256, 16, seed=9), "features": low_rank()}),
+        ("complete collapse", one_point, {}),
+        ("complete collapse", one_point, {"target_std": None}),
+        ("complete collapse", shrunk, {}),
+        ("complete collapse", lambda: torch.zeros(64, 4), {}),
+        ("complete collapse", one_point, {"features": one_point()}),
+        ("projector collapse", one_point, {"features": healthy()}),
+        ("projector collapse", low_rank, {"features": healthy()}),
+        ("dimensional collapse", low_rank, {}),
+        ("dimensional collapse", low_rank, {"features": low_rank()}),
+        ("dead dimensions", dead, {}),
+        ("dead dimensions", lambda: 40 * dead(), {"target_std": None}),
+        ("noise floor", lambda: 0.73 * draw(2048, 512, seed=1), {"batch": 64}),
+        ("healthy", lambda: 0.73 * draw(2048, 512, seed=1), {"batch": 64, "debias_covariance": True}),
+        ("unrelated views", healthy, {"second": draw(256, 16, seed=9)}),
+        ("non-finite", lambda: torch.full((8, 3), math.nan), {}),
+    ],
+)
+def test_each_deliberate_failure_gets_its_name_and_a_remedy(cause, make, more):
+    found = collapse_diagnosis(make(), **more)
+    assert found.cause == cause, found.message
+    assert found.message.startswith(f"{cause}: ")
+    assert found.message.endswith(CAUSES[cause])
+    assert found.collapsed == ("collapse" in cause or cause == "non-finite")
+    assert all(math.isfinite(v) for v in found.values.values())
+
+
+def test_every_cause_of_the_table_is_documented():
+    assert all(cause in collapse_diagnosis.__doc__ for cause in CAUSES)
+
+
+def test_a_training_that_collapses_is_diagnosed_and_one_that_is_regularised_is_not():
+    """Invariance alone drives a linear encoder to a point; with the anti-collapse term it stays spread."""
+    causes = {}
+    for weight in (0.0, 25.0):
+        torch.manual_seed(0)
+        x, encoder = torch.randn(256, 8), torch.nn.Linear(8, 8)
+        objective = VICReg(25.0, weight, weight / 25)
+        optimiser = torch.optim.Adam(encoder.parameters(), lr=0.02)
+        for _ in range(150):
+            views = [encoder(x + 0.3 * torch.randn_like(x)) for _ in range(2)]
+            optimiser.zero_grad()
+            objective(*views).loss.backward()
+            optimiser.step()
+        causes[weight] = collapse_diagnosis(encoder(x), batch=256 if weight else None).cause
+    assert causes == {0.0: "complete collapse", 25.0: "healthy"}
+
+
+def test_diagnosis_refuses_other_shapes():
+    with pytest.raises(ShapeError, match=r"got \(8, 3\), \(7, 3\); expected"):
+        collapse_diagnosis(torch.zeros(8, 3), torch.zeros(7, 3))
