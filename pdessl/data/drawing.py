@@ -26,6 +26,7 @@ class Draw:
         parameters: physical parameters.
         time_scale: factor of the times of the frames.
         coefficients: named coefficients of the initial field, where the dataset records them.
+        forcing: numbers of the source term, where the dataset has one.
     """
 
     initial: Tensor
@@ -33,6 +34,7 @@ class Draw:
     parameters: dict[str, float]
     time_scale: float = 1.0
     coefficients: dict[str, float] = field(default_factory=dict)
+    forcing: Tensor | None = None
 
 
 def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -> Draw:
@@ -64,6 +66,7 @@ def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -
         parameters,
         recipe.time_scale.draw(random_stream(recipe.seed, split, trajectory, "time", attempt)),
         coefficients,
+        recipe.forcing and recipe.forcing.draw(random_stream(recipe.seed, split, trajectory, "forcing", attempt)),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,13 +46,23 @@ class Plan:
 
 
 def build_simulator(
-    recipe: DatasetRecipe, draws: Sequence[Draw], points: tuple[int, ...], substeps: int | None = None
+    recipe: DatasetRecipe,
+    draws: Sequence[Draw],
+    points: tuple[int, ...],
+    substeps: int | None = None,
+    device: torch.device | None = None,
 ) -> Simulator:
-    """Return the recipe's simulator for a batch of draws on a grid."""
+    """Return the recipe's simulator for a batch of draws on a grid; its source term lies on ``device``."""
     solver = recipe.content["solver"]
     _, lengths = stack(draws)
     parameters = {n: torch.tensor([d.parameters[n] for d in draws], dtype=torch.float64) for n in recipe.parameters}
+    optional: dict[str, Any] = {}
+    if recipe.forcing is not None:
+        numbers = torch.stack([d.forcing for d in draws if d.forcing is not None]).to(device or "cpu")
+        optional["forcing"] = recipe.forcing.forcing(numbers, points[0])
     precision = getattr(torch, solver.get("precision", "float64"))
+    if "precision" in solver:
+        optional["precision"] = precision
     return recipe.simulator(
         **parameters,
         domain_length=lengths[:, 0] if recipe.dimensions == 1 else lengths,
@@ -59,7 +70,7 @@ def build_simulator(
         substeps=substeps,
         check_resolution=False,  # the plan has chosen a grid that passes
         dtype=precision,
-        **({"precision": precision} if "precision" in solver else {}),
+        **optional,
         **solver.get("arguments", {}),
     )
 

@@ -23,7 +23,7 @@ from pdessl.data.distribution import Distribution
 from pdessl.data.recipe_checks import TEXTS, check_content, check_simulator
 from pdessl.data.schema import check_type
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
-from pdessl.solvers import FAMILIES, SIMULATORS, InitialCondition, Simulator
+from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, InitialCondition, Simulator, SineForcing
 
 __all__ = ["DatasetRecipe", "load_recipe"]
 
@@ -82,6 +82,14 @@ class DatasetRecipe:
         """The family of initial fields with its arguments."""
         arguments = {k: v for k, v in self.content["initial_condition"].items() if k != "record"}
         return FAMILIES[arguments.pop("family")](**arguments)
+
+    @cached_property
+    def forcing(self) -> SineForcing | None:
+        """The family of source terms with its arguments, or None."""
+        if "forcing" not in self.content:
+            return None
+        arguments = dict(self.content["forcing"])
+        return FORCINGS[arguments.pop("family")](**arguments)
 
     @property
     def records_coefficients(self) -> bool:
@@ -190,6 +198,8 @@ def load_recipe(
     else:
         path = catalog.find("datasets", dataset)
         name = Path(path).name if os.fspath(dataset).endswith((".yaml", ".yml")) else str(dataset)
+        # By an alias it is the same dataset, and its files are the same.
+        name = catalog.aliases("datasets").get(name, name) if Path(path).stem != Path(name).stem else name
         content = catalog.read_yaml(path)
     if "format" in content:
         raise SchemaError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdessl.data.schema import check_keys, check_type, is_number
 from pdessl.errors import SchemaError, did_you_mean
-from pdessl.solvers import FAMILIES
+from pdessl.solvers import FAMILIES, FORCINGS
 
 if TYPE_CHECKING:
     from pdessl.data.recipe import DatasetRecipe
@@ -25,6 +25,7 @@ _KEYS = {
     "domain": dict,
     "initial_condition": dict,
     "parameters": dict,
+    "forcing": dict,
     "solver": dict,
     "observation": dict,
     "fields": dict,
@@ -32,7 +33,7 @@ _KEYS = {
     "shard_size": int,
     "seed": int,
 }
-_OPTIONAL = ("fields", "parameters", "shard_size", "seed")
+_OPTIONAL = ("fields", "forcing", "parameters", "shard_size", "seed")
 _SAMPLINGS = ("points", "cell_average", "spectral")
 # Constructor arguments of a simulator that the plan of a dataset chooses.
 _PLANNED = (
@@ -62,7 +63,10 @@ def check_content(recipe: DatasetRecipe) -> None:
         raise SchemaError(f"{name}: seed: expected an integer >= 0, found {content['seed']}.")
     if content.get("shard_size", 1) < 1:
         raise SchemaError(f"{name}: shard_size: expected an integer >= 1, found {content['shard_size']}.")
-    _check_initial_condition(recipe)
+    _check_family(recipe, "initial_condition", FAMILIES, ("record",))
+    check_type(content["initial_condition"].get("record", False), bool, f"{name}: initial_condition.record")
+    if "forcing" in content:
+        _check_family(recipe, "forcing", FORCINGS)
     _check_domain(recipe)
     _check_solver(recipe)
     _ = recipe.parameters
@@ -91,6 +95,8 @@ def check_simulator(recipe: DatasetRecipe) -> None:
             f"{recipe.dimensions} space dimensions, the simulator {simulator.__name__} has {simulator.dimensions}. "
             f"Families that fit: {fitting}."
         )
+    if "forcing" in recipe.content and recipe.dimensions != 1:
+        raise SchemaError(f"{name}: forcing: its families have one space dimension, {simulator.__name__} has more.")
     if "precision" in recipe.content["solver"] and "precision" not in defaults:
         raise SchemaError(
             f"{name}: solver.precision: {simulator.__name__} calculates in float64 only. Leave the key (--dtype) out."
@@ -115,19 +121,19 @@ def _check_domain(recipe: DatasetRecipe) -> None:
             raise SchemaError(f"{where}.{key}: expected > 0, found {length.low}.")
 
 
-def _check_initial_condition(recipe: DatasetRecipe) -> None:
-    where, value = f"{recipe.name}: initial_condition", recipe.content["initial_condition"]
+def _check_family(recipe: DatasetRecipe, key: str, families: Mapping[str, type], further: tuple[str, ...] = ()) -> None:
+    """Check the family that a section names, and its arguments."""
+    where, value = f"{recipe.name}: {key}", recipe.content[key]
     check_keys(value, None, ("family",), where)
-    if value["family"] not in FAMILIES:
+    if value["family"] not in families:
         raise SchemaError(
-            f"{where}.family: unknown '{value['family']}'.{did_you_mean(str(value['family']), FAMILIES)} "
-            f"Known: {', '.join(FAMILIES)}."
+            f"{where}.family: unknown '{value['family']}'.{did_you_mean(str(value['family']), families)} "
+            f"Known: {', '.join(families)}."
         )
-    allowed = tuple(inspect.signature(FAMILIES[value["family"]]).parameters)
-    check_keys(value, ("family", *allowed, "record"), (), where)
-    check_type(value.get("record", False), bool, f"{where}.record")
+    allowed = tuple(inspect.signature(families[value["family"]]).parameters)
+    check_keys(value, ("family", *allowed, *further), (), where)
     try:
-        _ = recipe.initial_condition
+        _ = getattr(recipe, key)
     except TypeError as error:
         raise SchemaError(f"{where}: {error}.") from None
     except SchemaError as error:

@@ -171,7 +171,7 @@ def _simulate_group(
         times = scale[:, None] * times
     observed = recipe.observed
     with torch.no_grad():
-        solution = build_simulator(recipe, draws, planned.points, planned.substeps).solve(
+        solution = build_simulator(recipe, draws, planned.points, planned.substeps, device).solve(
             initial,
             times,
             observed[0] if recipe.dimensions == 1 else observed,
