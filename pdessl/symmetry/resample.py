@@ -1,109 +1,178 @@
 """Resampling of gridded fields: Fourier shifts on periodic axes, B-splines elsewhere. Never in time.
 
-Positions are in units of the source grid (node j lies at position j). One call touches the array once; a filter that
-removes what a coarser target grid cannot hold is folded into the prefilter of the spline.
+Two steps: linear filters along whole axes (a Fourier shift, the prefilter of a B-spline, a low-pass where the target
+grid is coarser), then one weighted sum of nodes per target point. Frames come before channels, so that what shares a
+geometry lies together in memory. Positions are in units of the source grid (node j lies at position j).
 """
 
-# B batch, C channels, T time frames, X one space axis of N nodes, P target nodes, d number of space axes
+# B batch, T time frames, C channels, X one space axis of N nodes, P target nodes, d number of space axes,
+# G geometries: B where all frames are read at the same places, else B T
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
 
-__all__ = ["bspline_coefficients", "fourier_shift", "sample_axis", "sample_points"]
+__all__ = ["AxisFilter", "filter_axes", "filter_reach", "sample_affine", "sample_axis"]
+
+# Taps on each side of the low-pass, a sinc under a Hann window, so that what it reads is bounded.
+_LOW_PASS = 24
 
 
-def fourier_shift(fields: Tensor, cells: Sequence[Tensor | None]) -> Tensor:
-    """Shift periodic axes by any number of cells: the result at node j is the trigonometric interpolant at j - cells.
-
-    Exact for band-limited fields. For an even number of nodes the Nyquist mode is multiplied by the cosine of its
-    phase, the only real choice. Whole cells give ``roll`` to round-off.
+@dataclass(frozen=True, eq=False)
+class AxisFilter:
+    """What is done to one whole axis before it is sampled.
 
     Args:
-        fields: (B, C, T, *X), float32 or float64.
-        cells: per space axis a shift of shape (B, T) or (B, 1), or None for an axis that stays.
+        periodic: the axis wraps; otherwise it is mirrored about both end nodes.
+        shift: cells, (B, T) or (B, 1): the result at node j is the trigonometric interpolant at j - shift. Exact for
+            band-limited fields; for an even number of nodes the Nyquist mode is multiplied by the cosine of its phase,
+            the only real choice. Periodic axes only.
+        order: 3 or 5: return the coefficients of the B-spline of this order that interpolates the fields.
+        coarsening: target spacing / source spacing, (B, T) or (B, 1); where it exceeds 1, modes that the target grid
+            cannot hold are damped by a windowed sinc.
+    """
+
+    periodic: bool
+    shift: Tensor | None = None
+    order: int | None = None
+    coarsening: Tensor | None = None
+
+
+def filter_axes(fields: Tensor, filters: Sequence[AxisFilter | None]) -> Tensor:
+    """Filter space axes: all periodic ones in one Fourier transform, the others each by a matrix of its nodes.
+
+    Args:
+        fields: (B, T, C, *X), float32 or float64.
+        filters: one per space axis; None leaves the axis as it is.
+
+    Source: prefilter as a division by the spectrum of the sampled B-spline: Unser, Aldroubi, Eden (1993), IEEE Trans.
+        Signal Processing 41, 821.
     """
     d = fields.dim() - 3
-    axes = [i for i in range(d) if cells[i] is not None]
-    if not axes:
-        return fields
-    dims = [3 + i for i in axes]
-    spectrum = torch.fft.rfftn(fields, dim=dims)
-    for i in axes:
-        shift, n = cells[i], fields.shape[3 + i]
-        assert shift is not None
-        half = i == axes[-1]
-        modes = torch.fft.rfftfreq(n, 1 / n, device=fields.device, dtype=torch.float64) if half else torch.fft.fftfreq(
-            n, 1 / n, device=fields.device, dtype=torch.float64
-        )
-        # Turns are reduced modulo 1 in float64; the trigonometry then loses nothing in float32.
-        turns = shift.to(torch.float64)[:, :, None] * (modes / n)
-        angle = (-2 * torch.pi * (turns - turns.round())).to(fields.dtype)
-        phase = torch.polar(torch.ones_like(angle), angle)
-        if n % 2 == 0:
-            phase[..., n // 2] = torch.cos(angle[..., n // 2]).to(phase.dtype)
-        shape = [phase.shape[0], 1, phase.shape[1]] + [1] * d
-        shape[3 + i] = phase.shape[2]
-        spectrum = spectrum * phase.reshape(shape)
-    return torch.fft.irfftn(spectrum, s=[fields.shape[k] for k in dims], dim=dims)
+    wrapped = [i for i, f in enumerate(filters) if f is not None and f.periodic]
+    if wrapped:
+        dims = [3 + i for i in wrapped]
+        sizes = [fields.shape[k] for k in dims]
+        spectrum = torch.fft.rfftn(fields, dim=dims)
+        for i in wrapped:
+            n, chosen = fields.shape[3 + i], filters[i]
+            assert chosen is not None
+            response = _response(chosen, _turns(n, i == wrapped[-1], fields.device), n, fields.dtype)
+            shape = [*response.shape[:2], 1] + [1] * d
+            shape[3 + i] = response.shape[2]
+            spectrum.mul_(response.reshape(shape))
+        fields = torch.fft.irfftn(spectrum, s=sizes, dim=dims)
+    for i, f in enumerate(filters):
+        if f is not None and not f.periodic and fields.shape[3 + i] > 1:
+            fields = _multiply(fields, _mirror_operator(f, fields.shape[3 + i], fields.dtype, fields.device), i)
+    return fields
 
 
-# ------------------------------------------------------------------------------------------------ B-splines
-
-
-def bspline_coefficients(
-    fields: Tensor, axis: int, periodic: bool, order: int = 5, coarsening: Tensor | None = None
-) -> Tensor:
-    """Return the B-spline coefficients along one space axis, so that the spline interpolates the fields.
-
-    The prefilter is a division by the spectrum of the sampled B-spline: on a periodic axis directly, otherwise on the
-    mirrored signal (even about both end nodes), which is what the usual recursive filter computes.
-
-    Args:
-        fields: (B, C, T, *X).
-        axis: space axis, 0 ... d - 1.
-        periodic: wrap, or mirror.
-        order: 3 or 5.
-        coarsening: target spacing / source spacing, (B, T) or (B, 1); where it exceeds 1, modes that the target grid
-            cannot hold are removed.
-
-    Returns:
-        Coefficients of the same shape.
-
-    Source: Unser, Aldroubi, Eden (1993), IEEE Trans. Signal Processing 41, 821.
-    """
-    dim, n = 3 + axis, fields.shape[3 + axis]
-    signal = fields
-    if not periodic and n > 1:
-        inside = fields.narrow(dim, 1, n - 2).flip(dim) if n > 2 else fields.narrow(dim, 0, 0)
-        signal = torch.cat([fields, inside], dim=dim)
-    length = signal.shape[dim]
-    spectrum = torch.fft.rfft(signal, dim=dim)
-    gain = _prefilter(length, order, fields.dtype, fields.device)
-    if coarsening is not None:
-        modes = torch.arange(gain.shape[0], device=fields.device) / (length / 2)
-        keep = modes * coarsening[:, :, None].to(torch.float64) <= 1 + 1e-9
-        shape = [keep.shape[0], 1, keep.shape[1]] + [1] * (fields.dim() - 3)
-        shape[dim] = keep.shape[2]
-        spectrum = spectrum * (gain * keep.to(fields.dtype)).reshape(shape)
-    else:
-        spectrum = spectrum * gain.reshape([-1] + [1] * (fields.dim() - 1 - dim))
-    return torch.fft.irfft(spectrum, n=length, dim=dim).narrow(dim, 0, n)
+def filter_reach(order: int, dtype: torch.dtype, coarsening: bool) -> int:
+    """Nodes beyond a sampled point whose values matter, in the given arithmetic."""
+    # The prefilter decays by its largest pole per node: 0.268 (cubic), 0.431 (quintic).
+    pole = {3: 0.268, 5: 0.431}[order]
+    decay = math.ceil(math.log(torch.finfo(dtype).eps) / math.log(pole))
+    return decay + order // 2 + 1 + (_LOW_PASS if coarsening else 0)
 
 
 @functools.lru_cache(maxsize=64)
-def _prefilter(length: int, order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """1 / spectrum of the sampled B-spline, on the modes of rfft."""
-    centre = {3: (4 / 6, 1 / 6), 5: (66 / 120, 26 / 120, 1 / 120)}[order]
-    angle = 2 * torch.pi * torch.arange(length // 2 + 1, dtype=torch.float64) / length
-    response = centre[0] + 2 * sum(c * torch.cos(k * angle) for k, c in enumerate(centre[1:], start=1))
-    return (1 / response).to(device, dtype)
+def _turns(n: int, half: bool, device: torch.device) -> Tensor:
+    """Turns per node of the modes of a Fourier transform."""
+    modes = torch.fft.rfftfreq if half else torch.fft.fftfreq
+    return modes(n, 1.0, dtype=torch.float64).to(device)
+
+
+def _response(chosen: AxisFilter, turns: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    """Factor of every mode, (B | 1, T | 1, modes)."""
+    gain = None
+    if chosen.order is not None:
+        gain = _prefilter(turns, chosen.order)[None, None]
+    if chosen.coarsening is not None:
+        damped = _low_pass(chosen.coarsening, turns)
+        gain = damped if gain is None else gain * damped
+    if chosen.shift is None:
+        return (torch.ones_like(turns)[None, None] if gain is None else gain).to(dtype)
+    # Turns are reduced modulo 1 in float64; the trigonometry then loses nothing in float32.
+    angle = chosen.shift.to(torch.float64)[:, :, None] * turns
+    angle = ((angle - angle.round()) * (-2 * math.pi)).to(dtype)
+    size = torch.ones_like(angle) if gain is None else gain.to(dtype).expand_as(angle)
+    phase = torch.polar(size, angle)
+    if n % 2 == 0:
+        phase[..., n // 2] = (size[..., n // 2] * torch.cos(angle[..., n // 2])).to(phase.dtype)
+    return phase
+
+
+def _prefilter(turns: Tensor, order: int) -> Tensor:
+    """1 / spectrum of the sampled B-spline."""
+    centre, *rest = {3: (4 / 6, 1 / 6), 5: (66 / 120, 26 / 120, 1 / 120)}[order]
+    response = torch.full_like(turns, centre)
+    for k, c in enumerate(rest, start=1):
+        response += 2 * c * torch.cos(2 * math.pi * k * turns)
+    return 1 / response
+
+
+def _low_pass(coarsening: Tensor, turns: Tensor) -> Tensor:
+    """Response of the windowed sinc, (B, T | 1, modes): 1 wherever the target grid is not coarser."""
+    cut = 1 / coarsening.to(torch.float64).clamp(min=1)[..., None]
+    k = torch.arange(1, _LOW_PASS + 1, dtype=torch.float64, device=turns.device)
+    taps = 2 * cut * torch.sinc(cut * k) * torch.cos(math.pi * k / (2 * _LOW_PASS + 2)).square()
+    return (cut + taps @ torch.cos(2 * math.pi * k[:, None] * turns)) / (cut + taps.sum(dim=-1, keepdim=True))
+
+
+def _mirror_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The filter as a matrix on the nodes, (N, N) or (B, T | 1, N, N)."""
+    if chosen.shift is not None:
+        raise ShapeError("a Fourier shift needs a periodic axis; sample this one by a B-spline.")
+    if chosen.coarsening is None:
+        assert chosen.order is not None
+        return _mirrored_prefilter(n, chosen.order, dtype, device)
+    synthesis, analysis, turns = _cosines(n, device)
+    gain = _response(chosen, turns, n, dtype)
+    return synthesis.to(dtype) @ (gain[..., None] * analysis.to(dtype))
+
+
+@functools.lru_cache(maxsize=64)
+def _mirrored_prefilter(n: int, order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    synthesis, analysis, turns = _cosines(n, device)
+    return (synthesis @ (_prefilter(turns, order)[:, None] * analysis)).to(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _cosines(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine series of signals mirrored about both end nodes: modes to nodes, nodes to modes, turns per node."""
+    j = torch.arange(n, dtype=torch.float64)
+    turns = j / (2 * (n - 1))
+    synthesis = torch.cos(2 * math.pi * j[:, None] * turns)
+    ends = torch.ones(n, dtype=torch.float64)
+    ends[0] = ends[-1] = 0.5
+    analysis = synthesis.T * ends[:, None] * ends * (2 / (n - 1))
+    return synthesis.to(device), analysis.to(device), turns.to(device)
+
+
+def _multiply(fields: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply one space axis by a matrix (P, N) or (B, T | 1, P, N)."""
+    b, t, c = fields.shape[:3]
+    before, after = fields.shape[3 : 3 + axis], fields.shape[4 + axis :]
+    n, p = matrix.shape[-1], matrix.shape[-2]
+    if not after:
+        shared = matrix.dim() == 2 or matrix.shape[1] == 1
+        rows = fields.reshape((b, -1, n) if shared else (b, t, -1, n))
+        result = rows @ (matrix if matrix.dim() == 2 or not shared else matrix[:, 0]).transpose(-1, -2)
+    else:
+        result = (matrix if matrix.dim() == 2 else matrix[:, :, None]) @ fields.reshape(b, t, -1, n, math.prod(after))
+    return result.reshape(b, t, c, *before, p, *after)
+
+
+# ------------------------------------------------------------------------------------------------ B-splines
 
 
 def _weights(offset: Tensor, order: int) -> list[Tensor]:
@@ -112,6 +181,7 @@ def _weights(offset: Tensor, order: int) -> list[Tensor]:
     if order == 3:
         t2, s2 = t * t, s * s
         return [s2 * s / 6, 2 / 3 - t2 * (2 - t) / 2, 2 / 3 - s2 * (2 - s) / 2, t2 * t / 6]
+
     def half(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The quintic B-spline at distances a, 1 + a and 2 + a, for a in [0, 1]."""
         b, a2 = 1 - a, a * a
@@ -127,113 +197,200 @@ def _weights(offset: Tensor, order: int) -> list[Tensor]:
     return [far_t, middle_t, near_t, near_s, middle_s, far_s]
 
 
-def _index(node: Tensor, n: int, periodic: bool) -> Tensor:
-    """Fold node numbers into 0 ... n - 1, by wrapping or by mirroring about the end nodes."""
-    if periodic:
-        return node.remainder(n)
-    if n == 1:
-        return torch.zeros_like(node)
-    node = node.remainder(2 * n - 2)
-    return torch.minimum(node, 2 * n - 2 - node)
-
-
-def sample_axis(
-    fields: Tensor,
-    positions: Tensor,
-    axis: int,
-    periodic: bool,
-    order: int = 5,
-    coarsening: Tensor | None = None,
-) -> Tensor:
-    """Interpolate along one space axis by a B-spline.
+def sample_axis(coefficients: Tensor, positions: Tensor, axis: int, periodic: bool, order: int = 5) -> Tensor:
+    """Evaluate a B-spline along one space axis.
 
     Args:
-        fields: (B, C, T, *X).
+        coefficients: (B, T, C, *X), from :func:`filter_axes`.
         positions: in cells, (B, T, P) or (B, 1, P), float64.
         axis: space axis, 0 ... d - 1.
         periodic: wrap, or mirror.
         order: 3 (cubic) or 5 (quintic).
-        coarsening: see :func:`bspline_coefficients`.
 
     Returns:
-        The fields with the axis replaced by P nodes.
+        The values, with P nodes on the axis.
 
     Raises:
         ShapeError: positions that do not fit the fields.
     """
-    b, t = fields.shape[0], fields.shape[2]
+    b, t, c = coefficients.shape[:3]
     if positions.dim() != 3 or positions.shape[0] != b or positions.shape[1] not in (1, t):
         raise ShapeError(
-            f"positions {tuple(positions.shape)} must be ({b}, {t} or 1, P) to fit fields {tuple(fields.shape)}."
+            f"positions {tuple(positions.shape)} must be ({b}, {t} or 1, P) to fit coefficients "
+            f"{tuple(coefficients.shape)}."
         )
-    dim, n = 3 + axis, fields.shape[3 + axis]
-    coefficients = bspline_coefficients(fields, axis, periodic, order, coarsening)
+    n = coefficients.shape[3 + axis]
     base = positions.floor()
-    weights = _weights((positions - base).to(fields.dtype), order)
-    base = base.to(torch.int64)
-    shape = [b, 1, positions.shape[1]] + [1] * (fields.dim() - 3)
+    weights = torch.stack(_weights((positions - base).to(coefficients.dtype), order), dim=-1)
+    taps = torch.arange(order + 1, device=positions.device) - order // 2
+    nodes = base.to(torch.int64)[..., None] + taps
+    if periodic:
+        nodes = nodes.remainder(n)
+    elif n > 1:
+        nodes = nodes.remainder(2 * n - 2)
+        nodes = torch.minimum(nodes, 2 * n - 2 - nodes)
+    else:
+        nodes = torch.zeros_like(nodes)
+    sharing = coefficients[0].numel() // (n * positions.shape[1])
+    if sharing >= 16:  # many lines are read at the same places: one matrix product serves them all
+        matrix = weights.new_zeros((*positions.shape, n)).scatter_add_(-1, nodes, weights)
+        return _multiply(coefficients, matrix, axis)
+    dim, shape = 3 + axis, [b, positions.shape[1], 1] + [1] * (coefficients.dim() - 3)
     shape[dim] = positions.shape[2]
-    full = list(fields.shape)
+    full = list(coefficients.shape)
     full[dim] = positions.shape[2]
-    result: Tensor | None = None
-    for k, weight in enumerate(weights):
-        index = _index(base + (k - order // 2), n, periodic).reshape(shape).expand(full)
-        term = coefficients.gather(dim, index) * weight.reshape(shape)
-        result = term if result is None else result.add_(term)
-    assert result is not None
-    return result
+    terms = (
+        coefficients.gather(dim, nodes[..., k].reshape(shape).expand(full)) * weights[..., k].reshape(shape)
+        for k in range(order + 1)
+    )
+    return functools.reduce(torch.Tensor.add_, terms)
 
 
-def sample_points(
-    fields: Tensor,
-    positions: Tensor,
+def sample_affine(
+    coefficients: Tensor,
+    matrix: Tensor,
+    offset: Tensor,
+    points: Sequence[int],
     periodic: Sequence[bool],
     order: int = 3,
-    coarsening: Tensor | None = None,
 ) -> Tensor:
-    """Interpolate at points that mix the space axes (rotations) by a tensor-product B-spline.
+    """Evaluate a tensor-product B-spline on an affine image of a grid, which may mix the space axes.
+
+        result[j] = spline(offset + matrix · (j - (points - 1) / 2))
+
+    B-splines are positive, so a pair of neighbouring taps is one linear interpolation at the right place between them;
+    the spline is a sum of (order + 1) / 2 linear interpolations per axis.
 
     Args:
-        fields: (B, C, T, *X) with d space axes.
-        positions: in cells, (B, T, *P, d) or (B, 1, *P, d) with d target axes, float64.
+        coefficients: (B, T, C, *X) with d = 2 or 3 space axes, from :func:`filter_axes`.
+        matrix: cells per target node, (B, T, d, d) or (B, 1, d, d), float64.
+        offset: position of the middle of the target grid in cells, (B, T, d) or (B, 1, d), float64.
+        points: nodes of the target grid, one number per axis.
         periodic: per axis, wrap or mirror.
         order: 3 or 5.
-        coarsening: see :func:`bspline_coefficients`; one factor for all axes.
 
     Returns:
-        (B, C, T, *P).
+        (B, T, C, *points).
+
+    Raises:
+        ShapeError: a matrix or an offset that does not fit the fields.
+
+    Source: Sigg, Hadwiger, "Fast third-order texture filtering", GPU Gems 2 (2005), chapter 20.
     """
-    b, c, t = fields.shape[:3]
-    sizes, target = fields.shape[3:], positions.shape[2:-1]
+    b, t, c = coefficients.shape[:3]
+    sizes = coefficients.shape[3:]
     d = len(sizes)
-    if positions.shape[0] != b or positions.shape[1] not in (1, t) or positions.shape[-1] != d:
+    frames = {1, t}
+    if (
+        d not in (2, 3)
+        or matrix.shape[0] != b
+        or matrix.shape[2:] != (d, d)
+        or offset.shape[::2] != (b, d)
+        or not (matrix.shape[1] in frames and offset.shape[1] in frames)
+    ):
         raise ShapeError(
-            f"positions {tuple(positions.shape)} must be ({b}, {t} or 1, *P, {d}) to fit fields {tuple(fields.shape)}."
+            f"matrix {tuple(matrix.shape)} and offset {tuple(offset.shape)} must be ({b}, {t} or 1, {d}, {d}) and "
+            f"({b}, {t} or 1, {d}), with d = 2 or 3, to fit coefficients {tuple(coefficients.shape)}."
         )
-    coefficients = fields
-    for axis in range(d):
-        coefficients = bspline_coefficients(coefficients, axis, periodic[axis], order, coarsening)
-    slices = positions.shape[1]
-    if slices == 1:  # one geometry for all frames: frames ride along as channels
-        coefficients = coefficients.reshape(b, c * t, 1, *sizes)
-    # Nodes as rows of a table, everything that shares a geometry as its columns; one weighted sum of rows per point.
-    columns = coefficients.shape[1]
-    count = int(torch.Size(sizes).numel())
-    table = coefficients.movedim(1, -1).reshape(b * slices * count, columns)
-    base = positions.floor()
-    offsets = (positions - base).to(fields.dtype).reshape(b * slices, -1, d)
-    nodes = base.to(torch.int64).reshape(b * slices, -1, d)
-    index = (torch.arange(b * slices, device=fields.device) * count).reshape(-1, 1, 1)
-    weight = torch.ones_like(offsets[..., :1])
-    for i in range(d):  # the taps of each axis multiply those of the axes before it
-        near = [_index(nodes[..., i] + (k - order // 2), sizes[i], periodic[i]) for k in range(order + 1)]
-        taps = torch.stack(near, dim=-1)
-        stride = int(torch.Size(sizes[i + 1 :]).numel())
-        index = (index[..., :, None] + (taps * stride)[..., None, :]).flatten(-2)
-        along = torch.stack(_weights(offsets[..., i], order), dim=-1)
-        weight = (weight[..., :, None] * along[..., None, :]).flatten(-2)
-    found = torch.nn.functional.embedding_bag(
-        index.reshape(-1, index.shape[-1]), table, mode="sum", per_sample_weights=weight.reshape(-1, weight.shape[-1])
-    )
-    found = found.reshape(b, slices, -1, columns).movedim(-1, 1)
-    return found.reshape(b, c, t, *target)
+    shared = matrix.shape[1] == offset.shape[1] == 1
+    g = b if shared else b * t
+    matrix = matrix.expand(b, g // b, d, d).reshape(g, d, d)
+    offset = offset.expand(b, g // b, d).reshape(g, d)
+    table = _extended(coefficients.reshape(g, -1, *sizes), periodic, order)
+
+    pairs = (order + 1) // 2
+    # Planes of grid coordinates in the order that grid_sample wants, the last axis first.
+    places = table.new_empty((d, pairs, g, *points))
+    shares = []
+    for plane, i in enumerate(reversed(range(d))):
+        position = _affine_positions(matrix[:, i], offset[:, i], points, sizes[i] if periodic[i] else None, table.dtype)
+        shares.append(_linear_pairs(position, sizes[i], table.shape[2 + i], periodic[i], order, places[plane]))
+    planes = places.reshape(d * pairs, g, *points)
+
+    def sampled(chosen: tuple[int, ...]) -> Tensor:
+        if len(chosen) == d:
+            numbers = [plane * pairs + k for plane, k in enumerate(chosen)]
+            grid = (
+                planes[numbers[0] :: numbers[1] - numbers[0]][:2]
+                if d == 2
+                else torch.stack([planes[k] for k in numbers])
+            )
+            return torch.nn.functional.grid_sample(
+                table, grid.movedim(0, -1), mode="bilinear", padding_mode="border", align_corners=True
+            )
+        share = shares[len(chosen)]
+        first = sampled((*chosen, 0))
+        if pairs == 2:
+            return first.lerp_(sampled((*chosen, 1)), share[1][:, None])
+        first.mul_(share[0][:, None])
+        for k in range(1, pairs):
+            first.addcmul_(sampled((*chosen, k)), share[k][:, None])
+        return first
+
+    return sampled(()).reshape(b, t, c, *points)
+
+
+def _affine_positions(
+    row: Tensor, offset: Tensor, points: Sequence[int], period: int | None, dtype: torch.dtype
+) -> Tensor:
+    """Positions along one axis, (G, *P), computed in float64 up to the last sum."""
+    if period is not None:
+        offset = offset.remainder(period)
+    total: Tensor | None = None
+    for k, p in enumerate(points):
+        node = torch.arange(p, dtype=torch.float64, device=row.device) - (p - 1) / 2
+        term = row[:, k, None] * node
+        if k == 0:
+            term = term + offset[:, None]
+        term = term.to(dtype).reshape(-1, *[p if i == k else 1 for i in range(len(points))])
+        total = term if total is None else total + term
+    assert total is not None
+    if period is not None:
+        total.sub_((total * (1 / period)).floor_(), alpha=period)
+    return total
+
+
+def _linear_pairs(
+    position: Tensor, n: int, extended: int, periodic: bool, order: int, out: Tensor
+) -> list[Tensor | None]:
+    """Write the place of every pair of taps to ``out`` (pairs, G, *P), in units of grid_sample; return their shares."""
+    left, scale = order // 2, 2 / (extended - 1)
+    base = position.floor()
+    t = position.sub_(base)
+    if order == 3:
+        # Shares 1 - g and g, with g = (1 + 3 t + 3 t² - 2 t³) / 6; few passes over memory, as this is what costs.
+        g = torch.add(torch.full((), 0.5, dtype=t.dtype, device=t.device), t, alpha=-1 / 3)
+        g = g.mul_(t).add_(0.5).mul_(t).add_(1 / 6)
+        t2 = t * t
+        base.mul_(scale)
+        torch.add(base, (left - 1) * scale - 1, out=out[0])
+        out[0].addcdiv_((t * 0.5).sub_(1).mul_(t2).add_(2 / 3), 1 - g, value=scale)
+        torch.add(base, (left + 1) * scale - 1, out=out[1])
+        out[1].addcdiv_(t2.mul_(t), g, value=scale / 6)
+        return [None, g]
+    weights = _weights(t, order)
+    shares: list[Tensor | None] = []
+    for k in range((order + 1) // 2):
+        share = weights[2 * k] + weights[2 * k + 1]
+        torch.add(base, 2 * k, out=out[k])
+        out[k].addcdiv_(weights[2 * k + 1], share).mul_(scale).sub_(1)
+        shares.append(share)
+    return shares
+
+
+def _extended(table: Tensor, periodic: Sequence[bool], order: int) -> Tensor:
+    """Repeat nodes beyond both ends of every axis of (G, C, *X), so that all taps lie inside."""
+    left, right = order // 2, order // 2 + 1
+    sizes = table.shape[2:]
+    result = table.new_empty((*table.shape[:2], *[n + left + right for n in sizes]))
+    result[(..., *[slice(left, left + n) for n in sizes])] = table
+    for i, n in enumerate(sizes):
+        dim = 2 + i
+        for node in (*range(-left, 0), *range(n, n + right)):
+            if periodic[i]:
+                same = node % n
+            else:
+                same = node % (2 * n - 2) if n > 1 else 0
+                same = min(same, 2 * n - 2 - same)
+            result.select(dim, left + node).copy_(result.select(dim, left + same))
+    return result

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pdessl.errors import ShapeError
 
-__all__ = ["SliceAffine", "compose"]
+__all__ = ["SliceAffine", "compose", "inverse_matrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,29 +75,32 @@ class SliceAffine:
         The parameters of the inverse are the old values, recovered through ``log_parameter_shift`` where μ is
         multiplied; a parameter moved in another way is left out.
         """
-        si, mi = torch.linalg.inv(self.s), torch.linalg.inv(self.m)
-        ri = -_apply(si, self.r)
-        inner = self.b0 + _apply(self.b1, ri)
-        slope = _matmul(self.b1, si)
-        curvature = None
-        if self.b2 is not None:
-            inner = inner + _quadratic(self.b2, ri)
-            slope = slope + 2 * _matmul(torch.einsum("bti,btmij->btmj", *_same_time(ri, self.b2)), si)
-            curvature = -_mix(mi, _congruence(self.b2, si))
+        si, mi = inverse_matrix(self.s), inverse_matrix(self.m)
+        constant, slope, curvature = self.added_at_images()
         old = {n: p * torch.exp(-self.log_parameter_shift[n]) if n in self.log_parameter_shift else p
                for n, p in self.parameters.items()}
         return SliceAffine(
             time=self.new_time,
             new_time=self.time,
             s=si,
-            r=ri,
+            r=-_apply(si, self.r),
             m=mi,
-            b0=-_apply(mi, inner),
+            b0=-_apply(mi, constant),
             b1=-_matmul(mi, slope),
-            b2=curvature,
+            b2=None if curvature is None else -_mix(mi, curvature),
             parameters=old,
             log_parameter_shift={n: -v for n, v in self.log_parameter_shift.items()},
         )
+
+    def added_at_images(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return b0 + b1 x + xᵀ b2 x at x = S⁻¹(x' - r) as a polynomial in x': its constant, slope and curvature."""
+        si = inverse_matrix(self.s)
+        ri = -_apply(si, self.r)
+        constant, slope = self.b0 + _apply(self.b1, ri), _matmul(self.b1, si)
+        if self.b2 is None:
+            return constant, slope, None
+        slope = slope + 2 * _matmul(torch.einsum("bti,btmij->btmj", *_same_time(ri, self.b2)), si)
+        return constant + _quadratic(self.b2, ri), slope, _congruence(self.b2, si)
 
     def apply(self, space: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         """Transform points: positions (B, T, K, d) and values there (B, T, K, m) -> their images, same shapes."""
@@ -164,6 +167,17 @@ def compose(first: SliceAffine, second: SliceAffine) -> SliceAffine:
         parameters={**first.parameters, **second.parameters},
         log_parameter_shift=shifts,
     )
+
+
+def inverse_matrix(matrix: Tensor) -> Tensor:
+    """Return the inverse of every matrix (..., n, n); 1x1 and 2x2 ones in closed form, which is far faster."""
+    if matrix.shape[-1] == 1:
+        return 1 / matrix
+    if matrix.shape[-1] == 2:
+        a, b, c, d = matrix.flatten(-2).unbind(-1)
+        adjugate = torch.stack([d, -b, -c, a], dim=-1).reshape(matrix.shape)
+        return adjugate / (a * d - b * c)[..., None, None]
+    return torch.linalg.inv_ex(matrix)[0]  # without the check, which would wait for the device
 
 
 def _same_time(*tensors: Tensor) -> list[Tensor]:

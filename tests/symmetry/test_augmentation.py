@@ -106,7 +106,7 @@ def test_residual_after_the_whole_product_on_windows(algebra):
     assert view.fields.shape == (3, 1, 14, 160)
     assert view.boundary == ("window",)
     assert torch.allclose(view.grid_spacing, data.grid_spacing, rtol=1e-12)
-    assert residual(view, nu).max() < 1e-5
+    assert residual(view, nu).max() < 2e-5
 
 
 def test_boost_without_the_change_of_velocity_fails(algebra):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdessl.errors import ShapeError
-from pdessl.symmetry.resample import bspline_coefficients, fourier_shift, sample_axis, sample_points
+from pdessl.symmetry.resample import AxisFilter, filter_axes, filter_reach, sample_affine, sample_axis
 
 N = 128
 CELLS = (0.37, 0.61)
@@ -28,6 +28,15 @@ def solenoidal(highest, slope):
     return field
 
 
+def shifted(values, cells):
+    """Fourier shift of every axis by its own (B, T | 1) cells; None leaves an axis alone."""
+    return filter_axes(values, [None if c is None else AxisFilter(True, shift=c) for c in cells])
+
+
+def coefficients(values, periodic, order):
+    return filter_axes(values, [AxisFilter(p, order=order) for p in periodic])
+
+
 def relative(a, b):
     return float((a - b).norm() / b.norm())
 
@@ -41,42 +50,100 @@ def test_spline_errors(highest, slope, cubic, quintic):
     source, exact = field(0, 0), field(*CELLS)
     node = torch.arange(N, dtype=torch.float64)
     for order, bound in ((3, cubic), (5, quintic)):
+        spline = coefficients(source, (True, True), order)
         x, y = (node - CELLS[0])[None, None], (node - CELLS[1])[None, None]
-        found = sample_axis(sample_axis(source, x, 0, True, order), y, 1, True, order)
+        found = sample_axis(sample_axis(spline, x, 0, True, order), y, 1, True, order)
         assert relative(found, exact) < 2 * bound
-        mesh = torch.stack(torch.meshgrid(x[0, 0], y[0, 0], indexing="ij"), dim=-1)[None, None]
-        assert torch.allclose(sample_points(source, mesh, (True, True), order), found, atol=1e-12)
+        middle = torch.tensor([(N - 1) / 2 - c for c in CELLS], dtype=torch.float64)[None, None]
+        matrix = torch.eye(2, dtype=torch.float64)[None, None]
+        together = sample_affine(spline, matrix, middle, (N, N), (True, True), order)
+        assert torch.allclose(together, found, atol=1e-11)
+
+
+@pytest.mark.parametrize(("order", "bound"), [(3, 1.2e-3), (5, 9e-5)])
+def test_errors_of_a_rotation(order, bound):
+    """A rotation by 0.1 with shift and stretch, against the exact field at the same points."""
+    g = torch.Generator().manual_seed(0)
+    wave = torch.randint(-16, 17, (40, 2), generator=g).double()
+    amplitude, angle = torch.randn(40, 1, generator=g, dtype=torch.float64), torch.rand(40, 1, generator=g).double()
+
+    def field(x):
+        turns = (wave @ x.reshape(2, -1)) / N
+        return (amplitude * torch.cos(2 * math.pi * turns + angle)).sum(0).reshape(1, 1, 1, *x.shape[1:])
+
+    node = torch.stack(torch.meshgrid(*[torch.arange(N, dtype=torch.float64)] * 2, indexing="ij"))
+    turn = 1.1 * torch.tensor([[math.cos(0.1), math.sin(0.1)], [-math.sin(0.1), math.cos(0.1)]], dtype=torch.float64)
+    middle = torch.tensor([60.3, 150.8], dtype=torch.float64)
+    points = (50, 64)
+    target = torch.stack(
+        torch.meshgrid(*[torch.arange(p, dtype=torch.float64) - (p - 1) / 2 for p in points], indexing="ij")
+    )
+    exact = field(torch.einsum("ij,jxy->ixy", turn, target) + middle[:, None, None])
+    spline = coefficients(field(node), (True, True), order)
+    found = sample_affine(spline, turn[None, None], middle[None, None], points, (True, True), order)
+    assert relative(found, exact) < bound
+    single = sample_affine(spline.float(), turn[None, None], middle[None, None], points, (True, True), order)
+    assert single.dtype == torch.float32
+    assert relative(single.double(), found) < 3e-5
+
+
+def test_many_geometries_at_once():
+    """Frames with places of their own, three axes, one of them mirrored: the same as axis by axis."""
+    values = torch.randn(2, 3, 2, 9, 8, 7, dtype=torch.float64)
+    periodic, points = (True, False, True), (4, 5, 6)
+    scale = torch.rand(2, 3, 3, dtype=torch.float64) * 0.5 + 0.2
+    offset = torch.rand(2, 3, 3, dtype=torch.float64) + 3
+    for order in (3, 5):
+        spline = coefficients(values, periodic, order)
+        found = sample_affine(spline, torch.diag_embed(scale), offset, points, periodic, order)
+        for i, p in enumerate(points):
+            node = torch.arange(p, dtype=torch.float64) - (p - 1) / 2
+            spline = sample_axis(spline, offset[..., i, None] + scale[..., i, None] * node, i, periodic[i], order)
+        assert torch.allclose(found, spline, atol=1e-11)
 
 
 def test_fourier_shift_is_exact():
     field = solenoidal(60, -1.0)
     cells = [torch.tensor([[c]], dtype=torch.float64) for c in CELLS]
-    assert relative(fourier_shift(field(0, 0), cells), field(*CELLS)) < 1e-13
+    assert relative(shifted(field(0, 0), cells), field(*CELLS)) < 1e-13
 
 
 @pytest.mark.parametrize("n", [15, 16])
 def test_whole_cells_equal_roll(n):
-    values = torch.randn(2, 3, 4, n, 6, dtype=torch.float64)
+    values = torch.randn(2, 4, 3, n, 6, dtype=torch.float64)
     cells = torch.tensor([[0, 1, 5, -3]] * 2, dtype=torch.float64)
-    found = fourier_shift(values, [cells, None])
+    found = shifted(values, [cells, None])
     for t, c in enumerate([0, 1, 5, -3]):
-        assert torch.allclose(found[:, :, t], values[:, :, t].roll(c, dims=2), atol=1e-12)
-    both = fourier_shift(values, [cells[:, :1] + 2, cells[:, :1] + 1])
+        assert torch.allclose(found[:, t], values[:, t].roll(c, dims=2), atol=1e-12)
+    both = shifted(values, [cells[:, :1] + 2, cells[:, :1] + 1])
     assert torch.allclose(both, values.roll((2, 1), dims=(3, 4)), atol=1e-12)
 
 
 def test_nyquist_mode_is_shifted_by_its_cosine():
     values = torch.tensor([1.0, -1.0] * 4, dtype=torch.float64).reshape(1, 1, 1, 8)
-    found = fourier_shift(values, [torch.full((1, 1), 0.25, dtype=torch.float64)])
+    found = shifted(values, [torch.full((1, 1), 0.25, dtype=torch.float64)])
     assert torch.allclose(found, values * math.cos(math.pi / 4))
 
 
 @pytest.mark.parametrize("order", [3, 5])
 @pytest.mark.parametrize("periodic", [True, False])
-def test_nodes_are_reproduced(order, periodic):
-    values = torch.randn(1, 2, 3, 9, dtype=torch.float64)
-    node = torch.arange(9, dtype=torch.float64)[None, None]
-    assert torch.allclose(sample_axis(values, node, 0, periodic, order), values, atol=1e-12)
+@pytest.mark.parametrize("n", [1, 2, 9, 10])
+def test_nodes_are_reproduced(order, periodic, n):
+    values = torch.randn(1, 3, 2, n, dtype=torch.float64)
+    node = torch.arange(n, dtype=torch.float64)[None, None]
+    spline = coefficients(values, (periodic,), order)
+    assert torch.allclose(sample_axis(spline, node, 0, periodic, order), values, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [3, 5])
+def test_one_matrix_and_gathered_taps_agree(order):
+    """Few lines are read by gathering, many by a matrix product."""
+    values = torch.randn(1, 1, 64, 9, dtype=torch.float64)
+    places = torch.tensor([[[-1.3, 0.2, 4.4, 7.9, 12.0]]], dtype=torch.float64)
+    for periodic in (True, False):
+        together = sample_axis(values, places, 0, periodic, order)
+        alone = [sample_axis(values[:, :, k : k + 1], places, 0, periodic, order) for k in range(64)]
+        assert torch.allclose(together, torch.cat(alone, dim=2), atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [3, 5])
@@ -88,29 +155,64 @@ def test_polynomials_are_reproduced_inside(order):
     for degree in range(order + 1):
         values = (((node - 40) / 10) ** degree).reshape(1, 1, 1, n)
         exact = ((inside - 40) / 10) ** degree
-        found = sample_axis(values, inside[None, None], 0, False, order)[0, 0, 0]
+        found = sample_axis(coefficients(values, (False,), order), inside[None, None], 0, False, order)[0, 0, 0]
         assert (found - exact).abs().max() < (1e-9 if order == 5 else 1e-12) * 4**degree
 
 
-def test_coarsening_removes_what_the_target_cannot_hold():
-    x = torch.arange(64, dtype=torch.float64) * 2 * math.pi / 64
-    kept, lost = torch.cos(5 * x), torch.cos(25 * x)
+@pytest.mark.parametrize("periodic", [True, False])
+def test_coarsening_damps_what_the_target_cannot_hold(periodic):
+    """Beyond the Nyquist mode of the target by the width of the filter; a finer target changes nothing."""
+    n = 256
+    x = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
+    kept, lost = torch.cos(20 * x), torch.cos(100 * x)
+    values = (kept + lost).reshape(1, 1, 1, n)
     factor = torch.full((1, 1), 2.0, dtype=torch.float64)
-    values = (kept + lost).reshape(1, 1, 1, 64)
-    found = sample_axis(values, torch.arange(0, 64, 2, dtype=torch.float64)[None, None], 0, True, 5, factor)
-    assert torch.allclose(found[0, 0, 0], kept[::2], atol=1e-12)
+    found = filter_axes(values, [AxisFilter(periodic, coarsening=factor)])
+    inside = slice(40, -40)
+    assert (found[0, 0, 0, inside] - kept[inside]).abs().max() < 5e-4
+    finer = filter_axes(values, [AxisFilter(periodic, coarsening=factor / 4)])
+    assert torch.allclose(finer, values, atol=1e-12)
 
 
 def test_mirrored_prefilter_solves_the_interpolation_equations():
     values = torch.randn(1, 1, 1, 12, dtype=torch.float64)
-    c = bspline_coefficients(values, 0, periodic=False, order=3)[0, 0, 0]
+    c = coefficients(values, (False,), 3)[0, 0, 0]
     padded = torch.cat([c[1:2], c, c[-2:-1]])
     assert torch.allclose((padded[:-2] + 4 * padded[1:-1] + padded[2:]) / 6, values[0, 0, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_filters_reach_as_far_as_they_say(order, dtype):
+    """A change further away than the reach is not felt beyond rounding; one node nearer than half of it is."""
+    reach = filter_reach(order, dtype, coarsening=True)
+    n = 4 * reach
+    change = torch.zeros(1, 1, 1, n, dtype=torch.float64)
+    change[..., n // 2] = 1
+    factor = torch.full((1, 1), 1.3, dtype=torch.float64)
+    felt = filter_axes(change, [AxisFilter(True, order=order, coarsening=factor)])[0, 0, 0].abs()
+    assert felt[: n // 2 - reach].max() < 4 * torch.finfo(dtype).eps
+    assert felt[n // 2 - reach // 2] > 4 * torch.finfo(dtype).eps
+
+
+def test_gradients_pass_through():
+    values = torch.randn(1, 2, 2, 6, 5, dtype=torch.float64, requires_grad=True)
+    matrix = torch.tensor([[0.8, 0.3], [-0.3, 0.9]], dtype=torch.float64)[None, None]
+    offset = torch.tensor([2.3, 1.7], dtype=torch.float64)[None, None]
+    for order in (3, 5):
+
+        def view(v, order=order):
+            spline = coefficients(v, (True, False), order)
+            return sample_affine(spline, matrix, offset, (3, 4), (True, False), order)
+
+        assert torch.autograd.gradcheck(view, values)
+
+
 def test_wrong_positions_are_refused():
-    values = torch.zeros(2, 1, 3, 8)
+    values = torch.zeros(2, 3, 1, 8)
     with pytest.raises(ShapeError, match="positions"):
         sample_axis(values, torch.zeros(2, 2, 8, dtype=torch.float64), 0, True)
-    with pytest.raises(ShapeError, match="positions"):
-        sample_points(values, torch.zeros(1, 1, 8, 1, dtype=torch.float64), (True,))
+    with pytest.raises(ShapeError, match="matrix"):
+        sample_affine(values, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1), (8,), (True,))
+    with pytest.raises(ShapeError, match="periodic"):
+        filter_axes(values, [AxisFilter(False, shift=torch.zeros(2, 1))])

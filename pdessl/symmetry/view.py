@@ -1,0 +1,396 @@
+"""Views: the array of a view from the array of its trajectory, under a slice-affine map."""
+
+# B batch, C channels, T time frames, X source nodes, P nodes of the view, d space axes
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pdessl.symmetry.boundary import DiscreteSymmetry
+from pdessl.symmetry.placement import Plan, constant, reading
+from pdessl.symmetry.resample import AxisFilter, filter_axes, filter_reach, sample_affine, sample_axis
+from pdessl.symmetry.slice_affine import SliceAffine, inverse_matrix
+
+__all__ = ["Geometry", "gridded", "reflect", "unmoved", "with_coordinates"]
+
+# On a processor views are made a few at a time, so that what they pass through stays in its cache.
+_CACHED_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What every trajectory of a batch is to undergo, in numbers; all with B rows.
+
+    Args:
+        first: first frame, (B,).
+        start: first node, (B, d).
+        matrix: source cells per target node, (B, T | 1, d, d).
+        offset: where the middle of the view is read, in source cells, (B, T | 1, d).
+        mix: M, (B, T | 1, C, C), or None for the identity.
+        added: what is added, as a polynomial in positions relative to the centre: its constant (B, T | 1, C), slope
+            (B, T | 1, C, d) and curvature (B, T | 1, C, d, d); None where it is zero.
+        nodes: nodes relative to the centre that ``added`` refers to, (B, P_i) per axis.
+        reflected: whether each reflection is applied, (B, R), or None.
+    """
+
+    first: Tensor
+    start: Tensor
+    matrix: Tensor
+    offset: Tensor
+    mix: Tensor | None
+    added: tuple[Tensor | None, Tensor | None, Tensor | None]
+    nodes: tuple[Tensor, ...]
+    reflected: Tensor | None
+
+    @staticmethod
+    def of(
+        g: SliceAffine, plan: Plan, spacing: Tensor, start: Tensor, nodes: Sequence[Tensor], reflected: Tensor | None
+    ) -> Geometry:
+        """Return the geometry of views in mode ``grid``, whose nodes are images under the map."""
+        inverse = inverse_matrix(g.s)
+        middle = start[:, 1:] + constant(tuple((p - 1) / 2 for p in plan.points), start.device)
+        moved = (inverse @ g.r[..., None])[..., 0] / spacing[:, None]
+        added = g.added_at_images()
+        return Geometry(
+            first=start[:, 0],
+            start=start[:, 1:],
+            matrix=inverse * (spacing[:, None, None, :] / spacing[:, None, :, None]),
+            offset=middle[:, None] - moved,
+            mix=g.m if plan.linear else None,
+            added=_present(plan, *added),
+            nodes=tuple(nodes),
+            reflected=reflected,
+        )
+
+    @staticmethod
+    def unmoved(
+        g: SliceAffine, plan: Plan, start: Tensor, nodes: Sequence[Tensor], reflected: Tensor | None
+    ) -> Geometry:
+        """Return the geometry of views whose array stays in place: modes ``coords`` and ``metadata``."""
+        return Geometry(
+            first=start[:, 0],
+            start=start[:, 1:],
+            matrix=g.s,
+            offset=g.r,
+            mix=g.m if plan.linear else None,
+            added=_present(plan, g.b0, g.b1, g.b2),
+            nodes=tuple(nodes),
+            reflected=reflected,
+        )
+
+    def rows(self, chosen: slice) -> Geometry:
+        """Select trajectories."""
+        changes = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, tuple):
+                changes[entry.name] = tuple(None if v is None else v[chosen] for v in value)
+            elif value is not None:
+                changes[entry.name] = value[chosen]
+        return dataclasses.replace(self, **changes)
+
+
+def _present(plan: Plan, shift: Tensor, slope: Tensor, curvature: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (
+        shift if plan.added or plan.tilted else None,
+        slope if plan.tilted else None,
+        curvature if plan.tilted else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """How an axis is read: the nodes cut out, and the filter of what was cut out."""
+
+    starts: Tensor  # (B, d)
+    counts: tuple[int, ...]
+    periodic: tuple[bool, ...]  # what was cut out still wraps
+    coarsening: tuple[Tensor | None, ...]  # (B, T | 1) per axis
+    apart: Tensor | None  # (B, T, d): frames shifted in Fourier space, so that all are read at the same places
+    offset: Tensor  # in cells of what was cut out
+
+
+def gridded(
+    fields: Tensor,
+    plan: Plan,
+    geometry: Geometry,
+    g: SliceAffine,
+    spacing: Tensor,
+    order: int | None,
+    reflections: Sequence[DiscreteSymmetry],
+) -> Tensor:
+    """Return the fields of views (B, C, frames, *points), resampled at most once.
+
+    Args:
+        fields: (B, C, T, *X).
+        plan: what is done to every axis.
+        geometry: what every trajectory is to undergo.
+        g: the map itself.
+        spacing: distance of nodes, (B, d).
+        order: of the B-spline; None: 5, but 3 where axes mix.
+        reflections: what ``geometry.reflected`` refers to.
+    """
+    steps = _steps(plan, geometry, g, spacing, order, fields)
+    mixed = "mixed" in plan.actions
+    chosen = order if order is not None else 3 if mixed else 5
+
+    def one(rows: slice) -> Tensor:
+        part, step = geometry.rows(rows), _rows(steps, rows)
+        values = _cut(fields[rows], part.first, plan.frames, step.starts, step.counts)
+        values = _mixed(values, part.mix)
+        filters: list[AxisFilter | None] = []
+        for i, action in enumerate(plan.actions):
+            shift = None
+            if action == "fourier":
+                shift = (plan.points[i] - 1) / 2 - step.offset[..., i]
+            elif step.apart is not None:
+                shift = step.apart[..., i]
+            spline = action in ("spline", "mixed")
+            needed = spline or shift is not None
+            filters.append(
+                AxisFilter(step.periodic[i], shift, chosen if spline else None, step.coarsening[i]) if needed else None
+            )
+        values = filter_axes(values, filters)
+        if mixed:
+            values = sample_affine(values, part.matrix, step.offset, plan.points, step.periodic, chosen)
+        for i, action in enumerate(plan.actions):
+            if action == "fourier":
+                values = values.narrow(3 + i, 0, plan.points[i])
+            elif action == "spline":
+                p = plan.points[i]
+                node = torch.arange(p, dtype=torch.float64, device=values.device) - (p - 1) / 2
+                places = step.offset[..., i, None] + part.matrix[:, :, i, i, None] * node
+                values = sample_axis(values, places, i, step.periodic[i], chosen)
+        values = _plus(values, part)
+        return _reflected(values, part.reflected, reflections, plan)
+
+    return _in_parts(fields, plan, steps.counts, one)
+
+
+def unmoved(fields: Tensor, plan: Plan, geometry: Geometry, reflections: Sequence[DiscreteSymmetry]) -> Tensor:
+    """Return the fields of views whose array stays in place (mode ``metadata``), (B, C, frames, *points)."""
+
+    def one(rows: slice) -> Tensor:
+        part = geometry.rows(rows)
+        values = _plus(_mixed(_cut(fields[rows], part.first, plan.frames, part.start, plan.points), part.mix), part)
+        return _reflected(values, part.reflected, reflections, plan)
+
+    return _in_parts(fields, plan, plan.points, one)
+
+
+def with_coordinates(fields: Tensor, plan: Plan, geometry: Geometry, time: Tensor, centre: Tensor) -> Tensor:
+    """Return fields and transformed coordinates as channels (mode ``coords``), (B, C + 1 + d, frames, *points).
+
+    Args:
+        fields: (B, C, T, *X).
+        plan: what is done to every axis.
+        geometry: of an array that stays in place.
+        time: new times, (B, frames).
+        centre: position that the map acts about, (B, d).
+    """
+    c, d = len(plan.fields), len(plan.points)
+    result = fields.new_empty((len(fields), c + 1 + d, plan.frames, *plan.points))
+    for rows in _parts(fields, plan, plan.points):
+        part, out = geometry.rows(rows), result[rows]
+        out[:, c] = time[rows].to(fields.dtype).reshape(-1, plan.frames, *[1] * d)
+        for i in range(d):
+            origin = part.offset[..., i] + centre[rows, i : i + 1]
+            terms = _ramps(origin, part.matrix[:, :, i], part.nodes, plan.mixing, i, fields.dtype)
+            if len(terms) == 1:
+                out[:, c + 1 + i] = terms[0]
+            else:
+                torch.add(terms[0], terms[1], out=out[:, c + 1 + i])
+                for term in terms[2:]:
+                    out[:, c + 1 + i] += term
+        values = _cut(fields[rows], part.first, plan.frames, part.start, plan.points)
+        out[:, :c] = _plus(_mixed(values, part.mix), part).transpose(1, 2)
+    return result
+
+
+def _ramps(
+    origin: Tensor, slope: Tensor, nodes: Sequence[Tensor], mixing: bool, own: int, dtype: torch.dtype
+) -> list[Tensor]:
+    """Parts of origin + Σ slope_j x_j, each of one axis, (B, T | 1, ..., P_j, ...)."""
+    d, parts = len(nodes), []
+    for j in range(d):
+        if not mixing and j != own:
+            continue
+        term = slope[:, :, j, None] * nodes[j][:, None]
+        if not parts:
+            term = term + origin[..., None]
+        parts.append(term.to(dtype).reshape(*term.shape[:2], *[-1 if k == j else 1 for k in range(d)]))
+    return parts
+
+
+# ------------------------------------------------------------------------------------------------ parts of a batch
+
+
+def _parts(fields: Tensor, plan: Plan, counts: Sequence[int]) -> list[slice]:
+    b = len(fields)
+    size = fields.element_size() * plan.frames * len(plan.fields)
+    for n in counts:
+        size *= n
+    rows = b if fields.device.type != "cpu" else max(1, _CACHED_BYTES // size)
+    return [slice(k, min(k + rows, b)) for k in range(0, b, rows)]
+
+
+def _in_parts(fields: Tensor, plan: Plan, counts: Sequence[int], one: Callable[[slice], Tensor]) -> Tensor:
+    """Make views part by part; each part comes as (B', T, C, *P)."""
+    parts = _parts(fields, plan, counts)
+    if len(parts) == 1:
+        return one(parts[0]).transpose(1, 2).contiguous()
+    result = fields.new_empty((len(fields), len(plan.fields), plan.frames, *plan.points))
+    for rows in parts:
+        result[rows] = one(rows).transpose(1, 2)
+    return result
+
+
+def _rows(steps: _Steps, rows: slice) -> _Steps:
+    return dataclasses.replace(
+        steps,
+        starts=steps.starts[rows],
+        coarsening=tuple(None if c is None else c[rows] for c in steps.coarsening),
+        apart=None if steps.apart is None else steps.apart[rows],
+        offset=steps.offset[rows],
+    )
+
+
+def _steps(
+    plan: Plan, geometry: Geometry, g: SliceAffine, spacing: Tensor, order: int | None, fields: Tensor
+) -> _Steps:
+    """Decide what is cut out: of an axis that is read by a spline only what the views of the batch reach."""
+    d, mixed = len(plan.points), "mixed" in plan.actions
+    apart, offset = None, geometry.offset
+    varies = geometry.matrix.shape[1] == 1 and offset.shape[1] > 1
+    if mixed and varies and all(plan.periodic) and all(2 * p > n for p, n in zip(plan.points, plan.sizes, strict=True)):
+        # Frames differ by a shift only: taken exactly in Fourier space, it leaves one geometry for all frames.
+        resting = (offset.amin(dim=1, keepdim=True) + offset.amax(dim=1, keepdim=True)) / 2
+        apart, offset = resting - offset, resting
+    coarsening: list[Tensor | None] = [None] * d
+    if any(plan.rescaled):
+        if mixed:
+            coarsening = [_largest_stretch(geometry.matrix)] * d
+        else:
+            diagonal = geometry.matrix.diagonal(dim1=-2, dim2=-1).abs()
+            coarsening = [diagonal[..., i] if r else None for i, r in enumerate(plan.rescaled)]
+    starts, counts, periodic = geometry.start.clone(), list(plan.points), list(plan.periodic)
+    # On a processor it costs nothing to look at the numbers; elsewhere that would wait for the device.
+    looked = fields.device.type == "cpu" and apart is None
+    splines = any(action in ("spline", "mixed") for action in plan.actions)
+    low, high = reading(g, plan, spacing) if looked and splines else (None, None)
+    for i, action in enumerate(plan.actions):
+        if action == "cut":
+            continue
+        n = plan.sizes[i]
+        starts[:, i], counts[i] = 0, n
+        if low is None or high is None or action == "fourier":
+            continue
+        chosen = order if order is not None else 3 if mixed else 5
+        margin = filter_reach(chosen, fields.dtype, plan.rescaled[i])
+        extent = int((high[:, i] - low[:, i]).max().ceil()) + 2 + 2 * margin
+        if extent >= n:
+            continue
+        begin = (geometry.start[:, i] + (plan.points[i] - 1) / 2 + low[:, i]).floor().long() - margin
+        if not plan.periodic[i]:
+            begin = begin.clamp(min=0, max=n - extent)
+        starts[:, i], counts[i], periodic[i] = begin, extent, False
+        offset = offset.clone()
+        offset[..., i] -= begin[:, None]
+    return _Steps(starts, tuple(counts), tuple(periodic), tuple(coarsening), apart, offset)
+
+
+def _largest_stretch(matrix: Tensor) -> Tensor:
+    """Largest singular value of 2x2 (in closed form) or larger matrices."""
+    if matrix.shape[-1] == 2:
+        total = matrix.square().sum(dim=(-2, -1))
+        a, b, c, d = matrix.flatten(-2).unbind(-1)
+        return ((total + (total.square() - 4 * (a * d - b * c).square()).clamp(min=0).sqrt()) / 2).sqrt()
+    return torch.linalg.svdvals(matrix)[..., 0]
+
+
+def _cut(fields: Tensor, first: Tensor, frames: int, starts: Tensor, counts: Sequence[int]) -> Tensor:
+    """Copy frames and nodes from a different start for every trajectory, wrapping round: (B, frames, C, *counts)."""
+    b, c, t = fields.shape[:3]
+    sizes = fields.shape[3:]
+    device = fields.device
+    frame = (
+        (first[:, None] + torch.arange(frames, device=device)).clamp(max=t - 1)
+        if frames < t
+        else torch.arange(t, device=device).expand(b, t)
+    )
+    row = (torch.arange(b, device=device)[:, None, None] * c + torch.arange(c, device=device)) * t + frame[:, :, None]
+    along = 0  # leading space axes that are addressed by rows: all but the last up to the last one that is cut
+    for i in range(len(sizes) - 1):
+        if counts[i] < sizes[i]:
+            along = i + 1
+    for i in range(along):
+        node = (starts[:, i, None] + torch.arange(counts[i], device=device)).remainder(sizes[i])
+        row = row[..., None] * sizes[i] + node.reshape(b, *[1] * (row.dim() - 1), -1)
+    rest = sizes[along:]
+    lines = fields.reshape(-1, *rest).index_select(0, row.flatten())
+    lines = lines.reshape(b, frames, c, *counts[:along], *rest)
+    if counts[-1] == sizes[-1]:
+        return lines
+    node = (starts[:, -1, None] + torch.arange(counts[-1], device=device)).remainder(sizes[-1])
+    return lines.gather(-1, node.reshape(b, *[1] * (lines.dim() - 2), -1).expand(*lines.shape[:-1], -1))
+
+
+def _mixed(values: Tensor, mix: Tensor | None) -> Tensor:
+    """M u."""
+    if mix is None:
+        return values
+    mix = mix.to(values.dtype)
+    if values.shape[2] == 1:
+        return values * mix.reshape(*mix.shape[:2], *[1] * (values.dim() - 2))
+    return (mix @ values.flatten(3)).reshape(values.shape)
+
+
+def _plus(values: Tensor, part: Geometry) -> Tensor:
+    """Add a polynomial of the positions, in place."""
+    shift, slope, curvature = part.added
+    if shift is None:
+        return values
+    d = len(part.nodes)
+    if slope is None:
+        return values.add_(shift.to(values.dtype).reshape(*shift.shape, *[1] * d))
+    for i, x in enumerate(part.nodes):
+        x = x[:, None, None]
+        term = slope[..., i, None] * x
+        if curvature is not None:
+            term = term + curvature[..., i, i, None] * x.square()
+        if i == 0:
+            term = term + shift[..., None]
+        values = values.add_(term.to(values.dtype).reshape(*term.shape[:3], *[-1 if k == i else 1 for k in range(d)]))
+        for j in range(i) if curvature is not None else ():
+            y = part.nodes[j][:, None, None]
+            both = 2 * curvature[..., i, j, None, None] * y[..., :, None] * x[..., None, :]
+            shape = [1] * d
+            shape[j], shape[i] = y.shape[-1], x.shape[-1]
+            values = values.add_(both.to(values.dtype).reshape(*both.shape[:3], *shape))
+    return values
+
+
+def _reflected(values: Tensor, flags: Tensor | None, reflections: Sequence[DiscreteSymmetry], plan: Plan) -> Tensor:
+    if flags is None:
+        return values
+    for k, reflection in enumerate(reflections):
+        flag = flags[:, k].reshape(-1, *[1] * (values.dim() - 1))
+        values = torch.where(flag, reflect(values, reflection, plan.fields, plan.axes), values)
+    return values
+
+
+def reflect(values: Tensor, reflection: DiscreteSymmetry, fields: Sequence[str], axes: Sequence[str]) -> Tensor:
+    """Mirror arrays (B, T, C, *P) about their middle (and exchange axes), with the signs and places of the fields."""
+    for a, b in reflection.swaps:
+        if a in axes:
+            values = values.transpose(3 + axes.index(a), 3 + axes.index(b))
+    flipped = [3 + i for i, name in enumerate(axes) if name in reflection.flips]
+    values = values.flip(flipped) if flipped else values
+    image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
+    channels = [values[:, :, fields.index(image.get(name, name))] for name in fields]
+    return torch.stack([-v if n in reflection.flips else v for n, v in zip(fields, channels, strict=True)], dim=2)
