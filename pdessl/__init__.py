@@ -14,6 +14,7 @@ _PUBLIC = {
     "load_equation": "pdessl.equations",
     "symmetries": "pdessl.symmetry",
     "LieAugmentation": "pdessl.symmetry",
+    "from_xarray": "pdessl.data.formats",
     "generate": "pdessl.data",
     "open": "pdessl.data",
     "load": "pdessl.models",

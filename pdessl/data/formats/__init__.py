@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from pdessl.data.formats.detection import detect, open_source
 from pdessl.data.formats.files import Files
+from pdessl.data.formats.in_memory import from_xarray, source_from_xarray
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping, mapping_names
 
-__all__ = ["DatasetMapping", "Files", "detect", "load_mapping", "mapping_names", "open_source"]
+__all__ = [
+    "DatasetMapping",
+    "Files",
+    "detect",
+    "from_xarray",
+    "load_mapping",
+    "mapping_names",
+    "open_source",
+    "source_from_xarray",
+]

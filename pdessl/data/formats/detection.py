@@ -7,10 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import xarray as xr
+
 from pdessl import catalog
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, split_of
 from pdessl.data.formats.hdf5 import HDF5File
+from pdessl.data.formats.in_memory import source_from_xarray
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mapping, mapping_names
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
@@ -19,13 +22,13 @@ __all__ = ["detect", "open_source", "recognise"]
 
 
 def open_source(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.Dataset,
     mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None = None,
 ) -> Source:
     """Open data in an external layout: PDEArena, LPSDA, PDEBench, The Well, mae-pdes, or files of one's own.
 
     Args:
-        path: a file, a folder (searched with its subfolders), or a list of files.
+        path: a file, a folder (searched with its subfolders), a list of files, or a dataset in memory.
         mapping: how to read it: a name of ``pdessl list datasets``, a YAML file, or its content; see
             :func:`pdessl.data.formats.load_mapping`. Default: recognised by what the first file holds.
 
@@ -36,6 +39,8 @@ def open_source(
             and how to map it.
         DataError: coordinates are missing or irregular.
     """
+    if isinstance(path, xr.Dataset):
+        return source_from_xarray(path, {"format": "xarray", "layout": "labelled"} if mapping is None else mapping)
     if mapping is not None:
         return Files(path, load_mapping(mapping))
     file = collect(path)[0]

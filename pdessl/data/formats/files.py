@@ -169,7 +169,7 @@ class Files(Source):
         if path is None or "divide" in self.mapping.content:
             return None
         folders = path.parent.parts[::-1]
-        if self._root is not None and self._root.is_dir():
+        if self._root is not None and path.is_relative_to(self._root) and path != self._root:
             folders = path.parent.relative_to(self._root).parts[::-1] + (self._root.name,)
         folder = split_of(folders[:1], self._splits())
         return folder or split_of(re.split(r"[_\-. ]", path.stem)[::-1], self._splits())
@@ -274,6 +274,24 @@ class Files(Source):
         part = self._parts_of[self.known(split)][0][0]
         names = {part.prefixes[0] + channel.dataset for channel in part.channels}
         return isinstance(part.container, HDF5File) and all(map(part.container.mapped, names))
+
+    def read_windows(  # noqa: D102
+        self,
+        split: str,
+        rows: np.ndarray,
+        cuts: Sequence[tuple[slice, ...]],
+        channels: Sequence[int],
+        out: Sequence[np.ndarray],
+    ) -> None:
+        for where, part, inside in self._located(split, rows):
+            arrays = part.plain(channels)
+            if arrays is None:
+                mine = [cuts[i] for i in where]
+                super().read_windows(split, rows[where], mine, channels, [out[i] for i in where])
+                continue
+            for place, row in zip(where.tolist(), part.rows(inside).tolist(), strict=True):
+                for channel, array in enumerate(arrays):
+                    array.read((row, *cuts[place]), out[place][channel])
 
     def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
         return self._shapes[self.known(split)]

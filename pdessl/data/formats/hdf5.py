@@ -248,22 +248,30 @@ class HDF5File(Container):
             )
         return array
 
-    def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
-        array = self.array(name)
+    def place(self, name: str) -> FileArray:
+        """Return where an array of numbers lies.
+
+        Raises:
+            FormatError: there is none, it must not be read, or it holds no numbers.
+        """
         if name not in self._places:
+            array = self.array(name)
             # Strings and compounds are no FileArray, and no field, coordinate or parameter either.
             if array.dtype.kind not in "fiub":
                 raise FormatError(f"{self.label}: '{name}' holds {array.dtype}, expected numbers.")
             with readable(self.label):
                 self._places[name] = FileArray(self.path, name, _opened(self.path))
+        return self._places[name]
+
+    def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
+        place, array = self.place(name), self.array(name)
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):
-            return self._places[name][tuple(selection)]
+            return place[tuple(selection)]
 
     def mapped(self, name: str) -> bool:
         """Whether an array lies in one plain run in the file and is read through a mapping of it."""
-        self.read(name, [slice(0, 0)] * len(self.array(name).shape))
-        return self._places[name].mapped
+        return self.place(name).mapped
 
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
         with readable(f"{self.label}: attributes of '{of or '/'}'"):

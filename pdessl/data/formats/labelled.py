@@ -52,7 +52,9 @@ class LabelledFile(Container):
 
     @staticmethod
     def _describe(name: str, variable: xr.Variable) -> Array:
-        return Array(name, tuple(variable.shape), np.dtype(variable.dtype), tuple(map(str, variable.dims)))
+        # Dates and durations are read as seconds.
+        dtype = np.dtype(np.float64) if variable.dtype.kind in "mM" else np.dtype(variable.dtype)
+        return Array(name, tuple(variable.shape), dtype, tuple(map(str, variable.dims)))
 
     def _prepare(self, path: Path) -> None:
         if path.is_dir():
@@ -119,10 +121,12 @@ class LabelledFile(Container):
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
         if of and of not in self._arrays:
             return {}
-        found = self.dataset().variables[of].attrs if of else self.dataset().attrs
-        return {
+        variable = self.dataset().variables[of] if of else None
+        found = self.dataset().attrs if variable is None else variable.attrs
+        plain = {
             str(k): v.item() if isinstance(v, (np.generic, np.ndarray)) and v.size == 1 else v for k, v in found.items()
         }
+        return plain | ({"units": "s"} if variable is not None and variable.dtype.kind in "mM" else {})
 
 
 def check_zarr(path: Path) -> None:
@@ -206,14 +210,10 @@ def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
     ]
     space, renamed = {}, {time: "time", run: "trajectory"}
     for axis in names:
-        rule = (
-            dict((given or {}).get(axis) or {})
-            if not isinstance((given or {}).get(axis), str)
-            else {"dataset": given[axis]}
-        )
-        dimension = axis
-        if axis not in dimensions and rule.get("dataset") in arrays and len(arrays[rule["dataset"]].shape) == 1:
-            dimension = (arrays[rule["dataset"]].dimensions or ("",))[0]
+        rule = _plain((given or {}).get(axis))
+        dimension = rule.get("dimension", axis)
+        if dimension not in dimensions and rule.get("dataset") in arrays:
+            dimension = (*(arrays[rule["dataset"]].dimensions or ()), axis)[0]
         if dimension not in (first.dimensions or ()):
             raise DataError(
                 f"{container.label}: field '{first.name}' has dimensions {first.dimensions}, no axis '{axis}'."
@@ -247,7 +247,8 @@ def _plain(rule: Any) -> dict[str, Any]:
 
 
 def _time(mapping: DatasetMapping, dimensions: set[str], container: Container) -> str:
-    named = _plain(mapping.get("time")).get("dataset")
+    rule = _plain(mapping.get("time"))
+    named = rule.get("dimension") or rule.get("dataset")
     if named in container.arrays() and named not in dimensions and container.array(named).dimensions:
         return container.array(named).dimensions[-1]  # type: ignore[index]
     if named is not None:
@@ -281,20 +282,14 @@ def _coordinate(rule: dict[str, Any], dimension: str, axis: str, container: Cont
     arrays = container.arrays()
     if rule.get("dataset") not in arrays:
         rule.pop("dataset", None)
-    if not {"dataset", "step", "length", "extent_of"} & set(rule):
-        for name in (f"{dimension}_nodes", dimension):
-            if name in arrays:
-                rule["dataset"] = name
-                break
-        if f"length_{dimension}" in arrays:
-            rule["length"] = f"length_{dimension}"
+    if not {"dataset", "step", "extent_of", "nodes"} & set(rule):
+        found = next((n for n in (f"{dimension}_nodes", dimension) if n in arrays), None)
+        if found is not None:
+            rule["dataset"] = found
+            if f"length_{dimension}" in arrays:
+                rule.setdefault("length", f"length_{dimension}")
     if rule.get("dataset") in arrays and "unit" not in rule:
-        unit = (
-            "s"
-            if arrays[rule["dataset"]].dtype.kind in "mM"
-            else container.attributes(rule["dataset"]).get("units", "")
-        )
-        rule["unit"] = str(unit)
+        rule["unit"] = str(container.attributes(rule["dataset"]).get("units", ""))
     return rule
 
 
@@ -309,13 +304,7 @@ def _parameters(mapping: DatasetMapping, attributes: Mapping[str, Any], containe
         given = {n: {} for n in str(attributes.get("parameters", "")).split(",") if n}
     found = {}
     for name, value in given.items():
-        rule = (
-            {"dataset": value}
-            if isinstance(value, str)
-            else {"value": value}
-            if isinstance(value, (int, float))
-            else dict(value or {})
-        )
+        rule = {"value": value} if isinstance(value, (int, float)) else _plain(value)
         if not {"dataset", "attribute", "token", "value"} & set(rule):
             if name in container.arrays():
                 rule["dataset"] = name

@@ -74,6 +74,8 @@ class AxisRule:
     """Coordinates of time or of a space axis, by the first of ``dataset``, ``step``, ``extent_of``, ``length`` given.
 
     Args:
+        dimension: name of the axis in files that name their dimensions; default that of the axis, or the dimension of
+            ``dataset``.
         dataset: array of the nodes, shape (X,), or (n, X) with one row per trajectory.
         index: for an array of more axes: one entry per axis, an integer or ``:``.
         trim: the array may be longer than the axis by one entry, which is left out.
@@ -89,6 +91,7 @@ class AxisRule:
         unit: free text.
     """
 
+    dimension: str | None = None
     dataset: str | None = None
     index: tuple[int | str, ...] | None = None
     trim: bool = False
@@ -102,6 +105,7 @@ class AxisRule:
     unit: str = ""
 
     _TYPES = {
+        "dimension": str,
         "dataset": str,
         "index": list,
         "trim": bool,

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pdessl.data.arrays import FileArray
 from pdessl.data.formats.container import Array, Container, check_memory
+from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.mapping import DatasetMapping, FieldRule, ParameterRule
 from pdessl.data.formats.nodes import Nodes, evaluate
 from pdessl.data.formats.transform import TRANSFORMS, to_centres
@@ -288,6 +290,18 @@ class Part:
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the numbers that trajectories have in the file."""
         return rows if self.keep is None else self.keep[rows]
+
+    def plain(self, channels: Sequence[int]) -> list[FileArray] | None:
+        """Return the arrays of channels that are stored as they are read, (n, T, *X) each; None if one is not."""
+        chosen = [self.channels[number] for number in channels]
+        order = ("trajectory", "time", *self.axes)
+        if self.several or not isinstance(self.container, HDF5File):
+            return None
+        if any(c.roles != order or c.rule.transform is not None or c.rule.scale != 1.0 for c in chosen):
+            return None
+        if self._centred and any(c.rule.staggered is not None for c in chosen):
+            return None
+        return [self.container.place(self.prefixes[0] + c.dataset) for c in chosen]
 
     def read(self, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]) -> np.ndarray:
         """Read values, shape (len(rows), len(channels), t, *x); see :meth:`pdessl.data.source.Source.read`.
