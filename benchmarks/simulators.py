@@ -1,109 +1,245 @@
-"""Speed of the simulators, as ratios measured in one run: python benchmarks/simulators.py [--batch 128] [--repeats 3]
+"""Speed of the one-dimensional simulators, as ratios measured in one run.
 
-Each row simulates the same trajectories in one batch and one at a time, and, where the row says so, by a peer:
-``radau`` is scipy's implicit solver on the same pseudo-spectral right-hand side (how the public KdV and KS generators
-work), ``exponax`` is used when it is installed (its single precision is switched off). Best of the repeats, one thread.
+    python benchmarks/simulators.py [ks burgers kdv] [--threads 2] [--device cuda] [--quick]
+
+The peer is exponax (pip install 'pdessl[bench]'); without it only our own figures are printed. Both run on the same
+processors, in float64, with the same scheme (ETDRK4, 2/3 dealiasing) on the same grid. Each is timed at the best of
+several batch sizes, alternating with the other, and the fastest of the repeats counts (compilation does not). For the
+Kuramoto-Sivashinsky equation there is also the method of the public LPSDA generator: scipy's implicit Radau with dense
+finite-difference Jacobians on an undealiased spectral right-hand side, rtol = atol = 1e-9.
 """
+
+from __future__ import annotations
 
 import argparse
 import math
+import os
+import platform
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
+from torch import Tensor
 
-from pdessl.solvers import SIMULATORS, SineSeries, random_stream
+from pdessl.solvers import Burgers, KdV, KuramotoSivashinsky, SineSeries, random_stream
 
-# name, parameters, domain length, points, output times
-CASES = [
-    ("burgers", {"viscosity": 0.03}, 2 * math.pi, 256, (0.0, 4.0, 64)),
-    ("kdv", {"steepening": 1.0, "dispersion": 1.0}, 128.0, 256, (0.0, 100.0, 501)),
-    ("kdv_burgers", {"viscosity": 0.03, "dispersion": 0.003}, 2 * math.pi, 256, (0.0, 4.0, 64)),
-    ("kuramoto_sivashinsky", {}, 64.0, 256, (0.0, 100.0, 501)),
-    ("heat", {"diffusivity": 0.05}, 2 * math.pi, 256, (0.0, 4.0, 64)),
-]
+Run = Callable[[], object]
 
 
-def best(function, repeats):
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def fields(points: int, batch: int) -> Tensor:
+    """LPSDA's initial fields: ten sines, amplitudes within 1/2, wave numbers 1 and 2."""
+    family = SineSeries(terms=10, amplitude=0.5, wave_numbers=(1, 2))
+    draws = torch.stack([family.draw(random_stream(0, "benchmark", k, "physics")) for k in range(batch)])
+    return family.fields(draws, (points,), torch.ones(batch, 1))
 
 
-def initial_fields(points, batch):
-    family = SineSeries()
-    modes = torch.stack([family.draw(random_stream(0, "benchmark", k, "physics")) for k in range(batch)])
-    return family.fields(modes, (points,), torch.ones(batch, 1))
-
-
-def radau(name, parameters, length, field, end):
-    """One trajectory by scipy's Radau at the tolerances of the public generators (rtol 1e-6, atol 1e-6)."""
-    points = field.shape[-1]
-    made = SIMULATORS[name](**parameters, domain_length=length, points=points, check_resolution=False)
-    k = torch.from_numpy(2 * np.pi * np.fft.rfftfreq(points, length / points))[None]
-    columns = {n: v.reshape(1, 1) for n, v in made.parameters.items()}
-    symbol = made.linear(k, columns)[0].numpy()
-    keep = np.arange(k.shape[-1]) <= (points - 1) // 3
-
-    def rate(_, u):
-        v = np.fft.rfft(u) * keep
-        flux = made.flux(torch.from_numpy(np.fft.irfft(v, n=points))[None], columns)[0].numpy()
-        return np.fft.irfft(symbol * v - 1j * k[0].numpy() * np.fft.rfft(flux) * keep, n=points)
-
-    solve_ivp(rate, (0, end), field.numpy(), method="Radau", rtol=1e-6, atol=1e-6)
-
-
-def exponax_kuramoto_sivashinsky(fields, length, step, steps):
-    """Seconds for a batch in exponax, compilation not counted; None where it is not installed."""
+def exponax():
+    """The peer, in double precision; None where it is not installed."""
     try:
         import exponax
         import jax
     except ImportError:
         return None
     jax.config.update("jax_enable_x64", True)
-    stepper = exponax.stepper.KuramotoSivashinskyConservative(1, length, fields.shape[-1], step, order=4)
-    run = jax.jit(jax.vmap(exponax.rollout(stepper, steps)))
-    values = jax.numpy.asarray(fields.numpy())
+    return exponax
+
+
+def peer_run(stepper, initial: Tensor, frames: int, substeps: int) -> Run:
+    """A compiled rollout of a batch that stores every frame."""
+    import jax
+
+    module = exponax()
+    rollout = module.rollout(module.RepeatedStepper(stepper, substeps), frames - 1, include_init=True)
+    run = jax.jit(jax.vmap(rollout))
+    values = jax.numpy.asarray(initial.numpy())
     run(values).block_until_ready()
-    return best(lambda: run(values).block_until_ready(), 2)
+    return lambda: run(values).block_until_ready()
 
 
-def main():
+def best(candidates: dict[str, dict[int, Run]], repeats: int) -> dict[str, tuple[float, int]]:
+    """Seconds per trajectory and batch size of each contender at its best batch; they take turns."""
+    found: dict[str, dict[int, float]] = {name: {} for name in candidates}
+    for _ in range(repeats):
+        for name, runs in candidates.items():
+            for batch, run in runs.items():
+                start = time.perf_counter()
+                run()
+                seconds = (time.perf_counter() - start) / batch
+                found[name][batch] = min(seconds, found[name].get(batch, math.inf))
+    return {name: min((s, b) for b, s in times.items()) for name, times in found.items()}
+
+
+def compare(title: str, ours: dict[int, Run], theirs: dict[int, Run] | None, repeats: int) -> float:
+    """Print both figures and their ratio; return ours."""
+    print(f"\n{title}")
+    result = best({"pdessl": ours} | ({"exponax": theirs} if theirs else {}), repeats)
+    for name, (seconds, batch) in result.items():
+        print(f"  {name:<8} {1e3 * seconds:8.2f} ms a trajectory (batch {batch})")
+    if theirs:
+        print(f"  pdessl is {result['exponax'][0] / result['pdessl'][0]:.2f} times as fast as exponax")
+    else:
+        print("  exponax is not installed: pip install 'pdessl[bench]'")
+    return result["pdessl"][0]
+
+
+def kuramoto_sivashinsky(quick: bool, repeats: int) -> None:
+    """LPSDA's settings: 256 points, L = 64, T = 100, 500 frames, 4 steps of 0.05 each."""
+    frames, points, length = 51 if quick else 501, 256, 64.0
+    times = torch.arange(frames, dtype=torch.float64) * 0.2
+    simulator = KuramotoSivashinsky(domain_length=length, points=points, substeps=4)
+    ours = {b: partial(simulator, fields(points, b), times) for b in (128, 256, 512)}
+    theirs, module = None, exponax()
+    if module:
+        stepper = module.stepper.KuramotoSivashinskyConservative(1, length, points, 0.05, order=4)
+        theirs = {b: peer_run(stepper, fields(points, b), frames, 4) for b in (16, 32, 128)}
+        check = np.asarray(peer_run(stepper, fields(points, 2), 26, 4)())
+        mine = simulator(fields(points, 2), times[:26]).fields[:, 0].numpy()
+        print(f"\nlargest difference of the two at t = 5: {np.abs(check[:, -1, 0] - mine[:, -1]).max():.1e}")
+    title = f"Kuramoto-Sivashinsky, {points} points, {frames - 1} frames of 4 steps, float64"
+    seconds = compare(title, ours, theirs, repeats) / (frames - 1) * 500
+    duration = 1.0 if quick else 10.0
+    slow = radau(fields(points, 1)[0, 0].numpy(), length, duration)
+    print(
+        f"  LPSDA's method: {slow:.1f} s for t <= {duration:g} of one trajectory, so {slow * 100 / duration:.0f} s for "
+        f"t <= 100 if the pace keeps: {slow * 100 / duration / seconds:,.0f} times ours (one process, all its threads)"
+    )
+
+
+def radau(field: np.ndarray, length: float, duration: float) -> float:
+    """Seconds of one trajectory by scipy's Radau on u_t = -u u_x - u_xx - u_xxxx, without dealiasing."""
+    k = 2 * np.pi * np.fft.rfftfreq(field.size, length / field.size)
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:
+        v = np.fft.rfft(u)
+        slope, curved = np.fft.irfft(1j * k * v, n=u.size), np.fft.irfft((k**2 - k**4) * v, n=u.size)
+        return curved - u * slope
+
+    start = time.perf_counter()
+    frames = np.linspace(0, duration, round(duration / 0.2) + 1)
+    solution = solve_ivp(rate, (0, duration), field, method="Radau", t_eval=frames, rtol=1e-9, atol=1e-9)
+    if not solution.success:
+        raise RuntimeError(solution.message)
+    return time.perf_counter() - start
+
+
+def burgers(quick: bool, repeats: int) -> None:
+    """1,024 points on [0, 1], t <= 2, 200 frames of 10 steps, viscosity 0.01."""
+    frames, points = 21 if quick else 201, 1024
+    times = torch.arange(frames, dtype=torch.float64) * 0.01
+    simulator = Burgers(0.01, 1.0, points, substeps=10)
+    ours = {b: partial(simulator, fields(points, b), times) for b in (16, 32, 64, 128)}
+    theirs, module = None, exponax()
+    if module:
+        stepper = module.stepper.Burgers(1, 1.0, points, 1e-3, diffusivity=0.01, conservative=True, order=4)
+        theirs = {b: peer_run(stepper, fields(points, b), frames, 10) for b in (8, 32, 64)}
+    compare(f"Burgers, {points} points, {frames - 1} frames of 10 steps, float64", ours, theirs, repeats)
+
+
+def two_solitons(x: np.ndarray, t: float, slow: float, fast: float, centre: float) -> np.ndarray:
+    """u = 12 ∂²/∂x² log F of u_t + u u_x + u_xxx = 0; speeds c = 4κ², together at t = 0."""
+    kappa = np.sqrt(np.array([slow, fast])) / 2
+    share = ((kappa[0] - kappa[1]) / (kappa[0] + kappa[1])) ** 2
+    one, two = (2 * q * (x - centre - 4 * q**2 * t) for q in kappa)
+    terms = [(0.0, 0 * x), (2 * kappa[0], one), (2 * kappa[1], two), (2 * kappa.sum(), one + two + np.log(share))]
+    largest = np.max([e for _, e in terms], axis=0)
+    f, f1, f2 = (sum(r**n * np.exp(e - largest) for r, e in terms) for n in range(3))
+    return 12 * (f2 / f - (f1 / f) ** 2)
+
+
+def kdv(quick: bool, repeats: int) -> None:
+    """Two solitons (speeds 0.5 and 1) that cross, t from -30 to 30, L = 128, 384 points, 60 frames: time and error."""
+    length, points, duration, frames, batch = 128.0, 384, 60.0, 61, 32
+    x = np.arange(points) * length / points
+    start, end = (two_solitons(x, t, 0.5, 1.0, length / 2) for t in (-duration / 2, duration / 2))
+    initial = torch.from_numpy(start)[None, None].expand(batch, 1, -1).contiguous()
+    times = torch.linspace(0, duration, frames, dtype=torch.float64)
+    print(f"\nKdV, two solitons, {points} points, t = {duration:g}, float64: error (of the height), ms a trajectory")
+
+    def report(name: str, steps: int, run: Callable[[], np.ndarray]) -> tuple[float, float]:
+        error = np.abs(run() - end).max() / end.max()
+        ((seconds, _),) = best({name: {batch: run}}, repeats).values()
+        print(f"  {name:<8} step {duration / steps / (frames - 1):.5f}  error {error:.1e}  {1e3 * seconds:8.2f} ms")
+        return error, seconds
+
+    mine = []
+    for substeps in (10, 20, 40):
+        simulator = KdV(domain_length=length, points=points, substeps=substeps, dtype=torch.float64)
+        run = lambda s=simulator: s(initial, times).fields[0, 0, -1].numpy()  # noqa: E731
+        mine.append(report("pdessl", substeps, run))
+    module = exponax()
+    if not module:
+        print("  exponax is not installed: pip install 'pdessl[bench]'")
+        return
+    theirs = []
+    for substeps in (40, 80) if quick else (40, 80, 160, 320):
+        stepper = module.stepper.KortewegDeVries(
+            1, length, points, duration / (frames - 1) / substeps, convection_scale=1.0, dispersivity=-1.0,
+            hyper_diffusivity=0.0, conservative=True, single_channel=True, order=4,
+        )  # fmt: skip
+        run = peer_run(stepper, initial, frames, substeps)
+        theirs.append(report("exponax", substeps, lambda run=run: np.asarray(run()[0, -1, 0])))
+    error, seconds = theirs[-1]
+    fair = min((s for e, s in mine if e <= error), default=math.inf)
+    print(f"  at exponax's smallest error, {error:.0e}, or below: pdessl is {seconds / fair:.0f} times as fast")
+    order = math.log2(theirs[-2][0] / error)
+    print(f"  exponax's error falls with order {order:.1f} of the step; pdessl's reaches {mine[-1][0]:.0e}")
+
+
+def on_device(device: str, count: int = 10_000, batch: int = 2048) -> None:
+    """Trajectories a second of KS at the grid of the reference paper: 256 frames, 128 nodes kept of 256 points."""
+    times = torch.linspace(0, 51, 256, dtype=torch.float64, device=device) + 49
+    simulator = KuramotoSivashinsky(domain_length=64.0, points=256, time_step=0.05)
+    initial = fields(256, batch).to(device)
+    simulator.solve(initial[:64], times[:8], observed=128)
+    synchronise = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    synchronise()
+    start = time.perf_counter()
+    done = 0
+    while done < count:
+        simulator.solve(initial[: min(batch, count - done)], times, observed=128).trajectories.fields.cpu()
+        done += batch
+    synchronise()
+    seconds = time.perf_counter() - start
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else processor()
+    print(f"\n{count} KS trajectories (t <= 100, 256x128 kept) on {name}: {seconds:.1f} s, {count / seconds:.0f}/s")
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+CASES = {"ks": kuramoto_sivashinsky, "burgers": burgers, "kdv": kdv}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, fix the processors, run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all unless given")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peers", action="store_true", help="also run scipy's Radau and exponax (minutes)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    head = f"{'simulator':<22} {'grid':>5} {'frames':>6} {'batched ms':>11} {'single ms':>10} {'ratio':>6}"
-    print(f"{head}  peers (times slower)")
-    for name, parameters, length, points, (start, end, frames) in CASES:
-        fields = initial_fields(points, arguments.batch)
-        times = torch.linspace(start, end, frames, dtype=torch.float64)
-        made = SIMULATORS[name](**parameters, domain_length=length, points=points)
-        alone = SIMULATORS[name](**parameters, domain_length=length, points=points)
-        batched = best(lambda m=made, f=fields, t=times: m(f, t), arguments.repeats) / arguments.batch
-        single = best(lambda m=alone, f=fields, t=times: m(f[:1], t), arguments.repeats)
-        peers = []
-        if arguments.peers and name in ("kdv", "kuramoto_sivashinsky"):
-            short = end / 20
-            # A twentieth of the duration, where the field is still smooth: a lower bound.
-            slow = best(lambda n=name, p=parameters, s=length, f=fields, e=short: radau(n, p, s, f[0, 0], e), 1) * 20
-            peers.append(f"radau {slow / batched:.0f}")
-        if arguments.peers and name == "kuramoto_sivashinsky":
-            interval = float(times[1])
-            same = SIMULATORS[name](**parameters, domain_length=length, points=points, substeps=1)
-            ours = best(lambda m=same, f=fields, t=times: m(f, t), arguments.repeats)
-            theirs = exponax_kuramoto_sivashinsky(fields, length, interval, frames - 1)
-            peers.append("exponax not installed" if theirs is None else f"exponax {theirs / ours:.2f} (same step)")
-        row = (
-            f"{name:<22} {points:>5} {frames:>6} {batched * 1e3:>11.2f} {single * 1e3:>10.1f} {single / batched:>6.1f}"
-        )
-        print(f"{row}  {', '.join(peers)}")
+    parser.add_argument("--device", default="cpu", help="anything but cpu: throughput of KS on that device, no peers")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the frames")
+    given = parser.parse_args(arguments)
+    if unknown := [c for c in given.cases if c not in CASES]:
+        parser.error(f"unknown case '{unknown[0]}'; known: {', '.join(CASES)}")
+    if hasattr(os, "sched_setaffinity"):  # jax takes every processor it sees: let both see the same ones
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
+    torch.set_num_threads(given.threads)
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{processor()}, {given.threads} thread(s){load}; torch {torch.__version__}")
+    if given.device != "cpu":
+        on_device(given.device)
+        return
+    for name in given.cases or CASES:
+        CASES[name](given.quick, given.repeats)
 
 
 if __name__ == "__main__":

@@ -247,8 +247,10 @@ def integrate(
             modes = torch.exp(linear * (leg.step * leg.steps)[:, None]).to(modes.dtype) * modes
         elif leg.steps:
             if scheme is None or leg.renewed:
-                scheme = ETDRK4.build(linear, leg.step, modes.dtype)
-                scheme = scheme.scaled(factor.to(modes.dtype)) if source is None else scheme
+                # One row serves a batch that shares its equation, lengths and times.
+                rows = slice(0, 1) if not differentiable and _alike(linear, leg.step, factor) else slice(None)
+                scheme = ETDRK4.build(linear[rows], leg.step[rows], modes.dtype)
+                scheme = scheme.scaled(factor[rows].to(modes.dtype)) if source is None else scheme
             for n in range(leg.steps):
                 if differentiable:
                     modes = scheme.advance(modes, lambda v, c, leg=leg, n=n: nonlinear(v, leg, n + c))
@@ -263,3 +265,7 @@ def tracked(*tensors: Tensor | None) -> bool:
     given = [t for t in tensors if t is not None]
     backward = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     return backward or any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in given)
+
+
+def _alike(*tensors: Tensor | None) -> bool:
+    return all(t is None or bool((t == t[:1]).all()) for t in tensors)
