@@ -107,8 +107,8 @@ def assign_roles(
     Args:
         source: the dataset.
         splits: changes to this rule, by role: the name of a split of the dataset, or (``labelled``, ``validation``,
-            ``test``) the share that is taken out of the splits no role names; ``labelled`` is a share of what is left
-            for training.
+            ``test``) the share that is taken out of the splits no role names, 0 for none; ``labelled`` is a share of
+            what is left for training.
         group_by: what makes a group: ``file`` (the dataset's own groups, the default), ``trajectory``, or the name of a
             parameter, whose values then are all in training or all in one of the others.
         seed: of the choice.
@@ -140,16 +140,16 @@ def assign_roles(
     if not len(pool):
         raise DataError(f"{source.name}: nothing is left to train on; its splits are {dict(source.splits)}.")
     groups = _group_keys(pool, group_by)
-    shares = {role: splits[role] for role in ("test", "validation") if not isinstance(splits[role], str)}
+    shares = {r: splits[r] for r in ("test", "validation") if not isinstance(splits[r], str) and splits[r] > 0}
     dealt = _deal(groups, shares, seed, "split", source)
     chosen |= {role: pool[dealt == number] for number, role in enumerate(shares, 1)}
     training = pool[dealt == 0]
     chosen["unlabelled"] = training
-    if not isinstance(splits["labelled"], str):
+    if not isinstance(splits["labelled"], str) and splits["labelled"] > 0:
         left = [groups[i] for i in np.flatnonzero(dealt == 0)]
         some = _deal(left, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
         chosen["labelled"] = training[some == 1]
-    return {role: chosen[role] for role in ROLES}
+    return {role: chosen[role] for role in ROLES if role in chosen}
 
 
 def _check(source: Source, role: str, value: str | float) -> None:
@@ -163,7 +163,7 @@ def _check(source: Source, role: str, value: str | float) -> None:
             )
     elif role == "unlabelled":
         raise DataError("splits.unlabelled is what the others leave; give the shares of the others, or a split's name.")
-    elif not 0 < value < (1 if role != "labelled" else 1 + 1e-12):
+    elif not 0 <= value <= 1 or (value == 1 and role != "labelled"):
         raise DataError(f"splits.{role}: expected the name of a split or a share between 0 and 1, found {value}.")
 
 

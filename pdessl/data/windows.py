@@ -289,7 +289,10 @@ class Windows(Dataset[Trajectories]):
             part, places = self._parts[number], np.flatnonzero(owner == number)
             inside = numbers[places] - self._first[number]
             starts = self._starts(part, len(places), None if uniform is None else uniform[places])
-            part.read(inside, starts, self.sizes, self.stride, [fields[p] for p in places])
+            rows = [fields[p] for p in places]
+            part.read(inside, starts, self.sizes, self.stride, rows)
+            if part.held is None:
+                self._check_finite(part, inside, rows)
             whole = part.coordinates(inside)
             for axis, full in enumerate((whole.time, *whole.space)):
                 steps = np.arange(self.sizes[axis]) * (self.stride if axis == 0 else 1)
@@ -336,6 +339,16 @@ class Windows(Dataset[Trajectories]):
                 values = self._buffers.take((len(some), len(part.channels), *part.shape[1:]))
                 part.read(some, np.zeros((len(some), len(part.shape) - 1), int), part.shape[1:], 1, list(values))
                 yield torch.from_numpy(values)
+
+    def _check_finite(self, part: _Part, numbers: np.ndarray, fields: Sequence[np.ndarray]) -> None:
+        for number, values in zip(numbers, fields, strict=True):
+            if not np.isfinite(values).all():
+                channel = int(np.argwhere(~np.isfinite(values))[0, 0])
+                split, row = part.selection.splits[part.selection.split[number]], int(part.selection.rows[number])
+                raise DataError(
+                    f"{part.source.name}: field '{self.field_names[channel]}' is not finite in trajectory {row} of "
+                    f"split '{split}'. Remove or repair this trajectory."
+                )
 
     def _starts(self, part: _Part, n: int, uniform: np.ndarray | None) -> np.ndarray:
         """Return the first frame and nodes of windows, shape (n, 1 + d)."""

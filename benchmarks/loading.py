@@ -1,0 +1,241 @@
+"""Speed of loading, as ratios measured in one run: python benchmarks/loading.py [--repeats 5] [--folder DIR]
+
+Two workloads, both random windows in batches of float32 on one thread of one process:
+
+* ``smoke``: 16 of 56 frames of 128 x 128 x 3 from a file in PDEArena's conditioned layout (float64, contiguous),
+  written with random numbers to a temporary folder (8 trajectories, 176 MB);
+* ``store``: 16 of 64 frames of 64 points from a store of 1,024 Burgers-sized trajectories.
+
+Beside the data module, each from the same files, in items per second:
+
+* ``whole item`` (smoke): what the public pretraining code for this set does for every item, rewritten: open the file,
+  read the whole trajectory of the three fields as float32, build coordinate arrays t, x, y of its shape, stack, cut;
+* ``The Well``: the dataset class of the package the_well, if it is installed, on the same numbers in its own layout
+  (float32: half the bytes);
+* ``h5py``: the file held open, one slice per field and item into one array, no coordinates, no batches: what a loader
+  by hand would read.
+
+All are timed in turn, several times, and the best of each is taken. Everything is in the page cache of the system:
+disks are left out of the comparison.
+"""
+
+import argparse
+import itertools
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.windows import Crop
+
+FRAMES, BATCH = 16, 8
+
+
+def write_smoke(path, trajectories=8, frames=56, points=128):
+    """A training file in PDEArena's layout; values are single precision, stored as double."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("train")
+        for name in ("u", "vx", "vy"):
+            values = group.create_dataset(name, (trajectories, frames, points, points), dtype=float)
+            for k in range(trajectories):
+                values[k] = rng.standard_normal((frames, points, points), dtype=np.float32)
+        group["t"] = np.tile(np.linspace(18.0, 102.0, frames), (trajectories, 1))
+        group["dt"] = np.full(trajectories, 1.5)
+        for axis in ("x", "y"):
+            group[axis] = np.tile(np.linspace(0.0, 32.0, points), (trajectories, 1))
+            group[f"d{axis}"] = np.full(trajectories, 32.0 / (points - 1))
+        group["buo_y"] = np.full(trajectories, 0.3)
+
+
+def write_well(folder, smoke):
+    """The same numbers in The Well's layout: a scalar and a vector field."""
+    path = folder / "datasets" / "smoke" / "data" / "train" / "smoke.hdf5"
+    path.parent.mkdir(parents=True)
+    with h5py.File(smoke) as source, h5py.File(path, "w") as file:
+        group = source["train"]
+        trajectories, frames, points, _ = group["u"].shape
+        file.attrs.update(
+            dataset_name="smoke", grid_type="cartesian", n_spatial_dims=2, n_trajectories=trajectories, buoyancy=0.3
+        )
+        file.attrs["simulation_parameters"] = ["buoyancy"]
+        places = file.create_group("dimensions")
+        places.attrs["spatial_dims"] = ["x", "y"]
+        for name, nodes in (("time", np.arange(frames)), ("x", np.arange(points)), ("y", np.arange(points))):
+            places[name] = nodes.astype("f4")
+            places[name].attrs.update(sample_varying=False, time_varying=False)
+        conditions = file.create_group("boundary_conditions")
+        for axis in ("x", "y"):
+            side = conditions.create_group(f"{axis}_wall")
+            side.attrs.update(bc_type="WALL", sample_varying=False, time_varying=False)
+            side.attrs["associated_dims"], side.attrs["associated_fields"] = [axis], []
+            side["mask"] = np.arange(points) % (points - 1) == 0
+        scalars = file.create_group("scalars")
+        scalars.attrs["field_names"] = ["buoyancy"]
+        scalars["buoyancy"] = np.float32(0.3)
+        scalars["buoyancy"].attrs.update(sample_varying=False, time_varying=False)
+        fields = {0: {"smoke": group["u"][()]}, 1: {"velocity": np.stack([group["vx"], group["vy"]], axis=-1)}, 2: {}}
+        for order, held in fields.items():
+            tensors = file.create_group(f"t{order}_fields")
+            tensors.attrs["field_names"] = list(held)
+            for name, values in held.items():
+                tensors[name] = values.astype("f4")
+                tensors[name].attrs.update(dim_varying=[True, True], sample_varying=True, time_varying=True)
+    return folder / "datasets"
+
+
+def write_store(folder, trajectories=1024):
+    from pdessl.data import generate
+
+    sizes = {"unlabelled": trajectories, "labelled": 16, "validation": 16, "test": 16}
+    return generate("burgers", folder, size=sizes, progress=False)
+
+
+def loaded(path, trajectories, **settings):
+    """Items per second of the data module's training loader over whole epochs."""
+    module = PDEDataModule(path, batch_size=BATCH, crop=Crop(frames=FRAMES), **settings)
+    loader = module.train_dataloader()
+    epoch = itertools.count()
+
+    def run():
+        start, items = time.perf_counter(), 0
+        while items < trajectories:
+            loader.sampler.set_epoch(next(epoch))
+            for batch in loader:
+                items += len(batch)
+        return items / (time.perf_counter() - start)
+
+    return run
+
+
+def whole_items(path, items):
+    """Items per second of reading whole trajectories and tiling coordinates, item by item, batched."""
+    rng = np.random.default_rng(1)
+
+    def item(number, first):
+        with h5py.File(path) as file:
+            group = file["train"]
+            u, vx, vy = (torch.tensor(group[name][number]).float() for name in ("u", "vx", "vy"))
+            frames, points, _ = u.shape
+            t = np.tile(np.asarray(group["t"][number])[:, None, None], (1, points, points))
+            x = np.tile(np.asarray(group["x"][number])[None, None, :], (frames, points, 1))
+            y = np.tile(np.asarray(group["y"][number])[None, :, None], (frames, 1, points))
+        coordinates = [torch.from_numpy(a).float() for a in (x, y, t)]
+        return torch.stack([*coordinates, u, vx, vy])[:, first : first + FRAMES]
+
+    def run():
+        start = time.perf_counter()
+        for _ in range(items // BATCH):
+            torch.stack([item(rng.integers(8), rng.integers(41)) for _ in range(BATCH)])
+        return items // BATCH * BATCH / (time.perf_counter() - start)
+
+    return run
+
+
+def raw_items(path, names, trajectories, frames, items):
+    """Items per second of plain h5py on an open file: a slice per field, nothing else."""
+    rng = np.random.default_rng(2)
+    file = h5py.File(path)
+    fields = [file[name] for name in names]
+    out = np.empty((len(fields), FRAMES, *fields[0].shape[2:]), np.float32)
+
+    def run():
+        start = time.perf_counter()
+        for _ in range(items):
+            number, first = rng.integers(trajectories), rng.integers(frames - FRAMES + 1)
+            for place, field in zip(out, fields, strict=True):
+                place[...] = field[number, first : first + FRAMES]
+        return items / (time.perf_counter() - start)
+
+    return run
+
+
+def well_items(base, items):
+    """Items per second of The Well's dataset class behind torch's loader in this process; None: not installed."""
+    try:
+        from the_well.data import WellDataset
+    except ImportError:
+        return None
+    dataset = WellDataset(
+        well_base_path=str(base),
+        well_dataset_name="smoke",
+        well_split_name="train",
+        n_steps_input=FRAMES - 1,
+        n_steps_output=1,
+    )
+    loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, drop_last=True)
+
+    def run():
+        start, done = time.perf_counter(), 0
+        while done < items:
+            for batch in loader:
+                done += len(batch["input_fields"])
+                if done >= items:
+                    break
+        return done / (time.perf_counter() - start)
+
+    return run
+
+
+def compare(title, ours, others, repeats):
+    """Time all in turn, several times over, and print the best of each."""
+    runs = {**ours, **{name: run for name, run in others.items() if run is not None}}
+    best = dict.fromkeys(runs, 0.0)
+    for _ in range(repeats):
+        for name, run in runs.items():
+            best[name] = max(best[name], run())
+    print(title)
+    for name, speed in best.items():
+        ratios = ", ".join(f"{best[mine] / speed:.2f}x {name}" for mine in ours) if name not in ours else ""
+        print(f"  {name:<28} {speed:>10.0f} items/s  {ratios}")
+    for name in others.keys() - runs.keys():
+        print(f"  {name:<28} not installed")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None, help="folder for the files")
+    arguments = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        smoke = folder / "smoke" / "NavierStokes2D_train_1_0.30000_8.h5"
+        smoke.parent.mkdir()
+        write_smoke(smoke)
+        settings = {"mapping": "pdearena_smoke_conditioned", "splits": {"labelled": 0, "validation": 0, "test": 0}}
+        compare(
+            "smoke: windows of 16 x 128 x 128 x 3, float64 on disk",
+            {
+                "pdessl, from disk": loaded(smoke.parent, 64, memory=0, **settings),
+                "pdessl, in memory": loaded(smoke.parent, 64, **settings),
+            },
+            {
+                "whole item": whole_items(smoke, 32),
+                "The Well": well_items(write_well(folder, smoke), 64),
+                "h5py": raw_items(smoke, ["train/vx", "train/vy", "train/u"], 8, 56, 64),
+            },
+            arguments.repeats,
+        )
+        store = write_store(folder / "store")
+        shard = store.path / store.shards("unlabelled")[0]["file"]
+        count = store.shards("unlabelled")[0]["count"]
+        compare(
+            "store: windows of 16 x 64, float32 on disk",
+            {
+                "pdessl, from disk": loaded(store.path, 2048, memory=0),
+                "pdessl, in memory": loaded(store.path, 2048),
+            },
+            {"h5py": raw_items(shard, ["u"], count, 64, 2048)},
+            arguments.repeats,
+        )
+
+
+if __name__ == "__main__":
+    main()
