@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,10 @@ class Normalised(nn.Module):
     def trunk(self, x: Tensor) -> Tensor:
         """Return what the module's ``head`` maps to features, for fields in the user's units."""
         return self.module.trunk(self.standardise(x))
+
+    def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the module's tokens (B, N, D) for fields in the user's units; further arguments are the module's."""
+        return self.module.tokens(self.standardise(x), *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output for fields in the user's units."""

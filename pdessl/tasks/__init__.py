@@ -4,8 +4,20 @@ Batches are :class:`pdessl.Trajectories`, in the user's units, with augmentation
 neither datasets nor simulators.
 """
 
+from pdessl.tasks.callbacks import AverageWeights, CollapseAlarm
+from pdessl.tasks.latent_prediction import MaskedPrediction, TemporalPrediction
 from pdessl.tasks.pretraining import Pretraining
 from pdessl.tasks.regression import ParameterRegression
+from pdessl.tasks.representation import RepresentationTask
 from pdessl.tasks.time_stepping import TimeStepping
 
-__all__ = ["ParameterRegression", "Pretraining", "TimeStepping"]
+__all__ = [
+    "AverageWeights",
+    "CollapseAlarm",
+    "MaskedPrediction",
+    "ParameterRegression",
+    "Pretraining",
+    "RepresentationTask",
+    "TemporalPrediction",
+    "TimeStepping",
+]

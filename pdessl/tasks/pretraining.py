@@ -1,28 +1,26 @@
 """Joint-embedding pretraining on views made by an augmentation, on the device."""
 
-# B batch, D feature width, n rows of a split
+# B batch, D feature width, N tokens
 
 from __future__ import annotations
 
-import math
-import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import lightning
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import SchemaError
-from pdessl.evaluation.metrics import r2, relative_error
-from pdessl.models import Head, Normalised, embed, fit_ridge, save_pretrained, view_seed
-from pdessl.objectives import ParameterEquivariance, collapse_summary
-from pdessl.tasks.batches import check_task, log_parameter, log_shift, normalise_from_data, step_generator
-from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
+from pdessl.errors import SchemaError, SymmetryError
+from pdessl.models import Head
+from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance
+from pdessl.symmetry.relative import relative_element, source_positions
+from pdessl.tasks.batches import log_shift, step_generator
+from pdessl.tasks.representation import RepresentationTask
 
 __all__ = ["Pretraining"]
 
 
-class Pretraining(lightning.LightningModule):
+class Pretraining(RepresentationTask):
     """Train an encoder without labels: two views of each trajectory, one embedding each, an objective between them.
 
         loss = objective(p(f(view₁)), p(f(view₂)))
@@ -33,9 +31,13 @@ class Pretraining(lightning.LightningModule):
     shift of log-parameter that the augmentation gave each view (see :class:`pdessl.objectives.ParameterEquivariance`).
     The third is there only with ``forecast`` (see :class:`pdessl.objectives.CrossForecast`).
 
-    Each epoch's validation logs collapse monitors (``monitor/...``: of the embeddings and, with ``features_`` in the
-    name, of the features) and an online probe (``probe/...``): ridge on log-parameter, fitted on the labelled loader,
-    scored on the validation loader. The probe sees labels; it gives the encoder no gradient.
+    An objective says by a class attribute what it wants besides the two embeddings: ``teacher`` (those of a slowly
+    moving copy of encoder and projector), ``element`` (coordinates of the group element from the first view to the
+    second, see :func:`pdessl.symmetry.relative.relative_element`), or ``tokens`` (token embeddings of both views and
+    where in the trajectory each token lies).
+
+    Each epoch's validation logs collapse monitors (``monitor/...``) and an online probe (``probe/...``), see
+    :class:`RepresentationTask`.
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D), with attribute ``feature_dim`` if ``equivariance`` is
@@ -43,32 +45,29 @@ class Pretraining(lightning.LightningModule):
         projector: network on features (or on the trunk) giving embeddings.
         objective: called with two embeddings; returns a named tuple with ``loss`` first, or a scalar.
         augmentation: called ``augmentation(batch, generator)``; returns (view, elements). Elements that move parameters
-            state it as ``log_parameter_shift``, name -> (B,).
+            state it as ``log_parameter_shift``, name -> (B,). Where ``augmentation.moved_parameters`` names any, the
+            objective must not take two views as equal: it has to use the element, or ``equivariance`` has to name them.
         projected: what the projector is given: the ``features``, or the ``trunk`` below the encoder's last layers (an
             encoder with methods ``trunk`` and ``head``, as :class:`pdessl.models.ConvEncoder` with ``features``). With
             ``trunk`` the objective shapes the trunk, and the features serve the forecast and the head alone: a narrow
             code need not hold everything that two views share.
+        token_projector: network on tokens (B, N, D) for an objective on tokens; None: the encoder's tokens themselves.
+        teacher: settings of the moving average for an objective with a teacher: ``start``, ``end``, ``schedule`` (see
+            :class:`pdessl.objectives.ExponentialMovingAverage`).
         equivariance: name of the parameter whose known shift supervises a head, e.g. ``viscosity``; None for none.
         equivariance_weight: w >= 0.
         forecast: called with the features of one view, the standardised fields of the other and uniform numbers (B,);
             returns a named tuple with ``loss`` first. None for none.
         forecast_weight: w' >= 0.
-        learning_rate: of AdamW, at the end of the warm-up.
-        weight_decay: on weights; biases and norms have none.
-        warmup: share of the run (below 1) or optimiser steps of linear warm-up; cosine to 0 afterwards.
-        probe: parameters probed in validation; None for all that the labelled batches hold.
-        probe_views: views averaged by the probe; 0 embeds the trajectories as they are.
-        normalisation: ``{mean: [...], std: [...]}`` per channel. None: the ``statistics`` of the data module, or 0 and
-        1.
-        seed: of the views.
-        export_to: folder to which the encoder is written at the end of the fit; None for none (see
-            :meth:`save_encoder`).
+        learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
+            :class:`RepresentationTask`.
 
     Under gradient accumulation the statistics of an objective are those of one micro-batch. Networks with dropout draw
     from torch's global generator, which is not restored on resume; everything drawn here is.
 
     Raises:
         SchemaError: a setting out of range.
+        SymmetryError: views that move a parameter, given to an objective that takes them as equal.
     """
 
     def __init__(
@@ -78,6 +77,8 @@ class Pretraining(lightning.LightningModule):
         objective: nn.Module,
         augmentation: nn.Module,
         projected: Literal["features", "trunk"] = "features",
+        token_projector: nn.Module | None = None,
+        teacher: dict[str, Any] | None = None,
         equivariance: str | None = None,
         equivariance_weight: float = 1.0,
         forecast: nn.Module | None = None,
@@ -91,40 +92,40 @@ class Pretraining(lightning.LightningModule):
         seed: int = 0,
         export_to: str | None = None,
     ) -> None:
-        super().__init__()
-        weights = (weight_decay, warmup, equivariance_weight, forecast_weight, probe_views)
-        if learning_rate <= 0 or min(weights) < 0:
+        super().__init__(
+            encoder, learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to
+        )
+        if min(equivariance_weight, forecast_weight) < 0 or projected not in ("features", "trunk"):
             raise SchemaError(
-                f"Pretraining got learning_rate {learning_rate}, weight_decay {weight_decay}, warmup {warmup}, "
-                f"equivariance_weight {equivariance_weight}, forecast_weight {forecast_weight}, probe_views "
-                f"{probe_views}; expected learning_rate > 0 and the others >= 0."
+                f"Pretraining got equivariance_weight {equivariance_weight}, forecast_weight {forecast_weight} and "
+                f"projected '{projected}'; expected weights >= 0, and features or trunk."
             )
-        if projected not in ("features", "trunk"):
-            raise SchemaError(f"Pretraining got projected '{projected}'; expected features or trunk.")
         self.projected = projected
-        self.encoder = encoder if isinstance(encoder, Normalised) else Normalised(encoder)
-        self._statistics_given = isinstance(encoder, Normalised) or normalisation is not None
-        if normalisation is not None:
-            self.encoder.set_statistics(normalisation["mean"], normalisation["std"])
         self.projector, self.objective, self.augmentation = projector, objective, augmentation
+        self.token_projector = nn.Identity() if token_projector is None else token_projector
         self.equivariance, self.equivariance_weight = equivariance, equivariance_weight
+        _refuse_moved_positives(augmentation, objective, equivariance)
         # Standardised features: the head's learning rate then fits whatever scale the encoder has.
         self.head = Head(self.encoder.feature_dim, standardise=True) if equivariance else None
         self.equivariance_objective = ParameterEquivariance() if equivariance else None
         self.forecast, self.forecast_weight = forecast, forecast_weight
-        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
-        self.probe, self.probe_views = probe, probe_views
-        self.seed, self.export_to = seed, export_to
-        self._collected: dict[int, dict[str, list[Tensor]]] = {}
+        if getattr(objective, "teacher", False):
+            self.teacher = ExponentialMovingAverage(self.student(), **(teacher or {}))
+        elif teacher is not None:
+            raise SchemaError(f"{type(objective).__name__} has no teacher; leave out the settings {teacher}.")
 
-    def setup(self, stage: str) -> None:
-        """Take the normalisation from the data module unless it was given."""
-        if stage == "fit" and not self._statistics_given:
-            normalise_from_data(self, [self.encoder])
+    def trained(self) -> Sequence[nn.Module]:
+        """Return encoder, projector, objective and what is there besides."""
+        optional = [module for module in (self.head, self.forecast) if module is not None]
+        return [self.encoder, self.projector, self.token_projector, self.objective, *optional]
 
-    def forward(self, fields: Tensor) -> Tensor:
-        """Return features (B, D) of raw fields."""
-        return self.encoder(fields)
+    def student(self) -> nn.Module:
+        """Return encoder and projector as one network."""
+        return _Embedding(self.encoder, self.projector, self.projected)
+
+    def views(self) -> nn.Module | None:
+        """Return the augmentation."""
+        return self.augmentation
 
     # -------------------------------------------------------------------------- training
 
@@ -134,28 +135,64 @@ class Pretraining(lightning.LightningModule):
         with torch.no_grad():
             first, first_elements = self.augmentation(batch, generator)
             second, second_elements = self.augmentation(batch, generator)
+        views, elements = (first, second), (first_elements, second_elements)
         # One pass per view: batch norms see one distribution of views at a time, as both views are drawn alike.
-        features, projected = zip(*(self.represent(view.fields) for view in (first, second)), strict=True)
-        terms = self.objective(*(self.projector(p) for p in projected))
-        named = terms._asdict() if hasattr(terms, "_asdict") else {"loss": terms}
+        features, projected = zip(*(self.represent(view.fields) for view in views), strict=True)
+        terms = self.objective(*(self.projector(p) for p in projected), *self._wanted(batch, views, elements))
+        named = dict(terms._asdict()) if hasattr(terms, "_asdict") else {"loss": terms}
         loss = named["loss"]
-        logged = {f"train/{name}": value.detach() for name, value in named.items() if name != "loss"}
         if self.head is not None:
-            shifts = [log_shift(e, self.equivariance, batch) for e in (first_elements, second_elements)]
+            shifts = [log_shift(e, self.equivariance, batch) for e in elements]
             outputs = [self.head(f)[:, 0] for f in features]
             known = self.equivariance_objective(*outputs, *shifts)
             loss = loss + self.equivariance_weight * known.loss
-            logged |= {"train/equivariance": known.loss.detach(), "train/equivariance_floor": known.difference}
+            named |= {"equivariance": known.loss, "equivariance_floor": known.difference}
         if self.forecast is not None:
-            fields = [self.encoder.standardise(view.fields) for view in (first, second)]
+            fields = [self.encoder.standardise(view.fields) for view in views]
             start = torch.rand(2, len(batch), generator=generator, device=batch.fields.device)
             ahead = [self.forecast(features[i], fields[1 - i], start[i]) for i in (0, 1)]
             error = (ahead[0].loss + ahead[1].loss) / 2
             loss = loss + self.forecast_weight * error
-            logged |= {"train/forecast": error.detach(), "train/persistence": ahead[0].persistence}
-        logged["train/loss"] = loss.detach()
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+            named |= {"forecast": error, "persistence": ahead[0].persistence}
+        self.log_terms(named, loss, len(batch))
         return loss
+
+    def _wanted(self, batch: Any, views: Sequence[Any], elements: Sequence[Any]) -> tuple[Any, ...]:
+        """What the objective wants besides the two embeddings."""
+        if getattr(self.objective, "teacher", False):
+            return tuple(self.teacher(view.fields) for view in views)
+        if getattr(self.objective, "element", False):
+            moved = getattr(self.augmentation, "moved_parameters", ())
+            return (relative_element(batch, *elements, moved).to(batch.fields.dtype),)
+        if getattr(self.objective, "tokens", False):
+            tokens = [self.token_projector(self.encoder.tokens(view.fields)) for view in views]
+            places = [self._token_places(v, e, t.shape[1]) for v, e, t in zip(views, elements, tokens, strict=True)]
+            period = [
+                length if kind == "periodic" else torch.full_like(length, torch.inf)
+                for length, kind in zip(batch.lengths.unbind(1), batch.boundary, strict=True)
+            ]
+            never = torch.full_like(batch.lengths[:, 0], torch.inf)
+            extent = torch.stack([never, *period], dim=1) / self._scale(batch)
+            return (*tokens, *((p / self._scale(batch)[:, None]).to(batch.fields.dtype) for p in places), extent)
+        return ()
+
+    @staticmethod
+    def _scale(batch: Any) -> Tensor:
+        """Duration and lengths of the trajectories, (B, 1 + d): distances between tokens are shares of them."""
+        duration = (batch.time[:, -1:] - batch.time[:, :1]).clamp_min(torch.finfo(batch.time.dtype).tiny)
+        return torch.cat([duration, batch.lengths], dim=1)
+
+    def _token_places(self, view: Any, elements: Any, count: int) -> Tensor:
+        """Where the tokens of a view lie in the trajectory, (B, N, 1 + d): the mean over the nodes of each."""
+        grid = self.encoder.module.token_grid(view.fields.shape[2:])
+        places = source_positions(view, elements).movedim(-1, 1)
+        if len(grid) != places.ndim - 2:
+            raise SchemaError("an objective on tokens needs them in time and space; stacked frames have none in time.")
+        pool = {2: nn.functional.adaptive_avg_pool2d, 3: nn.functional.adaptive_avg_pool3d}[len(grid)]
+        pooled = pool(places, grid).flatten(2).transpose(1, 2)
+        if pooled.shape[1] != count:
+            raise SchemaError(f"the encoder gave {count} tokens and says that its token grid is {tuple(grid)}.")
+        return pooled
 
     def represent(self, fields: Tensor) -> tuple[Tensor, Tensor]:
         """Return features, and what the projector is given, of raw fields."""
@@ -165,88 +202,29 @@ class Pretraining(lightning.LightningModule):
         features = self.encoder(fields)
         return features, features
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, warm-up and cosine per optimiser step."""
-        optional = [module for module in (self.head, self.forecast) if module is not None]
-        modules = [self.encoder, self.projector, self.objective, *optional]
-        groups = parameter_groups(modules, self.weight_decay)
-        total = self.trainer.estimated_stepping_batches
-        return optimiser_and_schedule(groups, self.learning_rate, total, self.warmup)
-
-    # ------------------------------------------------------------------------ validation
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the features of the last validation."""
-        self._collected = {}
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect features and labels; loader 0 is the labelled split, loader 1 the one that is scored."""
-        seed = view_seed(self.seed, dataloader_idx, batch_idx)
-        augmentation = self.augmentation if self.probe_views else None
-        both = embed(_FeaturesAndProjected(self), batch, augmentation, max(self.probe_views, 1), seed)
-        features, projected = both.split([self.encoder.feature_dim, both.shape[1] - self.encoder.feature_dim], dim=1)
-        kept = self._collected.setdefault(dataloader_idx, {"features": [], "embeddings": []})
-        kept["features"].append(features.cpu())
-        kept["embeddings"].append(self.projector(projected.float()).double().cpu())
-        for name in batch.parameters if self.probe is None else self.probe:
-            kept.setdefault(name, []).append(log_parameter(batch, name).cpu())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log monitors and probe scores."""
-        if not self._collected:
-            return
-        splits = {i: {name: torch.cat(rows) for name, rows in kept.items()} for i, kept in self._collected.items()}
-        self._collected = {}
-        scored = splits[max(splits)]
-        values: dict[str, float] = {}
-        for name, prefix in (("embeddings", ""), ("features", "features_")):
-            if len(scored[name]) >= 2 and torch.isfinite(scored[name]).all():
-                summary = collapse_summary(scored[name])
-                for key in ("std_min", "std_median", "share_collapsed", "rank_me"):
-                    values[f"monitor/{prefix}{key}"] = getattr(summary, key)
-        if len(splits) > 1 and len(splits[0]["features"]) >= 3:
-            for name in [n for n in splits[0] if n not in ("features", "embeddings")]:
-                readout = fit_ridge(splits[0]["features"], splits[0][name])
-                prediction = readout.predict(scored["features"])[:, 0]
-                values[f"probe/{name}_r2"] = float(r2(prediction, scored[name]))
-                values[f"probe/{name}_relative_error"] = float(relative_error(prediction.exp(), scored[name].exp()))
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self.log_dict({name: torch.tensor(v, dtype=torch.float32) for name, v in finite.items()}, sync_dist=True)
-
-    # ---------------------------------------------------------------------- saved models
-
-    def save_encoder(self, path: str | os.PathLike[str], provenance: dict[str, Any] | None = None) -> None:
-        """Write the encoder with its normalisation as a folder for :func:`pdessl.load`.
-
-        Args:
-            path: the folder.
-            provenance: plain data to keep with it; epochs, steps and seed are added.
-        """
-        record = {"task": "Pretraining", "seed": self.seed}
-        if self._trainer is not None:
-            record |= {"epochs": self.current_epoch, "steps": self.global_step}
-        save_pretrained(path, self.encoder, {"provenance": {**record, **(provenance or {})}})
-
-    def on_fit_end(self) -> None:
-        """Write the encoder to ``export_to``."""
-        if self.export_to is not None and self.trainer.is_global_zero:
-            self.save_encoder(self.export_to)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which task wrote the checkpoint."""
-        checkpoint["pdessl_task"] = type(self).__name__
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task."""
-        check_task(self, checkpoint)
+    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and projected embeddings of raw fields."""
+        features, projected = self.represent(fields)
+        return features, self.projector(projected.float())
 
 
-class _FeaturesAndProjected(nn.Module):
-    """Both outputs of :meth:`Pretraining.represent` side by side, (B, D + D'), so that one pass embeds both."""
+class _Embedding(nn.Module):
+    """Encoder and projector as one network on raw fields."""
 
-    def __init__(self, task: Pretraining) -> None:
+    def __init__(self, encoder: nn.Module, projector: nn.Module, projected: str) -> None:
         super().__init__()
-        self.encoder, self._represent = task.encoder, task.represent
+        self.encoder, self.projector, self.projected = encoder, projector, projected
 
     def forward(self, fields: Tensor) -> Tensor:
-        return torch.cat(self._represent(fields), dim=1)
+        return self.projector(self.encoder.trunk(fields) if self.projected == "trunk" else self.encoder(fields))
+
+
+def _refuse_moved_positives(augmentation: nn.Module, objective: nn.Module, equivariance: str | None) -> None:
+    moved = set(getattr(augmentation, "moved_parameters", ())) - {equivariance}
+    if moved and not getattr(objective, "element", False):
+        name = sorted(moved)[0]
+        raise SymmetryError(
+            f"the views move {', '.join(sorted(moved))}, and {type(objective).__name__} takes two views of a run as "
+            f"equal: the encoder would learn to ignore {name}. Leave those generators out, or use an objective that "
+            f"is told the group element (SIE), or set equivariance: {name}."
+        )

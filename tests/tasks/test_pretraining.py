@@ -1,7 +1,7 @@
+import lightning
 import pytest
 import torch
 
-import pdessl.models
 from pdessl.errors import CheckpointError, SchemaError
 from pdessl.models import ConvEncoder, Normalised, Projector, TimeStepper, load
 from pdessl.objectives import CrossForecast, VICReg
@@ -41,7 +41,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
     class Killed(Exception):
         pass
 
-    class Kill(pdessl.tasks.pretraining.lightning.Callback):
+    class Kill(lightning.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.current_epoch == 1 and batch_idx == 1:
                 raise Killed
@@ -72,7 +72,7 @@ def test_a_resumed_run_draws_the_same_forecasts(tmp_path):
     whole = forecasting_task()
     trainer(tmp_path, 2).fit(whole, datamodule=WaveData())
 
-    class Keep(pdessl.tasks.pretraining.lightning.Callback):
+    class Keep(lightning.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 0:
                 trainer.save_checkpoint(tmp_path / "first.ckpt")

@@ -1,0 +1,111 @@
+"""What watches a run: a collapse alarm, and the average of the last weights."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from pdessl.errors import PdesslError, SchemaError
+
+__all__ = ["AverageWeights", "CollapseAlarm"]
+
+_log = logging.getLogger(__name__)
+
+
+class CollapseAlarm(Callback):
+    """Warn, or stop the run, when validation shows that the representation has collapsed, and name the likely cause.
+
+    What counts as collapse, and the causes told apart, are those of
+    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`.
+
+    Args:
+        stop_on_collapse: end the run with an error instead of a warning.
+        patience: validations in a row that must show a collapse before it rings, >= 1.
+
+    Attributes:
+        reason: what the alarm said last, or None.
+
+    Raises:
+        SchemaError: patience below 1.
+    """
+
+    def __init__(self, stop_on_collapse: bool = False, patience: int = 2) -> None:
+        if patience < 1:
+            raise SchemaError(f"CollapseAlarm got patience {patience}; expected at least 1.")
+        self.stop_on_collapse, self.patience = stop_on_collapse, patience
+        self.reason: str | None = None
+        self._bad = 0
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Read the diagnosis of this validation."""
+        diagnosis = getattr(pl_module, "diagnosis", None)
+        if diagnosis is None or trainer.sanity_checking:
+            return
+        self._bad = self._bad + 1 if diagnosis.collapsed else 0
+        if self._bad < self.patience:
+            return
+        self.reason = diagnosis.message
+        if self.stop_on_collapse:
+            raise PdesslError(f"the run was stopped in epoch {trainer.current_epoch + 1}: {self.reason}")
+        if self._bad == self.patience:  # once, not every epoch
+            _log.warning("epoch %d: %s", trainer.current_epoch + 1, self.reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {"bad": self._bad}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue counting."""
+        self._bad = state_dict["bad"]
+
+
+class AverageWeights(Callback):
+    """At the end of the fit, give the encoder the mean of its weights over the last epochs.
+
+    Averaging the last iterates lowers the variance between runs. Statistics of batch norms are averaged like weights,
+    counters are kept.
+
+    Args:
+        epochs: how many of the last epochs' weights are averaged, >= 2.
+
+    Raises:
+        SchemaError: fewer than two epochs.
+
+    Source: Izmailov et al. (2018), arXiv:1803.05407; over the tail of a cosine schedule instead of a cyclic one.
+    """
+
+    def __init__(self, epochs: int = 3) -> None:
+        if epochs < 2:
+            raise SchemaError(f"AverageWeights got epochs {epochs}; expected at least 2.")
+        self.epochs = epochs
+        self._kept: list[dict[str, torch.Tensor]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep this epoch's weights."""
+        encoder: nn.Module = pl_module.encoder
+        self._kept.append({k: copy.deepcopy(v.detach().cpu()) for k, v in encoder.state_dict().items()})
+        del self._kept[: -self.epochs]
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Replace the encoder's weights by their mean."""
+        if len(self._kept) < 2:
+            return
+        mean = {
+            name: torch.stack([w[name] for w in self._kept]).mean(dim=0) if value.is_floating_point() else value
+            for name, value in self._kept[-1].items()
+        }
+        pl_module.encoder.load_state_dict(mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights kept so far."""
+        return {"kept": self._kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the weights kept so far."""
+        self._kept = state_dict["kept"]

@@ -1,0 +1,258 @@
+"""Pretraining by prediction in latent space: the next window from the past, or hidden blocks from the visible rest."""
+
+# B batch, N tokens, K visible tokens, M hidden tokens, D token width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import SchemaError, ShapeError
+from pdessl.objectives import BlockMasks, ExponentialMovingAverage
+from pdessl.tasks.batches import step_generator
+from pdessl.tasks.representation import RepresentationTask
+
+__all__ = ["MaskedPrediction", "TemporalPrediction"]
+
+
+class TemporalPrediction(RepresentationTask):
+    """Train an encoder without labels: predict the latent of the next window from that of the past one.
+
+        loss = objective(g(f(past)), f(next), f(past))
+
+    f: encoder, g: predictor. A window of twice ``frames`` frames is cut out of each trajectory (by the augmentation, or
+    at a random place without one) and halved. Latents are the encoder's tokens where the predictor takes tokens, and
+    its features (B, D) otherwise.
+
+    Each epoch's validation logs collapse monitors and an online probe, see :class:`RepresentationTask`.
+
+    Args:
+        encoder: network on fields (B, C, T, *X) with methods ``tokens`` and ``token_grid`` for token latents.
+        predictor: network on latents: tokens (B, N, D) -> (B, N, D), a
+            :class:`pdessl.models.TokenPredictor`-like network with ``places`` if ``on_tokens`` and it has the
+            attribute ``mask``, or features (B, D) -> (B, D).
+        objective: called with prediction, target and context latents; returns a named tuple with ``loss`` first.
+        frames: frames of each window, >= 2.
+        augmentation: makes one view of twice ``frames`` frames; None: a random window of the trajectory.
+        on_tokens: predict tokens (True) or features.
+        learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
+            :class:`RepresentationTask`. Probes see windows of ``frames`` frames only if ``probe_views`` is 1 or more.
+
+    Raises:
+        SchemaError: a setting out of range.
+        ShapeError: trajectories (or views) with fewer than twice ``frames`` frames.
+
+    Source: Representation Learning for Spatiotemporal Physical Systems (2026), arXiv:2603.13227.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        predictor: nn.Module,
+        objective: nn.Module,
+        frames: int,
+        augmentation: nn.Module | None = None,
+        on_tokens: bool = True,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        probe: list[str] | None = None,
+        probe_views: int = 0,
+        normalisation: dict[str, list[float]] | None = None,
+        seed: int = 0,
+        export_to: str | None = None,
+    ) -> None:
+        super().__init__(
+            encoder, learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to
+        )
+        if frames < 2:
+            raise SchemaError(f"TemporalPrediction got frames {frames}; expected at least 2.")
+        self.predictor, self.objective = predictor, objective
+        self.frames, self.on_tokens = frames, on_tokens
+        self.augmentation = _Windows(2 * frames) if augmentation is None else augmentation
+
+    def trained(self) -> Sequence[nn.Module]:
+        """Return encoder, predictor and objective."""
+        return [self.encoder, self.predictor, self.objective]
+
+    def views(self) -> nn.Module | None:
+        """Return what cuts the first half out of a view."""
+        return _FirstFrames(self.augmentation, self.frames)
+
+    def latent(self, fields: Tensor) -> Tensor:
+        """Return the latent of raw fields: tokens (B, N, D) or features (B, D)."""
+        return self.encoder.tokens(fields) if self.on_tokens else self.encoder(fields)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Cut two consecutive windows, predict the latent of the second, return the loss."""
+        generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
+        with torch.no_grad():
+            view, _ = self.augmentation(batch, generator)
+        if view.fields.shape[2] < 2 * self.frames:
+            raise ShapeError(
+                f"TemporalPrediction needs views of {2 * self.frames} frames, got {view.fields.shape[2]}. Set the "
+                f"augmentation's window to ({2 * self.frames}, ...) or lower frames."
+            )
+        past, following = view.fields[:, :, : self.frames], view.fields[:, :, self.frames : 2 * self.frames]
+        context, target = self.latent(past), self.latent(following)
+        terms = self.objective(self._predict(context, past.shape[2:]), target, context)
+        self.log_terms(terms._asdict(), terms.loss, len(batch))
+        return terms.loss
+
+    def _predict(self, context: Tensor, grid: Sequence[int]) -> Tensor:
+        if not (self.on_tokens and getattr(self.predictor, "mask", None) is not None):
+            return self.predictor(context)
+        # The token grid of both windows: the past is given, the next is asked for.
+        tokens = self.encoder.module.token_grid(grid)
+        count = context.shape[1]
+        every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
+        return self.predictor(context, every[:, :count], every[:, count:], (2 * tokens[0], *tokens[1:]))
+
+    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features, and the mean of the tokens (or the features again)."""
+        features = self.encoder(fields)
+        return features, self.encoder.tokens(fields).mean(dim=1) if self.on_tokens else features
+
+
+class MaskedPrediction(RepresentationTask):
+    """Train an encoder without labels: predict latents of hidden space-time blocks from the visible tokens.
+
+        loss = objective(g(f(visible), places), t(everything) at the hidden places)
+
+    f: encoder that is given visible tokens only, g: predictor, t: a slow teacher or, without one, f itself.
+
+    Each epoch's validation logs collapse monitors and an online probe, see :class:`RepresentationTask`.
+
+    Args:
+        encoder: network with ``tokens(fields, keep)``, as :class:`pdessl.models.SpaceTimeTransformer`.
+        predictor: called ``(tokens, places, asked places, token grid)``, as :class:`pdessl.models.TokenPredictor`.
+        objective: called with prediction and target (B, blocks, M, D) and context (B, K, D).
+        masks: settings of :class:`pdessl.objectives.BlockMasks` besides grid and periodicity.
+        teacher: settings of the moving average (``start``, ``end``, ``schedule``); None: no teacher, and the
+            objective's anti-collapse term is what keeps the encoder from collapse.
+        augmentation: makes one view of each trajectory; None: the trajectory as it is.
+        learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
+            :class:`RepresentationTask`.
+
+    Raises:
+        SchemaError: no teacher and no anti-collapse term: the constant encoder would solve the task.
+
+    Source: Assran et al. (2023), arXiv:2301.08243; Bardes et al. (2024), arXiv:2404.08471.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        predictor: nn.Module,
+        objective: nn.Module,
+        masks: dict[str, Any] | None = None,
+        teacher: dict[str, Any] | None = None,
+        augmentation: nn.Module | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        probe: list[str] | None = None,
+        probe_views: int = 0,
+        normalisation: dict[str, list[float]] | None = None,
+        seed: int = 0,
+        export_to: str | None = None,
+    ) -> None:
+        super().__init__(
+            encoder, learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to
+        )
+        if teacher is None and getattr(objective, "regulariser", None) is None:
+            raise SchemaError(
+                "MaskedPrediction got neither a teacher nor an objective with a regulariser: a constant encoder "
+                "predicts itself. Give teacher: {start: 0.996}, or the objective regulariser: vc (or sigreg)."
+            )
+        self.predictor, self.objective, self.augmentation = predictor, objective, augmentation
+        self.masks = dict(masks or {})
+        self._drawers: dict[tuple[int, ...], BlockMasks] = {}
+        if teacher is not None:
+            self.teacher = ExponentialMovingAverage(self.encoder, **teacher)
+
+    def trained(self) -> Sequence[nn.Module]:
+        """Return encoder, predictor and objective."""
+        return [self.encoder, self.predictor, self.objective]
+
+    def student(self) -> nn.Module:
+        """Return the encoder."""
+        return self.encoder
+
+    def views(self) -> nn.Module | None:
+        """Return the augmentation."""
+        return self.augmentation
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Hide blocks, predict their latents, return the loss."""
+        generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
+        view = batch
+        if self.augmentation is not None:
+            with torch.no_grad():
+                view, _ = self.augmentation(batch, generator)
+        fields = view.fields
+        grid = self.encoder.module.token_grid(fields.shape[2:])
+        # Masks are drawn on the CPU: the same on every device.
+        seeds = torch.randint(2**62, (1,), generator=generator, device=fields.device)
+        masks = self._drawer(grid, view)(len(fields), torch.Generator().manual_seed(int(seeds)), fields.device)
+        context = self.encoder.tokens(fields, masks.context)
+        whole = self.encoder.tokens(fields) if self.teacher is None else self._taught(fields)
+        blocks, hidden = masks.targets.shape[1:]
+        # Blocks do not see each other: each is predicted in a row of its own.
+        rows = context.repeat_interleave(blocks, dim=0), masks.context.repeat_interleave(blocks, dim=0)
+        predicted = self.predictor(*rows, masks.targets.flatten(0, 1), grid)
+        target = whole.gather(1, masks.targets.flatten(1)[..., None].expand(-1, -1, whole.shape[2]))
+        shape = (len(fields), blocks, hidden, whole.shape[2])
+        terms = self.objective(predicted.view(shape), target.view(shape), context)
+        self.log_terms(terms._asdict(), terms.loss, len(batch))
+        return terms.loss
+
+    def _taught(self, fields: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.teacher.module.tokens(fields)
+
+    def _drawer(self, grid: tuple[int, ...], view: Any) -> BlockMasks:
+        if grid not in self._drawers:
+            periodic = (False, *(kind == "periodic" for kind in view.boundary))
+            self._drawers[grid] = BlockMasks(grid, periodic, **self.masks)
+        return self._drawers[grid]
+
+    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features, and the mean of the tokens."""
+        return self.encoder(fields), self.encoder.tokens(fields).mean(dim=1)
+
+
+class _Windows(nn.Module):
+    """Cut a window of some frames out of each trajectory, at a random place."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, batch: Any, generator: torch.Generator | None = None) -> tuple[Any, None]:
+        spare = batch.fields.shape[2] - self.frames
+        if spare < 0:
+            raise ShapeError(
+                f"windows of {self.frames} frames do not fit trajectories of {batch.fields.shape[2]}; lower frames."
+            )
+        device = batch.fields.device
+        start = torch.randint(spare + 1, (len(batch), 1), generator=generator, device=device)
+        index = start + torch.arange(self.frames, device=device)
+        rows = torch.arange(len(batch), device=device)[:, None]
+        fields = batch.fields.movedim(2, 1)[rows, index].movedim(1, 2)
+        return batch.replace(fields=fields, time=batch.time.gather(1, index)), None
+
+
+class _FirstFrames(nn.Module):
+    """The first frames of a view."""
+
+    def __init__(self, augmentation: nn.Module, frames: int) -> None:
+        super().__init__()
+        self.augmentation, self.frames = augmentation, frames
+
+    def forward(self, batch: Any, generator: torch.Generator | None = None) -> tuple[Any, Any]:
+        view, elements = self.augmentation(batch, generator)
+        return view.window(slice(0, self.frames)), elements

@@ -1,0 +1,88 @@
+"""The collapse alarm rings on runs that collapse and only on those; weights are averaged."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from pdessl.errors import PdesslError, SchemaError
+from pdessl.models import ConvEncoder, Projector
+from pdessl.objectives import SimSiam, VICReg
+from pdessl.tasks import AverageWeights, CollapseAlarm, Pretraining
+
+from .toy import ShiftAndSlow, WaveData, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:VICReg. with 8 rows")
+
+
+def task(objective, learning_rate=1e-3):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1, 1))
+    projector = Projector(encoder.feature_dim, (16,), 16)
+    return Pretraining(encoder, projector, objective, ShiftAndSlow(), learning_rate=learning_rate)
+
+
+class Agreement(nn.Module):
+    """Agreement with nothing against collapse, and a common offset that is better than none."""
+
+    def forward(self, z, z_prime):
+        return (z - z_prime).square().mean() + (z - 1).square().mean() + (z_prime - 1).square().mean()
+
+
+def test_a_collapsing_run_rings_once_and_says_why(tmp_path, caplog):
+    alarm = CollapseAlarm()
+    run = trainer(tmp_path, 12, callbacks=[alarm])
+    with caplog.at_level(logging.WARNING, logger="pdessl"):
+        run.fit(task(Agreement(), 3e-2), datamodule=WaveData())
+    assert alarm.reason is not None and "collapse" in alarm.reason
+    assert len([r for r in caplog.records if "collapse" in r.message]) == 1
+    assert "monitor/collapsed" in run.callback_metrics
+
+
+def test_it_can_stop_the_run(tmp_path):
+    run = trainer(tmp_path, 12, callbacks=[CollapseAlarm(stop_on_collapse=True)])
+    with pytest.raises(PdesslError, match=r"stopped in epoch \d+: .*collapse.*Raise|look at"):
+        run.fit(task(Agreement(), 3e-2), datamodule=WaveData())
+    assert run.current_epoch < 11
+
+
+def test_a_sound_run_does_not_ring(tmp_path):
+    alarm = CollapseAlarm(stop_on_collapse=True, patience=1)
+    trainer(tmp_path, 6, callbacks=[alarm]).fit(task(VICReg()), datamodule=WaveData())
+    assert alarm.reason is None
+
+
+def test_simsiam_without_stop_gradient_collapses(tmp_path):
+    alarm = CollapseAlarm()
+    learner = task(SimSiam(nn.Linear(16, 16), stop_gradient=False), 3e-2)
+    trainer(tmp_path, 15, callbacks=[alarm]).fit(learner, datamodule=WaveData())
+    assert alarm.reason is not None
+
+
+def test_the_encoder_ends_with_the_mean_of_its_last_weights(tmp_path):
+    kept = []
+
+    class Keep(AverageWeights):
+        def on_train_epoch_end(self, trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+            kept.append({k: v.clone() for k, v in pl_module.encoder.state_dict().items()})
+
+    learner = task(VICReg())
+    trainer(tmp_path, 4, callbacks=[Keep(3)]).fit(learner, datamodule=WaveData())
+    for name, value in learner.encoder.state_dict().items():
+        expected = kept[-1][name]
+        if value.is_floating_point():
+            expected = (kept[1][name] + kept[2][name] + kept[3][name]) / 3
+        torch.testing.assert_close(value, expected, msg=name)
+    # what is kept survives a checkpoint
+    state = {"callback": Keep(3)}
+    state["callback"].load_state_dict({"kept": kept[:2]})
+    assert len(state["callback"].state_dict()["kept"]) == 2
+
+
+def test_errors():
+    with pytest.raises(SchemaError, match="patience 0"):
+        CollapseAlarm(patience=0)
+    with pytest.raises(SchemaError, match="epochs 1"):
+        AverageWeights(1)
