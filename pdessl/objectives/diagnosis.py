@@ -77,7 +77,7 @@ def _relative_rank(z: Tensor) -> float:
     """RankMe over that of Gaussian rows of the same shape: neither n nor D enters then, to first order."""
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(z.shape, generator=generator, dtype=torch.float64)
-    return rank_me(z) / rank_me(reference)
+    return rank_me(z) / rank_me(reference.to(z.device))
 
 
 def collapse_diagnosis(
@@ -127,7 +127,7 @@ def collapse_diagnosis(
     if not all(bool(torch.isfinite(t).all()) for t in given):
         bad = float(sum((~torch.isfinite(t)).any(dim=1).sum() for t in given))
         return _result("non-finite", {"rows_not_finite": bad}, f"{bad:.0f} rows hold NaN or infinite entries")
-    z = embeddings.detach().double().cpu()
+    z = embeddings.detach().double()
     summary = collapse_summary(z, NO_SPREAD * (target_std or 1.0))
     largest, deviation = _spread(z)
     values = {
@@ -140,7 +140,7 @@ def collapse_diagnosis(
     one_point = deviation < ONE_POINT or (target_std is not None and largest < NO_SPREAD * target_std)
     low_rank = z.shape[1] > 1 and values["relative_rank"] < LOW_RANK
     if (one_point or low_rank) and features is not None:
-        f = features.detach().double().cpu()
+        f = features.detach().double()
         values |= {"features_deviation": _spread(f)[1], "features_relative_rank": _relative_rank(f)}
         if values["features_deviation"] >= ONE_POINT and (one_point or values["features_relative_rank"] >= LOW_RANK):
             what = f"embeddings of rank {summary.rank_me:.1f} and largest std {largest:.2g} from features of rank "
@@ -161,7 +161,7 @@ def collapse_diagnosis(
     if values["share_dead"] > DEAD_SHARE:
         return _result("dead dimensions", values, f"{values['share_dead']:.0%} of {z.shape[1]} columns do not vary")
     if second is not None:
-        w = second.detach().double().cpu()
+        w = second.detach().double()
         between = float(2 * z.var(dim=0).sum())
         values["view_distance"] = float((z - w).square().sum(dim=1).mean()) / between
         if values["view_distance"] > UNRELATED:

@@ -217,11 +217,12 @@ def test_nt_xent_limits_and_invariances():
 def loop_sigreg(z, slices):
     """n ∫ |empirical - Gaussian characteristic function|² φ(t) dt by the trapezoidal rule on [-3, 3]."""
     knots = np.linspace(-3, 3, 33)
+    weights = np.where(abs(knots) < 3, 3 / 16, 3 / 32)
     values = []
     for k in range(slices.shape[1]):
         u = (z @ slices[:, k]).numpy()
         integrand = [abs(np.exp(1j * t * u).mean() - math.exp(-(t**2) / 2)) ** 2 * math.exp(-(t**2) / 2) for t in knots]
-        values.append(len(z) * np.trapezoid(integrand, knots))
+        values.append(len(z) * (weights @ integrand))
     return np.mean(values)
 
 

@@ -100,6 +100,12 @@ def test_the_anti_collapse_term_is_exchangeable():
         TemporalJEPA(regulariser=0.1)
 
 
+def test_the_noise_floor_is_warned_of_under_the_name_of_the_objective():
+    p, t = latents(rows=16, tokens=2, width=256)
+    with pytest.warns(UserWarning, match=r"TemporalJEPA: with 32 rows and width 256 .* near std 0.67, not 1"):
+        TemporalJEPA()(p, t)
+
+
 def test_masked_jepa_equals_the_loops():
     p, t = latents(seed=4)
     normalised = torch.empty_like(t)

@@ -9,7 +9,17 @@ from torch import nn
 
 import pdessl.objectives
 from pdessl.errors import DataError, ShapeError
-from pdessl.objectives import BarlowTwins, SIGReg, SimCLR, VarianceCovariance, VICReg
+from pdessl.objectives import (
+    BYOL,
+    SIE,
+    BarlowTwins,
+    GroupAction,
+    SIGReg,
+    SimCLR,
+    SimSiam,
+    VarianceCovariance,
+    VICReg,
+)
 
 from .cases import CASES, WIDTH, build, call, extras
 from .embeddings import draw
@@ -128,6 +138,26 @@ def test_errors_name_what_was_found(name):
     bad[5, 2] = math.inf
     with pytest.raises(DataError, match="NaN or infinite entries, first in view 2, row 5"):
         call(name, objective, z, bad, e)
+
+
+@pytest.mark.parametrize("name", ["byol", "simsiam", "vicregl", "temporal jepa", "masked jepa", "sie"])
+def test_any_anti_collapse_term_can_be_given(name):
+    z, w = views()
+    kind = type(build(name))
+    needed = {BYOL: (nn.Identity(),), SimSiam: (nn.Identity(),), SIE: (GroupAction(2, 4).double(), 2)}.get(kind, ())
+    alone = call(name, kind(*needed, regulariser=None), z, w)
+    for given, terms in (
+        ("vc", {"variance", "covariance"}),
+        ("sigreg", {"gaussianity"}),
+        (VarianceCovariance(2, 0.1), {"variance", "covariance"}),
+        (SIGReg(0.3), {"gaussianity"}),
+        (lambda rows: rows.square().mean(), set()),
+    ):
+        found = call(name, kind(*needed, regulariser=given), z, w)
+        assert terms < set(found._fields)
+
+        assert float((found.loss - alone.loss).detach()) == pytest.approx(float(found.regularity), rel=1e-9)
+        assert float(found.regularity) > 0
 
 
 @pytest.mark.parametrize("objective", [VICReg, BarlowTwins, SimCLR])
