@@ -1,0 +1,104 @@
+"""Speed of the closed box: python benchmarks/closed_box.py [--device cuda] [--phiflow] [--trajectories 1664]
+
+On a processor: CPU seconds per trajectory of PDEArena's set-up (128 x 128 cells, 64 steps of 1.5), one thread, best of
+the repeats, taken in turns; the divergence that is left; with --phiflow (extra ``validation``) the same steps by ΦFlow,
+of which the public generator is made. On a graphics card: seconds for many trajectories of 56 frames in the memory of
+the card, drawing and initial fields included.
+"""
+
+import argparse
+import os
+import platform
+import time
+
+import torch
+from closed_box_phiflow import LENGTH, STEP, VISCOSITY, initial_smoke, phiflow_frames
+
+from pdessl.solvers import ClosedBoxSmoke, SmokeNoise, random_stream
+
+STEPS, POINTS = 64, 128
+FRAMES = STEP * torch.arange(9, STEPS + 1, dtype=torch.float64)  # the 56 frames that are kept
+CASES = [("semi_lagrangian", torch.float64), ("semi_lagrangian", torch.float32), ("maccormack", torch.float32)]
+
+
+def fields(first, batch, device):
+    family = SmokeNoise()
+    draws = torch.stack([family.draw(random_stream(0, "benchmark", first + k, "physics")) for k in range(batch)])
+    lengths = torch.full((batch, 2), LENGTH, dtype=torch.float64, device=device)
+    return family.fields(draws.to(device), (POINTS, POINTS), lengths)
+
+
+def build(scheme, precision, batch, device):
+    buoyancy = torch.linspace(0.2, 0.5, batch, dtype=torch.float64, device=device)
+    settings = {"scheme": scheme, "precision": precision, "dtype": precision, "velocity": "faces", "time_step": STEP}
+    return ClosedBoxSmoke(VISCOSITY, buoyancy, LENGTH, POINTS, **settings)
+
+
+def divergence(frames):
+    """Root mean square divergence of stored face velocities (B, 3, T, X, Y)."""
+    u = torch.nn.functional.pad(frames[:, 0].double(), (0, 0, 0, 1)).diff(dim=-2)
+    v = torch.nn.functional.pad(frames[:, 1].double(), (0, 1)).diff(dim=-1)
+    return float(((u + v) * (POINTS / LENGTH)).square().mean().sqrt())
+
+
+def on_processor(arguments):
+    torch.set_num_threads(1)
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} processors, torch {torch.__version__}, 1 thread")
+    state = fields(0, arguments.batch, "cpu")
+    seconds, left = {}, {}
+    for _ in range(arguments.repeats):
+        for case in CASES:
+            simulator = build(*case, arguments.batch, "cpu")
+            start = time.process_time()
+            found = simulator(state, FRAMES).fields
+            took = (time.process_time() - start) / arguments.batch
+            seconds[case] = min(seconds.get(case, took), took)
+            left[case] = divergence(found)
+    reference = None
+    if arguments.phiflow:
+        _, reference = phiflow_frames(initial_smoke(POINTS)[0, 2], STEPS)
+        print(f"ΦFlow, float64: {reference:.1f} CPU-s per trajectory")
+    print(f"{'scheme':<16} {'precision':<9} {'CPU-s per trajectory':>21} {'divergence, rms':>16}  ratio")
+    for (scheme, precision), value in seconds.items():
+        ratio = (
+            f"ΦFlow / this: {reference / value:.0f}" if reference else f"of 0.7 CPU-s: {0.7 / value:.1f} times faster"
+        )
+        name = str(precision).removeprefix("torch.")
+        print(f"{scheme:<16} {name:<9} {value:>21.3f} {left[scheme, precision]:>16.1e}  {ratio}")
+
+
+def on_card(arguments):
+    device = torch.device(arguments.device)
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, batches of {arguments.batch}")
+    for scheme, precision in CASES:
+        simulator = build(scheme, precision, arguments.batch, device)
+        simulator(fields(0, arguments.batch, device), FRAMES[:2])
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for first in range(0, arguments.trajectories, arguments.batch):
+            frames = simulator(fields(first, arguments.batch, device), FRAMES).fields
+        torch.cuda.synchronize(device)
+        took = time.perf_counter() - start
+        name = str(precision).removeprefix("torch.")
+        size = f"{arguments.trajectories} trajectories of {POINTS} x {POINTS} x {len(FRAMES)}"
+        print(f"{scheme}, {name}: {size} in {took:.1f} s, divergence {divergence(frames):.1e} rms")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="default 4 on a processor, 64 on a card")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trajectories", type=int, default=1664, help="on a card; rounded up to whole batches")
+    parser.add_argument("--phiflow", action="store_true")
+    arguments = parser.parse_args()
+    on_a_card = torch.device(arguments.device).type == "cuda"
+    arguments.batch = arguments.batch or (64 if on_a_card else 4)
+    arguments.trajectories = -(-arguments.trajectories // arguments.batch) * arguments.batch
+    with torch.no_grad():
+        (on_card if on_a_card else on_processor)(arguments)
+
+
+if __name__ == "__main__":
+    main()
