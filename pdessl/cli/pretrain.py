@@ -6,22 +6,27 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pdessl import catalog
-from pdessl.errors import PdesslError
+from pdessl.errors import CatalogError, PdesslError, did_you_mean
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["PretrainingRun", "default_precision", "main", "pretrain"]
+__all__ = ["TASKS", "PretrainingRun", "default_precision", "main", "pretrain"]
 
-_DESCRIPTION = """Train an encoder on pairs of views of unlabelled runs, made by the symmetries of the equation.
+TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
 
-A recipe gives the task (model), the data (data) and the trainer; every field can be changed on the command line.
+_DESCRIPTION = """Train an encoder on unlabelled runs: on pairs of views made by the symmetries of the equation, by
+predicting the latent of the next window, or of hidden blocks.
+
+A recipe names the task, and gives its settings (model), the data (data) and the trainer; every field can be changed on
+the command line. 'pdessl list objectives' says which objective is for what.
   pdessl pretrain --config burgers_vicreg --data.path data/burgers
   pdessl pretrain --config burgers_vicreg --data.path data/burgers --trainer.max_epochs 1 --out runs/short
   pdessl pretrain --config burgers_vicreg --print_config          the recipe, complete, ready to run
+  pdessl pretrain --config burgers_jepa --data.path data/burgers --monitor.stop_on_collapse true
   pdessl pretrain --config burgers_vicreg --data.path data/burgers --out runs/short --ckpt_path runs/short/last.ckpt
                                                                   goes on where a killed run stopped
 The run's folder (--out) then holds the encoder for pdessl.load, the curves (history.json), and last.ckpt for resuming.
@@ -40,6 +45,19 @@ def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
         elif not equals and i + 1 < len(words) and not Path(words[i + 1]).is_file():
             words[i + 1] = str(catalog.find("configs", words[i + 1]))
     return words
+
+
+def _task(arguments: Sequence[str]) -> str:
+    """The name of the task: the last of what --task says and what the recipes say."""
+    found = "Pretraining"
+    for i, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-c", "--task") and (equals or i + 1 < len(arguments)):
+            given = value if equals else arguments[i + 1]
+            found = given if name == "--task" else str(catalog.read_yaml(given).get("task", found))
+    if found not in TASKS:
+        raise CatalogError(f"no task '{found}'.{did_you_mean(found, TASKS)} Tasks: {', '.join(TASKS)}.")
+    return found
 
 
 def default_precision(accelerator: str, cuda: bool) -> str:
@@ -68,12 +86,31 @@ def _command_line(arguments: list[str]) -> LightningCLI:
     # Imported so that recipes may name the classes of these packages without their path.
     import pdessl.models
     import pdessl.objectives
-    import pdessl.symmetry  # noqa: F401
+    import pdessl.symmetry
+    import pdessl.tasks
     from pdessl.data.datamodule import PDEDataModule
-    from pdessl.tasks import Pretraining
+
+    task = _task(arguments)
 
     class PretrainingCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: Any) -> None:
+            parser.add_argument("--task", type=Literal[TASKS], default=task, help="what is trained, see pdessl.tasks")
+            parser.add_lightning_class_args(pdessl.tasks.CollapseAlarm, "monitor")
+            parser.add_argument(
+                "--average_weights",
+                type=int,
+                default=0,
+                metavar="EPOCHS",
+                help="save the mean of the encoder's weights over the last epochs; 0: the last weights",
+            )
+            parser.add_argument(
+                "--best",
+                type=str | None,
+                default=None,
+                metavar="MONITOR",
+                help="save the encoder of the epoch in which a label-free monitor was highest, e.g. monitor/lidar",
+            )
+            parser.add_argument("--compile", type=bool, default=False, help="compile the encoder (torch.compile)")
             parser.add_argument("--out", type=str, default="runs/pretraining", help="folder of the run")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="last.ckpt of a run to continue")
 
@@ -88,7 +125,7 @@ def _command_line(arguments: list[str]) -> LightningCLI:
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(
-            Pretraining,
+            getattr(pdessl.tasks, task),
             PDEDataModule,
             args=arguments,
             run=False,
@@ -143,14 +180,47 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     folder.mkdir(parents=True, exist_ok=True)
     curves = Curves(folder)
     last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = _best(cli.config, folder)
+    callbacks: list[Any] = [] if best is None else [best]
+    if cli.config["average_weights"]:
+        from pdessl.tasks import AverageWeights
+
+        callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
-    cli.trainer.callbacks += [curves, last]
+    cli.trainer.callbacks += [*callbacks, curves, last]
+    if cli.config["compile"]:
+        cli.model.encoder.compile()
     with interruptible():
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)
+    if best is not None and best.best_model_path:
+        import torch
+
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        cli.model.load_state_dict(state["state_dict"])
     if cli.trainer.is_global_zero:
         recipe = json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
         cli.model.save_encoder(folder / "encoder", {"recipe": recipe})
     return PretrainingRun(folder, curves.curves, cli.model)
+
+
+def _best(config: Any, folder: Path) -> Any:
+    """A checkpoint of the epoch in which a monitor was highest; probes see labels and may not choose."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    name = config["best"]
+    if name is None:
+        return None
+    if not name.startswith(("monitor/", "train/")):
+        raise PdesslError(
+            f"--best {name}: expected a label-free monitor such as monitor/lidar or monitor/rank_me; a probe sees "
+            "labels, and choosing by it would leak them."
+        )
+    if config["average_weights"]:
+        raise PdesslError("--best and --average_weights exclude each other: choose one epoch, or the mean of the last.")
+    return ModelCheckpoint(
+        dirpath=folder, filename="best", monitor=name, mode="min" if name == "train/loss" else "max",
+        enable_version_counter=False,
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
