@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from pdessl.data.distribution import Distribution
@@ -14,6 +15,7 @@ from pdessl.data.store import Store, open
 
 if TYPE_CHECKING:
     from pdessl.data.datamodule import FieldStatistics, PDEDataModule
+    from pdessl.data.streaming import SimulatedDataset, StreamingDataModule
 
 __all__ = [
     "DatasetRecipe",
@@ -22,7 +24,9 @@ __all__ = [
     "Inspection",
     "PDEDataModule",
     "Progress",
+    "SimulatedDataset",
     "Store",
+    "StreamingDataModule",
     "generate",
     "inspect",
     "load_recipe",
@@ -31,10 +35,16 @@ __all__ = [
 ]
 
 
+_LATE = {
+    "FieldStatistics": "datamodule",
+    "PDEDataModule": "datamodule",
+    "SimulatedDataset": "streaming",
+    "StreamingDataModule": "streaming",
+}
+
+
 def __getattr__(name: str) -> Any:
     # Importing lightning takes seconds, and generating or inspecting data does not need it.
-    if name in ("PDEDataModule", "FieldStatistics"):
-        from pdessl.data import datamodule
-
-        return getattr(datamodule, name)
+    if name in _LATE:
+        return getattr(importlib.import_module(f"pdessl.data.{_LATE[name]}"), name)
     raise AttributeError(f"module 'pdessl.data' has no attribute '{name}'")
