@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,10 @@ from pdessl.objectives.vicreg import invariance_term
 
 __all__ = ["SIE", "GroupAction", "composition_error"]
 
+# In steps of norm <= 1 the rest of the series is below 1/19! = 8e-18. Beyond the largest number of steps, which only a
+# diverging training reaches, the matrix is cheaper.
+_TAYLOR_ORDER, _MAX_STEPS = 18, 16
+
 
 class GroupAction(nn.Module):
     """Linear action of a group element on an embedding, exactly the identity at the identity element g = 0.
@@ -24,8 +29,8 @@ class GroupAction(nn.Module):
         affine:       ŷ = z + Σ_j g_j z H_jᵀ                    W(g) = I + H(g), a linear hypernetwork without bias
         exponential:  ŷ = z exp(Σ_j g_j H_j)ᵀ                   W(-g) = W(g)⁻¹; represents rotations by any angle
 
-    H starts at 0, so that the first prediction is "nothing moves". The affine action never forms W: it costs k D² per
-    row; the exponential forms D² numbers per row: keep D at 64 or below.
+    H starts at 0, so that the first prediction is "nothing moves". Neither form makes D² numbers per row: the affine
+    action costs k D² per row, the exponential some twenty times that (a Taylor series in steps of norm at most 1).
 
     Args:
         coordinates: k, coordinates of a group element, 0 at the identity (strengths of generators).
@@ -76,10 +81,24 @@ class GroupAction(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             # Exactness at the identity and of inverses is worth float32.
             z = full_precision(z)
-            if self.form == "exponential":
+            element, generators = element.to(z.dtype), self.generators.to(z.dtype)
+            if self.form == "affine":
+                return z + _generated(z, element, generators)
+            bound = (element.detach().abs() @ generators.detach().abs().sum(dim=1).amax(dim=1)).amax()
+            steps = max(1, math.ceil(float(bound)))
+            if steps > _MAX_STEPS:
                 return torch.einsum("bij,bj->bi", self.matrix(element).to(z.dtype), z)
-            moved = torch.einsum("bj,kdj->bkd", z, self.generators.to(z.dtype))
-            return z + torch.einsum("bk,bkd->bd", element.to(z.dtype), moved)
+            for _ in range(steps):
+                term = z
+                for order in range(1, _TAYLOR_ORDER + 1):
+                    term = _generated(term, element, generators) / (steps * order)
+                    z = z + term
+            return z
+
+
+def _generated(z: Tensor, element: Tensor, generators: Tensor) -> Tensor:
+    """(Σ_j g_j H_j) z, row by row."""
+    return torch.einsum("bk,bkd->bd", element, torch.einsum("bj,kdj->bkd", z, generators))
 
 
 @torch.no_grad()

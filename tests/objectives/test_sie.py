@@ -38,6 +38,20 @@ def test_the_action_equals_its_matrix_row_by_row(form):
         torch.testing.assert_close(action.matrix(g)[row], matrix, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [0.01, 3.0, 100.0])
+def test_the_exponential_of_small_and_large_elements(scale):
+    action, z = fixed(GroupAction(2, 4, "exponential")), draw(6, 4)
+    g = (draw(6, 2, seed=1) * scale).requires_grad_()
+    skew = action.generators.detach() - action.generators.detach().mT
+    with torch.no_grad():
+        action.generators.copy_(skew)  # rotations: the result stays of order one
+    expected = torch.linalg.matrix_exp(torch.einsum("bk,kij->bij", g, skew))
+    moved = action(z, g)
+    torch.testing.assert_close(moved, torch.einsum("bij,bj->bi", expected, z), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(moved.norm(dim=1), z.norm(dim=1), rtol=1e-9, atol=0)
+    assert torch.autograd.gradcheck(lambda e: action(z, e), g, fast_mode=True, atol=1e-4)
+
+
 def test_the_exponential_action_is_inverted_by_the_inverse_element_and_composes_along_one_generator():
     action, z, g = fixed(GroupAction(1, 4, "exponential")), draw(6, 4), draw(6, 1, seed=1)
     torch.testing.assert_close(action(action(z, g), -g), z, rtol=1e-10, atol=1e-12)
