@@ -1,4 +1,4 @@
-"""``pdessl inspect``: what is in a store or file."""
+"""``pdessl inspect``: what is in a store, or in files of any layout."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ def main(arguments: Sequence[str]) -> int:
     """Parse, call :func:`pdessl.data.inspect`, print."""
     parser = Parser(
         "inspect",
-        "Print what a store or file holds: format, splits, fields, grid, time step, parameters and ranges, origin.",
-        examples=["pdessl inspect data/burgers", "pdessl inspect data/burgers --json"],
+        "Print what a store, or files of any layout, hold: format, splits, fields, grid, times, parameters,\n"
+        "ranges, whether the grid resolves the fields, and what is known to be wrong with them.",
+        examples=[
+            "pdessl inspect data/burgers",
+            "pdessl inspect /data/NavierStokes2D_cond/ --json",
+            "pdessl inspect my_runs/ --mapping my.yaml",
+        ],
         python="import pdessl.data\npdessl.data.inspect('data/burgers')",
     )
-    parser.add_argument("path", help="folder of a store, or a file of one")
+    parser.add_argument("path", help="folder of a store; or a file, or a folder of files")
+    parser.add_argument(
+        "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
     from pdessl.data.inspection import inspect
 
-    found = inspect(options.path)
+    found = inspect(options.path, options.mapping)
     print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

@@ -1,4 +1,4 @@
-"""What is in a store, a shard or any netCDF file: grid, ranges, parameters, rejected draws, resolution."""
+"""What is in a store, or in files of any layout: grid, ranges, parameters, resolution, faults."""
 
 # B batch, T frames, X space
 
@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pdessl.data.description import describe_files, describe_store
+from pdessl.data.formats import open_source
+from pdessl.data.formats.summary import summarise
 from pdessl.data.store import MANIFEST, Store, open_shard
-from pdessl.errors import FormatError
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Inspection", "inspect"]
@@ -24,9 +25,12 @@ class Inspection:
     """A summary of data on disk.
 
     Args:
-        summary: plain data: ``kind`` (``store`` or ``file``), ``equation``, ``splits`` {name: trajectories}, ``fields``
-            {name: minimum, maximum, mean, rms}, ``grid`` (frames, time, points, space), ``parameters`` {name: range},
-            ``warnings``, and for a store ``rejected_draws``, ``solver_points``, ``spectral_tail``, ``noise``.
+        summary: plain data: ``kind`` (``store`` or ``files``), ``title``, ``equation``, ``splits`` {name:
+            trajectories}, ``fields`` {name: minimum, maximum, mean, rms}, ``grid`` (frames, time, points, space),
+            ``parameters`` {name: range}, ``warnings``; for a store ``rejected_draws``, ``solver_points``,
+            ``spectral_tail``, ``noise``; for files ``format``, ``held`` (files, groups and shape per split),
+            ``sampled`` (trajectories the ranges come
+            from), ``spectra``, ``dropped``, ``statistics``, and per parameter ``distinct`` values per split.
 
     ``print(inspect(path))`` shows it as text.
     """
@@ -42,82 +46,30 @@ class Inspection:
         return self.summary["warnings"]
 
     def __str__(self) -> str:
-        s = self.summary
-        lines = [f"{s['path']}: {s['title']}"]
-
-        def line(label: str, text: str) -> None:
-            lines.append(f"  {label:<14} {text}")
-
-        line("equation", str(s["equation"] or "not named in the file"))
-        for name, count in s["splits"].items():
-            line(f"split {name}" if s["kind"] == "store" else "trajectories", f"{count}{s['notes'].get(name, '')}")
-        grid = s["grid"]
-        line(
-            "time",
-            f"{grid['frames']} frames, t = {_range(grid['time'])} {grid['time_unit']}".rstrip(),
+        return "\n".join(
+            describe_store(self.summary) if self.summary["kind"] == "store" else describe_files(self.summary)
         )
-        for axis in grid["axes"]:
-            line(
-                f"axis {axis['name']}",
-                f"{axis['points']} points, spacing {_range(axis['spacing'])}, {axis['boundary']}",
-            )
-        for name, f in s["fields"].items():
-            line(
-                f"field {name}",
-                f"{_number(f['minimum'])} ... {_number(f['maximum'])} {f['unit']}".rstrip()
-                + f", mean {_number(f['mean'])}, rms {_number(f['rms'])}",
-            )
-        for name, p in s["parameters"].items():
-            line(
-                name,
-                f"{_range(p['range'])} {p['unit']}".rstrip() + (f" ({p['distribution']})" if p["distribution"] else ""),
-            )
-        if s["kind"] == "store":
-            levels = s["noise"] if isinstance(s["noise"], dict) else {"": s["noise"]}
-            words = [f"{name} {_number(level)}".strip() for name, level in levels.items() if level]
-            line("noise", f"white, standard deviation {', '.join(words)}" if words else "none")
-            line("solver grids", ", ".join(f"{n} points: {c}" for n, c in s["solver_points"].items()))
-            tail = s["spectral_tail"]
-            verdict = (
-                "resolved"
-                if not tail["above_1e-3"]
-                else f"{tail['above_1e-3']} trajectories above 1e-3: under-resolved"
-            )
-            line(
-                "spectra",
-                f"largest amplitude at the solver's grid scale {_number(tail['largest'])} of the peak; {verdict}",
-            )
-            line("rejected", f"{s['rejected_draws']} draws were not finite and drawn again")
-            line(
-                "made by",
-                f"{s['dataset']} (recipe {s['recipe_hash'][:12]}, seed {s['seed']}), "
-                + ", ".join(f"{k} {v}" for k, v in s["versions"].items()),
-            )
-        lines += [f"  warning: {text}" for text in s["warnings"]]
-        return "\n".join(lines)
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Summarise a store (its folder), one of its shards, or any netCDF-4/HDF5 file that xarray can open.
+def inspect(
+    path: str | os.PathLike[str], mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None
+) -> Inspection:
+    """Summarise a store (its folder), or files of any layout that is recognised or mapped.
 
-    A store's summary comes from its manifest and the coordinates of one shard: nothing large is read.
+    A store's summary comes from its manifest and the coordinates of one shard; that of files from their headers and a
+    sample of trajectories: nothing large is read.
+
+    Args:
+        path: folder or file.
+        mapping: how files are to be read, see :func:`pdessl.open`.
 
     Raises:
-        FormatError: nothing there, truncated, or not a file xarray's h5netcdf engine reads.
-        DataError: a file without time dimension or coordinates, or with values that are not finite.
+        FormatError: nothing there, damaged, or in a layout that is not known; the message says how to map it.
+        DataError: coordinates that are missing or irregular.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / MANIFEST).is_file():
-            files = sorted(p.name for p in path.iterdir() if p.suffix in (".nc", ".h5", ".hdf5"))
-            hint = (
-                f"It holds {len(files)} data files; inspect one: {path / files[0]}"
-                if files
-                else "It holds no .nc or .h5 file."
-            )
-            raise FormatError(f"{path} is not a store (no {MANIFEST}). {hint}")
+    if mapping is None and (Path(path) / MANIFEST).is_file():
         return Inspection(_store(Store(path)))
-    return Inspection(_file(path))
+    return Inspection(summarise(open_source(path, mapping)))
 
 
 def _grid(sample: Trajectories, time_unit: str) -> dict[str, Any]:
@@ -217,51 +169,3 @@ def _combine(shards: list[dict[str, Any]], units: dict[str, Any]) -> dict[str, A
             "unit": str(units.get(name, {}).get("unit", "")),
         }
     return result
-
-
-def _file(path: Path) -> dict[str, Any]:
-    with open_shard(path) as dataset:
-        data = Trajectories.from_xarray(dataset)
-        units = {str(n): str(v.attrs.get("units", "")) for n, v in dataset.variables.items()}
-        title = str(dataset.attrs.get("title", "netCDF file"))
-    fields = {}
-    for i, name in enumerate(data.field_names):
-        values = data.fields[:, i].to(torch.float64)
-        fields[name] = {
-            "minimum": float(values.min()),
-            "maximum": float(values.max()),
-            "mean": float(values.mean()),
-            "rms": float(values.square().mean().sqrt()),
-            "unit": units.get(name, ""),
-        }
-    warnings = []
-    if "window" in data.boundary:
-        warnings.append(
-            "the file does not say whether its axes are periodic; shifts and spectra treat them as windows."
-        )
-    if not data.parameters:
-        warnings.append("no parameters are named in the file (attribute 'parameters'); it can be used without labels.")
-    return {
-        "kind": "file",
-        "path": str(path),
-        "title": title,
-        "equation": data.equation,
-        "splits": {"file": len(data)},
-        "notes": {},
-        "grid": _grid(data, units.get("time", "")),
-        "fields": fields,
-        "parameters": {
-            n: {"range": (float(v.min()), float(v.max())), "unit": units.get(n, ""), "distribution": ""}
-            for n, v in data.parameters.items()
-        },
-        "warnings": warnings,
-    }
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _range(ends: tuple[float, float]) -> str:
-    low, high = ends
-    return _number(low) if math.isclose(low, high, rel_tol=1e-9) else f"{_number(low)} ... {_number(high)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdessl.data.formats.checks import check_axis_order
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.hdf5 import HDF5File, close_all
 from pdessl.data.formats.labelled import LabelledFile, explicit
@@ -97,6 +98,13 @@ class Files(Source):
         mapping: how to read it, see :func:`pdessl.data.formats.load_mapping`.
         containers: files that are open already, instead of those of the path.
 
+    Attributes, besides those of a source:
+        mapping: the mapping; ``concrete`` is the same with all that files say themselves.
+        path: the file or folder, None for a list.
+        files: number of files.
+        stored_as: name of the array each field is read from.
+        dropped: number of trajectories left out, by reason.
+
     The split of trajectories is that of the group they are in, else of the folder, else of a word in the file's name
     (never of the whole path); else all are in one split ``all``. A mapping with ``divide`` takes fractions of every
     file instead, whatever the names.
@@ -121,7 +129,7 @@ class Files(Source):
             files = collect(path, mapping.get("files", ()) if not single or Path(path).is_dir() else ())
             containers = [container_of(file, mapping.layout) for file in files]
         self.files = len(containers)
-        self._root = Path(path) if single else None
+        self.path = Path(path) if single else None
         self.format = mapping.format
         try:
             parts = [part for container in containers for part in self._parts(container)]
@@ -131,6 +139,8 @@ class Files(Source):
             raise FormatError(f"{self.name}: no trajectories in {self.files} files. Check 'group' in the mapping.")
         self._parts_of = self._sorted(parts)
         self._describe(parts)
+        if velocity := tuple(mapping.get("divergence_free", ())):
+            check_axis_order(self, velocity)
 
     # ------------------------------------------------------------------------------ opening
 
@@ -169,8 +179,8 @@ class Files(Source):
         if path is None or "divide" in self.mapping.content:
             return None
         folders = path.parent.parts[::-1]
-        if self._root is not None and path.is_relative_to(self._root) and path != self._root:
-            folders = path.parent.relative_to(self._root).parts[::-1] + (self._root.name,)
+        if self.path is not None and path.is_relative_to(self.path) and path != self.path:
+            folders = path.parent.relative_to(self.path).parts[::-1] + (self.path.name,)
         folder = split_of(folders[:1], self._splits())
         return folder or split_of(re.split(r"[_\-. ]", path.stem)[::-1], self._splits())
 
@@ -190,6 +200,7 @@ class Files(Source):
 
     def _describe(self, parts: Sequence[Part]) -> None:
         first, mapping = parts[0], parts[0].mapping
+        self.concrete = mapping
         for part in parts[1:]:
             for what, a, b in (
                 ("fields", tuple(part.mapping.fields), tuple(mapping.fields)),
@@ -279,19 +290,20 @@ class Files(Source):
         self,
         split: str,
         rows: np.ndarray,
-        cuts: Sequence[tuple[slice, ...]],
+        starts: np.ndarray,
+        sizes: tuple[int, ...],
+        stride: int,
         channels: Sequence[int],
-        out: Sequence[np.ndarray],
+        out: np.ndarray,
+        places: np.ndarray,
     ) -> None:
         for where, part, inside in self._located(split, rows):
             arrays = part.plain(channels)
             if arrays is None:
-                mine = [cuts[i] for i in where]
-                super().read_windows(split, rows[where], mine, channels, [out[i] for i in where])
+                super().read_windows(split, rows[where], starts[where], sizes, stride, channels, out, places[where])
                 continue
-            for place, row in zip(where.tolist(), part.rows(inside).tolist(), strict=True):
-                for channel, array in enumerate(arrays):
-                    array.read((row, *cuts[place]), out[place][channel])
+            for number, array in enumerate(arrays):
+                array.read_windows(part.rows(inside), starts[where], sizes, stride, out[:, number], places[where])
 
     def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
         return self._shapes[self.known(split)]
@@ -301,6 +313,13 @@ class Files(Source):
 
     def parameter_values(self, split: str) -> dict[str, np.ndarray]:  # noqa: D102
         return dict(self._values[self.known(split)])
+
+    def counts(self, split: str) -> list[int]:
+        """Return how many trajectories of a split each file has."""
+        found: dict[int, int] = {}
+        for part, start, stop in self._parts_of[self.known(split)]:
+            found[id(part.container)] = found.get(id(part.container), 0) + stop - start
+        return list(found.values())
 
     def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part, np.ndarray]]:
         """Yield (positions in rows, part, rows of the part)."""

@@ -313,6 +313,7 @@ _KEYS = {
     "fields": dict,
     "boundary": dict,
     "open_files": list,
+    "divergence_free": list,
     "time": dict,
     "space": dict,
     "trajectory": str,
@@ -369,6 +370,7 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMa
         space: {x: {length: 1.0, nodes: centres}}
         boundary: {x: periodic}          # periodic, wall or window (default)
         open_files: ["*_trans_*"]        # names of files whose axes are all windows
+        divergence_free: [u, v]          # plane velocity without divergence: swapped axes are noticed
         parameters: {viscosity: {attribute: Nu, token: Nu, scale: 0.318}}
         group_by: file                   # what must not be split: file, index (number within its file), trajectory
         dtype: float32                   # converts; default as stored

@@ -52,6 +52,7 @@ def well_mapping(container: Container, mapping: DatasetMapping) -> DatasetMappin
             raise FormatError(f"{container.label}: the nodes of axis {axis} move in time, which is not supported.")
     content = {
         **mapping.content,
+        "title": f"The Well, {root.get('dataset_name', 'unnamed')}",
         "fields": mapping.content.get("fields") or fields,
         "dimensions": ["trajectory", "time", *axes],
         "time": mapping.content.get("time") or {"dataset": "dimensions/time"},
