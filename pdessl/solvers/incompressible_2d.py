@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pdessl.solvers.periodic_2d import Drift, Periodic2D
-from pdessl.solvers.spectral_2d import SpectralGrid
+from pdessl.solvers.spectral_2d import SpectralGrid, as_complex, as_real
 
 __all__ = ["FlowOperators", "IncompressibleFlow2D", "velocity_of_vorticity"]
 
@@ -33,12 +33,19 @@ class FlowOperators:
         self.gradient = torch.cat([1j * kx.expand_as(inverse), 1j * ky.expand_as(inverse)], dim=1)
         #: From w to (u, v), shape (B, 2, K, J).
         self.velocity = torch.cat([1j * ky * inverse, -1j * kx * inverse], dim=1)
-        #: From (u v, u² - v²) to the rate of w, shape (B, 2, K, J), real.
-        self.stress = torch.cat([kx**2 - ky**2, -kx * ky], dim=1)
+        #: From (u v, u² - v²), seen as real numbers, to the rate of w, shape (B, 2, K, 2 J).
+        self.stress = torch.cat([kx**2 - ky**2, -kx * ky], dim=1).repeat_interleave(2, dim=-1)
 
     def vorticity(self, velocity: Tensor) -> Tensor:
         """Return the modes of v_x - u_y, shape (B, 1, K, J), of those of (u, v)."""
         return self.gradient[:, :1] * velocity[:, 1:] - self.gradient[:, 1:] * velocity[:, :1]
+
+    def torque(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return the modes of the curl of -∇·(u u), shape (B, 1, K, J), of fields u and v (B, X, Y)."""
+        # One transform per product: stacking the products first costs more than it saves.
+        product = as_real(self.grid.to_modes((u * v)[:, None]))
+        difference = as_real(self.grid.to_modes(torch.addcmul(u * u, v, v, value=-1)[:, None]))
+        return as_complex(torch.addcmul(self.stress[:, :1] * product, self.stress[:, 1:], difference))
 
     def pressure(self, velocity: Tensor) -> Tensor:
         """Return p with -∇²p = ∂_i ∂_j (u_i u_j) and mean zero, shape (B, 1, K, J), of the modes of (u, v).

@@ -100,9 +100,7 @@ class NavierStokes2D(IncompressibleFlow2D):
         operators = FlowOperators(grid)
 
         def advection(modes: Tensor, time: Tensor) -> Tensor:
-            u, v = grid.to_fields(operators.velocity * modes).unbind(dim=1)
-            products = grid.to_modes(torch.stack([u * v, (u - v) * (u + v)], dim=1))
-            return (operators.stress * products).sum(dim=1, keepdim=True)
+            return operators.torque(*grid.to_fields(operators.velocity * modes).unbind(dim=1))
 
         return advection
 
@@ -128,13 +126,27 @@ class NavierStokes2D(IncompressibleFlow2D):
         return torch.cat([found[name] for name in self.field_names], dim=1)
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
-        """Return courant / max(|u| / dx + |v| / dy)."""
+        """Return courant / (max |u| / dx + max |v| / dy), the speed the force will reach included."""
         rate, _ = self._scales(initial)
-        return courant / rate.clamp_min(1e-12)
+        speed, _ = self._forced_scales(initial)
+        return courant / (rate + speed * (1 / self.spacing(initial).detach()).sum(dim=1)).clamp_min(1e-12)
 
     def points_needed(self, initial: Tensor) -> Tensor:
-        """Return the points."""
+        """Return 0.6 L √(max |w| / ν), at least 8: dx is 1.7 times the width √(ν / |w|) of fine filaments."""
         lengths = self.lengths(initial).detach()
-        _, vorticity = self._scales(initial)
+        vorticity = self._scales(initial)[1] + self._forced_scales(initial)[1]
         viscosity = self.parameter("viscosity", initial).detach()
-        return (lengths.amax(dim=1) * torch.sqrt(vorticity / viscosity)).clamp_min(8.0)
+        return (0.6 * lengths.amax(dim=1) * torch.sqrt(vorticity / viscosity)).clamp_min(8.0)
+
+    def _forced_scales(self, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """Return speed and vorticity that Kolmogorov flow reaches, each (B,): laminar, or 7 times √(A/k), √(A k).
+
+        7 is what turbulent runs have, at most: A = 1, n = 4 on 2π, ν = 0.01 and 0.02, μ = 0.1 and 0.
+        """
+        amplitude, viscosity, drag = (
+            self.parameter(n, initial).detach() for n in ("force_amplitude", "viscosity", "drag")
+        )
+        k = 2 * math.pi * self.force_wave_number / self.lengths(initial).detach()[:, 1]
+        amplitude = amplitude.abs()
+        speed = torch.minimum(amplitude / (viscosity * k**2 + drag), 7 * torch.sqrt(amplitude / k))
+        return speed, speed * k

@@ -17,7 +17,7 @@ from torch import Tensor
 from pdessl.errors import DataError, did_you_mean
 from pdessl.solvers.pseudo_spectral import ETDRK4
 from pdessl.solvers.simulator import Leg, Simulator, Solution, SolverSettings
-from pdessl.solvers.spectral_2d import SpectralGrid, real_scheme
+from pdessl.solvers.spectral_2d import SpectralGrid, as_complex, as_real, real_scheme
 
 __all__ = ["Drift", "Periodic2D", "Rate"]
 
@@ -183,7 +183,7 @@ class Periodic2D(Simulator):
             frames.append(grid.sample(fields, nodes, sampling))
             tail, top = grid.tail(modes)
             outer, largest = torch.maximum(outer, tail), torch.maximum(largest, top)
-        ratio = torch.where(largest > 0, outer / largest.clamp_min(1e-300), torch.zeros_like(outer)).amax(dim=1)
+        ratio = torch.where(largest == 0, torch.zeros_like(outer), outer / largest).amax(dim=1)
         return torch.stack(frames, dim=2), ratio.to(torch.float64)
 
     def _march(
@@ -210,32 +210,40 @@ class Periodic2D(Simulator):
             return values * exact.shift(-drift.displacement(time)).to(values.dtype)
 
         def rate(v: Tensor, leg: Leg, time: Tensor) -> Tensor:
-            inner = torch.view_as_complex(v.unflatten(-1, (-1, 2)))
-            found = None if nonlinear is None else nonlinear(inner, time)
+            found = None if nonlinear is None else nonlinear(as_complex(v), time)
             if constant is not None and self.forcing is None:
                 found = _sum(found, constant)
             else:
                 added = source(leg, time)
                 found = _sum(found, None if added is None else self.encode(grid, added))
-            return torch.view_as_real(found).flatten(-2)
+            return as_real(found)
 
+        exact_steps = nonlinear is None and steady is None and self.forcing is None
+        tracked = torch.is_grad_enabled() and (
+            self.forcing is not None or any(t.requires_grad for t in (modes, symbol, *parameters.values()))
+        )
+        # In place, what is yielded is overwritten by the next step.
+        v = as_real(modes.clone())
+        memory = [] if tracked or exact_steps else [torch.empty_like(v) for _ in range(3)]
         scheme: ETDRK4 | None = None
         for leg in legs:
-            if leg.steps and nonlinear is None and steady is None and self.forcing is None:
-                modes = torch.exp(symbol * (leg.step * leg.steps)[:, None, None, None]).to(self.precision) * modes
+            if leg.steps and exact_steps:
+                decay = torch.exp(symbol * (leg.step * leg.steps)[:, None, None, None])
+                v = v * decay.to(v.dtype).repeat_interleave(2, dim=-1)
             elif leg.steps:
                 if scheme is None or leg.renewed:
                     scheme = real_scheme(symbol, leg.step, self.precision)
-                flat = torch.view_as_real(modes).flatten(-2)
                 for number in range(leg.steps):
                     now = leg.start + number * leg.step
-                    flat = scheme.advance(
-                        flat, lambda v, c, leg=leg, now=now: rate(v, leg, now + c * leg.step)
-                    )
-                modes = torch.view_as_complex(flat.unflatten(-1, (-1, 2)))
+                    if tracked:
+                        v = scheme.advance(v, lambda v, c, leg=leg, now=now: rate(v, leg, now + c * leg.step))
+                    else:
+                        scheme.advance_in_place(
+                            v, lambda c, v=v, leg=leg, now=now: rate(v, leg, now + c * leg.step), memory
+                        )
             if leg.observed:
                 end = leg.start + leg.steps * leg.step
-                yield modes, end, source(leg, end)
+                yield as_complex(v), end, source(leg, end)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -94,5 +94,15 @@ class ShallowWater2D(Periodic2D):
         return courant / ((largest[:, :2] + wave[:, None]) / self.spacing(initial).detach()).sum(dim=1)
 
     def points_needed(self, initial: Tensor) -> Tensor:
-        """Return the points."""
-        return torch.full((len(initial),), 8.0, dtype=torch.float64, device=initial.device)
+        """Return six points per width of the steepest slope at the start, 6 L max (max |∇q| / (max q - min q)) over the
+        fields q = u, v, h; at least 8. Slopes that steepen later are not foreseen.
+        """
+        lengths = self.lengths(initial).detach()
+        grid = SpectralGrid.build(lengths, self.points)
+        modes = grid.to_modes(initial.detach().to(torch.float64))
+        slope = grid.to_fields(torch.cat([1j * grid.kx * modes, 1j * grid.ky * modes], dim=1)).unflatten(1, (2, 3))
+        slope = slope.square().sum(dim=1).amax(dim=(2, 3)).sqrt()
+        flat = initial.detach().to(torch.float64).flatten(2)
+        jump = flat.amax(dim=2) - flat.amin(dim=2)
+        steepest = torch.where(jump > 0, slope / jump, torch.zeros_like(slope)).amax(dim=1)
+        return (6 * lengths.amax(dim=1) * steepest).clamp_min(8.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdessl.solvers.pseudo_spectral import ETDRK4
 
-__all__ = ["SpectralGrid", "real_scheme"]
+__all__ = ["SpectralGrid", "as_complex", "as_real", "real_scheme"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +121,16 @@ class SpectralGrid:
         ).amax(dim=2)
         flat = size.flatten(2)
         return outer, flat[..., 1:].amax(dim=2)
+
+
+def as_real(modes: Tensor) -> Tensor:
+    """Return complex modes (..., J) as real numbers (..., 2 J) in the same memory."""
+    return torch.view_as_real(modes).flatten(-2)
+
+
+def as_complex(numbers: Tensor) -> Tensor:
+    """Return real numbers (..., 2 J) as complex modes (..., J) in the same memory."""
+    return torch.view_as_complex(numbers.unflatten(-1, (-1, 2)))
 
 
 def real_scheme(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> ETDRK4:
