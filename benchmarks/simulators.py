@@ -176,7 +176,7 @@ def kdv(quick: bool, repeats: int) -> None:
     theirs = []
     for substeps in (40, 80) if quick else (40, 80, 160, 320):
         stepper = module.stepper.KortewegDeVries(
-            1, length, points, duration / (frames - 1) / substeps, convection_scale=1.0, dispersivity=-1.0,
+            1, length, points, duration / (frames - 1) / substeps, convection_scale=1.0, dispersivity=1.0,
             hyper_diffusivity=0.0, conservative=True, single_channel=True, order=4,
         )  # fmt: skip
         run = peer_run(stepper, initial, frames, substeps)

@@ -373,13 +373,13 @@ class Simulator(ABC):
             return None
         held = isinstance(self.forcing, TimeVarying) and self.forcing.held
         values = self.forcing(leg.middle if held else time)
-        b, channels = len(time), len(self.state_names or self.field_names)
+        b, channels, found = len(time), len(self.state_names or self.field_names), tuple(values.shape)
         if values.ndim == 1 + self.dimensions and channels == 1:
             values = values[:, None]
         if values.shape[0] not in (1, b) or tuple(values.shape[1:]) != (channels, *self.points):
             grid = ", ".join(map(str, self.points))
             raise ShapeError(
-                f"{self._name}: the forcing has shape {tuple(values.shape)}, expected ({b}, {channels}, {grid})"
+                f"{self._name}: the forcing has shape {found}, expected ({b}, {channels}, {grid})"
                 f"{f' or ({b}, {grid})' if channels == 1 else ''}."
             )
         return values.to(self.precision).expand(b, *values.shape[1:])
