@@ -63,7 +63,7 @@ def assert_budget(quantity, rate, when):
     """A quantity (B, T) changes by the integral of its rate, by Simpson's rule on pairs of intervals."""
     integral = (when[1] - when[0]) / 3 * (rate[:, :-2:2] + 4 * rate[:, 1:-1:2] + rate[:, 2::2]).cumsum(dim=1)
     torch.testing.assert_close(quantity[:, 2::2] - quantity[:, :1], integral, rtol=0, atol=2e-7)
-    assert integral[:, -1].abs().min() > 1e-3
+    assert integral.abs().amax(dim=1).min() > 1e-3
 
 
 # ------------------------------------------------------------------------------------ exact solutions
@@ -139,10 +139,10 @@ def test_budgets_of_energy_and_enstrophy():
     """d/dt <u²+v²>/2 = <f·u> - ν <w²> - 2μ E and d/dt <w²>/2 = <w curl f> - ν <|∇w|²> - 2μ Z."""
     points, viscosity, drag, amplitude, n = (64, 64), 0.03, 0.05, 0.4, 2
     made = NavierStokes2D(
-        viscosity, drag, amplitude, LENGTHS, points, force_wave_number=n, outputs=("u", "v", "w"), substeps=4,
+        viscosity, drag, amplitude, LENGTHS, points, force_wave_number=n, outputs=("u", "v", "w"), substeps=2,
         dtype=torch.float64, check_resolution=False,
     )
-    when = torch.linspace(0, 1.2, 25, dtype=torch.float64)
+    when = torch.linspace(0, 1.2, 49, dtype=torch.float64)
     u, v, w = made(flow(points), when).fields.unbind(dim=1)
     _, y, _, ky = wave(points, LENGTHS, 1, n)
     force, curl = amplitude * torch.sin(y)[:, None], -amplitude * (ky * torch.cos(y))[:, None]
@@ -189,10 +189,10 @@ def test_budgets_of_buoyant_flow():
     """d/dt E = b <v s'> - ν <w²>; <s> is conserved, <s²> falls by 2κ <|∇s|²>."""
     points, viscosity, diffusivity, buoyancy = (64, 64), 0.04, 0.05, times(0.8, -0.5)
     made = Boussinesq2D(
-        viscosity, buoyancy, diffusivity, LENGTHS, points, outputs=("u", "v", "s", "w"), substeps=4,
+        viscosity, buoyancy, diffusivity, LENGTHS, points, outputs=("u", "v", "s", "w"), substeps=2,
         dtype=torch.float64, check_resolution=False,
     )
-    when = torch.linspace(0, 1.2, 25, dtype=torch.float64)
+    when = torch.linspace(0, 1.2, 49, dtype=torch.float64)
     initial = torch.cat([0.5 * flow(points), scalar(points) + 1.0], dim=1)
     u, v, s, w = made(initial, when).fields.unbind(dim=1)
     s_x, s_y = derivatives(s, LENGTHS)
@@ -201,7 +201,7 @@ def test_budgets_of_buoyant_flow():
         return q.mean(dim=(2, 3))
 
     lift = buoyancy[:, None] * (mean(v * s) - mean(v) * mean(s))
-    torch.testing.assert_close(mean(s), mean(s)[:, :1].expand(-1, 25), rtol=0, atol=1e-13)
+    torch.testing.assert_close(mean(s), mean(s)[:, :1].expand(-1, 49), rtol=0, atol=1e-13)
     for quantity, rate in (
         (mean(u**2 + v**2) / 2, lift - viscosity * mean(w**2)),
         (mean(s**2) / 2, -diffusivity * mean(s_x**2 + s_y**2)),
