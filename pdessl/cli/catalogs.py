@@ -28,8 +28,10 @@ def _modules(kind: str) -> dict[str, str]:
     found = {}
     for name in module.__all__:
         value = getattr(module, name)
-        if inspect.isclass(value) and (kind != "encoders" or name.endswith("Encoder")) and hasattr(value, "forward"):
+        advice = getattr(value, "choose_when", None)
+        if inspect.isclass(value) and (advice if kind == "objectives" else name.endswith("Encoder")):
             found[name] = f"{module.__name__}.{name}: {(inspect.getdoc(value) or '').splitlines()[0]}"
+            found[name] += f"\n      when: {advice}" if advice else ""
     return found
 
 

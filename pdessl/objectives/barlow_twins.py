@@ -70,7 +70,7 @@ class BarlowTwins(nn.Module):
     Source: Zbontar, Jing, Misra, LeCun, Deny (2021), arXiv:2103.03230, eq. 1 and 2; 1e-5 as in a batch norm.
     """
 
-    choose_when: ClassVar[str] = "wide embeddings without negatives, when the scale of the embedding does not matter"
+    choose_when: ClassVar[str] = "two views; wide embeddings whose scale does not matter"
 
     def __init__(self, off_diagonal: float = 0.0051) -> None:
         super().__init__()

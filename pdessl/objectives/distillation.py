@@ -60,7 +60,7 @@ class BYOL(nn.Module):
     Source: Grill et al. (2020), arXiv:2006.07733, eq. 2; the sum over both directions as published.
     """
 
-    choose_when: ClassVar[str] = "distillation baseline; small batches, at the price of a teacher and close monitoring"
+    choose_when: ClassVar[str] = "two views; baseline with a teacher, small batches; watch the monitors, not the loss"
     # Called objective(z, z', target, target'), the last two by the teacher.
     teacher: ClassVar[bool] = True
 
@@ -99,7 +99,7 @@ class SimSiam(nn.Module):
     Source: Chen, He (2021), arXiv:2011.10566, eq. 1 to 4.
     """
 
-    choose_when: ClassVar[str] = "distillation baseline without a teacher; needs batch norm in projector and predictor"
+    choose_when: ClassVar[str] = "two views; baseline without a teacher; projector and predictor need batch norms"
 
     def __init__(
         self,

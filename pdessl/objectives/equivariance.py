@@ -53,7 +53,7 @@ class ParameterEquivariance(nn.Module):
     Source: ours. Equivalence groups: Ovsiannikov (1982), Group Analysis of Differential Equations.
     """
 
-    choose_when: ClassVar[str] = "beside another objective, if an equivalence transformation moves the parameter wanted"
+    choose_when: ClassVar[str] = "beside another objective: an equivalence transformation moves the parameter wanted"
 
     def forward(self, h: Tensor, h_prime: Tensor, shift: Tensor, shift_prime: Tensor) -> ParameterEquivarianceTerms:
         """Return the terms for head outputs of two views and the shift of log-parameter each view was given."""

@@ -58,7 +58,7 @@ class MaskedJEPA(nn.Module):
     Source: Assran et al. (2023), arXiv:2301.08243, section 3; Bardes et al. (2024), arXiv:2404.08471, eq. 1.
     """
 
-    choose_when: ClassVar[str] = "transformer encoders and much data: no augmentation, local and long-range structure"
+    choose_when: ClassVar[str] = "no views: a transformer encoder and much data"
     # Called objective(prediction, target[, context]) with latents at hidden tokens.
     predictive: ClassVar[bool] = True
 

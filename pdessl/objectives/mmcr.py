@@ -55,7 +55,7 @@ class MMCR(nn.Module):
     Source: Yerxa, Kuang, Simoncelli, Chung (2023), arXiv:2303.03307, eq. 3; λ as in the authors' code.
     """
 
-    choose_when: ClassVar[str] = "nothing to weigh or tune; one singular value decomposition per step, n D²"
+    choose_when: ClassVar[str] = "two views; nothing to weigh or tune, at one singular value decomposition per step"
 
     def __init__(self, local: float = 0.0) -> None:
         super().__init__()

@@ -149,7 +149,7 @@ class SIE(nn.Module):
     Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283, eq. 1 to 4; weights 10/10/1 as in the authors' code.
     """
 
-    choose_when: ClassVar[str] = "symmetries move what the head needs (position, frame, amplitude): keep it, ordered"
+    choose_when: ClassVar[str] = "two views; symmetries move what the head needs (position, frame, amplitude)"
     # Called objective(z, z', g).
     element: ClassVar[bool] = True
 

@@ -136,7 +136,7 @@ class SIGReg(nn.Module):
     Source: Balestriero, LeCun (2025), arXiv:2511.08544.
     """
 
-    choose_when: ClassVar[str] = "an anti-collapse term with one weight and no width-squared cost; small batches too"
+    choose_when: ClassVar[str] = "as regulariser of any objective: one weight, no width-squared cost, small batches"
 
     def __init__(self, weight: float = 0.1, slices: int = 256, scale_by_n: bool = True, seed: int = 0) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class LeJEPA(nn.Module):
     Source: Balestriero, LeCun (2025), arXiv:2511.08544.
     """
 
-    choose_when: ClassVar[str] = "one weight to tune and batches too small for VICReg's covariance"
+    choose_when: ClassVar[str] = "two views; one weight to tune, batches too small for VICReg's covariance"
 
     def __init__(self, weight: float = 0.05, slices: int = 1024, scale_by_n: bool = True, seed: int = 0) -> None:
         super().__init__()

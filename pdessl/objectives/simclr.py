@@ -86,7 +86,7 @@ class SimCLR(nn.Module):
     Source: Chen, Kornblith, Norouzi, Hinton (2020), arXiv:2002.05709, eq. 1.
     """
 
-    choose_when: ClassVar[str] = "the contrastive baseline: large batches of really different samples"
+    choose_when: ClassVar[str] = "two views; contrastive baseline: large batches of really different samples"
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ class TemporalJEPA(nn.Module):
         terms with n - 1 in the variance (``VarianceCovariance(unbiased_variance=False)`` is theirs).
     """
 
-    choose_when: ClassVar[str] = "runs in time and no augmentation to trust: learns what the future depends on"
+    choose_when: ClassVar[str] = "no views: runs in time and no augmentation to trust"
     # Called objective(prediction, target[, context]).
     predictive: ClassVar[bool] = True
 

@@ -133,7 +133,7 @@ class VarianceCovariance(nn.Module):
         code. The floor, its removal and the warning: ours (a U-statistic over distinct rows).
     """
 
-    choose_when: ClassVar[str] = "the default anti-collapse term; robust, wants a batch of about 8 ν D / μ rows or more"
+    choose_when: ClassVar[str] = "as regulariser of any objective: the default; wants some 8 ν D / μ rows in a batch"
 
     def __init__(
         self,

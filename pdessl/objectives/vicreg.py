@@ -67,7 +67,7 @@ class VICReg(nn.Module):
     Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; factor 1/2 and division by D as in the authors' code.
     """
 
-    choose_when: ClassVar[str] = "the first thing to try: few settings, no negatives, works from some 64 rows"
+    choose_when: ClassVar[str] = "two views; the first to try: few settings, no negatives, from some 64 rows in a batch"
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class VICRegL(nn.Module):
         and all by feature; both are the defaults.
     """
 
-    choose_when: ClassVar[str] = "tokens or maps matter (fields, segmentation, parameters that vary in space)"
+    choose_when: ClassVar[str] = "two views with tokens; what is wanted varies in space (fields, local parameters)"
     # Called objective(z, z', tokens, tokens', positions, positions', period).
     tokens: ClassVar[bool] = True
 

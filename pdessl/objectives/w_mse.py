@@ -79,7 +79,7 @@ class WMSE(nn.Module):
     Source: Ermolov, Siarohin, Sangineto, Sebe (2021), arXiv:2007.06346, eq. 2 to 5.
     """
 
-    choose_when: ClassVar[str] = "narrow embeddings (D <= 64 to 128) in batches of several D, without negatives"
+    choose_when: ClassVar[str] = "two views; narrow embeddings (D of 64 to 128) in batches of several times that"
 
     def __init__(self, sub_batch: int | None = None, shrinkage: float = 0.0, seed: int = 0) -> None:
         super().__init__()
