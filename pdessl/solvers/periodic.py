@@ -42,6 +42,9 @@ class PeriodicSimulator(Simulator):
     Arguments as in :class:`Simulator`.
     """
 
+    # Measured on smooth fields: errors of a percent from 3 times the advisable step on, overflow from 4 times on.
+    largest_courant = 3.0
+
     @abstractmethod
     def linear(self, k: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the symbol of L for wave numbers (B, K) and parameters (B, 1), complex or real."""

@@ -117,6 +117,8 @@ class Simulator(ABC):
     dimensions: ClassVar[int] = 1
     axis_names: ClassVar[tuple[str, ...]] = ("x", "y", "z")
     boundary: ClassVar[tuple[str, ...] | None] = None  # periodic on every axis
+    # Steps longer than this many times the advisable one are refused, as grids too coarse are.
+    largest_courant: ClassVar[float] = math.inf
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Show the keywords of :class:`SolverSettings` in the signature of a subclass that passes them on."""
@@ -332,11 +334,27 @@ class Simulator(ABC):
         counts = torch.where(durations > 0, durations / step, torch.full_like(durations, -1.0)).amax(dim=0)
         steps = [max(1, math.ceil(c - 1e-6)) if c >= 0 else 0 for c in counts.tolist()]
         step = durations / durations.new_tensor([max(1, n) for n in steps])
+        if self.check_resolution and math.isfinite(self.largest_courant):
+            self._refuse_long_steps(initial, step, times)
         # Equidistant times differ in the last digits; the coefficients of a scheme are worth keeping.
         same = ((step.diff(dim=1).abs() <= 1e-12 * ends[:, -1:]).all(dim=0)).tolist()
         return [
             Leg(edges[:, i], step[:, i], n, observed[i], not (i and same[i - 1])) for i, n in enumerate(steps)
         ]
+
+    def _refuse_long_steps(self, initial: Tensor, step: Tensor, times: Tensor) -> None:
+        ratio = step.amax(dim=1) / self.step_needed(initial)
+        worst = int(ratio.argmax())
+        if float(ratio[worst]) > self.largest_courant:
+            found = float(step[worst].max())
+            advised = found / float(ratio[worst])
+            frames = times[worst].diff() if times.shape[1] > 1 else times[worst]
+            raise ResolutionError(
+                f"{self._name}: steps of {found:.3g} are too long for trajectory {worst} "
+                f"({self._describe(initial, worst)}). Use time_step={advised:.2g} (or "
+                f"substeps={math.ceil(float(frames.max()) / advised)}), or leave both out. "
+                f"check_resolution=False runs it all the same."
+            )
 
     def _ends(self, times: Tensor) -> tuple[Tensor, list[bool]]:
         """Return the ends (B, S) of the stretches and, for each, whether it is an output time."""

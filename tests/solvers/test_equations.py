@@ -202,7 +202,7 @@ def test_every_simulator_gives_batches_of_different_parameters_and_lengths(name)
     parameters = {n: torch.linspace(0.8, 1.2, b, dtype=torch.float64) for n in SIMULATORS[name].parameter_names}
     length = torch.linspace(10, 14, b, dtype=torch.float64)
     field = torch.stack([torch.sin(2 * math.pi * grid(points, 1.0) + p) for p in range(b)])[:, None]
-    made = SIMULATORS[name](**parameters, domain_length=length, points=points, substeps=5, dtype=torch.float64)
+    made = SIMULATORS[name](**parameters, domain_length=length, points=points, substeps=20, dtype=torch.float64)
     together = made(field, times(0, 0.2, 0.4))
     assert set(together.parameters) == set(parameters) and together.fields.shape == (b, 1, 3, points)
     torch.testing.assert_close(together.fields.mean(-1), torch.zeros(b, 1, 3, dtype=torch.float64), rtol=0, atol=1e-13)
@@ -211,7 +211,7 @@ def test_every_simulator_gives_batches_of_different_parameters_and_lengths(name)
             **{n: float(v[row]) for n, v in parameters.items()},
             domain_length=float(length[row]),
             points=points,
-            substeps=5,
+            substeps=20,
             dtype=torch.float64,
         )
         torch.testing.assert_close(

@@ -47,7 +47,8 @@ def test_transformed_then_simulated_is_simulated_then_transformed(name, generato
     parameters, length = CASES[name]
     equation = pdessl.load_equation(SIMULATORS[name].equation)
     times = torch.linspace(0, 0.6, 4, dtype=torch.float64)
-    letters = {letter: torch.tensor([parameters[n]], dtype=torch.float64) for letter, n in equation.parameter_names.items()}
+    values = {n: torch.tensor([v], dtype=torch.float64) for n, v in parameters.items()}
+    letters = {letter: values[n] for letter, n in equation.parameter_names.items()}
     try:
         flow = generator.flow.coefficients(torch.tensor([0.3], dtype=torch.float64), times[None], letters)
     except SymmetryError:
@@ -160,3 +161,18 @@ def test_a_refused_grid_comes_with_one_that_works(name):
     better = SIMULATORS[name](**CASES[name][0], **{**settings, "points": points})
     solution = better.solve(initial_fields(points), torch.tensor([0.0, 1.0]))
     assert float(solution.spectral_tail) < 5e-3
+
+
+@pytest.mark.parametrize("name", ["burgers", "kdv", "kdv_burgers", "kuramoto_sivashinsky"])
+def test_a_refused_step_comes_with_one_that_works(name):
+    checked = {"check_resolution": True, "points": 256}
+    initial, times = initial_fields(256), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with pytest.raises(pdessl.errors.ResolutionError, match="steps of 0.5 are too long") as caught:
+        build(name, time_step=0.5, **checked)(initial, times)
+    advised = float(str(caught.value).split("time_step=")[1].split()[0])
+    substeps = int(str(caught.value).split("substeps=")[1].split(")")[0])
+    reference = build(name, time_step=advised / 8, **checked)(initial, times).fields
+    for settings in ({"time_step": advised}, {"substeps": substeps}):
+        fields = build(name, **settings, **checked)(initial, times).fields
+        assert float((fields - reference).abs().max()) < 1e-2 * float(reference.abs().max())
+    assert len(build(name, time_step=0.5, points=256)(initial, times)) == 1  # unchecked, at the user's risk
