@@ -67,6 +67,27 @@ def test_two_solitons_shift_each_other():
     assert (end - unshifted).abs().max() > 1.0
 
 
+def two_solitons(x, t, slow, fast, centre):
+    """u = 12 ∂²/∂x² log F, F = 1 + e^{θ₁} + e^{θ₂} + ((κ₁-κ₂)/(κ₁+κ₂))² e^{θ₁+θ₂}, θ = 2κ (x - centre - 4κ² t)."""
+    kappa = (math.sqrt(slow) / 2, math.sqrt(fast) / 2)
+    one, two = (2 * q * (x - centre - 4 * q**2 * t) for q in kappa)
+    share = 2 * math.log((kappa[1] - kappa[0]) / (kappa[1] + kappa[0]))
+    rates = torch.tensor([0, 2 * kappa[0], 2 * kappa[1], 2 * sum(kappa)], dtype=torch.float64)
+    weights = torch.softmax(torch.stack([torch.zeros_like(x), one, two, one + two + share]), dim=0)
+    first, second = rates @ weights, rates**2 @ weights
+    return 12 * (second - first**2)
+
+
+def test_two_solitons_pass_as_the_exact_solution_says():
+    length, points = 100.0, 400
+    x = grid(points, length)
+    exact = torch.stack([two_solitons(x, t, 0.4, 1.2, length / 2) for t in (-20.0, -3.0, 0.0, 20.0)])
+    simulator = KdV(domain_length=length, points=points, time_step=0.02, dtype=torch.float64)
+    fields = simulator(exact[:1, None], times(0, 17, 20, 40)).fields[0, 0]
+    assert (fields - exact).abs().max() < 2e-5 * exact.max()
+    assert exact[2].max() < 0.9 * exact[0].max()  # they merge in between
+
+
 def test_kdv_conserves_mass_momentum_and_energy():
     length, x = 30.0, grid(256, 30.0)
     field = (torch.sin(2 * math.pi * x / length) + 0.4 * torch.cos(4 * math.pi * x / length + 1))[None, None]
