@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
 
 from pdessl.errors import FormatError
 
-__all__ = ["MAX_OPEN", "FileArray", "open_files"]
+__all__ = ["MAX_OPEN", "FileArray", "copy_windows", "cuts", "open_files"]
 
 MAX_OPEN = 8
 """Files of one kind (mappings, HDF5 handles) that a process holds open; the least recently used one is let go."""
 
 CHUNK_CACHE = 16 << 20  # bytes of decompressed chunks per open file: several rows often share a chunk
 
-Handle = TypeVar("Handle")
+SMALL_WINDOW = 32 << 10  # bytes; above, a copy in between costs more than a call per window
 
 
 class _Recent:
@@ -176,18 +177,54 @@ class FileArray:
         Raises:
             FormatError: the file is missing, damaged, or not what it was when this object was made.
         """
-        try:
+        with self._readable():
             if self.mapped:
-                mapping = _mappings.get(self.path, self._version)
-                out[...] = mapping.array(self.shape, self.dtype, self._offset)[key]
+                out[...] = self._mapping()[key]
+                return
+            dataset = _files.get(self.path, self._version).dataset(self.name, self._version[0])
+            step = key[-1].step if len(key) == len(self.shape) and isinstance(key[-1], slice) else None
+            if step is not None and step > 1:
+                # HDF5 handles a stride along the last axis number by number.
+                out[...] = dataset[(*key[:-1], slice(key[-1].start, key[-1].stop))][..., ::step]
             else:
-                dataset = _files.get(self.path, self._version).dataset(self.name, self._version[0])
-                step = key[-1].step if len(key) == len(self.shape) and isinstance(key[-1], slice) else None
-                if step is not None and step > 1:
-                    # HDF5 handles a stride along the last axis number by number.
-                    out[...] = dataset[(*key[:-1], slice(key[-1].start, key[-1].stop))][..., ::step]
-                else:
-                    out[...] = dataset[key]
+                out[...] = dataset[key]
+
+    def read_windows(
+        self,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        sizes: tuple[int, ...],
+        stride: int,
+        out: np.ndarray,
+        places: np.ndarray,
+    ) -> None:
+        """Copy another window of each row (an entry of the first axis) into an existing array.
+
+        Args:
+            rows: numbers of the rows, shape (n,).
+            starts: first entry along each further axis, shape (n, k).
+            sizes: number of entries along each further axis.
+            stride: step along the first of these, the others have 1.
+            out: shape (m, *sizes).
+            places: which entry of ``out`` each window is for, shape (n,).
+
+        Raises:
+            FormatError: see :meth:`read`.
+        """
+        if self.mapped:
+            with self._readable():
+                copy_windows(self._mapping(), rows, starts, sizes, stride, out, places)
+            return
+        for row, start, place in zip(rows.tolist(), starts.tolist(), places.tolist(), strict=True):
+            self.read((row, *cuts(start, sizes, stride)), out[place])
+
+    def _mapping(self) -> np.ndarray:
+        return _mappings.get(self.path, self._version).array(self.shape, self.dtype, self._offset)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
         except FormatError as error:
             raise FormatError(str(error) if self.path in str(error) else f"{self.path}: {error}. Restore it.") from None
         except (OSError, RuntimeError, KeyError) as error:
@@ -203,3 +240,51 @@ class FileArray:
         out = np.empty(shape, self.dtype.newbyteorder("="))
         self.read(key, out)
         return out
+
+
+def cuts(start: Sequence[int], sizes: Sequence[int], stride: int) -> tuple[slice, ...]:
+    """Return the slices of a window that begins at ``start``; the first axis has a stride, the others have none."""
+    first = slice(start[0], start[0] + (sizes[0] - 1) * stride + 1, stride)
+    return (first, *(slice(s, s + n) for s, n in zip(start[1:], sizes[1:], strict=True)))
+
+
+def copy_windows(
+    values: np.ndarray,
+    rows: np.ndarray,
+    starts: np.ndarray,
+    sizes: tuple[int, ...],
+    stride: int,
+    out: np.ndarray,
+    places: np.ndarray,
+) -> None:
+    """Copy another window of each row of an array in memory, or mapped into it; see :meth:`FileArray.read_windows`.
+
+    Args:
+        values: shape (N, ..., *lengths): windows are cut from the last axes, those between are copied whole.
+        rows: numbers of the rows, shape (n,).
+        starts: first entry along each axis that is cut, shape (n, k).
+        sizes: number of entries along each of them.
+        stride: step along the first of them.
+        out: shape (m, ..., *sizes).
+        places: which entry of ``out`` each window is for.
+    """
+    if not len(rows):
+        return
+    if out[0].nbytes > SMALL_WINDOW:
+        between = (slice(None),) * (values.ndim - 1 - len(sizes))
+        for row, start, place in zip(rows.tolist(), starts.tolist(), places.tolist(), strict=True):
+            out[place] = values[(row, *between, *cuts(start, sizes, stride))]
+        return
+    # One indexing operation on a view that has all windows there are.
+    first = values.ndim - len(sizes)
+    steps = (stride,) + (1,) * (len(sizes) - 1)
+    room = [n - (size - 1) * step for n, size, step in zip(values.shape[first:], sizes, steps, strict=True)]
+    if min(room) < 1:
+        raise IndexError(f"no window of {sizes} at stride {stride} fits into {values.shape[first:]}")
+    strides = values.strides
+    inner = tuple(s * step for s, step in zip(strides[first:], steps, strict=True))
+    shape = (len(values), *room, *values.shape[1:first], *sizes)
+    windows = np.lib.stride_tricks.as_strided(
+        values, shape, (strides[0], *strides[first:], *strides[1:first], *inner), writeable=False
+    )
+    out[places] = windows[(rows, *starts.T)]

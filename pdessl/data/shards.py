@@ -115,17 +115,17 @@ class Shard:
 
         return of(self.time), tuple(of(nodes) for nodes in self.space), self.lengths[rows]
 
-    def read(self, row: int | slice, cuts: Sequence[slice], channels: Sequence[int], out: np.ndarray) -> None:
+    def read(self, row: int | slice, pieces: Sequence[slice], channels: Sequence[int], out: np.ndarray) -> None:
         """Copy a piece of one trajectory into ``out`` (C, t, *x), or of several into ``out`` (n, C, t, *x).
 
         Args:
             row: number in the shard, or a slice.
-            cuts: slices of time and space.
+            pieces: slices of time and space.
             channels: numbers of the channels, in the order of ``out``.
             out: where to.
         """
         for i, channel in enumerate(channels):
-            self.fields[channel].read((row, *cuts), out[..., i, *(slice(None),) * len(cuts)])
+            self.fields[channel].read((row, *pieces), out[..., i, *(slice(None),) * len(pieces)])
 
 
 def _dimensions(dataset: h5py.Dataset) -> tuple[str, ...]:

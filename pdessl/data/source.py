@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from pdessl.data.arrays import cuts
 from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.trajectory import Trajectories
 
@@ -114,21 +115,28 @@ class Source(ABC):
         self,
         split: str,
         rows: np.ndarray,
-        cuts: Sequence[tuple[slice, ...]],
+        starts: np.ndarray,
+        sizes: tuple[int, ...],
+        stride: int,
         channels: Sequence[int],
-        out: Sequence[np.ndarray],
+        out: np.ndarray,
+        places: np.ndarray,
     ) -> None:
         """Copy another piece of each trajectory into memory that is there already.
 
         Args:
             split: name of a split.
             rows: numbers of the trajectories, shape (n,), int64.
-            cuts: per trajectory the slices of time and of every space axis.
+            starts: first frame and first node of each axis, shape (n, 1 + d), int64.
+            sizes: number of frames and of nodes of each axis, (t, *x).
+            stride: of the frames.
             channels: numbers of the channels.
-            out: per trajectory an array (len(channels), t, *x) of any float type.
+            out: shape (m, len(channels), t, *x), any float type.
+            places: which entry of ``out`` each piece is for, shape (n,), int64.
         """
-        for row, (frames, *space), place in zip(rows, cuts, out, strict=True):
-            place[...] = self.read(split, row[None], frames, tuple(space), channels)[0]
+        for row, start, place in zip(rows, starts.tolist(), places.tolist(), strict=True):
+            frames, *space = cuts(start, sizes, stride)
+            out[place] = self.read(split, row[None], frames, tuple(space), channels)[0]
 
     # ---------------------------------------------------------------- what users call
 
@@ -172,11 +180,11 @@ class Source(ABC):
             raise DataError(f"{self.name}: {len(space)} space slices for the axes {', '.join(self.axis_names)}.")
         whole = tuple(space) + (slice(None),) * (len(self.axis_names) - len(space))
         frames = self._slice(frames or slice(None), shape[1], "time")
-        cuts = tuple(self._slice(s, n, a) for s, n, a in zip(whole, shape[2:], self.axis_names, strict=True))
-        values = self.read(split, rows, frames, cuts, channels)
+        pieces = tuple(self._slice(s, n, a) for s, n, a in zip(whole, shape[2:], self.axis_names, strict=True))
+        values = self.read(split, rows, frames, pieces, channels)
         coordinates = self.coordinates(split, rows)
         lengths, boundary, nodes = coordinates.lengths.copy(), list(self.boundary), []
-        for axis, (cut, full) in enumerate(zip(cuts, coordinates.space, strict=True)):
+        for axis, (cut, full) in enumerate(zip(pieces, coordinates.space, strict=True)):
             nodes.append(torch.from_numpy(np.ascontiguousarray(full[:, cut])))
             # A stride keeps an axis whole only where it divides the number of nodes: then the wrap has the same step.
             if cut.start or cut.stop != full.shape[1] or full.shape[1] % cut.step:

@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 
 import pdessl
+from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.data.shards import Shard
 from pdessl.data.source import Coordinates, Indices, Source
@@ -147,6 +148,7 @@ class Store(Source):
         self.name = str(path)
         self.manifest: dict[str, Any] = read_manifest(self.path)
         self._opened: dict[str, Shard] = {}
+        self._sorted: dict[str, tuple[list[dict[str, Any]], np.ndarray]] = {}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {size}" for name, size in self.splits.items())
@@ -157,9 +159,9 @@ class Store(Source):
         return {**self.__dict__, "_opened": {}}
 
     @property
-    def recipe(self) -> DatasetRecipe:
-        """The recipe the store was made by."""
-        return DatasetRecipe(self.manifest["dataset"], self.manifest["recipe"])
+    def recipe(self) -> DatasetRecipe | ConvertedRecipe:
+        """The recipe the store was made by, or where its data were converted from."""
+        return _recipe(self.manifest)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -199,13 +201,19 @@ class Store(Source):
 
     @property
     def staggered(self) -> dict[str, str]:  # type: ignore[override]
-        """No field of a store is staggered."""
-        return {}
+        """Fields on faces of cells; data that pdessl simulates have none."""
+        return self.recipe.staggered if self.converted else {}
+
+    @property
+    def converted(self) -> bool:
+        """Whether the data were converted from another layout, not simulated."""
+        return "converted" in self.manifest["recipe"]
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Whether something is missing."""
-        return () if self.complete else (f"The store is incomplete. Continue it: {self.command} --resume",)
+        """Whether something is missing, and what is known to be wrong with data that were converted."""
+        known = self.recipe.faults if self.converted else ()
+        return known if self.complete else (*known, f"The store is incomplete. Continue it: {self.command} --resume")
 
     @property
     def complete(self) -> bool:
@@ -240,7 +248,9 @@ class Store(Source):
 
     @property
     def command(self) -> str:
-        """The command that generates this store."""
+        """The command that makes this store."""
+        if self.converted:
+            return f"pdessl convert FILES --out {self.path}"
         return f"pdessl generate {self.manifest['dataset']} --out {self.path}"
 
     # ------------------------------------------------------------------------------------ reading
@@ -251,6 +261,8 @@ class Store(Source):
 
     def groups(self, split: str) -> np.ndarray:
         """Return the group of each trajectory: those that share a parameter by the recipe are in one; shape (N,)."""
+        if self.converted:
+            return self.recipe.groups(split)
         shared = math.lcm(*(d.per for d in self.recipe.parameters.values()))
         start = 0
         for name, size in self.splits.items():
@@ -303,14 +315,17 @@ class Store(Source):
         self,
         split: str,
         rows: np.ndarray,
-        cuts: Sequence[tuple[slice, ...]],
+        starts: np.ndarray,
+        sizes: tuple[int, ...],
+        stride: int,
         channels: Sequence[int],
-        out: Sequence[np.ndarray],
+        out: np.ndarray,
+        places: np.ndarray,
     ) -> None:
         """Copy another piece of each trajectory into memory; see :meth:`Source.read_windows`."""
-        for shard, places, numbers in self._places(split, rows):
-            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
-                shard.read(number, cuts[place], channels, out[place])
+        for shard, which, numbers in self._places(split, rows):
+            for i, channel in enumerate(channels):
+                shard.fields[channel].read_windows(numbers, starts[which], sizes, stride, out[:, i], places[which])
 
     def mapped(self, split: str) -> bool:
         """Whether fields are read through mappings of the files, without a copy by a library in between."""
@@ -346,11 +361,16 @@ class Store(Source):
 
     def _places(self, split: str, rows: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
         """Yield, shard by shard, the shard, the places of its trajectories in ``rows``, and their numbers in it."""
-        entries = self.shards(split)
-        owner = np.searchsorted([entry["start"] for entry in entries], rows, side="right") - 1
-        for number in np.unique(owner):
-            places = np.flatnonzero(owner == number)
-            yield self._shard(entries[number]), places, rows[places] - entries[number]["start"]
+        if split not in self._sorted:
+            entries = self.shards(split)
+            self._sorted[split] = entries, np.array([entry["start"] for entry in entries])
+        entries, first = self._sorted[split]
+        owner = np.searchsorted(first, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        edges = np.flatnonzero(np.diff(owner[order], prepend=-1))
+        for places in np.split(order, edges[1:]):
+            entry = entries[owner[places[0]]]
+            yield self._shard(entry), places, rows[places] - entry["start"]
 
     def _shard_of(self, split: str, row: int) -> dict[str, Any]:
         return next(e for e in self.shards(split) if e["start"] <= row < e["start"] + e["count"])
@@ -382,8 +402,15 @@ class Store(Source):
         return bad
 
 
-def _units(recipe: DatasetRecipe) -> dict[str, str]:
+def _recipe(manifest: Mapping[str, Any]) -> DatasetRecipe | ConvertedRecipe:
+    kind = ConvertedRecipe if "converted" in manifest["recipe"] else DatasetRecipe
+    return kind(manifest["dataset"], manifest["recipe"])
+
+
+def _units(recipe: DatasetRecipe | ConvertedRecipe) -> dict[str, str]:
     """Return the units of fields, parameters, axes and time."""
+    if isinstance(recipe, ConvertedRecipe):
+        return recipe.units
     fields = {n: e for n, e in recipe.content.get("fields", {}).items() if isinstance(e, Mapping)}
     lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
     return {
@@ -394,7 +421,7 @@ def _units(recipe: DatasetRecipe) -> dict[str, str]:
     }
 
 
-def describe(dataset: xr.Dataset, recipe: DatasetRecipe) -> xr.Dataset:
+def describe(dataset: xr.Dataset, recipe: DatasetRecipe | ConvertedRecipe) -> xr.Dataset:
     """Add units and long names from the recipe to a dataset of trajectories, in place."""
     for name, unit in _units(recipe).items():
         for variable in (name, f"{name}_nodes", f"length_{name}"):
@@ -409,17 +436,20 @@ def describe(dataset: xr.Dataset, recipe: DatasetRecipe) -> xr.Dataset:
     return dataset
 
 
-def write_shard(path: Path, trajectories: Trajectories, recipe: DatasetRecipe, split: str, start: int) -> None:
+def write_shard(
+    path: Path, trajectories: Trajectories, recipe: DatasetRecipe | ConvertedRecipe, split: str, start: int
+) -> None:
     """Write trajectories as a netCDF-4 file with units and provenance, atomically."""
+    converted = isinstance(recipe, ConvertedRecipe)
     dataset = describe(trajectories.to_xarray(), recipe)
     dataset.attrs |= {
         "Conventions": "CF-1.11",
         "title": str(recipe.content.get("title", recipe.name)).strip(),
-        "source": f"simulated by pdessl {pdessl.__version__}",
+        "source": f"{recipe.origin if converted else 'simulated'} by pdessl {pdessl.__version__}",
         "dataset": recipe.name,
         "split": split,
         "first_trajectory": start,
-        "seed": recipe.seed,
+        "seed": "none" if converted else recipe.seed,
         "recipe": json.dumps(recipe.content, sort_keys=True),
         "recipe_hash": recipe.hash,
         "versions": json.dumps(versions(), sort_keys=True),
@@ -462,7 +492,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     """Refuse a manifest that lacks entries, or names files outside its folder."""
     try:
-        recipe = DatasetRecipe(manifest["dataset"], manifest["recipe"])
+        recipe = _recipe(manifest)
         if recipe.hash != manifest["recipe_hash"] or not isinstance(manifest["complete"], bool):
             raise ValueError("its recipe and the recipe's hash differ")
         for name, split in recipe.splits.items():

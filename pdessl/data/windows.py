@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pdessl.data.arrays import copy_windows
 from pdessl.data.sampling import Draw
 from pdessl.data.source import Coordinates, Source
 from pdessl.data.splits import Selection
@@ -25,6 +26,7 @@ from pdessl.trajectory import Trajectories
 __all__ = ["Crop", "Windows"]
 
 SPARE_BUFFERS = 8
+CHECKED_AT_ONCE = 1 << 18  # values
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class _Part:
         if held:
             everything = np.arange(len(selection))
             values = np.empty((len(selection), len(self.channels), *self.shape[1:]), np.float32)
-            self.read(everything, np.zeros((len(selection), len(self.shape) - 1), int), self.shape[1:], 1, list(values))
+            self.read_whole(everything, values)
             place = self.coordinates(everything)
             self.held = Trajectories(
                 fields=torch.from_numpy(values),
@@ -104,29 +106,36 @@ class _Part:
             raise DataError(f"{self.source.name}: {error}") from None
 
     def read(
-        self, numbers: np.ndarray, starts: np.ndarray, sizes: tuple[int, ...], stride: int, out: Sequence[np.ndarray]
+        self,
+        numbers: np.ndarray,
+        starts: np.ndarray,
+        sizes: tuple[int, ...],
+        stride: int,
+        out: np.ndarray,
+        places: np.ndarray,
     ) -> None:
-        """Copy windows (C, *sizes) that begin at ``starts`` (n, 1 + d) into ``out``."""
-        steps = (stride,) + (1,) * (len(sizes) - 1)
-        cuts = [
-            tuple(slice(s, s + (m - 1) * k + 1, k) for s, m, k in zip(start, sizes, steps, strict=True))
-            for start in starts.tolist()
-        ]
+        """Copy windows that begin at ``starts`` (n, 1 + d) to their ``places`` in ``out`` (m, C, *sizes)."""
         if self.held is not None:
-            fields = self.held.fields.numpy()
-            for number, cut, place in zip(numbers.tolist(), cuts, out, strict=True):
-                place[...] = fields[(number, slice(None), *cut)]
+            copy_windows(self.held.fields.numpy(), numbers, starts, sizes, stride, out, places)
             return
         split, rows = self.selection.split[numbers], self.selection.rows[numbers]
         for name in np.unique(split):
-            places = np.flatnonzero(split == name)
+            which = np.flatnonzero(split == name)
             self.source.read_windows(
                 self.selection.splits[name],
-                rows[places],
-                [cuts[p] for p in places],
+                rows[which],
+                starts[which],
+                sizes,
+                stride,
                 self.channels,
-                [out[p] for p in places],
+                out,
+                places[which],
             )
+
+    def read_whole(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        """Copy whole trajectories to ``out`` (n, C, T, *X)."""
+        sizes = self.shape[1:]
+        self.read(numbers, np.zeros((len(numbers), len(sizes)), int), sizes, 1, out, np.arange(len(numbers)))
 
     def coordinates(self, numbers: np.ndarray) -> Coordinates:
         """Return the coordinates of whole trajectories."""
@@ -289,10 +298,9 @@ class Windows(Dataset[Trajectories]):
             part, places = self._parts[number], np.flatnonzero(owner == number)
             inside = numbers[places] - self._first[number]
             starts = self._starts(part, len(places), None if uniform is None else uniform[places])
-            rows = [fields[p] for p in places]
-            part.read(inside, starts, self.sizes, self.stride, rows)
+            part.read(inside, starts, self.sizes, self.stride, fields, places)
             if part.held is None:
-                self._check_finite(part, inside, rows)
+                self._check_finite(part, inside, fields, places)
             whole = part.coordinates(inside)
             for axis, full in enumerate((whole.time, *whole.space)):
                 steps = np.arange(self.sizes[axis]) * (self.stride if axis == 0 else 1)
@@ -337,17 +345,21 @@ class Windows(Dataset[Trajectories]):
             for start in range(0, len(inside), batch):
                 some = inside[start : start + batch]
                 values = self._buffers.take((len(some), len(part.channels), *part.shape[1:]))
-                part.read(some, np.zeros((len(some), len(part.shape) - 1), int), part.shape[1:], 1, list(values))
+                part.read_whole(some, values)
                 yield torch.from_numpy(values)
 
-    def _check_finite(self, part: _Part, numbers: np.ndarray, fields: Sequence[np.ndarray]) -> None:
-        for number, values in zip(numbers, fields, strict=True):
+    def _check_finite(self, part: _Part, numbers: np.ndarray, fields: np.ndarray, places: np.ndarray) -> None:
+        # Some at a time: the mask of a large batch would be memory that is handed out anew.
+        step = max(1, CHECKED_AT_ONCE // math.prod(self.batch_shape))
+        for first in range(0, len(places), step):
+            values = fields[places[first : first + step]] if step > 1 else fields[places[first]][None]
             if not np.isfinite(values).all():
-                channel = int(np.argwhere(~np.isfinite(values))[0, 0])
-                split, row = part.selection.splits[part.selection.split[number]], int(part.selection.rows[number])
+                row, channel = np.argwhere(~np.isfinite(values))[0, :2]
+                number = numbers[first + row]
+                split = part.selection.splits[part.selection.split[number]]
                 raise DataError(
-                    f"{part.source.name}: field '{self.field_names[channel]}' is not finite in trajectory {row} of "
-                    f"split '{split}'. Remove or repair this trajectory."
+                    f"{part.source.name}: field '{self.field_names[channel]}' is not finite in trajectory "
+                    f"{int(part.selection.rows[number])} of split '{split}'. Remove or repair this trajectory."
                 )
 
     def _starts(self, part: _Part, n: int, uniform: np.ndarray | None) -> np.ndarray:
