@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import pdessl.data
-from pdessl import catalog
 from pdessl.data import load_recipe
 from pdessl.errors import CatalogError, DataError, ResolutionError
 from pdessl.solvers import Burgers
@@ -118,22 +117,3 @@ def test_default_time_stepping_error_is_far_below_the_noise():
         error.max(),
         error.square().mean().sqrt(),
     )
-
-
-@pytest.mark.parametrize("name", [n for n in catalog.names("datasets") if "format" not in catalog.read("datasets", n)])
-def test_every_shipped_dataset_generates_resolved_and_finite_data(name, tmp_path):
-    sizes = dict.fromkeys(load_recipe(name).splits, 2)
-    store = pdessl.data.generate(name, tmp_path / "s", size=sizes, progress=False)
-    found = pdessl.data.inspect(store.path)
-    assert found.warnings == [] and found["rejected_draws"] == 0
-    labels = store.load("test").parameters
-    assert set(labels) == set(load_recipe(name).parameters)
-    noise = load_recipe(name).observation["noise"]
-    assert 0.02 < noise / found["fields"]["u"]["rms"] < 0.15
-
-
-def test_every_dataset_names_an_equation_of_the_catalog_with_its_parameters():
-    for name in [n for n in catalog.names("datasets") if "format" not in catalog.read("datasets", n)]:
-        recipe = load_recipe(name)
-        declared = catalog.read("symmetries", recipe.equation).get("parameters", {})
-        assert {entry["name"] for entry in declared.values()} == set(recipe.parameters), name
