@@ -54,7 +54,7 @@ def readable(label: str) -> Iterator[None]:
         raise
     except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "lock" in reason.lower():
+        if "unable to lock" in reason.lower():
             raise FormatError(
                 f"{label} is locked: another program writes it. Wait until it is closed, or set "
                 f"HDF5_USE_FILE_LOCKING=FALSE if the file system has no locks. ({reason})"
