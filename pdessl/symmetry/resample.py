@@ -299,82 +299,99 @@ def sample_affine(
     table = _extended(coefficients.reshape(g, -1, *sizes), periodic, order)
 
     pairs = (order + 1) // 2
-    # Planes of grid coordinates in the order that grid_sample wants, the last axis first.
-    places = table.new_empty((d, pairs, g, *points))
-    shares = []
+    # One block of memory for everything of the size of the target grid. First the places of all pairs along all axes,
+    # in the order that grid_sample wants (the last axis first), then their shares, then scratch.
+    work = table.new_empty((d * (pairs + 1) + 3, g, *points))
+    places, shares, scratch = work[: d * pairs], work[d * pairs : -3], work[-3:]
+    weights: list[list[Tensor]] = []
     for plane, i in enumerate(reversed(range(d))):
-        position = _affine_positions(matrix[:, i], offset[:, i], points, sizes[i] if periodic[i] else None, table.dtype)
-        shares.append(_linear_pairs(position, sizes[i], table.shape[2 + i], periodic[i], order, places[plane]))
-    planes = places.reshape(d * pairs, g, *points)
+        period = sizes[i] if periodic[i] else None
+        _affine_positions(matrix[:, i].detach(), offset[:, i].detach(), points, period, scratch)
+        write = _cubic_pairs if order == 3 else _quintic_pairs
+        weights.append(write(scratch, table.shape[2 + i], places[plane * pairs :][:pairs], shares[plane]))
 
     def sampled(chosen: tuple[int, ...]) -> Tensor:
         if len(chosen) == d:
             numbers = [plane * pairs + k for plane, k in enumerate(chosen)]
-            grid = (
-                planes[numbers[0] :: numbers[1] - numbers[0]][:2]
-                if d == 2
-                else torch.stack([planes[k] for k in numbers])
-            )
+            apart = numbers[1] - numbers[0]
+            grid = places[numbers[0] :: apart][:2] if d == 2 else torch.stack([places[k] for k in numbers])
             return torch.nn.functional.grid_sample(
                 table, grid.movedim(0, -1), mode="bilinear", padding_mode="border", align_corners=True
             )
-        share = shares[len(chosen)]
+        share = weights[len(chosen)]
         first = sampled((*chosen, 0))
         if pairs == 2:
-            return first.lerp_(sampled((*chosen, 1)), share[1][:, None])
-        first.mul_(share[0][:, None])
+            return first.lerp_(sampled((*chosen, 1)), share[0])
+        first.mul_(share[0])
         for k in range(1, pairs):
-            first.addcmul_(sampled((*chosen, k)), share[k][:, None])
+            first.addcmul_(sampled((*chosen, k)), share[k])
         return first
 
     return sampled(()).reshape(b, t, c, *points)
 
 
-def _affine_positions(
-    row: Tensor, offset: Tensor, points: Sequence[int], period: int | None, dtype: torch.dtype
-) -> Tensor:
-    """Positions along one axis, (G, *P), computed in float64 up to the last sum."""
+def _affine_positions(row: Tensor, offset: Tensor, points: Sequence[int], period: int | None, scratch: Tensor) -> None:
+    """Write positions along one axis (G, *P) to ``scratch[0]``; computed in float64 up to the last sum."""
     if period is not None:
         offset = offset.remainder(period)
-    total: Tensor | None = None
+    terms = []
     for k, p in enumerate(points):
         node = torch.arange(p, dtype=torch.float64, device=row.device) - (p - 1) / 2
         term = row[:, k, None] * node
         if k == 0:
             term = term + offset[:, None]
-        term = term.to(dtype).reshape(-1, *[p if i == k else 1 for i in range(len(points))])
-        total = term if total is None else total + term
-    assert total is not None
+        terms.append(term.to(scratch.dtype).reshape(-1, *[p if i == k else 1 for i in range(len(points))]))
+    torch.add(functools.reduce(torch.add, terms[:-1]), terms[-1], out=scratch[0])
     if period is not None:
-        total.sub_((total * (1 / period)).floor_(), alpha=period)
-    return total
+        torch.mul(scratch[0], 1 / period, out=scratch[1])
+        scratch[0].sub_(scratch[1].floor_(), alpha=period)
 
 
-def _linear_pairs(
-    position: Tensor, n: int, extended: int, periodic: bool, order: int, out: Tensor
-) -> list[Tensor | None]:
-    """Write the place of every pair of taps to ``out`` (pairs, G, *P), in units of grid_sample; return their shares."""
-    left, scale = order // 2, 2 / (extended - 1)
-    base = position.floor()
-    t = position.sub_(base)
-    if order == 3:
-        # Shares 1 - g and g, with g = (1 + 3 t + 3 t² - 2 t³) / 6; few passes over memory, as this is what costs.
-        g = torch.add(torch.full((), 0.5, dtype=t.dtype, device=t.device), t, alpha=-1 / 3)
-        g = g.mul_(t).add_(0.5).mul_(t).add_(1 / 6)
-        t2 = t * t
-        base.mul_(scale)
-        torch.add(base, (left - 1) * scale - 1, out=out[0])
-        out[0].addcdiv_((t * 0.5).sub_(1).mul_(t2).add_(2 / 3), 1 - g, value=scale)
-        torch.add(base, (left + 1) * scale - 1, out=out[1])
-        out[1].addcdiv_(t2.mul_(t), g, value=scale / 6)
-        return [None, g]
-    weights = _weights(t, order)
-    shares: list[Tensor | None] = []
-    for k in range((order + 1) // 2):
-        share = weights[2 * k] + weights[2 * k + 1]
-        torch.add(base, 2 * k, out=out[k])
-        out[k].addcdiv_(weights[2 * k + 1], share).mul_(scale).sub_(1)
-        shares.append(share)
+def _cubic_pairs(scratch: Tensor, extended: int, places: Tensor, share: Tensor) -> list[Tensor]:
+    """Write the places of both pairs of taps, in units of grid_sample, and the share g of the second: (1 - g, g).
+
+        g = (1 + 3 t + 3 t² - 2 t³) / 6,    first pair at -1 + (4 - 6 t² + 3 t³) / 6 (1 - g),    second at 1 + t³ / 6 g
+
+    ``scratch[0]`` holds the positions. Few passes over memory, as these are what costs.
+    """
+    t, square, other = scratch
+    scale = 2 / (extended - 1)
+
+    def number(value: float) -> Tensor:
+        return torch.full((), value, dtype=t.dtype, device=t.device)
+
+    near, far = places
+    torch.floor(t, out=near)
+    t.sub_(near)
+    # A node lies one place later in the extended table, whose ends are -1 and 1.
+    torch.add(number(2 * scale - 1), near, alpha=scale, out=far)
+    torch.add(number(-1), near, alpha=scale, out=near)
+    half, sixth = number(1 / 2), number(1 / 6)
+    torch.add(half, t, alpha=-1 / 3, out=share)
+    torch.addcmul(half, t, share, out=share)
+    torch.addcmul(sixth, t, share, out=share)
+    torch.mul(t, t, out=square)
+    torch.mul(square, t, out=other)
+    far.addcdiv_(other, share, value=scale / 6)
+    torch.add(number(-1), t, alpha=0.5, out=t)
+    torch.addcmul(number(2 / 3), square, t, out=square)
+    torch.sub(number(1), share, out=other)
+    near.addcdiv_(square, other, value=scale)
+    return [share[:, None]]
+
+
+def _quintic_pairs(scratch: Tensor, extended: int, places: Tensor, share: Tensor) -> list[Tensor]:
+    """Write the places of the three pairs of taps, in units of grid_sample; return their shares."""
+    t, base = scratch[0], scratch[1]
+    scale = 2 / (extended - 1)
+    torch.floor(t, out=base)
+    weights = _weights(t.sub_(base), 5)
+    shares = []
+    for k, place in enumerate(places):
+        total = torch.add(weights[2 * k], weights[2 * k + 1])
+        torch.add(base, 2 * k, out=place)
+        place.addcdiv_(weights[2 * k + 1], total).mul_(scale).sub_(1)
+        shares.append(total[:, None])
     return shares
 
 

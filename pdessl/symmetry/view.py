@@ -19,7 +19,7 @@ from pdessl.symmetry.slice_affine import SliceAffine, inverse_matrix
 __all__ = ["Geometry", "gridded", "reflect", "unmoved", "with_coordinates"]
 
 # On a processor views are made a few at a time, so that what they pass through stays in its cache.
-_CACHED_BYTES = 4 << 20
+_CACHED_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,6 @@ def gridded(
     def one(rows: slice) -> Tensor:
         part, step = geometry.rows(rows), _rows(steps, rows)
         values = _cut(fields[rows], part.first, plan.frames, step.starts, step.counts)
-        values = _mixed(values, part.mix)
         filters: list[AxisFilter | None] = []
         for i, action in enumerate(plan.actions):
             shift = None
@@ -166,21 +165,18 @@ def gridded(
                 node = torch.arange(p, dtype=torch.float64, device=values.device) - (p - 1) / 2
                 places = step.offset[..., i, None] + part.matrix[:, :, i, i, None] * node
                 values = sample_axis(values, places, i, step.periodic[i], chosen)
-        values = _plus(values, part)
-        return _reflected(values, part.reflected, reflections, plan)
+        return values
 
-    return _in_parts(fields, plan, steps.counts, one)
+    return _in_parts(fields, plan, steps.counts, geometry, one, reflections)
 
 
 def unmoved(fields: Tensor, plan: Plan, geometry: Geometry, reflections: Sequence[DiscreteSymmetry]) -> Tensor:
     """Return the fields of views whose array stays in place (mode ``metadata``), (B, C, frames, *points)."""
 
     def one(rows: slice) -> Tensor:
-        part = geometry.rows(rows)
-        values = _plus(_mixed(_cut(fields[rows], part.first, plan.frames, part.start, plan.points), part.mix), part)
-        return _reflected(values, part.reflected, reflections, plan)
+        return _cut(fields[rows], geometry.first[rows], plan.frames, geometry.start[rows], plan.points)
 
-    return _in_parts(fields, plan, plan.points, one)
+    return _in_parts(fields, plan, plan.points, geometry, one, reflections)
 
 
 def with_coordinates(fields: Tensor, plan: Plan, geometry: Geometry, time: Tensor, centre: Tensor) -> Tensor:
@@ -195,7 +191,9 @@ def with_coordinates(fields: Tensor, plan: Plan, geometry: Geometry, time: Tenso
     """
     c, d = len(plan.fields), len(plan.points)
     result = fields.new_empty((len(fields), c + 1 + d, plan.frames, *plan.points))
-    for rows in _parts(fields, plan, plan.points):
+    parts = _parts(fields, plan, plan.points)
+    memory = fields.new_empty((parts[0].stop * plan.frames * c, *plan.points))
+    for rows in parts:
         part, out = geometry.rows(rows), result[rows]
         out[:, c] = time[rows].to(fields.dtype).reshape(-1, plan.frames, *[1] * d)
         for i in range(d):
@@ -207,8 +205,8 @@ def with_coordinates(fields: Tensor, plan: Plan, geometry: Geometry, time: Tenso
                 torch.add(terms[0], terms[1], out=out[:, c + 1 + i])
                 for term in terms[2:]:
                     out[:, c + 1 + i] += term
-        values = _cut(fields[rows], part.first, plan.frames, part.start, plan.points)
-        out[:, :c] = _plus(_mixed(values, part.mix), part).transpose(1, 2)
+        values = _cut(fields[rows], part.first, plan.frames, part.start, plan.points, memory)
+        _finish(values, part, out[:, :c])
     return result
 
 
@@ -239,14 +237,22 @@ def _parts(fields: Tensor, plan: Plan, counts: Sequence[int]) -> list[slice]:
     return [slice(k, min(k + rows, b)) for k in range(0, b, rows)]
 
 
-def _in_parts(fields: Tensor, plan: Plan, counts: Sequence[int], one: Callable[[slice], Tensor]) -> Tensor:
-    """Make views part by part; each part comes as (B', T, C, *P)."""
-    parts = _parts(fields, plan, counts)
-    if len(parts) == 1:
-        return one(parts[0]).transpose(1, 2).contiguous()
+def _in_parts(
+    fields: Tensor,
+    plan: Plan,
+    counts: Sequence[int],
+    geometry: Geometry,
+    one: Callable[[slice], Tensor],
+    reflections: Sequence[DiscreteSymmetry],
+) -> Tensor:
+    """Make views part by part; ``one`` gives their values before they are mixed and added to, (B', T, C, *P)."""
     result = fields.new_empty((len(fields), len(plan.fields), plan.frames, *plan.points))
-    for rows in parts:
-        result[rows] = one(rows).transpose(1, 2)
+    for rows in _parts(fields, plan, counts):
+        part = geometry.rows(rows)
+        out = _finish(one(rows), part, result[rows])
+        for k, reflection in enumerate(reflections) if part.reflected is not None else ():
+            flag = part.reflected[:, k].reshape(-1, *[1] * (out.dim() - 1))
+            out.copy_(torch.where(flag, reflect(out, reflection, plan.fields, plan.axes), out))
     return result
 
 
@@ -313,8 +319,18 @@ def _largest_stretch(matrix: Tensor) -> Tensor:
     return torch.linalg.svdvals(matrix)[..., 0]
 
 
-def _cut(fields: Tensor, first: Tensor, frames: int, starts: Tensor, counts: Sequence[int]) -> Tensor:
-    """Copy frames and nodes from a different start for every trajectory, wrapping round: (B, frames, C, *counts)."""
+def _cut(
+    fields: Tensor,
+    first: Tensor,
+    frames: int,
+    starts: Tensor,
+    counts: Sequence[int],
+    memory: Tensor | None = None,
+) -> Tensor:
+    """Copy frames and nodes from a different start for every trajectory, wrapping round: (B, frames, C, *counts).
+
+    ``memory`` is written to where only whole lines are copied: fresh memory costs more than the copy.
+    """
     b, c, t = fields.shape[:3]
     sizes = fields.shape[3:]
     device = fields.device
@@ -332,7 +348,11 @@ def _cut(fields: Tensor, first: Tensor, frames: int, starts: Tensor, counts: Seq
         node = (starts[:, i, None] + torch.arange(counts[i], device=device)).remainder(sizes[i])
         row = row[..., None] * sizes[i] + node.reshape(b, *[1] * (row.dim() - 1), -1)
     rest = sizes[along:]
-    lines = fields.reshape(-1, *rest).index_select(0, row.flatten())
+    source, row = fields.reshape(-1, *rest), row.flatten()
+    if memory is not None and not fields.requires_grad and counts[-1] == sizes[-1]:
+        lines = torch.index_select(source, 0, row, out=memory[: b * frames * c].view(-1, *rest))
+    else:
+        lines = source.index_select(0, row)
     lines = lines.reshape(b, frames, c, *counts[:along], *rest)
     if counts[-1] == sizes[-1]:
         return lines
@@ -340,24 +360,31 @@ def _cut(fields: Tensor, first: Tensor, frames: int, starts: Tensor, counts: Seq
     return lines.gather(-1, node.reshape(b, *[1] * (lines.dim() - 2), -1).expand(*lines.shape[:-1], -1))
 
 
-def _mixed(values: Tensor, mix: Tensor | None) -> Tensor:
-    """M u."""
+def _finish(values: Tensor, part: Geometry, out: Tensor) -> Tensor:
+    """Write M u + a polynomial of the positions to ``out`` (B, C, T, *P) from values (B, T, C, *P)."""
+    c, ones = values.shape[2], [1] * (values.dim() - 3)
+    mix = None if part.mix is None else part.mix.to(values.dtype).reshape(*part.mix.shape, *ones)
     if mix is None:
-        return values
-    mix = mix.to(values.dtype)
-    if values.shape[2] == 1:
-        return values * mix.reshape(*mix.shape[:2], *[1] * (values.dim() - 2))
-    return (mix @ values.flatten(3)).reshape(values.shape)
-
-
-def _plus(values: Tensor, part: Geometry) -> Tensor:
-    """Add a polynomial of the positions, in place."""
+        out.copy_(values.transpose(1, 2))
+    elif c <= 2 and not values.requires_grad:
+        for i in range(c):
+            torch.mul(values[:, :, 0], mix[:, :, i, 0], out=out[:, i])
+            for j in range(1, c):
+                out[:, i].addcmul_(values[:, :, j], mix[:, :, i, j])
+    else:
+        mixed = part.mix.to(values.dtype) @ values.flatten(3)
+        out.copy_(mixed.reshape(values.shape).transpose(1, 2))
     shift, slope, curvature = part.added
     if shift is None:
-        return values
-    d = len(part.nodes)
+        return out
+
+    def add(term: Tensor, *sizes: int) -> None:
+        out.add_(term.to(values.dtype).transpose(1, 2).reshape(len(out), c, term.shape[1], *sizes))
+
     if slope is None:
-        return values.add_(shift.to(values.dtype).reshape(*shift.shape, *[1] * d))
+        add(shift, *ones)
+        return out
+    d = len(part.nodes)
     for i, x in enumerate(part.nodes):
         x = x[:, None, None]
         term = slope[..., i, None] * x
@@ -365,32 +392,21 @@ def _plus(values: Tensor, part: Geometry) -> Tensor:
             term = term + curvature[..., i, i, None] * x.square()
         if i == 0:
             term = term + shift[..., None]
-        values = values.add_(term.to(values.dtype).reshape(*term.shape[:3], *[-1 if k == i else 1 for k in range(d)]))
+        add(term, *[-1 if k == i else 1 for k in range(d)])
         for j in range(i) if curvature is not None else ():
             y = part.nodes[j][:, None, None]
             both = 2 * curvature[..., i, j, None, None] * y[..., :, None] * x[..., None, :]
-            shape = [1] * d
-            shape[j], shape[i] = y.shape[-1], x.shape[-1]
-            values = values.add_(both.to(values.dtype).reshape(*both.shape[:3], *shape))
-    return values
-
-
-def _reflected(values: Tensor, flags: Tensor | None, reflections: Sequence[DiscreteSymmetry], plan: Plan) -> Tensor:
-    if flags is None:
-        return values
-    for k, reflection in enumerate(reflections):
-        flag = flags[:, k].reshape(-1, *[1] * (values.dim() - 1))
-        values = torch.where(flag, reflect(values, reflection, plan.fields, plan.axes), values)
-    return values
+            add(both, *[y.shape[-1] if k == j else x.shape[-1] if k == i else 1 for k in range(d)])
+    return out
 
 
 def reflect(values: Tensor, reflection: DiscreteSymmetry, fields: Sequence[str], axes: Sequence[str]) -> Tensor:
-    """Mirror arrays (B, T, C, *P) about their middle (and exchange axes), with the signs and places of the fields."""
+    """Mirror arrays (B, C, T, *P) about their middle (and exchange axes), with the signs and places of the fields."""
     for a, b in reflection.swaps:
         if a in axes:
             values = values.transpose(3 + axes.index(a), 3 + axes.index(b))
     flipped = [3 + i for i, name in enumerate(axes) if name in reflection.flips]
     values = values.flip(flipped) if flipped else values
     image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
-    channels = [values[:, :, fields.index(image.get(name, name))] for name in fields]
-    return torch.stack([-v if n in reflection.flips else v for n, v in zip(fields, channels, strict=True)], dim=2)
+    channels = [values[:, fields.index(image.get(name, name))] for name in fields]
+    return torch.stack([-v if n in reflection.flips else v for n, v in zip(fields, channels, strict=True)], dim=1)
