@@ -139,7 +139,7 @@ def main(names: Sequence[str]) -> None:
     """Draw the pictures named, or all."""
     for name in names or PICTURES:
         path = Path(__file__).with_name(f"{name}.png")
-        PICTURES[name]().savefig(path, dpi=75, pil_kwargs={"optimize": True})
+        PICTURES[name]().savefig(path, dpi=70, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":
