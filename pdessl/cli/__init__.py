@@ -21,6 +21,7 @@ VERBS = {
     ),
     "generate": ("pdessl.cli.generate", "simulate a dataset into a store on disk"),
     "inspect": ("pdessl.cli.inspection", "what is in a store or file: fields, grid, parameters and their ranges"),
+    "convert": ("pdessl.cli.convert", "files of any layout into a store, or into The Well's layout"),
     "pretrain": ("pdessl.cli.pretrain", "train an encoder without labels, from a recipe"),
     "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
     "timestep": ("pdessl.cli.timestep", "a time-stepping network with and without conditioning, and its rollouts"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pdessl.data.conversion import convert
 from pdessl.data.distribution import Distribution
 from pdessl.data.generation import generate
 from pdessl.data.inspection import Inspection, inspect
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.data.reporting import Progress
 from pdessl.data.simulation import simulate
+from pdessl.data.source import Source
 from pdessl.data.store import Store, open
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ __all__ = [
     "PDEDataModule",
     "Progress",
     "SimulatedDataset",
+    "Source",
     "Store",
     "StreamingDataModule",
+    "convert",
     "generate",
     "inspect",
     "load_recipe",

@@ -23,21 +23,19 @@ def describe_store(s: Summary) -> list[str]:
     tail = s["spectral_tail"]
     above = tail["above_1e-3"]
     verdict = f"{above} trajectories above 1e-3: under-resolved" if above else "resolved"
+    grid = "grid" if s["origin"] else "solver's grid"
+    spectra = f"largest amplitude at the {grid} scale {_number(tail['largest'])}"
+    versions = ", ".join(f"{k} {v}" for k, v in s["versions"].items())
+    lines.append(_line("spectra", f"{spectra} of the peak; {verdict}"))
+    if s["origin"]:
+        return lines + [_line("made by", f"{s['origin']}, {versions}"), *_warnings(s)]
     lines += [
         _line("noise", f"white, standard deviation {_number(s['noise'])}" if s["noise"] else "none"),
         _line("solver grids", ", ".join(f"{n} points: {c}" for n, c in s["solver_points"].items())),
-        _line(
-            "spectra",
-            f"largest amplitude at the solver's grid scale {_number(tail['largest'])} of the peak; {verdict}",
-        ),
         _line("rejected", f"{s['rejected_draws']} draws were not finite and drawn again"),
-        _line(
-            "made by",
-            f"{s['dataset']} (recipe {s['recipe_hash'][:12]}, seed {s['seed']}), "
-            + ", ".join(f"{k} {v}" for k, v in s["versions"].items()),
-        ),
+        _line("made by", f"{s['dataset']} (recipe {s['recipe_hash'][:12]}, seed {s['seed']}), {versions}"),
     ]
-    return lines + [f"  warning: {text}" for text in s["warnings"]]
+    return lines + _warnings(s)
 
 
 def describe_files(s: Summary) -> list[str]:
@@ -75,7 +73,11 @@ def describe_files(s: Summary) -> list[str]:
     )
     if s["statistics"]:
         lines.append(_line("stats.yaml", ", ".join(s["statistics"])))
-    return lines + [f"  warning: {text}" for text in s["warnings"]]
+    return lines + _warnings(s)
+
+
+def _warnings(s: Summary) -> list[str]:
+    return [f"  warning: {text}" for text in s["warnings"]]
 
 
 def headline(s: Summary) -> str:

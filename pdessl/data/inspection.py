@@ -90,7 +90,7 @@ def _grid(sample: Trajectories, time_unit: str) -> dict[str, Any]:
 def _store(store: Store) -> dict[str, Any]:
     recipe, manifest = store.recipe, store.manifest
     shards = [(name, shard) for name, split in manifest["splits"].items() for shard in split["shards"]]
-    warnings, notes = [], {}
+    warnings, notes = list(recipe.faults) if store.converted else [], {}
     for name, split in manifest["splits"].items():
         there = sum(shard["count"] for shard in split["shards"])
         notes[name] = "" if split["labels"] else " (parameters not stored)"
@@ -108,15 +108,17 @@ def _store(store: Store) -> dict[str, Any]:
             f"{len(missing)} shards are missing or truncated, first {missing[0]}. Repair: {store.command} --resume"
         )
     whole = [shard for _, shard in shards if shard["file"] not in missing]
-    grid: dict[str, Any] = {
-        "frames": recipe.observation["frames"],
-        "time": (float(recipe.times[0]), float(recipe.times[-1])),
-        "time_unit": recipe.observation["unit"],
-        "axes": [],
-    }
+    grid: dict[str, Any] = {"frames": 0, "time": (0.0, 0.0), "time_unit": "", "axes": []}
+    if not store.converted:
+        grid |= {
+            "frames": recipe.observation["frames"],
+            "time": (float(recipe.times[0]), float(recipe.times[-1])),
+            "time_unit": recipe.observation["unit"],
+        }
     if whole:
         with open_shard(store.path / whole[0]["file"], whole[0]["bytes"]) as dataset:
-            grid = _grid(Trajectories.from_xarray(dataset.isel(trajectory=slice(0, 64))), recipe.observation["unit"])
+            sample = Trajectories.from_xarray(dataset.isel(trajectory=slice(0, 64)))
+            grid = _grid(sample, store.units.get("time", ""))
     points: dict[str, int] = {}
     for _, shard in shards:
         for n, count in shard["solver_points"].items():
@@ -125,7 +127,7 @@ def _store(store: Store) -> dict[str, Any]:
         "largest": max((s["spectral_tail"]["largest"] for _, s in shards), default=0.0),
         "above_1e-3": sum(s["spectral_tail"]["above_1e-3"] for _, s in shards),
     }
-    if tail["above_1e-3"]:
+    if tail["above_1e-3"] and not store.converted:
         warnings.append(
             f"{tail['above_1e-3']} trajectories are under-resolved. Use solver.points: auto, or a finer grid."
         )
@@ -144,7 +146,8 @@ def _store(store: Store) -> dict[str, Any]:
             n: {"range": (d.low, d.high), "unit": d.unit, "distribution": d.kind.replace("_", "-")}
             for n, d in recipe.parameters.items()
         },
-        "noise": recipe.observation["noise"],
+        "noise": 0.0 if store.converted else recipe.observation["noise"],
+        "origin": recipe.origin if store.converted else "",
         "rejected_draws": store.rejected_draws,
         "solver_points": dict(sorted(points.items(), key=lambda item: [int(n) for n in item[0].split("x")])),
         "spectral_tail": tail,

@@ -101,7 +101,7 @@ class Files(Source):
     Attributes, besides those of a source:
         mapping: the mapping; ``concrete`` is the same with all that files say themselves.
         path: the file or folder, None for a list.
-        files: number of files.
+        files: number of files; ``paths`` are theirs.
         stored_as: name of the array each field is read from.
         dropped: number of trajectories left out, by reason.
 
@@ -129,6 +129,7 @@ class Files(Source):
             files = collect(path, mapping.get("files", ()) if not single or Path(path).is_dir() else ())
             containers = [container_of(file, mapping.layout) for file in files]
         self.files = len(containers)
+        self.paths = tuple(c.path for c in containers if c.path is not None)
         self.path = Path(path) if single else None
         self.format = mapping.format
         try:

@@ -175,7 +175,7 @@ class DatasetMapping:
         content = self.content
         check_keys(content, (*_KEYS, *_TEXTS), ("format",), self.name)
         for key, kind in _KEYS.items():
-            if key in content:
+            if key in content and kind is not object:
                 check_type(content[key], kind, f"{self.name}: {key}")
         self._one_of("layout", LAYOUTS)
         self._one_of("missing", ("refuse", "drop"))
@@ -314,7 +314,7 @@ _KEYS = {
     "boundary": dict,
     "open_files": list,
     "divergence_free": list,
-    "time": dict,
+    "time": object,
     "space": dict,
     "trajectory": str,
     "parameters": dict,

@@ -1,0 +1,52 @@
+"""``pdessl convert``: data of any layout into a store, or into The Well's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pdessl.cli.parsing import Parser
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, call :func:`pdessl.data.convert` or :func:`pdessl.data.formats.export_well`, print where the data are."""
+    parser = Parser(
+        "convert",
+        "Read data of any layout (a store, PDEArena, LPSDA, PDEBench, The Well, netCDF, Zarr, HDF5 with a mapping)\n"
+        "and write them into a store, shard by shard, so that data larger than memory are no problem.",
+        examples=[
+            "pdessl convert /data/NavierStokes2D_cond/ --out data/smoke",
+            "pdessl convert runs/*.nc --mapping my.yaml --out data/mine",
+            "pdessl convert data/burgers --format well --out export/burgers",
+        ],
+        python="import pdessl.data\npdessl.data.convert('runs/', out='data/mine', mapping='my.yaml')",
+    )
+    parser.add_argument("paths", nargs="+", help="files, or one folder")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("store", "well"),
+        default="store",
+        help="layout to write: our store (default), or The Well's",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue a conversion that was interrupted")
+    options = parser.parse_args(arguments)
+
+    from pdessl.data import convert, open
+
+    path = options.paths[0] if len(options.paths) == 1 else options.paths
+    source = open(path, options.mapping)
+    if options.format == "well":
+        from pdessl.data.formats.well_export import export_well
+
+        files = export_well(source, options.out)
+        print(f"{options.out}: {len(files)} files in The Well's layout")
+        return 0
+    store = convert(source, options.out, resume=options.resume)
+    print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
+    return 0
