@@ -30,6 +30,7 @@ def times(*values):
 
 def simulator(points=(16, 16), **settings):
     settings = {"viscosity": 0.05, "buoyancy": 0.4, "time_step": 1.0, "dtype": torch.float64} | settings
+    settings = {"check_resolution": False} | settings
     return ClosedBoxSmoke(points=points, **settings)
 
 
@@ -170,6 +171,17 @@ def test_projection_is_a_projection_and_removes_gradients_only():
     assert abs(sum(float(((a - p) * p).sum()) for a, p in zip((u, v), once, strict=True))) < 1e-11
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_same_on_a_graphics_card(scheme):
+    start, when = smoke(), times(2, 6)
+    here = simulator(scheme=scheme)(start, when).fields
+    there = simulator(scheme=scheme)(start.cuda(), when.cuda()).fields
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-10)
+
+
 # ------------------------------------------------------------------------------ laws of the flow
 
 
@@ -256,6 +268,17 @@ def test_more_smoke_is_more_buoyancy(scheme):
     changed = simulator(scheme=scheme, buoyancy=0.2)(2 * start, when).fields
     torch.testing.assert_close(changed[:, :2], fields[:, :2], rtol=0, atol=1e-11)
     torch.testing.assert_close(changed[:, 2], 2 * fields[:, 2], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_smoke_everywhere_changes_the_pressure_only(scheme):
+    start, when = smoke(), times(2, 6)
+    sim = simulator(scheme=scheme, viscosity=BALANCED[scheme])
+    shifted = start.clone()
+    shifted[:, 2] += 0.7
+    fields, changed = sim(start, when).fields, sim(shifted, when).fields
+    torch.testing.assert_close(changed[:, :2], fields[:, :2], rtol=0, atol=1e-11)
+    torch.testing.assert_close(changed[:, 2], fields[:, 2] + 0.7, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -417,6 +440,12 @@ def test_refusals():
     advised = float(str(found.value).split("time_step <= ")[1].split(",")[0])
     assert simulator(viscosity=0.4, time_step=advised)(start, times(advised)).fields.isfinite().all()
     assert simulator(viscosity=0.4, time_step=None)(start, times(3)).fields.isfinite().all()
+    sharp = {"scheme": "maccormack", "check_resolution": True}
+    with pytest.raises(ResolutionError, match="16x16 points do not resolve trajectory .* Use at least ") as found:
+        simulator(**sharp)(start, times(1))
+    enough = int(str(found.value).split("Use at least ")[1].split("x")[0])
+    assert 30 < enough < 60
+    simulator((enough, enough), **sharp)(smoke((enough, enough)), times(0.1))
     with pytest.raises(DataError, match="unknown scheme 'upwind'. Known: semi_lagrangian, maccormack"):
         simulator(scheme="upwind")
     with pytest.raises(DataError, match="unknown velocity 'nodes'. Known: centres, faces"):
