@@ -22,6 +22,7 @@ __all__ = [
     "alpha_req",
     "collapse_summary",
     "lidar",
+    "normalised_std",
     "per_dimension_std",
     "rank_me",
     "uniformity",
@@ -56,6 +57,25 @@ def per_dimension_std(z: Tensor) -> Tensor:
         Shape (D,). A column near 0 no longer carries information.
     """
     return _rows(z).std(dim=0)
+
+
+def normalised_std(z: Tensor, centre: bool = True) -> float:
+    """Mean over columns of the standard deviation of unit rows, times sqrt(D): 1 when isotropic, 0 at collapse.
+
+    Unlike the plain deviation it does not depend on the scale of the embedding: for objectives that leave it free
+    (cosine losses, Barlow Twins).
+
+    Args:
+        z: embeddings, shape (n, D).
+        centre: subtract the column means first; a common offset otherwise lowers the value, as a collapse does. The
+            published monitor does not (``False`` reproduces it).
+
+    Source: Chen, He (2021), arXiv:2011.10566, figure 2.
+    """
+    z = _rows(z)
+    if centre:
+        z = z - z.mean(dim=0)
+    return float(unit_rows(z).std(dim=0).mean()) * math.sqrt(z.shape[1])
 
 
 def rank_me(z: Tensor, centre: bool = True, epsilon: float = 1e-7) -> float:

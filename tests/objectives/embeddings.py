@@ -20,6 +20,15 @@ def draw(n, width, seed=0, scale=1.0):
     return scale * torch.randn(n, width, generator=generator, dtype=torch.float64)
 
 
+def rotation(width, seed=6):
+    return torch.linalg.qr(draw(width, width, seed=seed))[0]
+
+
+def pair(n=14, width=4, seed=1):
+    z = draw(n, width, seed=seed, scale=0.7) + 0.5
+    return z, z + draw(n, width, seed=seed + 1, scale=0.4)
+
+
 def _process(rank, world, port, function, arguments, queue):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)

@@ -50,6 +50,16 @@ def test_targets_receive_no_gradient():
     assert t.grad is None
     assert u.grad is None
     assert z.grad.abs().max() > 0
+    q = fixed(nn.Linear(5, 5))
+    a, b = (draw(9, 5, seed=s).requires_grad_() for s in (5, 6))
+    cosine = nn.functional.cosine_similarity
+    by_hand = -(cosine(q(a), b.detach()).mean() + cosine(q(b), a.detach()).mean()) / 2
+    for found, expected in zip(
+        torch.autograd.grad(SimSiam(q)(a, b).loss, (a, b, q.weight)),
+        torch.autograd.grad(by_hand, (a, b, q.weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     # With a predictor that answers a constant, SimSiam's only path into z is closed.
     z = draw(9, 5, seed=0).requires_grad_()
     constant = nn.Linear(5, 5).double()
