@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pdessl import catalog
+from pdessl.cli.settings import merge
 from pdessl.errors import CatalogError, PdesslError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,39 +26,81 @@ A recipe names the task, and gives its settings (model), the data (data) and the
 the command line. 'pdessl list objectives' says which objective is for what.
   pdessl pretrain --config burgers_vicreg --data.path data/burgers
   pdessl pretrain --config burgers_vicreg --data.path data/burgers --trainer.max_epochs 1 --out runs/short
+  pdessl pretrain --config burgers_vicreg --data.stream burgers   simulated while training: no run is seen twice
   pdessl pretrain --config burgers_vicreg --print_config          the recipe, complete, ready to run
-  pdessl pretrain --config burgers_jepa --data.path data/burgers --monitor.stop_on_collapse true
+  pdessl pretrain --config burgers_jepa --preset full --data.path data/burgers --monitor.stop_on_collapse true
   pdessl pretrain --config burgers_vicreg --data.path data/burgers --out runs/short --ckpt_path runs/short/last.ckpt
                                                                   goes on where a killed run stopped
 The run's folder (--out) then holds the encoder for pdessl.load, the curves (history.json), and last.ckpt for resuming.
 In Python: from pdessl.cli.pretrain import pretrain; pretrain("burgers_vicreg", ["--data.path", "data/burgers"])"""
 
 
-def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
-    """Replace a bare recipe name after --config by the path of its file, so that names work from an installed wheel."""
-    words = [str(w) for w in arguments]
-    for i, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name not in ("--config", "-c"):
+def _read_recipes(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """Read the recipes after --config, lay their preset over them, and find the task.
+
+    Returns:
+        the words with each recipe in place of its name (so that names work from an installed wheel), and the name of
+        the task: the last of what --task and the recipes say.
+    """
+    words, preset = _take(list(map(str, arguments)), "--preset")
+    task, known = "Pretraining", []
+    read: list[str] = []
+    for name, value in _pairs(words):
+        if name in ("--config", "-c") and value is not None:
+            content = catalog.read("configs", value) if not Path(value).is_file() else catalog.read_yaml(value)
+            presets = content.pop("presets", {})
+            known += presets
+            content = merge(content, presets.get(preset, {}))
+            task = str(content.get("task", task))
+            read += [name, json.dumps(content)]
             continue
-        if equals and not Path(value).is_file():
-            words[i] = f"{name}={catalog.find('configs', value)}"
-        elif not equals and i + 1 < len(words) and not Path(words[i + 1]).is_file():
-            words[i + 1] = str(catalog.find("configs", words[i + 1]))
-    return words
+        task = value if name == "--task" and value is not None else task
+        read += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
+    if preset is not None and preset not in known:
+        names = ", ".join(known) or "none"
+        raise CatalogError(f"the recipe has no preset '{preset}'.{did_you_mean(preset, known)} Presets: {names}.")
+    if task not in TASKS:
+        raise CatalogError(f"no task '{task}'.{did_you_mean(task, TASKS)} Tasks: {', '.join(TASKS)}.")
+    return read, task
 
 
-def _task(arguments: Sequence[str]) -> str:
-    """The name of the task: the last of what --task says and what the recipes say."""
-    found = "Pretraining"
-    for i, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name in ("--config", "-c", "--task") and (equals or i + 1 < len(arguments)):
-            given = value if equals else arguments[i + 1]
-            found = given if name == "--task" else str(catalog.read_yaml(given).get("task", found))
-    if found not in TASKS:
-        raise CatalogError(f"no task '{found}'.{did_you_mean(found, TASKS)} Tasks: {', '.join(TASKS)}.")
-    return found
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Split words into options with their values (None for a word that stands alone)."""
+    i = 0
+    while i < len(words):
+        name, equals, value = words[i].partition("=")
+        follows = i + 1 < len(words) and not words[i + 1].startswith("--")
+        if name.startswith("-") and equals:
+            yield name, value
+        elif name.startswith("-") and follows:
+            yield name, words[i + 1]
+            i += 1
+        else:
+            yield words[i], None
+        i += 1
+
+
+def _take(words: list[str], option: str) -> tuple[list[str], str | None]:
+    """Remove an option of ours from the words, and return its value."""
+    rest: list[str] = []
+    found = None
+    for name, value in _pairs(words):
+        if name == option:
+            if value is None:
+                raise PdesslError(f"pdessl pretrain: {option} needs a name.")
+            found = value
+        else:
+            rest += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
+    return rest, found
+
+
+def _streams(words: Sequence[str]) -> bool:
+    """Whether runs are simulated while training instead of read: --data.stream, or the same in a recipe."""
+    return any(
+        name == "--data.stream"
+        or (name in ("--config", "-c") and "stream" in (json.loads(value or "{}").get("data") or {}))
+        for name, value in _pairs(words)
+    )
 
 
 def default_precision(accelerator: str, cuda: bool) -> str:
@@ -78,7 +121,7 @@ class PretrainingRun:
         self.folder, self.curves, self.task = folder, curves, task
 
 
-def _command_line(arguments: list[str]) -> LightningCLI:
+def _command_line(arguments: list[str], task: str) -> LightningCLI:
     import torch
     from jsonargparse import ArgumentError, Namespace
     from lightning.pytorch.cli import LightningCLI
@@ -88,9 +131,7 @@ def _command_line(arguments: list[str]) -> LightningCLI:
     import pdessl.objectives
     import pdessl.symmetry
     import pdessl.tasks
-    from pdessl.data.datamodule import PDEDataModule
-
-    task = _task(arguments)
+    from pdessl.data import PDEDataModule, StreamingDataModule
 
     class PretrainingCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: Any) -> None:
@@ -126,7 +167,7 @@ def _command_line(arguments: list[str]) -> LightningCLI:
     try:
         return PretrainingCLI(
             getattr(pdessl.tasks, task),
-            PDEDataModule,
+            StreamingDataModule if _streams(arguments) else PDEDataModule,
             args=arguments,
             run=False,
             save_config_callback=None,
@@ -165,7 +206,7 @@ def pretrain(
     words += [str(w) for w in overrides]
     words += [] if out is None else ["--out", str(out)]
     words += [] if ckpt_path is None else ["--ckpt_path", str(ckpt_path)]
-    return _fit(_command_line(_with_recipe_paths(words)))
+    return _fit(_command_line(*_read_recipes(words)))
 
 
 def _fit(cli: LightningCLI) -> PretrainingRun:
@@ -227,6 +268,6 @@ def main(arguments: Sequence[str]) -> int:
     """Parse with LightningCLI, fit, print where the encoder is."""
     if not arguments:
         raise PdesslError("pdessl pretrain needs a recipe: --config NAME ('pdessl list configs' prints them).")
-    run = _fit(_command_line(_with_recipe_paths(arguments)))
+    run = _fit(_command_line(*_read_recipes(arguments)))
     print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}') reads it")
     return 0

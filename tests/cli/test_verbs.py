@@ -142,24 +142,6 @@ def test_ctrl_c_ends_a_pretraining_with_code_130_and_nothing_half_written(small_
     torch.load(tmp_path / "run/last.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", [n for n in catalog.names("configs") if n != "quickstart"])
-def test_every_recipe_parses_against_the_real_signatures(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["pretrain", "--config", name, "--print_config"])
-    assert stop.value.code == 0
-    assert "class_path: pdessl.models.ConvEncoder" in capsys.readouterr().out
-
-
-@IGNORE
-@pytest.mark.parametrize("name", [n for n in catalog.names("configs") if n != "quickstart"])
-def test_every_recipe_trains_a_step_as_it_is(name, small_store, tmp_path):
-    words = ["--data.path", str(small_store), "--data.batch_size=16", "--trainer.max_epochs=1"]
-    words += ["--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
-    run = pretrain(name, words, tmp_path / "run")
-    assert len(run.curves["train/loss"]) == 1
-    assert pdessl.load(tmp_path / "run").feature_dim > 0
-
-
 @pytest.mark.parametrize("name", [n for n in catalog.names("datasets") if "format" not in catalog.read("datasets", n)])
 def test_every_dataset_generates_at_tiny_size(name, tmp_path, capsys):
     splits = catalog.read("datasets", name)["splits"]

@@ -1,0 +1,79 @@
+"""Every shipped pretraining recipe runs through the real command line, at its small and its full size."""
+
+import pytest
+import yaml
+
+import pdessl
+from pdessl import catalog, cli
+from pdessl.cli.pretrain import pretrain
+from pdessl.data import generate
+
+RECIPES = [n for n in catalog.names("configs") if n != "quickstart"]
+SIZE = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 2}
+STEP = [
+    "--data.batch_size=16",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+]
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
+
+
+@pytest.fixture(scope="module")
+def ks_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ks") / "data"
+    generate("kuramoto_sivashinsky", folder, size=SIZE, overrides={"observation.start": 12.0, "observation.end": 24.6})
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_parses_against_the_real_signatures(name, capsys):
+    presets = [[], *(["--preset", p] for p in catalog.read("configs", name).get("presets", {}))]
+    for preset in presets:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["pretrain", "--config", name, *preset, "--print_config"])
+        assert stop.value.code == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed["model"]["encoder"]["class_path"].startswith("pdessl.models.")
+        if preset:
+            assert printed["model"]["encoder"]["init_args"]["width"] == 256
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_a_step_as_it_is(name, small_store, ks_store, tmp_path):
+    store = ks_store if "/ks_" in f"/{name}" else small_store
+    run = pretrain(name, ["--data.path", str(store), *STEP], tmp_path / "run")
+    assert len(run.curves["train/loss"]) == 1
+    assert {"monitor/rank_me", "monitor/collapsed"} <= set(run.curves)
+    assert pdessl.load(tmp_path / "run").feature_dim > 0
+
+
+def test_the_full_size_is_built_and_takes_a_step(small_store, tmp_path):
+    words = ["--preset", "full", "--data.path", str(small_store), *STEP, "--data.batch_size=4"]
+    run = pretrain("burgers_jepa", words, tmp_path / "run")
+    assert pdessl.load(tmp_path / "run").feature_dim == 256
+    assert len(run.curves["train/loss"]) == 1
+
+
+def test_task_and_preset_are_checked(capsys):
+    assert cli.main(["pretrain", "--config", "burgers_jepa", "--preset", "huge"]) == 2
+    assert "no preset 'huge'. Presets: full" in capsys.readouterr().err
+    assert cli.main(["pretrain", "--config", "burgers_jepa", "--task", "Prediction"]) == 2
+    assert "no task 'Prediction'" in capsys.readouterr().err
+    assert cli.main(["pretrain", "--config", "ks_jep"]) == 2
+    assert "Did you mean 'ks_jepa'?" in capsys.readouterr().err
+
+
+def test_weights_are_chosen_without_labels(small_store, tmp_path, capsys):
+    words = ["--data.path", str(small_store), *STEP, "--trainer.max_epochs=3"]
+    run = pretrain("burgers_sigreg", [*words, "--best", "monitor/rank_me"], tmp_path / "best")
+    assert (tmp_path / "best/best.ckpt").exists()
+    assert run.curves["monitor/rank_me"][0] > 0
+    pretrain("burgers_sigreg", [*words, "--average_weights", "2"], tmp_path / "mean")
+    assert pdessl.load(tmp_path / "mean").feature_dim == 64
+    arguments = ["pretrain", "--config", "burgers_sigreg", *words, "--out", str(tmp_path / "probe")]
+    assert cli.main([*arguments, "--best", "probe/viscosity_r2"]) == 2
+    assert "a probe sees labels" in capsys.readouterr().err
+    assert cli.main([*arguments, "--best", "monitor/lidar", "--average_weights", "2"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
