@@ -10,7 +10,7 @@ from scipy.sparse import diags, eye, kron
 from scipy.sparse.linalg import spsolve
 
 from pdessl.errors import DataError, ResolutionError, ShapeError
-from pdessl.solvers import ClosedBoxSmoke, SmokeNoise, random_stream
+from pdessl.solvers import Actuators, ClosedBoxSmoke, SmokeNoise, random_stream
 from pdessl.solvers.cosine import CosineTransform
 from pdessl.solvers.projection import BoxProjection
 from pdessl.solvers.staggered import divergence
@@ -400,6 +400,21 @@ def test_forces_that_are_gradients_move_nothing_and_others_do(scheme, velocity):
     stir = push.transpose(-1, -2).contiguous()  # depends on y only
     moved = simulator(**settings, forcing=lambda t: stir)(start, times(2)).fields
     assert moved[:, 0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_signals_switched_off_half_way(scheme):
+    """As a run with the force, continued from its last frame without: frames on faces are the whole state."""
+    start, shape = smoke(batch=2), torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+    shape[0, 0, 5:9, 3:6], shape[0, 2, 2:4, 2:4] = 0.2, 1.0
+    signals = times(1.0, -0.5)[:, None, None] * times(1.0, 0.0)
+    settings = {"scheme": scheme, "velocity": "faces"}
+    switched = simulator(**settings, forcing=Actuators(shape, signals, times(0.0, 2.0)))(start, times(1, 4)).fields
+    always = Actuators(shape, signals[..., :1], times(0.0))
+    middle = simulator(**settings, forcing=always)(start, times(2)).fields[:, :, 0]
+    end = simulator(**settings)(middle, times(2)).fields[:, :, 0]
+    torch.testing.assert_close(switched[:, :, 1], end, rtol=0, atol=1e-12)
+    assert (end - simulator(**settings)(start, times(4)).fields[:, :, 0]).abs().max() > 0.3
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
