@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -73,11 +74,14 @@ def _spread(z: Tensor) -> tuple[float, float]:
     return float(z.std(dim=0).max()), float(centred.square().mean().sqrt()) / size if size > 0 else 0.0
 
 
+@functools.cache
+def _gaussian_rank(n: int, width: int) -> float:
+    return rank_me(torch.randn(n, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+
 def _relative_rank(z: Tensor) -> float:
     """RankMe over that of Gaussian rows of the same shape: neither n nor D enters then, to first order."""
-    generator = torch.Generator().manual_seed(0)
-    reference = torch.randn(z.shape, generator=generator, dtype=torch.float64)
-    return rank_me(z) / rank_me(reference.to(z.device))
+    return rank_me(z) / _gaussian_rank(*z.shape)
 
 
 def collapse_diagnosis(

@@ -56,7 +56,7 @@ class ExponentialMovingAverage(nn.Module):
         SchemaError: a setting out of range.
         ShapeError: a student with other parameters or buffers.
 
-    Source: Grill et al. (2020), arXiv:2006.07733, section 3.1 and appendix J (cosine); Assran et al. (2023),
+    Source: Grill et al. (2020), arXiv:2006.07733, section 3.3 (cosine); Assran et al. (2023),
         arXiv:2301.08243 (linear, 0.996 to 1).
     """
 

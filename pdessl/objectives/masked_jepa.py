@@ -55,7 +55,7 @@ class MaskedJEPA(nn.Module):
         ShapeError, DataError: latents of different shapes, or not finite.
         SchemaError: a setting out of range.
 
-    Source: Assran et al. (2023), arXiv:2301.08243, section 3; Bardes et al. (2024), arXiv:2404.08471, eq. 1.
+    Source: Assran et al. (2023), arXiv:2301.08243, section 3; Bardes et al. (2024), arXiv:2404.08471.
     """
 
     choose_when: ClassVar[str] = "no views: a transformer encoder and much data"

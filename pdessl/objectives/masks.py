@@ -58,8 +58,8 @@ class BlockMasks:
     Raises:
         SchemaError: a setting out of range.
 
-    Source: Assran et al. (2023), arXiv:2301.08243, section 3 (multi-block); Bardes et al. (2024), arXiv:2404.08471,
-        section 3.2 (tubes); independent draws of scale and aspect, wrapping and random cutting are ours.
+    Source: Assran et al. (2023), arXiv:2301.08243, section 3 (multi-block); Bardes et al. (2024), arXiv:2404.08471
+        (tubes); independent draws of scale and aspect, wrapping and random cutting are ours.
     """
 
     def __init__(

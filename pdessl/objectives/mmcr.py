@@ -52,7 +52,7 @@ class MMCR(nn.Module):
         DataError: a non-finite entry.
         ValueError: a negative weight.
 
-    Source: Yerxa, Kuang, Simoncelli, Chung (2023), arXiv:2303.03307, eq. 3; λ as in the authors' code.
+    Source: Yerxa, Kuang, Simoncelli, Chung (2023), arXiv:2303.03307; λ as in the authors' code.
     """
 
     choose_when: ClassVar[str] = "two views; nothing to weigh or tune, at one singular value decomposition per step"

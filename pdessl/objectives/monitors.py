@@ -124,7 +124,7 @@ def lidar(views: Tensor, delta: float = 1e-4, epsilon: float = 1e-8) -> LiDAR:
         delta: δ.
         epsilon: ε; the p_k are not renormalised after adding it.
 
-    Source: Thilak et al. (2024), arXiv:2312.04000, eq. 1 to 3; the signal is ours.
+    Source: Thilak et al. (2024), arXiv:2312.04000; the signal is ours.
     """
     if views.ndim != 3 or min(views.shape[:2]) < 2:
         raise ShapeError(f"lidar got embeddings of shape {tuple(views.shape)}; expected (n, q, D) with n, q >= 2.")

@@ -44,7 +44,7 @@ class GroupAction(nn.Module):
         SchemaError: a form that is not known, or a size below 1.
         ShapeError: z or g of another shape.
 
-    Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283, section 3.2 (hypernetwork); I + H and the exponential:
+    Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283 (hypernetwork); I + H and the exponential:
         ours, because a linear map of Lie coordinates alone would predict 0 at the identity.
     """
 
@@ -146,7 +146,7 @@ class SIE(nn.Module):
         DataError: a non-finite entry.
         ValueError: a negative weight.
 
-    Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283, eq. 1 to 4; weights 10/10/1 as in the authors' code.
+    Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283; weights 10/10/1 as in the authors' code.
     """
 
     choose_when: ClassVar[str] = "two views; symmetries move what the head needs (position, frame, amplitude)"

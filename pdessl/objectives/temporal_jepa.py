@@ -56,7 +56,7 @@ class TemporalJEPA(nn.Module):
         ShapeError, DataError: latents of different shapes, or not finite.
         SchemaError: a setting out of range.
 
-    Source: Representation Learning for Spatiotemporal Physical Systems (2026), arXiv:2603.13227, section 3; VICReg's
+    Source: Representation Learning for Spatiotemporal Physical Systems (2026), arXiv:2603.13227; VICReg's
         terms with n - 1 in the variance (``VarianceCovariance(unbiased_variance=False)`` is theirs).
     """
 

@@ -89,7 +89,7 @@ class VICRegL(nn.Module):
         DataError: a non-finite embedding, token or position.
         ValueError: a weight out of range.
 
-    Source: Bardes, Ponce, LeCun (2022), arXiv:2210.01571, eq. 2 to 6. There the first 20 location matches are kept,
+    Source: Bardes, Ponce, LeCun (2022), arXiv:2210.01571, section 3. There the first 20 location matches are kept,
         and all by feature; both are the defaults.
     """
 

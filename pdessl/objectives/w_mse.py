@@ -76,7 +76,7 @@ class WMSE(nn.Module):
         DataError: a non-finite entry, or a singular covariance.
         ValueError: n or m not above D while ``shrinkage`` is 0, or a setting out of range.
 
-    Source: Ermolov, Siarohin, Sangineto, Sebe (2021), arXiv:2007.06346, eq. 2 to 5.
+    Source: Ermolov, Siarohin, Sangineto, Sebe (2021), arXiv:2007.06346, section 3; shrinkage as in the authors' code.
     """
 
     choose_when: ClassVar[str] = "two views; narrow embeddings (D of 64 to 128) in batches of several times that"

@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 from pdessl.errors import DataError
-from pdessl.objectives import VICReg
+from pdessl.objectives import ExponentialMovingAverage, VICReg
 from pdessl.objectives.distributed import gather_rows, row_count, row_offset, sum_over_processes
 
 from .cases import CASES, ROWS, WIDTH, build, call, extras
 from .embeddings import draw, on_processes
 
-SPLITS = [(10, 10), (13, 7)]
+UNEQUAL = (13, 7)
+SPLITS = [(10, 10), UNEQUAL]
+TRAINED = ["byol sigreg", "temporal jepa chunks", "lejepa", "vicregl"]
 INPUTS = 8  # wider than the embedding: otherwise its covariance is singular, and cannot be whitened
 
 
@@ -42,6 +44,23 @@ def terms_and_gradients(model, data):
     terms.loss.backward()
     gradients = {name.removeprefix("module."): p.grad.flatten().tolist() for name, p in model.named_parameters()}
     return {name: float(value.detach()) for name, value in terms._asdict().items()}, gradients
+
+
+def train(name, data, wrap):
+    """Three steps with a moving average of the layer as teacher (where there is one); weights of both afterwards."""
+    model = Model(name)
+    teacher = ExponentialMovingAverage(model.layer, 0.5, 1.0, 3)
+    wrapped = wrap(model)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    x, x_prime, e = data
+    for _ in range(3):
+        e = {**e, "target": teacher(x), "target_prime": teacher(x_prime)}
+        optimiser.zero_grad()
+        wrapped(x, x_prime, e).loss.backward()
+        optimiser.step()
+        teacher.update(model.layer)
+    weights = [*model.parameters(), *teacher.parameters()]
+    return [w.detach().flatten().tolist() for w in weights], int(teacher.step)
 
 
 def _gather_and_sum(rank):
@@ -73,6 +92,9 @@ def _everything(rank):
             # Kept in a variable: a discarded wrapper takes its gradient hooks along.
             model = DistributedDataParallel(Model(name))
             found[name, sizes] = terms_and_gradients(model, batch(slice(start, start + sizes[rank])))
+    start = sum(UNEQUAL[:rank])
+    for name in TRAINED:
+        found["trained", name] = train(name, batch(slice(start, start + UNEQUAL[rank])), DistributedDataParallel)
     return found
 
 
@@ -104,6 +126,16 @@ def test_two_processes_have_the_terms_and_gradients_of_one(processes, name, size
         for parameter, gradient in gradients.items():
             scale = max(abs(g) for g in gradient)
             assert found_gradients[parameter] == pytest.approx(gradient, rel=1e-9, abs=1e-10 * max(scale, 1)), parameter
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_processes_have_the_weights_of_one_after_three_steps(processes, name):
+    """With random numbers drawn anew each step, and a teacher: all of them must stay equal."""
+    weights, steps = train(name, batch(), lambda model: model)
+    for found, found_steps in (result["trained", name] for result in processes):
+        assert found_steps == steps == 3
+        for mine, expected in zip(found, weights, strict=True):
+            assert mine == pytest.approx(expected, rel=1e-8, abs=1e-10)
 
 
 def test_a_bad_row_on_one_process_raises_on_all(processes):
