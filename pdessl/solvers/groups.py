@@ -10,11 +10,11 @@ import torch
 
 __all__ = ["in_groups"]
 
-LARGEST = 128  # trajectories whose working set stays in a core's cache
-SMALLEST = 16  # below this the calls cost more than what they compute
+LARGEST = 1 << 16  # grid points of a group: larger ones leave the cache, smaller ones wait for the calls
+SMALLEST = 1 << 12  # grid points below which a thread of its own gains nothing
 
 
-def in_groups(run: Callable[[slice], None], batch: int, device: torch.device) -> None:
+def in_groups(run: Callable[[slice], None], batch: int, points: int, device: torch.device) -> None:
     """Run a function on slices of a batch, in as many threads as torch may use.
 
     Whole groups in parallel, each single-threaded, beat threads that share every small operation. Anywhere but on a CPU
@@ -23,11 +23,12 @@ def in_groups(run: Callable[[slice], None], batch: int, device: torch.device) ->
     Args:
         run: called with slices that cover the batch; writes its results to rows of its own.
         batch: number of trajectories.
+        points: grid points of each.
         device: where they are.
     """
     threads = torch.get_num_threads()
-    count = max(math.ceil(batch / LARGEST), min(threads, batch // SMALLEST))
-    if device.type != "cpu" or count == 1:
+    count = max(math.ceil(batch * points / LARGEST), min(threads, batch * points // SMALLEST))
+    if device.type != "cpu" or count <= 1:
         with torch.no_grad():
             run(slice(0, batch))
         return

@@ -104,7 +104,7 @@ class PeriodicSimulator(Simulator):
                     largest = torch.maximum(largest, amplitudes)
                 tail[rows] = tail_ratio(largest)
 
-            in_groups(run, len(start), times.device)
+            in_groups(run, len(start), points, times.device)
         return Solution(self.trajectories(fields[:, None], times, initial), tail)
 
     def _source_modes(self) -> Callable[[Leg, Tensor], Tensor]:

@@ -92,7 +92,7 @@ def test_alone_in_a_batch_in_groups_and_with_a_graph_are_the_same(name):
 
 
 def test_a_group_wider_than_the_cache_is_split_and_joined_in_order():
-    initial = initial_fields(32, 300)
+    initial = initial_fields(32, 5000)
     simulator = Heat(0.1, points=32, dtype=torch.float64)
     fields = simulator(initial, torch.tensor([0.0], dtype=torch.float64)).fields
     torch.testing.assert_close(fields[:, :, 0], initial, rtol=0, atol=1e-14)
