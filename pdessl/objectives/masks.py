@@ -40,8 +40,9 @@ class BlockMasks:
     starts anywhere and wraps, so that each token is hidden equally often. On a closed axis it starts anywhere in
     0 ... L - l, both ends included: symmetric, every token is reached, and tokens near the ends less often than those
     in the middle (blocks of one size cannot do otherwise). A block that spans an axis covers it evenly. The context is
-    one block without the targets, or everything but them. Contexts of a batch are cut to the same length by leaving out
-    *random* tokens: cutting each in order, as public code does, hides the end of the grid, of time in particular.
+    one block without the targets, or everything but them. Contexts of a batch are cut to the length of its shortest by
+    leaving out *random* tokens: cutting each in order, as public code does, hides the end of the grid, of time in
+    particular. The larger the batch and the more the blocks, the more is cut.
 
     Args:
         grid: tokens along time and each space axis, e.g. (8, 14, 14).
@@ -103,15 +104,16 @@ class BlockMasks:
         """
         for _ in range(_ATTEMPTS):
             sides = self._sides(self.scale, self.time_extent, self.aspect, generator)
-            hidden = self._blocks(sides, batch, self.blocks, generator)
+            targets = self._blocks(sides, batch, self.blocks, generator)
             wide = self._sides(self.context_scale, (1.0, 1.0), 1.0, generator)
-            visible = self._blocks(wide, batch, 1, generator)[:, 0] & ~hidden.any(dim=1)
+            visible = torch.zeros(batch, math.prod(self.grid), dtype=torch.bool)
+            visible.scatter_(1, self._blocks(wide, batch, 1, generator).flatten(1), True)
+            visible.scatter_(1, targets.flatten(1), False)
             count = int(visible.sum(dim=1).min())
             if count >= self.min_context:
                 # Keys of hidden tokens are below those of all visible ones.
                 keys = torch.rand(visible.shape, generator=generator) + visible
-                context = keys.topk(count, dim=1).indices.sort(dim=1).values
-                targets = hidden.flatten(0, 1).nonzero()[:, 1].view(batch, self.blocks, math.prod(sides))
+                context = keys.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
                 return Masks(context.to(device), targets.to(device))
         raise ResolutionError(
             f"BlockMasks: {self.blocks} blocks of a share {self.scale} of the grid {self.grid} left fewer than "
@@ -130,11 +132,11 @@ class BlockMasks:
         return tuple(min(max(round(s * length), 1), length) for s, length in zip(every, self.grid, strict=True))
 
     def _blocks(self, sides: tuple[int, ...], batch: int, count: int, generator: torch.Generator) -> Tensor:
-        """Membership of each token in each block, (batch, count, N)."""
-        inside = torch.ones(batch, count, 1, dtype=torch.bool)
+        """Tokens of blocks at random places, in order, (batch, count, tokens of a block)."""
+        tokens = torch.zeros(batch, count, 1, dtype=torch.int64)
         for side, length, wraps in zip(sides, self.grid, self.periodic, strict=True):
             places = length if wraps else length - side + 1
             start = torch.randint(places, (batch, count, 1), generator=generator)
-            along = (torch.arange(length) - start) % length < side
-            inside = (inside[..., None] & along[:, :, None]).flatten(2)
-        return inside
+            along = ((start + torch.arange(side)) % length).sort(dim=-1).values
+            tokens = (tokens[..., None] * length + along[:, :, None]).flatten(2)
+        return tokens
