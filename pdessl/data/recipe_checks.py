@@ -14,13 +14,14 @@ from pdessl.solvers import FAMILIES, FORCINGS
 if TYPE_CHECKING:
     from pdessl.data.recipe import DatasetRecipe
 
-__all__ = ["PRECISIONS", "TEXTS", "check_content", "check_simulator"]
+__all__ = ["PRECISIONS", "SECTIONS", "TEXTS", "check_content", "check_simulator"]
 
 #: Keys that do not change the data.
 TEXTS = ("title", "about", "known", "chosen", "aliases")
 #: Arithmetic of the simulator.
 PRECISIONS = ("float32", "float64")
-_KEYS = {
+#: The sections of a dataset file.
+SECTIONS = {
     "equation": str,
     "domain": dict,
     "initial_condition": dict,
@@ -55,8 +56,8 @@ def check_content(recipe: DatasetRecipe) -> None:
         SchemaError: what was found, where, and what was expected.
     """
     content, name = recipe.content, recipe.name
-    check_keys(content, (*_KEYS, *TEXTS), tuple(k for k in _KEYS if k not in _OPTIONAL), name)
-    for key, kind in _KEYS.items():
+    check_keys(content, (*SECTIONS, *TEXTS), tuple(k for k in SECTIONS if k not in _OPTIONAL), name)
+    for key, kind in SECTIONS.items():
         if key in content:
             check_type(content[key], kind, f"{name}: {key}")
     if content.get("seed", 0) < 0:
@@ -101,11 +102,11 @@ def check_simulator(recipe: DatasetRecipe) -> None:
         raise SchemaError(
             f"{name}: solver.precision: {simulator.__name__} calculates in float64 only. Leave the key (--dtype) out."
         )
-    if "outputs" not in arguments:
-        check_keys(recipe.content.get("fields", {}), simulator.field_names, (), f"{name}: fields")
-        noise = recipe.observation["noise"]
-        if isinstance(noise, Mapping):
-            check_keys(noise, simulator.field_names, (), f"{name}: observation.noise")
+    outputs = tuple(arguments.get("outputs") or simulator.field_names)
+    check_keys(recipe.content.get("fields", {}), outputs, (), f"{name}: fields")
+    noise = recipe.observation["noise"]
+    if isinstance(noise, Mapping):
+        check_keys(noise, outputs, (), f"{name}: observation.noise")
 
 
 def _check_domain(recipe: DatasetRecipe) -> None:
