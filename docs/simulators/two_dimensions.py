@@ -3,26 +3,29 @@
 Each shows frames of one or two runs. Minutes in all on one processor.
 """
 
-import argparse
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
 
+from pdessl import Trajectories
 from pdessl.solvers import (
     AdvectionDiffusion2D,
     Boussinesq2D,
     Burgers2D,
     GrayScott,
+    InitialCondition,
     NavierStokes2D,
     RandomField2D,
     RandomFlow2D,
     ReactionPatches,
     ShallowWater2D,
+    Simulator,
     SmokeBlobs,
     VortexPair,
     WaterDrops,
@@ -32,29 +35,31 @@ from pdessl.solvers import (
 HERE = Path(__file__).parent
 
 
-def start(family, points, length, seed=0):
+def start(family: InitialCondition, points: int, length: float, seed: int = 0) -> Tensor:
+    """One state of a family, shape (1, C, X, Y)."""
     draws = family.draw(random_stream(seed, "figure", 0, "physics"))[None]
     sides = torch.full((1, 2), float(length), dtype=torch.float64)
     return family.fields(draws, (points, points), sides)
 
 
-def run(simulator, initial, times):
+def run(simulator: Simulator, initial: Tensor, times: Sequence[float]) -> Trajectories:
+    """The run from a state."""
     with torch.no_grad():
         return simulator(initial, torch.tensor(times, dtype=torch.float64))
 
 
-def draw(name, rows):
+def draw(name: str, rows: Sequence[tuple[str, Trajectories, int, str, bool]]) -> None:
     """One row of frames per run: (title, trajectories, channel, colour map, whether the colours are centred on 0)."""
     columns = max(row[1].fields.shape[2] for row in rows)
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(2.1 * columns, 2.35 * len(rows)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(2.1 * columns, 2.35 * len(rows)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, runs, channel, colours, centred) in zip(axes, rows, strict=True):
         values = runs.fields[0, channel]
         for frame, place in enumerate(line):
             picture = values[frame].T
             if centred:
-                top = float(picture.abs().max())
+                top = float(picture.abs().max()) or 1.0
                 limits = {"vmin": -top, "vmax": top}
             else:
                 limits = {"vmin": float(values.min()), "vmax": float(values.max())}
@@ -64,10 +69,10 @@ def draw(name, rows):
             place.set_title(f"t = {float(runs.time[0, frame]):g}", fontsize=8)
         line[0].set_ylabel(title, fontsize=8)
     figure.savefig(HERE / f"{name}.png", dpi=90, pil_kwargs={"optimize": True})
-    plt.close(figure)
 
 
-def navier_stokes():
+def navier_stokes() -> None:
+    """Vortices that merge and the filaments between them."""
     points, length = 192, 2 * math.pi
     decaying = NavierStokes2D(2e-3, points=points, outputs=("w",), check_resolution=False, precision=torch.float32)
     turbulence = start(RandomFlow2D(rms=1.0, peak=6.0, highest=24), points, length)
@@ -81,7 +86,8 @@ def navier_stokes():
     )
 
 
-def kolmogorov_flow():
+def kolmogorov_flow() -> None:
+    """Bands that a force drives become unstable and turbulent."""
     points, length = 128, 2 * math.pi
     begin = start(RandomFlow2D(rms=0.02, peak=3.0, highest=8), points, length)
     made = NavierStokes2D(
@@ -92,7 +98,8 @@ def kolmogorov_flow():
     draw("kolmogorov_flow", [("vorticity", runs, 0, "RdBu_r", True), ("velocity u", runs, 1, "PuOr_r", True)])
 
 
-def boussinesq():
+def boussinesq() -> None:
+    """Smoke that rises."""
     points, length = 160, 2 * math.pi
     begin = start(SmokeBlobs(number=4, radius=(0.06, 0.1)), points, length, seed=3)
     made = Boussinesq2D(
@@ -102,7 +109,8 @@ def boussinesq():
     draw("boussinesq", [("smoke", runs, 0, "magma", False), ("vorticity", runs, 1, "RdBu_r", True)])
 
 
-def gray_scott():
+def gray_scott() -> None:
+    """Two patterns from the same patches."""
     points, length = 144, 1.2
     begin = start(ReactionPatches(number=5, radius=(0.05, 0.08), amount=(1.0, 1.5)), points, length)
     rows = []
@@ -111,11 +119,13 @@ def gray_scott():
             feed, kill, domain_length=length, points=points, outputs=("v",), check_resolution=False,
             precision=torch.float32,
         )
-        rows.append((f"{title}\nF = {feed}, k = {kill}", run(made, begin, (0, 300, 1000, 2000, 4000)), 0, "viridis", False))
+        runs = run(made, begin, (0, 300, 1000, 2000, 4000))
+        rows.append((f"{title}\nF = {feed}, k = {kill}", runs, 0, "viridis", False))
     draw("gray_scott", rows)
 
 
-def shallow_water():
+def shallow_water() -> None:
+    """Rings that cross."""
     points, length = 128, 10.0
     begin = start(WaterDrops(number=2, radius=(0.04, 0.05), height=(0.05, 0.1)), points, length)
     runs = run(ShallowWater2D(1.0, length, points), begin, (0, 1, 2.5, 4.5, 8))
@@ -123,7 +133,8 @@ def shallow_water():
     draw("shallow_water_2d", [("depth - 1", runs, 2, "RdBu_r", True)])
 
 
-def transport():
+def transport() -> None:
+    """Sheets of the Burgers equation, and a scalar that is carried along."""
     points, length = 128, 2 * math.pi
     sheets = start(RandomField2D(rms=0.8, peak=2.0, highest=4, components=2), points, length)
     scalar = start(RandomField2D(rms=1.0, peak=4.0, highest=10), points, length)
@@ -139,9 +150,7 @@ def transport():
 PICTURES = {f.__name__: f for f in (navier_stokes, kolmogorov_flow, boussinesq, gray_scott, shallow_water, transport)}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *PICTURES], help="default: all")
     torch.set_num_threads(1)
-    for name in parser.parse_args().names or PICTURES:
+    for name in sys.argv[1:] or PICTURES:
         PICTURES[name]()
         print(name)
