@@ -56,7 +56,7 @@ def write_smoke(path, trajectories=8, frames=56, points=128):
 
 def write_well(folder, smoke):
     """The same numbers in The Well's layout: a scalar and a vector field."""
-    path = folder / "well" / "train" / "smoke.hdf5"
+    path = folder / "well" / "data" / "train" / "smoke.hdf5"
     path.parent.mkdir(parents=True)
     with h5py.File(smoke) as source, h5py.File(path, "w") as file:
         group = source["train"]
@@ -87,7 +87,7 @@ def write_well(folder, smoke):
             for name, values in held.items():
                 tensors[name] = values.astype("f4")
                 tensors[name].attrs.update(dim_varying=[True, True], sample_varying=True, time_varying=True)
-    return path.parent.parent
+    return folder / "well"
 
 
 def write_store(folder, trajectories=1024):

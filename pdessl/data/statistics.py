@@ -42,11 +42,12 @@ def field_statistics(batches: Iterable[Tensor], names: tuple[str, ...]) -> dict[
     for fields in batches:
         for run in fields:
             # One run at a time: a copy in float64 of a whole batch may not fit beside it.
-            values = run.to("cpu", torch.float64).flatten(1)
+            values = run.to("cpu", torch.float64, copy=True).flatten(1)
             size, own = values.shape[1], values.mean(dim=1)
             delta = own - mean
             total = count + size
-            squares += (values - own[:, None]).square().sum(dim=1) + delta.square() * count * (size / total)
+            deviations = values.sub_(own[:, None]).square_()
+            squares += deviations.sum(dim=1) + delta.square() * count * (size / total)
             mean += delta * (size / total)
             count = total
     if not count:

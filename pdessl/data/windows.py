@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import weakref
 from collections import deque
@@ -335,17 +336,22 @@ class Windows(Dataset[Trajectories]):
             return self._parts[0].held
         return self[Draw(torch.arange(len(self)))]
 
-    def whole_fields(self, numbers: np.ndarray, batch: int = 16) -> Iterator[torch.Tensor]:
-        """Yield the fields of whole trajectories, (b, C, T, *X) with b <= ``batch``, float32."""
+    def whole_fields(self, numbers: np.ndarray, at_once: int = 8 << 20) -> Iterator[torch.Tensor]:
+        """Yield all values of whole trajectories, in pieces (b, C, t, *X) of about ``at_once`` bytes, float32."""
         if self._numbers is not None:
             numbers = self._numbers[numbers]
         owner = np.searchsorted(self._first, numbers, side="right") - 1
         for number in np.unique(owner):
             part, inside = self._parts[number], numbers[owner == number] - self._first[number]
-            for start in range(0, len(inside), batch):
-                some = inside[start : start + batch]
-                values = self._buffers.take((len(some), len(part.channels), *part.shape[1:]))
-                part.read_whole(some, values)
+            _, frames, *points = part.shape
+            frame = 4 * len(part.channels) * math.prod(points)
+            rows, t = max(1, at_once // (frame * frames)), min(frames, max(1, at_once // frame))
+            for start, first in itertools.product(range(0, len(inside), rows), range(0, frames, t)):
+                some = inside[start : start + rows]
+                sizes = (min(t, frames - first), *points)
+                values = self._buffers.take((len(some), len(part.channels), *sizes))
+                starts = np.tile([first, *(0 for _ in points)], (len(some), 1))
+                part.read(some, starts, sizes, 1, values, np.arange(len(some)))
                 yield torch.from_numpy(values)
 
     def _check_finite(self, part: _Part, numbers: np.ndarray, fields: np.ndarray, places: np.ndarray) -> None:
