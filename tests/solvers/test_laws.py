@@ -176,3 +176,19 @@ def test_a_refused_step_comes_with_one_that_works(name):
         fields = build(name, **settings, **checked)(initial, times).fields
         assert float((fields - reference).abs().max()) < 1e-2 * float(reference.abs().max())
     assert len(build(name, time_step=0.5, points=256)(initial, times)) == 1  # unchecked, at the user's risk
+
+
+@pytest.mark.parametrize("name", ["burgers", "kuramoto_sivashinsky", "heat"])
+def test_forward_derivatives_agree_with_backward_ones(name):
+    initial, times = initial_fields(32), torch.tensor([0.2, 0.4], dtype=torch.float64)
+    direction = torch.cos(torch.arange(32, dtype=torch.float64))[None, None]
+    simulator = build(name, points=32, substeps=4)
+
+    def final(field):
+        return simulator(field, times).fields[0, 0, -1]
+
+    _, forward = torch.func.jvp(final, (initial,), (direction,))
+    weights = torch.sin(torch.arange(32, dtype=torch.float64))
+    field = initial.clone().requires_grad_()
+    (backward,) = torch.autograd.grad(final(field) @ weights, field)
+    torch.testing.assert_close(forward @ weights, (backward * direction).sum(), rtol=1e-10, atol=1e-12)
