@@ -30,7 +30,7 @@ def describe_store(s: Summary) -> list[str]:
     if s["origin"]:
         return lines + [_line("made by", f"{s['origin']}, {versions}"), *_warnings(s)]
     lines += [
-        _line("noise", f"white, standard deviation {_number(s['noise'])}" if s["noise"] else "none"),
+        _line("noise", _noise(s["noise"])),
         _line("solver grids", ", ".join(f"{n} points: {c}" for n, c in s["solver_points"].items())),
         _line("rejected", f"{s['rejected_draws']} draws were not finite and drawn again"),
         _line("made by", f"{s['dataset']} (recipe {s['recipe_hash'][:12]}, seed {s['seed']}), {versions}"),
@@ -122,6 +122,13 @@ def _values(f: Summary) -> str:
 
 def _line(label: str, text: str) -> str:
     return f"  {label:<14} {text}"
+
+
+def _noise(level: float | Mapping[str, float]) -> str:
+    """Return the standard deviation, or those of the fields that have noise."""
+    levels = level if isinstance(level, Mapping) else {"": level}
+    words = [f"{name} {_number(value)}".strip() for name, value in levels.items() if value]
+    return f"white, standard deviation {', '.join(words)}" if words else "none"
 
 
 def _number(value: float) -> str:
