@@ -40,6 +40,8 @@ class GroupElements:
         log_parameter_shift: log μ' - log μ by the name users see (``viscosity``), each (B,): 0 for a parameter that
             no flow of the product moves. Known without labels. A parameter that is not simply multiplied is left out.
         reflected: which trajectories were reflected, by name of the reflection, each (B,) bool.
+        turn: the reflections drawn, as signed permutations of the axes that follow the map, (B, d, d), float64.
+        field_turn: what they do to the fields, (B, C, C), float64.
         start: first frame and first node of the view in the source, (B, 1 + d), int64.
         centre: time and position about which the product acts, (B, 1 + d), float64.
         map: the composed map in coordinates relative to ``centre``, on the frames of the view (without reflections).
@@ -49,6 +51,8 @@ class GroupElements:
     relative: dict[str, Tensor]
     log_parameter_shift: dict[str, Tensor]
     reflected: dict[str, Tensor]
+    turn: Tensor
+    field_turn: Tensor
     start: Tensor
     centre: Tensor
     map: SliceAffine
@@ -315,6 +319,7 @@ class LieAugmentation(nn.Module):
         target = [n if s is None else n * s for n, s in zip(nodes, scale, strict=True)]
         flags = torch.stack(list(reflected.values()), dim=1) if reflected else None
         names, moves = batch.field_names, tuple(self.reflections.values())
+        turn, field_turn = (_signed_permutations(n, moves, flags, len(batch), device) for n in (plan.axes, plan.fields))
         if self.mode == "grid":
             geometry = Geometry.of(g, plan, spacing, start, target, flags)
             fields = gridded(batch.fields, plan, geometry, g, spacing, self.spline_order, moves)
@@ -323,7 +328,10 @@ class LieAugmentation(nn.Module):
             fields = unmoved(batch.fields, plan, Geometry.unmoved(g, plan, start, nodes, flags), moves)
         else:
             target = nodes
-            whole = _reflected_map(g, flags, moves, plan)
+            last = dataclasses.replace(
+                self._identity(g.new_time, plan, g.parameters), s=turn[:, None], m=field_turn[:, None]
+            )
+            whole = g if flags is None else compose(g, last)
             wider = plan if flags is None else dataclasses.replace(plan, linear=True, mixing=True)
             fields = with_coordinates(
                 batch.fields, wider, Geometry.unmoved(whole, wider, start, nodes, None),
@@ -358,6 +366,8 @@ class LieAugmentation(nn.Module):
             relative=relative,
             log_parameter_shift=shifts,
             reflected=reflected,
+            turn=turn,
+            field_turn=field_turn,
             start=start,
             centre=torch.cat([centre_time[:, None], centre], dim=1),
             map=g,
@@ -374,28 +384,26 @@ def _reflections_of(algebra: Any) -> dict[str, DiscreteSymmetry]:
     }
 
 
-def _reflected_map(
-    g: SliceAffine, flags: Tensor | None, reflections: Sequence[DiscreteSymmetry], plan: Plan
-) -> SliceAffine:
-    """Follow the map by the reflections that were drawn."""
+def _signed_permutations(
+    names: Sequence[str],
+    reflections: Sequence[DiscreteSymmetry],
+    flags: Tensor | None,
+    batch: int,
+    device: torch.device,
+) -> Tensor:
+    """Matrices (B, n, n) of the product of the reflections that were drawn, the first one acting first."""
+    n = len(names)
+    one = constant(tuple(float(i == j) for i in range(n) for j in range(n)), device).reshape(n, n)
+    product = one.expand(batch, n, n)
     for k, reflection in enumerate(reflections):
         assert flags is not None
-        second = SliceAffine.identity(g.new_time, len(plan.axes), len(plan.fields), g.parameters)
-        flag = flags[:, k].reshape(-1, 1, 1, 1)
-        s, m = (
-            torch.where(flag, _signed_permutation(names, reflection, flags.device), one)
-            for names, one in ((plan.axes, second.s), (plan.fields, second.m))
-        )
-        g = compose(g, dataclasses.replace(second, s=s, m=m))
-    return g
-
-
-def _signed_permutation(names: Sequence[str], reflection: DiscreteSymmetry, device: torch.device) -> Tensor:
-    image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
-    rows = [[0.0] * len(names) for _ in names]
-    for i, name in enumerate(names):
-        rows[i][names.index(image.get(name, name))] = -1.0 if name in reflection.flips else 1.0
-    return constant(tuple(e for row in rows for e in row), device).reshape(len(names), len(names))
+        image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
+        signs = [-1.0 if name in reflection.flips else 1.0 for name in names]
+        sources = [image.get(name, name) for name in names]
+        entries = (s * (source == other) for s, source in zip(signs, sources, strict=True) for other in names)
+        matrix = constant(tuple(entries), device).reshape(n, n)
+        product = torch.where(flags[:, k].reshape(-1, 1, 1), matrix @ product, product)
+    return product
 
 
 def _exchange_nodes(

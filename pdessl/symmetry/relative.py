@@ -30,13 +30,11 @@ def source_positions(view: Trajectories, elements: GroupElements) -> Tensor:
     g, d = elements.map, len(view.space)
     points = tuple(s.shape[1] for s in view.space)
     axes = []
-    for i, (name, nodes) in enumerate(zip(view.axis_names, view.space, strict=True)):
+    for i, nodes in enumerate(view.space):
         x = nodes - elements.centre[:, 1 + i : 2 + i]
-        for flips, drawn in elements.reflected.items():
-            if name in flips.split(","):
-                x = torch.where(drawn[:, None], -x, x)
         axes.append(x.reshape(x.shape[0], *[-1 if k == i else 1 for k in range(d)]).expand(-1, *points))
-    target = torch.stack(axes, dim=-1).flatten(1, -2)
+    # The inverse of a signed permutation is its transpose.
+    target = torch.stack(axes, dim=-1).flatten(1, -2) @ elements.turn
     moved = target[:, None] - g.r[:, :, None]
     source = torch.einsum("btij,btkj->btki", torch.linalg.inv(g.s).expand(-1, moved.shape[1], -1, -1), moved)
     source = source.expand(-1, g.time.shape[1], -1, -1) + elements.centre[:, None, None, 1:]
@@ -49,8 +47,8 @@ def relative_element(
 ) -> Tensor:
     """Return coordinates of the element that carries the first view to the second, 0 where both views are alike.
 
-    The coordinates are the coefficients of g₂∘g₁⁻¹ on the middle frame minus those of the identity: the logarithm of the
-    stretch of time, S - 1, M - 1, the value added, how far the centres of the views lie apart in the trajectory (as
+    The coordinates are the coefficients of g₂∘g₁⁻¹ on the middle frame minus those of the identity: the logarithm of
+    the stretch of time, S - 1, M - 1, the value added, how far the centres of the views lie apart in the trajectory (as
     shares of its duration and lengths, on a circle the shorter way), and the shift of log-parameters. They come from
     composing the maps, so they hold for flows that do not commute, for which differences of strengths are wrong.
     Reflections count in S and M.
@@ -84,7 +82,7 @@ def relative_element(
 
 
 def _at_centre(batch: Trajectories, elements: GroupElements) -> tuple[Tensor, ...]:
-    """Stretch of time (B,), S (B, d, d), M (B, m, m), b0 (B, m) on the middle frame, and the source's place (B, 1 + d)."""
+    """Stretch of time (B,), S (B, d, d), M (B, m, m), b0 (B, m) on the middle frame; the source's place (B, 1 + d)."""
     g = elements.map
     frames = g.time.shape[1]
 
@@ -97,10 +95,5 @@ def _at_centre(batch: Trajectories, elements: GroupElements) -> tuple[Tensor, ..
     rate = torch.ones_like(g.time[:, 0])
     if frames > 1:
         rate = (g.new_time[:, -1] - g.new_time[:, 0]) / (g.time[:, -1] - g.time[:, 0])
-    for flips, drawn in elements.reflected.items():
-        names = flips.split(",")
-        signs = [torch.tensor([-1.0 if n in names else 1.0 for n in group], dtype=s.dtype, device=s.device)
-                 for group in (batch.axis_names, batch.field_names)]  # fmt: skip
-        one = [torch.where(drawn[:, None], sign, 1.0) for sign in signs]
-        s, m, b0 = one[0][..., None] * s, one[1][..., None] * m, one[1] * b0
+    s, m, b0 = elements.turn @ s, elements.field_turn @ m, (elements.field_turn @ b0[..., None])[..., 0]
     return rate, s, m, b0, place

@@ -85,7 +85,7 @@ def test_an_element_is_composed_where_flows_do_not_commute():
 def test_a_reflection_counts():
     batch = plane_waves()
     augment = LieAugmentation("burgers", {"space_translation": 0.5}, reflections=True)
-    (name,) = [n for n, _ in augment.reflections]
+    (name,) = augment.reflections
     flip = torch.tensor([True, False] * 3)
     _, still = augment.apply(batch, {})
     _, flipped = augment.apply(batch, {}, reflected={name: flip})
