@@ -74,7 +74,7 @@ def differences(ours, theirs):
 
 def draw(ours, theirs, path):
     shown = [8, 23, 43, 63]
-    figure = Figure(figsize=(9, 5.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9.5, 4.6), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(shown))
     for column, frame in enumerate(shown):
