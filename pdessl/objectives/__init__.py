@@ -16,9 +16,12 @@ MaskedJEPA
 (``predictive``)
 ======================  ================================================================================
 
-``CrossForecast`` and ``ParameterEquivariance`` are added to one of these. The anti-collapse terms VarianceCovariance
-(``vc``) and SIGReg (``sigreg``) can be exchanged, by name or object, wherever a ``regulariser`` is taken; any callable
-on embeddings will do. First line of the docstring: what it is; class attribute ``choose_when``: when to choose it.
+Your own objective need not inherit from anything: a module that is called as one of these rows and returns a named
+tuple with ``loss`` first, or a scalar. ``CrossForecast`` and ``ParameterEquivariance`` are added to one of these.
+
+The anti-collapse terms VarianceCovariance (``vc``) and SIGReg (``sigreg``) can be exchanged, by name or object,
+wherever a ``regulariser`` is taken; any callable on embeddings will do. First line of each docstring: what it is; class
+attribute ``choose_when``: when to choose it.
 
 Batch size, width, device and precision come from the tensors. Statistics run over the rows of all processes (loss and
 gradient of several processes are those of one that holds the joined batch) and are computed in float32 (float64 stays),

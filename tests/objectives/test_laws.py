@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import pdessl.objectives
+from pdessl.cli.catalogs import entries
 from pdessl.errors import DataError, ShapeError
 from pdessl.objectives import (
     BYOL,
@@ -174,7 +175,10 @@ def test_each_objective_says_in_one_line_what_it_is_and_when_to_choose_it():
     ]
     tested = {type(build(name)) for name in CASES}
     assert set(listed) == tested | {VarianceCovariance, SIGReg}
+    printed = entries("objectives")
+    assert set(printed) == {value.__name__ for value in listed}
     for value in listed:
+        assert printed[value.__name__].endswith(f"when: {value.choose_when}")
         assert 20 < len(value.choose_when) <= 100
         assert "\n" not in value.choose_when
         assert len(inspect.getdoc(value).splitlines()[0]) > 30
