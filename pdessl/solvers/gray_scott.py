@@ -40,11 +40,14 @@ class GrayScott(Periodic2D):
     Shapes:
         initial u and v (B, 2, X, Y) -> trajectories (B, len(outputs), T, X, Y).
 
-    Good values: D_u = 2e-5, D_v = 1e-5, L = 2.5 and (F, k) = (0.035, 0.065) spots that divide, (0.04, 0.06) stripes,
-        (0.014, 0.054) moving spots, (0.018, 0.051) spirals; patterns take times of 1e3 to 1e4.
+    Good values: D_u = 2e-5, D_v = 1e-5, sides of 1 to 2.5 and (F, k) = (0.03, 0.062) spots that divide, (0.035, 0.06) a
+        maze of stripes; patterns take times of 1e3 to 1e4. A patch needs v of about 1/4 over a radius of about 0.05, or
+        it dies out (at (0.035, 0.065) and (0.014, 0.054) wider and weaker ones did).
 
     Fails when:
-        the grid does not resolve the solution (see the spectral tail).
+        the grid is coarser than a front, √(D_v / (F + k)) wide. Difference from a grid of 192 points, sides of 1, at
+        t = 500 and (0.04, 0.06): 5e-3 with dx 1.04 widths (spectral tail 4e-3), 8e-2 with 1.6 widths; refused above
+        0.83 widths (tail below 1e-3). The default step makes errors of about 1e-4; half of it 8e-6.
 
     Raises:
         DataError: a rate or diffusivity <= 0, values that are not finite, an unknown output.

@@ -49,7 +49,11 @@ class NavierStokes2D(IncompressibleFlow2D):
         :func:`pdessl.solvers.velocity_of_vorticity`.
 
     Fails when:
-        the grid does not resolve the solution (see the spectral tail).
+        filaments of vorticity, √(ν / max |w|) wide, are narrower than the grid. Largest difference from a finer grid
+        relative to max |u|, decaying turbulence with rms velocity 1 on 2π, ν = 0.0025 to 0.02, t = 2: 8e-3 with dx 2.9
+        widths (spectral tail 2e-2), 3e-2 with 4, 9e-2 with 6. Refused above 1.7 widths, where the tail is below 1e-3.
+        A force grows the flow beyond its initial state: what it will reach is estimated from runs, see
+        ``points_needed``. A ``forcing`` is not foreseen.
 
     Raises:
         DataError: a viscosity <= 0, a drag < 0, values that are not finite, an unknown output.
