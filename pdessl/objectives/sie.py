@@ -84,10 +84,10 @@ class GroupAction(nn.Module):
             element, generators = element.to(z.dtype), self.generators.to(z.dtype)
             if self.form == "affine":
                 return z + _generated(z, element, generators)
-            bound = (element.detach().abs() @ generators.detach().abs().sum(dim=1).amax(dim=1)).amax()
-            steps = max(1, math.ceil(float(bound)))
-            if steps > _MAX_STEPS:
+            bound = float((element.detach().abs() @ generators.detach().abs().sum(dim=1).amax(dim=1)).amax())
+            if not bound <= _MAX_STEPS:  # NaN too: the loss then shows it
                 return torch.einsum("bij,bj->bi", self.matrix(element).to(z.dtype), z)
+            steps = max(1, math.ceil(bound))
             for _ in range(steps):
                 term = z
                 for order in range(1, _TAYLOR_ORDER + 1):

@@ -140,6 +140,9 @@ def test_swapped_views_use_the_inverse_element():
 def test_one_row_keeps_its_axis_and_errors():
     action = GroupAction(2, 4)
     assert action(torch.ones(1, 4), torch.ones(1, 2)).shape == (1, 4)
+    diverged = GroupAction(1, 2, "exponential")
+    nn.init.constant_(diverged.generators, math.nan)
+    assert diverged(torch.ones(3, 2), torch.ones(3, 1)).isnan().all()
     with pytest.raises(ShapeError, match=r"element \(1, 3\); expected \(B, 4\) and \(B, 2\)"):
         action(torch.ones(1, 4), torch.ones(1, 3))
     with pytest.raises(SchemaError, match="form 'linear'"):
