@@ -25,6 +25,7 @@ VERBS = {
     "pretrain": ("pdessl.cli.pretrain", "train an encoder without labels, from a recipe"),
     "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
     "timestep": ("pdessl.cli.timestep", "a time-stepping network with and without conditioning, and its rollouts"),
+    "study": ("pdessl.cli.study", "many pretrainings, seeds and floors in one table"),
     "report": ("pdessl.cli.report", "the figures and tables of a run as one HTML file"),
 }
 

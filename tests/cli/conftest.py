@@ -40,6 +40,14 @@ def small_store(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def ks_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ks") / "data"
+    size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}
+    generate("kuramoto_sivashinsky", folder, size=size, overrides={"observation.start": 12.0, "observation.end": 24.6})
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()

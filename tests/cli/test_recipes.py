@@ -6,10 +6,8 @@ import yaml
 import pdessl
 from pdessl import catalog, cli
 from pdessl.cli.pretrain import pretrain
-from pdessl.data import generate
 
-RECIPES = [n for n in catalog.names("configs") if n != "quickstart"]
-SIZE = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 2}
+RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith("studies/")]
 STEP = [
     "--data.batch_size=16",
     "--trainer.max_epochs=1",
@@ -18,13 +16,6 @@ STEP = [
     "--trainer.accelerator=cpu",
 ]
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
-
-
-@pytest.fixture(scope="module")
-def ks_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ks") / "data"
-    generate("kuramoto_sivashinsky", folder, size=SIZE, overrides={"observation.start": 12.0, "observation.end": 24.6})
-    return folder
 
 
 @pytest.mark.parametrize("name", RECIPES)
