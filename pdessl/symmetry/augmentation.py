@@ -317,8 +317,10 @@ class LieAugmentation(nn.Module):
         ]
         scale = [g.s[:, 0, i, i : i + 1] if c or self.mode == "metadata" else None for i, c in enumerate(plan.carried)]
         target = [n if s is None else n * s for n, s in zip(nodes, scale, strict=True)]
-        flags = torch.stack(list(reflected.values()), dim=1) if reflected else None
-        names, moves = batch.field_names, tuple(self.reflections.values())
+        names, possible = batch.field_names, self._possible(plan)
+        moves = tuple(r for r, ok in zip(self.reflections.values(), possible, strict=True) if ok)
+        drawn = [reflected[n] for n, ok in zip(self.reflections, possible, strict=True) if ok]
+        flags = torch.stack(drawn, dim=1) if drawn else None
         turn, field_turn = (_signed_permutations(n, moves, flags, len(batch), device) for n in (plan.axes, plan.fields))
         if self.mode == "grid":
             geometry = Geometry.of(g, plan, spacing, start, target, flags)
@@ -344,7 +346,7 @@ class LieAugmentation(nn.Module):
             for i, (kind, s, x) in enumerate(zip(plan.boundary, scale, space, strict=True))
         ]
         if self.mode != "coords":
-            _exchange_nodes(space, lengths, centre, reflected, self.reflections, self._possible(plan), plan)
+            _exchange_nodes(space, lengths, centre, moves, drawn, plan)
         parameters = {n: g.parameters[k] for k, n in self._names.items() if k in g.parameters}
         view = batch.replace(
             fields=fields,
@@ -410,17 +412,16 @@ def _exchange_nodes(
     space: list[Tensor],
     lengths: list[Tensor],
     centre: Tensor,
-    reflected: Mapping[str, Tensor],
-    reflections: Mapping[str, DiscreteSymmetry],
-    possible: Sequence[bool],
+    reflections: Sequence[DiscreteSymmetry],
+    drawn: Sequence[Tensor],
     plan: Plan,
 ) -> None:
     """Where axes were exchanged, so are their nodes relative to the centre, and their lengths; in place."""
-    for (name, reflection), allowed in zip(reflections.items(), possible, strict=True):
-        for a, b in reflection.swaps if allowed else ():
+    for reflection, flag in zip(reflections, drawn, strict=True):
+        for a, b in reflection.swaps:
             if a not in plan.axes:
                 continue
-            i, j, flag = plan.axes.index(a), plan.axes.index(b), reflected[name]
+            i, j = plan.axes.index(a), plan.axes.index(b)
             apart = (centre[:, j] - centre[:, i])[:, None]
             space[i], space[j] = (
                 torch.where(flag[:, None], space[j] - apart, space[i]),

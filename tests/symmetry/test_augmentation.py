@@ -8,6 +8,7 @@ import torch
 import pdessl
 from pdessl.errors import ShapeError, SymmetryError
 from pdessl.symmetry.augmentation import LieAugmentation
+from pdessl.symmetry.resample import filter_axes
 from pdessl.trajectory import Trajectories
 
 F64 = {"dtype": torch.float64}
@@ -409,3 +410,199 @@ def test_strengths_in_standard_deviations():
     deviation = data.fields.flatten(1).std(dim=1, correction=0)
     assert elements.strengths[name].abs().min() > 0
     assert torch.allclose(elements.strengths[name], elements.relative[name] * deviation)
+
+
+def at_nodes(view, elements, field):
+    """The closed form of a view: its nodes taken back through reflections and map, the field there, and forward."""
+    g, middle, d = elements.map, elements.centre, len(view.space)
+    frames, points = g.time.shape[1], view.fields.shape[3:]
+    axes = [
+        (x - middle[:, 1 + i : 2 + i]).reshape(len(view), *[-1 if k == i else 1 for k in range(d)])
+        for i, x in enumerate(view.space)
+    ]
+    mesh = torch.stack(torch.broadcast_tensors(*axes), dim=-1).reshape(len(view), 1, -1, d) @ elements.turn[:, None]
+    inverse = torch.linalg.inv(g.s).expand(len(view), frames, d, d)
+    source = torch.einsum("btij,btkj->btki", inverse, mesh - g.r[:, :, None])
+    time = (middle[:, :1] + g.time)[..., None].expand(source.shape[:3])
+    value = field(time, *[source[..., i] + middle[:, 1 + i, None, None] for i in range(d)])
+    forward = g.apply(source, value.movedim(1, -1))[1] @ elements.field_turn.transpose(1, 2)[:, None]
+    return forward.movedim(-1, 1).reshape(len(view), -1, frames, *points)
+
+
+TURNS = [(True, False, False), (False, True, False), (False, False, True), (True, False, True), (True, True, True)]
+
+
+@pytest.mark.parametrize("mode", ["grid", "coords"])
+@pytest.mark.parametrize("flags", TURNS)
+def test_reflections_and_exchanges_of_axes_equal_the_closed_form(flags, mode):
+    """Mirror x, mirror y, exchange x and y: with a map before them, in every combination that makes a turn by 90°."""
+    data, field = planar("periodic")
+    data = data.replace(lengths=data.lengths * torch.tensor([1.0, 2.0]), space=(data.space[0], 2 * data.space[1]))
+    stretched = lambda t, x, y: field(t, x, y / 2)  # noqa: E731
+    augment = LieAugmentation("burgers_2d", {"galilean_boost_x": 0.2, "scaling": 0.2}, mode=mode, reflections=True)
+    assert list(augment.reflections) == ["x,u", "y,v", "x<->y,u<->v"]
+    strengths = {"galilean_boost_x": torch.tensor([0.4, -0.2], **F64), "scaling": torch.tensor([0.1, -0.2], **F64)}
+    reflected = {n: torch.tensor([f, False]) for n, f in zip(augment.reflections, flags, strict=True)}
+    view, elements = augment.apply(data, strengths, reflected=reflected)
+    if mode == "grid":
+        assert (view.fields - at_nodes(view, elements, stretched)).abs().max() < 1e-10
+        assert torch.allclose(view.lengths[0].flip(0) if flags[2] else view.lengths[0], data.lengths[0] * math.exp(0.1))
+        return
+    g, middle = elements.map, elements.centre
+    mesh = torch.stack(
+        torch.broadcast_tensors(*[(x - middle[:, 1 + i, None]).reshape(2, *[-1 if k == i else 1 for k in range(2)])
+                                  for i, x in enumerate(data.space)]), dim=-1
+    ).reshape(2, 1, -1, 2).expand(2, 5, -1, 2)  # fmt: skip
+    moved, values = g.apply(mesh, data.fields.flatten(3).permute(0, 2, 3, 1))
+    moved = moved @ elements.turn.transpose(1, 2)[:, None] + middle[:, None, None, 1:]
+    values = values @ elements.field_turn.transpose(1, 2)[:, None]
+    found = view.fields.flatten(3).permute(0, 2, 3, 1)
+    assert torch.allclose(found[..., :2], values, atol=1e-12)
+    assert torch.allclose(found[..., 2], (middle[:, :1] + g.new_time)[..., None].expand(found.shape[:3]))
+    assert torch.allclose(found[..., 3:], moved, atol=1e-12)
+
+
+def test_axes_that_differ_are_not_exchanged():
+    data, _ = planar("periodic")
+    augment = LieAugmentation("burgers_2d", {}, window=(5, 20, 30), reflections=True)
+    many = Trajectories.concatenate([data] * 20)
+    drawn = augment(many, generator())[1].reflected
+    assert drawn["x,u"].any() and not drawn["x<->y,u<->v"].any()
+    with pytest.raises(SymmetryError, match="square window"):
+        augment.apply(data, {}, reflected={"x<->y,u<->v": torch.tensor([True, False])})
+    square = LieAugmentation("burgers_2d", {}, window=(5, 20, 20), reflections=True)
+    assert 0.2 < square(many, generator())[1].reflected["x<->y,u<->v"].double().mean() < 0.8
+    alone = data.replace(fields=data.fields[:, :1], field_names=("u",))
+    assert not square(alone, generator())[1].reflected["x<->y,u<->v"].any()
+
+
+def spatial(points=20, frames=3):
+    """Band-limited (u, v, w) in a periodic cube, as a function of (t, x, y, z) and sampled."""
+    g = torch.Generator().manual_seed(0)
+    wave = torch.tensor([[1, 0, 0], [0, 1, 1], [1, -1, 0], [0, 0, 2]], **F64)
+    amplitude, angle = torch.randn(3, 4, generator=g, **F64), torch.randn(3, 4, generator=g, **F64)
+
+    def field(t, x, y, z):
+        phase = (wave * torch.stack([x, y, z], dim=-1)[..., None, :]).sum(-1) + 0.7 * t[..., None]
+        return torch.stack([(amplitude[i] * torch.cos(phase + angle[i])).sum(-1) for i in range(3)], dim=1)
+
+    time = torch.linspace(0, 1, frames, **F64).expand(2, -1)
+    x = torch.arange(points, **F64).expand(2, -1) * 2 * math.pi / points
+    mesh = torch.broadcast_tensors(
+        time[:, :, None, None, None], x[:, None, :, None, None], x[:, None, None, :, None], x[:, None, None, None]
+    )
+    data = Trajectories(
+        fields=field(*mesh),
+        time=time,
+        space=(x, x, x),
+        lengths=torch.full((2, 3), 2 * math.pi, **F64),
+        field_names=("u", "v", "w"),
+        axis_names=("x", "y", "z"),
+        boundary=("periodic",) * 3,
+        equation="navier_stokes_3d",
+    )
+    return data, field
+
+
+@pytest.mark.parametrize("boosted", [True, False])
+def test_views_in_three_dimensions_equal_the_closed_form(boosted):
+    data, field = spatial()
+    algebra = pdessl.symmetries("navier_stokes_3d")
+    turning = [n for n in algebra.names if n.startswith("rotation")]
+    assert len(turning) == 3
+    boosts = {n: 0.2 for n in algebra.names if n.startswith("galilean_boost")}
+    strengths = boosts | (dict.fromkeys([*turning, "scaling"], 0.2) if not boosted else {})
+    augment = LieAugmentation(algebra, strengths, window=(3, 14, 14, 14), reflections=True, spline_order=5)
+    view, elements = augment(data, generator(3))
+    assert any(bool(f.any()) for n, f in elements.reflected.items() if "<->" in n)
+    error = view.fields - at_nodes(view, elements, field)
+    assert error.norm() / view.fields.norm() < (1e-10 if boosted else 3e-3)
+
+
+def test_only_what_a_view_may_read_is_read():
+    """Poison everything outside the reach of a view: nothing of it arrives. Frames, and nodes under a spline."""
+    size, frames = 240, 9
+    for boundary in ("periodic", "window"):
+        data = batch(b=2, frames=frames, points=size, boundary=boundary, dtype=torch.float32)
+        augment = LieAugmentation("burgers", {"galilean_boost": 0.1, "scaling": 0.1, "projective": 0.2}, window=(5, 40))
+        _, elements = augment(data, generator())
+        poisoned = data.fields.clone()
+        reach = 90  # 35 of the view itself under the largest strengths, then the prefilter and the low-pass
+        for i in range(2):
+            first = int(elements.start[i, 0])
+            poisoned[i, :, :first] = math.nan
+            poisoned[i, :, first + 5 :] = math.nan
+            middle = int(elements.start[i, 1]) + 20
+            far = (torch.arange(size) - middle).abs()
+            far = torch.minimum(far, size - far) if boundary == "periodic" else far
+            poisoned[i, :, :, far > reach] = math.nan
+        assert poisoned.isnan().all(dim=2).any()
+        clean, _ = augment.apply(data, elements.strengths, elements.start)
+        view, _ = augment.apply(data.replace(fields=poisoned), elements.strengths, elements.start)
+        assert torch.equal(view.fields, clean.fields)
+
+
+@pytest.mark.parametrize("order", [3, 5])
+def test_a_crop_changes_nothing(monkeypatch, order):
+    """Small views of large data, of which only a part is filtered, are those of the whole filtered field."""
+    data, field = planar("periodic", points=320, frames=4)
+    strengths = {"rotation": 0.4, "scaling": 0.1, "galilean_boost_x": 0.1}
+    augment = LieAugmentation("burgers_2d", strengths, window=(4, 16, 12), spline_order=order)
+    view, elements = augment(data, generator())
+    assert (view.fields - at_nodes(view, elements, field)).abs().max() < 3e-5
+    sizes = []
+    monkeypatch.setattr("pdessl.symmetry.view.filter_axes", lambda f, a: sizes.append(f.shape[3:]) or filter_axes(f, a))
+    again, _ = augment.apply(data, elements.strengths, elements.start)
+    monkeypatch.setattr("pdessl.symmetry.view.filter_reach", lambda *a: 10**6)
+    whole, _ = augment.apply(data, elements.strengths, elements.start)
+    assert max(sizes[0]) < 320 and tuple(sizes[-1]) == (320, 320)
+    assert torch.equal(again.fields, view.fields)
+    assert (whole.fields - view.fields).abs().max() < 1e-12
+    shifted = data.replace(fields=data.fields.float())
+    single, _ = augment.apply(shifted, elements.strengths, elements.start)
+    assert (single.fields - view.fields).abs().max() < 1e-4
+
+
+def test_parts_of_a_batch_do_not_show(monkeypatch):
+    """Views are made a few at a time; how many makes no difference."""
+    data, _ = planar("periodic")
+    data = Trajectories.concatenate([data] * 3)
+    for mode in ("grid", "coords"):
+        augment = LieAugmentation("burgers_2d", mode=mode, window=(4, 30, 24), reflections=True)
+        whole, _ = augment(data, generator())
+        monkeypatch.setattr("pdessl.symmetry.view._CACHED_BYTES", 1)
+        parts, _ = augment(data, generator())
+        monkeypatch.undo()
+        assert torch.allclose(whole.fields, parts.fields, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["grid", "coords", "metadata"])
+def test_gradients_reach_the_fields(mode):
+    data, _ = planar("window", points=20, frames=2)
+    strengths = {"scaling": 0.1} if mode == "metadata" else None
+    augment = LieAugmentation("burgers_2d", strengths, mode=mode, window=(2, 6, 6))
+    fields = data.fields.clone().requires_grad_()
+    view, elements = augment(data.replace(fields=fields), generator())
+    expected, _ = augment.apply(data, elements.strengths, elements.start)
+    assert torch.allclose(view.fields, expected.fields, atol=1e-12)
+    (slope,) = torch.autograd.grad(view.fields[:, :2].sum(), fields)
+    moved = data.fields + 1e-6 * torch.sin(torch.arange(data.fields.numel(), **F64)).reshape(data.fields.shape)
+    nudged, _ = augment.apply(data.replace(fields=moved), elements.strengths, elements.start)
+    change = (nudged.fields[:, :2] - expected.fields[:, :2]).sum()
+    assert torch.allclose(change, (slope * (moved - data.fields)).sum(), rtol=1e-5, atol=1e-12)
+
+
+def test_confounded_symmetries_are_no_default_positives():
+    """Scaling smoke by a hidden factor is another buoyancy to who sees the velocity only."""
+    assert "scaling" in [f.name for f in LieAugmentation("boussinesq_diffusion").factors]
+    blind = LieAugmentation("boussinesq_diffusion", observed=("u", "v"))
+    named = [f.name for f in blind.factors]
+    assert "scaling" not in named and "galilean_boost_x" in named
+    asked = LieAugmentation("boussinesq_diffusion", {"scaling": 0.1}, observed=("u", "v"))
+    assert [f.name for f in asked.factors] == ["scaling"]
+
+
+def test_moved_parameters_are_told(algebra):
+    assert LieAugmentation(algebra).moved_parameters == ()
+    assert LieAugmentation(algebra, moves=("viscosity",)).moved_parameters == ("viscosity",)
+    assert LieAugmentation(algebra, {"scaling": 0.1}, moves=("viscosity",)).moved_parameters == ()
