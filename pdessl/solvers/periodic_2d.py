@@ -96,7 +96,7 @@ class Periodic2D(Simulator):
 
     @abstractmethod
     def symbol(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return L, shape (B, M, K, J), for parameters of shape (B, 1, 1, 1)."""
+        """Return L, the same for k_x and -k_x, shape (B, M, K, J), for parameters of shape (B, 1, 1, 1)."""
 
     def rate(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Rate | None:
         """Return the function that computes N; None when the equation is linear."""

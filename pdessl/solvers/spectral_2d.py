@@ -140,17 +140,20 @@ def real_scheme(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> ETDRK4:
     the modes need half the multiplications of complex coefficients.
 
     Args:
-        symbol: L of each mode, shape (B, C, K, J), real, float64.
+        symbol: L of each mode, shape (B, C, K, J), real, float64, the same for k_x and -k_x.
         step: h, shape (B,), float64.
         dtype: real dtype of the coefficients; they are computed in float64.
 
     Returns:
         A scheme for arrays of shape (B, C, K, 2 J).
     """
-    scheme = ETDRK4.build(symbol, step)
+    # Rows of k_x and -k_x have the same coefficients: only those with k_x >= 0 are computed.
+    rows = (symbol.shape[2] + 1) // 2
+    scheme = ETDRK4.build(symbol[:, :, :rows], step)
 
     def doubled(coefficient: Tensor) -> Tensor:
         # The mean over the circle is real up to round-off when L is real.
-        return coefficient.real.to(dtype).repeat_interleave(2, dim=-1)
+        half = coefficient.real.to(dtype).repeat_interleave(2, dim=-1)
+        return torch.cat([half, half[:, :, 1:].flip(2)], dim=2)
 
     return ETDRK4(**{f.name: doubled(getattr(scheme, f.name)) for f in fields(ETDRK4)})
