@@ -32,6 +32,6 @@ def main(arguments: Sequence[str]) -> int:
 
     from pdessl.data.inspection import inspect
 
-    found = inspect(options.path, options.mapping)
+    found = inspect(options.path, options.mapping, isolate=True)
     print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from pdessl.data.description import describe_files, describe_store
 from pdessl.data.formats import open_source
+from pdessl.data.formats.isolation import isolated
 from pdessl.data.formats.summary import summarise
 from pdessl.data.store import MANIFEST, Store, open_shard
 from pdessl.trajectory import Trajectories
@@ -52,7 +53,9 @@ class Inspection:
 
 
 def inspect(
-    path: str | os.PathLike[str], mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    isolate: bool = False,
 ) -> Inspection:
     """Summarise a store (its folder), or files of any layout that is recognised or mapped.
 
@@ -62,6 +65,8 @@ def inspect(
     Args:
         path: folder or file.
         mapping: how files are to be read, see :func:`pdessl.open`.
+        isolate: read files in a process of its own. The HDF5 library crashes on some damaged files, or never returns;
+            this makes that an error like others. The command line does so.
 
     Raises:
         FormatError: nothing there, damaged, or in a layout that is not known; the message says how to map it.
@@ -69,7 +74,14 @@ def inspect(
     """
     if mapping is None and (Path(path) / MANIFEST).is_file():
         return Inspection(_store(Store(path)))
-    return Inspection(summarise(open_source(path, mapping)))
+    summary = isolated(_files, path, mapping, label=os.fspath(path)) if isolate else _files(path, mapping)
+    return Inspection(summary)
+
+
+def _files(
+    path: str | os.PathLike[str], mapping: str | os.PathLike[str] | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return summarise(open_source(path, mapping))
 
 
 def _grid(sample: Trajectories, time_unit: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_what_is_missing_is_named(keywords, message):
 def test_integers_are_refused_unless_conversion_is_declared():
     ds = runs()
     ds["u"] = (ds.u * 100).astype("i4")
-    with pytest.raises(FormatError, match="holds int32, expected floating-point numbers. To convert .* dtype: float32"):
+    with pytest.raises(FormatError, match="holds int32, expected floating-point numbers. To convert .* integers: convert"):
         from_xarray(ds, fields=["u"])
     data = from_xarray(ds, fields=["u"], dtype="float32")
     assert data.fields.dtype == torch.float32 and np.array_equal(data.fields[:, 0], ds.u.values)

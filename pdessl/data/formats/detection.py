@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +93,13 @@ def _labelled_format(container: Container) -> str:
 
 
 def _known() -> dict[str, DatasetMapping]:
+    """Return the mappings of the catalog, read anew only when a file of it has changed."""
+    folders = catalog.folders("datasets")
+    return _read(tuple((str(p), p.stat().st_mtime_ns) for f in folders for p in sorted(f.rglob("*.yaml"))))
+
+
+@functools.lru_cache(maxsize=2)
+def _read(files: tuple[tuple[str, int], ...]) -> dict[str, DatasetMapping]:
     return {name: load_mapping(catalog.find("datasets", name)) for name in mapping_names()}
 
 

@@ -61,7 +61,9 @@ def collect(
 
 
 def _search(folder: Path, root: Path, wanted: Sequence[str], depth: int) -> Iterable[Path]:
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as entries:
+        listed = list(entries)
+    for entry in listed:
         if entry.name.startswith("."):
             continue
         path = Path(entry.path)

@@ -46,7 +46,7 @@ _lock = threading.RLock()
 
 
 @contextlib.contextmanager
-def readable(label: str) -> Iterator[None]:
+def readable(label: str, what: str = "damaged") -> Iterator[None]:
     """Turn whatever the HDF5 library raises on a damaged file into one clear error."""
     try:
         yield
@@ -59,7 +59,7 @@ def readable(label: str) -> Iterator[None]:
                 f"{label} is locked: another program writes it. Wait until it is closed, or set "
                 f"HDF5_USE_FILE_LOCKING=FALSE if the file system has no locks. ({reason})"
             ) from error
-        raise FormatError(f"{label} is damaged: {reason}. Fetch or write the file again.") from error
+        raise FormatError(f"{label} is {what}: {reason}. Fetch or write the file again.") from error
     except MemoryError as error:
         raise FormatError(f"{label} asks for more memory than there is; it is damaged or too large.") from error
 
@@ -106,7 +106,7 @@ def _opened(path: Path) -> h5py.File:
             _handles.move_to_end(key)
             return _handles[key]
         check_signature(path)
-        with readable(str(path)):
+        with readable(str(path), f"truncated or not a netCDF-4/HDF5 file ({state.st_size} bytes)"):
             handle = h5py.File(path, "r")
         _handles[key] = handle
         while len(_handles) > MAX_HANDLES:

@@ -60,7 +60,7 @@ def from_xarray(
         length: length of the axes: with coordinates or ``dx`` their period, else nodes are at j length / X.
         select: entries of further dimensions, ``{"level": 0}``.
         missing: ``refuse`` NaN, or ``drop`` the trajectories that hold some.
-        dtype: ``float32`` or ``float64`` to convert the fields; default as they are.
+        dtype: ``float32`` or ``float64`` to convert the fields, also integers; default as they are.
 
     Raises:
         DataError: a field, dimension, coordinate or parameter is missing, coordinates are irregular, or values are not
@@ -90,7 +90,13 @@ def from_xarray(
             content["boundary"] = dict(zip(rules, _one_per_axis("boundary", kinds, rules), strict=True))
     if parameters is not None:
         content["parameters"] = dict(parameters) if isinstance(parameters, Mapping) else {n: {} for n in parameters}
-    optional = {"equation": equation, "trajectory": trajectory, "dtype": dtype, "select": select and dict(select)}
+    optional = {
+        "equation": equation,
+        "trajectory": trajectory,
+        "dtype": dtype,
+        "integers": dtype and "convert",
+        "select": select and dict(select),
+    }
     content |= {key: value for key, value in optional.items() if value is not None}
     return source_from_xarray(dataset, content).load("all")
 

@@ -178,6 +178,7 @@ class DatasetMapping:
             if key in content and kind is not object:
                 check_type(content[key], kind, f"{self.name}: {key}")
         self._one_of("layout", LAYOUTS)
+        self._one_of("integers", ("refuse", "convert"))
         self._one_of("missing", ("refuse", "drop"))
         self._one_of("staggering", ("stored", "centred"))
         self._one_of("group_by", ("file", "index", "trajectory"))
@@ -320,6 +321,7 @@ _KEYS = {
     "parameters": dict,
     "group_by": str,
     "dtype": str,
+    "integers": str,
     "missing": str,
     "failed": str,
     "staggering": str,
@@ -373,7 +375,8 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMa
         divergence_free: [u, v]          # plane velocity without divergence: swapped axes are noticed
         parameters: {viscosity: {attribute: Nu, token: Nu, scale: 0.318}}
         group_by: file                   # what must not be split: file, index (number within its file), trajectory
-        dtype: float32                   # converts; default as stored
+        dtype: float32                   # float32 or float64; default as stored
+        integers: refuse                 # or convert: fields of integers become floating-point
         missing: refuse                  # or drop: trajectories with NaN are left out and counted
         failed: zeros                    # trajectories that are zero throughout are left out and counted
         staggering: stored               # or centred: values on faces are averaged to the centres of the cells

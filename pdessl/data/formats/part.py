@@ -163,13 +163,13 @@ class Part:
         found = []
         for channel in self.channels:
             dtype = self.container.array(self.prefixes[0] + channel.dataset).dtype
-            integer = dtype.kind in "iu" and "dtype" in self.mapping.content
+            integer = dtype.kind in "iu" and self.mapping.get("integers") == "convert"
             if dtype.kind != "f" and not integer:
                 raise FormatError(
                     f"{self.label}: '{channel.dataset}' holds {dtype}, expected floating-point numbers."
-                    + (" To convert integers, say so in the mapping:  dtype: float32" if dtype.kind in "iu" else "")
+                    + (" To convert integers, say so in the mapping:  integers: convert" if dtype.kind in "iu" else "")
                 )
-            found.append(dtype if dtype.kind == "f" else np.dtype(self.mapping["dtype"]))
+            found.append(dtype if dtype.kind == "f" else np.dtype(self.mapping.get("dtype", np.float64)))
         return np.dtype(self.mapping.get("dtype") or np.result_type(*found)).newbyteorder("=")
 
     def _repeats(self, axis: str, sizes: dict[str, int]) -> bool:
@@ -342,8 +342,10 @@ class Part:
             place = slice(start, stop)
             for names, together in self._by_array(channels):
                 pieces = self._pieces(prefix, together, cuts | {"trajectory": block}, rows[place], raw)
-                for position, piece in zip(names, pieces, strict=True):
-                    out[place, position] = piece
+                # What does not fit into the type asked for becomes infinite, and is refused as such.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    for position, piece in zip(names, pieces, strict=True):
+                        out[place, position] = piece
         return out
 
     def _runs(self, rows: np.ndarray) -> Iterator[tuple[int, int, str, slice]]:
