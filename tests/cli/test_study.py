@@ -128,9 +128,16 @@ def test_mistakes_are_told(recipe, store, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_shipped_study_runs_a_step_of_each_variant(name, small_store, ks_store, tmp_path):
+    store = ks_store if name.endswith("_ks") else small_store
     words = [
-        f"base.data.path={ks_store if name.endswith('_ks') else small_store}", "study.seeds=1", "study.draws=1", "study.labels=[8]", "study.supervised=null",
-        "base.trainer.max_epochs=1", "base.trainer.limit_train_batches=1", "base.data.batch_size=32",
-    ]  # fmt: skip
+        f"base.data.path={store}",
+        "study.seeds=1",
+        "study.draws=1",
+        "study.labels=[8]",
+        "study.supervised=null",
+        "base.trainer.max_epochs=1",
+        "base.trainer.limit_train_batches=1",
+        "base.data.batch_size=32",
+    ]
     results = run_study(name, tmp_path / "out", words, announce=lambda line: None)
     assert not [r for r in results["results"] if "failed" in r]
