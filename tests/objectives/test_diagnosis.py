@@ -40,6 +40,7 @@ def shrunk(n=256, width=16):
         ("healthy", lambda: 50 * healthy() + 3, {"target_std": None}),
         ("healthy", shrunk, {"target_std": None}),
         ("healthy", healthy, {"second": healthy() + 0.3 * draw(256, 16, seed=9), "features": low_rank()}),
+        ("healthy", healthy, {"second": healthy() + draw(256, 16, seed=9)}),  # half as far apart as two samples
         ("complete collapse", one_point, {}),
         ("complete collapse", one_point, {"target_std": None}),
         ("complete collapse", shrunk, {}),
