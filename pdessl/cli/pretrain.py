@@ -24,7 +24,7 @@ predicting the latent of the next window, or of hidden blocks.
 
 A recipe names the task, and gives its settings (model), the data (data) and the trainer; every field can be changed on
 the command line. 'pdessl list objectives' says which objective is for what.
-  pdessl pretrain --config burgers_vicreg --data.path data/burgers
+  pdessl pretrain --config burgers_vicreg --data data/burgers
   pdessl pretrain --config burgers_vicreg --data.path data/burgers --trainer.max_epochs 1 --out runs/short
   pdessl pretrain --config burgers_vicreg --data.stream burgers   simulated while training: no run is seen twice
   pdessl pretrain --config burgers_vicreg --print_config          the recipe, complete, ready to run
@@ -55,6 +55,7 @@ def _read_recipes(arguments: Sequence[str]) -> tuple[list[str], str]:
             read += [name, json.dumps(content)]
             continue
         task = value if name == "--task" and value is not None else task
+        name = "--data.path" if name == "--data" and value is not None else name
         read += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
     if preset is not None and preset not in known:
         names = ", ".join(known) or "none"

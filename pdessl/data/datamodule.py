@@ -63,7 +63,8 @@ class PDEDataModule(lightning.LightningDataModule):
         size: with ``dataset``: trajectories per split, see :func:`pdessl.data.generate`.
         num_workers: processes that read batches. 0 is the fastest unless files are compressed: a thread reads ahead.
         mapping: how the files are to be read, see :func:`pdessl.open`.
-        paths: instead of ``path``, several datasets that are mixed: ``[{path: a, weight: 2}, {path: b}]``.
+        paths: in place of ``path``, which is not looked at then, several datasets that are mixed:
+            ``[{path: a, weight: 2}, {path: b}]``.
         splits: which parts of a dataset serve as what, e.g. ``{labelled: valid, validation: 0.1}``; default see
             :func:`pdessl.data.splits.assign_roles`.
         group_by: what is never divided between training and the rest: ``file``, ``trajectory`` or a parameter's name.
@@ -125,8 +126,8 @@ class PDEDataModule(lightning.LightningDataModule):
                 raise DataError(f"{name} must be at least 1, found {value}{advice}.")
         if train not in ("unlabelled", "labelled"):
             raise DataError(f"train must be 'unlabelled' or 'labelled', found '{train}'.")
-        if (path is None) == (paths is None) or paths == []:
-            raise DataError("give either path (one dataset) or paths (a list of datasets that are mixed).")
+        if (path is None and paths is None) or paths == []:
+            raise DataError("give path (one dataset) or paths (a list of datasets that are mixed).")
         if memory is not None and memory < 0:
             raise DataError(f"memory is a number of GiB, at least 0, found {memory}.")
         if paths is not None and (dataset is not None or mapping is not None):
