@@ -23,8 +23,8 @@ class BoxProjection:
     The five-point Laplacian with zero normal gradient is diagonal in the cosine basis, with eigenvalues
     (2 cos(π k / X) - 2) / hx² + (2 cos(π l / Y) - 2) / hy²: φ takes a transform there and back and a division, exact to
     round-off, with no iteration and no tolerance. The arithmetic is float64 whatever the dtype of the velocities: φ is
-    larger than they are by the cells of the grid, and in float32 its round-off would leave a divergence ten times that
-    of rounding the velocities.
+    larger than they are by the cells of the grid, and in float32 its round-off would leave a divergence a hundred times
+    that of rounding the velocities.
 
     Args:
         points: cells X, Y.
