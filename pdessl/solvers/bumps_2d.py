@@ -68,7 +68,7 @@ class _Bumps(Series2D):
         return math.ceil(BUMP_TAIL / (2 * math.pi * self.radius[0]))
 
     def _draw(self, stream: np.random.Generator, height: Sequence[float]) -> Tensor:
-        """Return columns centre x, centre y, radius (part of the shortest side), height; shape (N, 4)."""
+        """Return columns centre x, centre y, radius (part of the longest side), height; shape (N, 4)."""
         centres = stream.uniform(0.0, 1.0, (self.number, 2))
         radii = stream.uniform(*self.radius, self.number)
         heights = stream.uniform(*height, self.number)
@@ -76,7 +76,7 @@ class _Bumps(Series2D):
 
     @staticmethod
     def _sum(draws: Tensor, grid: SpectralGrid, lengths: Tensor) -> Tensor:
-        radii = draws[..., 2] * lengths.amin(dim=1)[:, None]
+        radii = draws[..., 2] * lengths.amax(dim=1)[:, None]
         return _bump_modes(grid, lengths, draws[..., :2], radii, draws[..., 3])
 
 
@@ -88,7 +88,7 @@ class Vortices(_Bumps):
 
     Args:
         number: N, >= 1.
-        radius: [low, high] of r_n, as parts of the shortest side, 0 < low <= high <= 1/2; uniform.
+        radius: [low, high] of r_n, as parts of the longest side, 0 < low <= high <= 1/2; uniform.
         vorticity: [low, high] of a_n, 1/time; uniform.
         like_sign: all turn the same way.
     """
@@ -121,8 +121,8 @@ class VortexPair(Series2D):
     Two of like sign turn around each other and, nearer than about 3.5 radii, merge; two of opposite sign travel.
 
     Args:
-        separation: |x₁ - x₂| as a part of the shortest side, > 0.
-        radius: r as a part of the shortest side, 0 < r <= 1/2.
+        separation: |x₁ - x₂| as a part of the longest side, > 0.
+        radius: r as a part of the longest side, 0 < r <= 1/2.
         vorticity: a, 1/time.
         like_sign: whether both turn the same way.
     """
@@ -147,7 +147,7 @@ class VortexPair(Series2D):
 
     def modes(self, draws: Tensor, grid: SpectralGrid, lengths: Tensor) -> Tensor:
         """Return the amplitudes of (u, v)."""
-        side = lengths.amin(dim=1)
+        side = lengths.amax(dim=1)
         half = 0.5 * self.separation * side[:, None] * torch.stack([draws[:, 2].cos(), draws[:, 2].sin()], dim=1)
         offset = half / lengths
         centres = torch.stack([draws[:, :2] - offset, draws[:, :2] + offset], dim=1)
@@ -165,7 +165,7 @@ class SmokeBlobs(_Bumps):
 
     Args:
         number: N, >= 1.
-        radius: [low, high] of r_n, as parts of the shortest side, 0 < low <= high <= 1/2; uniform.
+        radius: [low, high] of r_n, as parts of the longest side, 0 < low <= high <= 1/2; uniform.
         density: [low, high] of a_n, unit of s; uniform.
     """
 
@@ -193,7 +193,7 @@ class WaterDrops(_Bumps):
 
     Args:
         number: N, >= 1.
-        radius: [low, high] of r_n, as parts of the shortest side, 0 < low <= high <= 1/2; uniform.
+        radius: [low, high] of r_n, as parts of the longest side, 0 < low <= high <= 1/2; uniform.
         height: [low, high] of a_n, length; uniform. N times the lowest must leave the depth positive.
         depth: > 0, length.
     """
@@ -229,7 +229,7 @@ class ReactionPatches(_Bumps):
 
     Args:
         number: N, >= 1.
-        radius: [low, high] of r_n, as parts of the shortest side, 0 < low <= high <= 1/2; uniform.
+        radius: [low, high] of r_n, as parts of the longest side, 0 < low <= high <= 1/2; uniform.
         amount: [low, high] of a_n, 0 < low <= high; uniform. 0.69 gives u = 1/2, v = 1/4, Pearson's values.
 
     Source: Pearson, Science 261 (1993), with smooth instead of square patches.

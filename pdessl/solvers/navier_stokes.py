@@ -51,7 +51,7 @@ class NavierStokes2D(IncompressibleFlow2D):
     Fails when:
         filaments of vorticity, √(ν / max |w|) wide, are narrower than the grid. Largest difference from a finer grid
         relative to max |u|, decaying turbulence with rms velocity 1 on 2π, ν = 0.0025 to 0.02, t = 2: 8e-3 with dx 2.9
-        widths (spectral tail 2e-2), 3e-2 with 4, 9e-2 with 6. Refused above 1.7 widths, where the tail is below 1e-3.
+        widths (spectral tail 2e-2), 3e-2 with 4, 9e-2 with 6. Refused above 1.3 widths, where the tail is below 1e-3.
         A force grows the flow beyond its initial state: what it will reach is estimated from runs, see
         ``points_needed``. A ``forcing`` is not foreseen.
 
@@ -136,11 +136,11 @@ class NavierStokes2D(IncompressibleFlow2D):
         return courant / (rate + speed * (1 / self.spacing(initial).detach()).sum(dim=1)).clamp_min(1e-12)
 
     def points_needed(self, initial: Tensor) -> Tensor:
-        """Return 0.6 L √(max |w| / ν), at least 8: dx is 1.7 times the width √(ν / |w|) of fine filaments."""
+        """Return 0.75 L √(max |w| / ν), at least 8: dx is 1.3 times the width √(ν / |w|) of fine filaments."""
         lengths = self.lengths(initial).detach()
         vorticity = self._scales(initial)[1] + self._forced_scales(initial)[1]
         viscosity = self.parameter("viscosity", initial).detach()
-        return (0.6 * lengths.amax(dim=1) * torch.sqrt(vorticity / viscosity)).clamp_min(8.0)
+        return (0.75 * lengths.amax(dim=1) * torch.sqrt(vorticity / viscosity)).clamp_min(8.0)
 
     def _forced_scales(self, initial: Tensor) -> tuple[Tensor, Tensor]:
         """Return speed and vorticity that Kolmogorov flow reaches, each (B,): laminar, or 7 times √(A/k), √(A k).
