@@ -60,11 +60,14 @@ def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -
     coefficients = {}
     if recipe.records_coefficients:
         coefficients = family.coefficients(random_stream(recipe.seed, split, trajectory, "physics", attempt))
+    # A constant takes nothing from its stream, which need not be made then.
+    scale = recipe.time_scale
+    constant = scale.kind == "constant"
     return Draw(
         initial,
         drawn if len(drawn) == recipe.dimensions else drawn * recipe.dimensions,
         parameters,
-        recipe.time_scale.draw(random_stream(recipe.seed, split, trajectory, "time", attempt)),
+        scale.low if constant else scale.draw(random_stream(recipe.seed, split, trajectory, "time", attempt)),
         coefficients,
         recipe.forcing and recipe.forcing.draw(random_stream(recipe.seed, split, trajectory, "forcing", attempt)),
     )

@@ -81,9 +81,7 @@ def generate(
     todo = _missing(recipe, folder, manifest)
     if not todo and manifest["complete"]:
         return Store(folder)
-    check_before_starting(recipe)
-    if scheduler is None:
-        find_device(device)
+    check_before_starting(recipe, find_device(device if scheduler is None else "cpu"))
     total = sum(split["size"] for split in recipe.splits.values())
     done = total - sum(count for _, _, count in todo)
     started, before = clock.monotonic(), done

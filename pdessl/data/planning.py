@@ -24,7 +24,9 @@ LADDER = tuple(sorted({m << n for m in (1, 3) for n in range(14)}))
 # Inner steps longer than this many advisable ones (courant = 1) are refused: explicit fourth-order schemes are unstable
 # beyond about 3 where nothing damps the waves.
 LONGEST_STEP = 4.0
-CHECKED = 256  # trajectories of each split that are planned before starting
+# Trajectories of each split that are planned before starting, and the grid values that they may have together.
+CHECKED, CHECKED_VALUES = 256, 1 << 18
+PLANNED_VALUES = 1 << 22  # grid values that are looked at together
 
 
 @dataclass(frozen=True, order=True)
@@ -75,33 +77,49 @@ def build_simulator(
     )
 
 
-def plan(recipe: DatasetRecipe, draws: Sequence[Draw]) -> list[Plan]:
+def plan(recipe: DatasetRecipe, draws: Sequence[Draw], device: torch.device | None = None) -> list[Plan]:
     """Choose the grid and the steps per frame of each trajectory.
+
+    Args:
+        recipe: the dataset.
+        draws: what was drawn for each.
+        device: where the fields are looked at; default the CPU.
 
     Raises:
         ResolutionError: the grids or the step that the recipe prescribes do not do; the message says which would.
     """
+    piece = max(1, PLANNED_VALUES // math.prod(_probe(recipe)))
+    pieces = [draws[i : i + piece] for i in range(0, len(draws), piece)]
+    return [planned for few in pieces for planned in _plan(recipe, few, device or torch.device("cpu"))]
+
+
+def _plan(recipe: DatasetRecipe, draws: Sequence[Draw], device: torch.device) -> list[Plan]:
     family = recipe.initial_condition
     numbers, lengths = stack(draws)
     probe = _probe(recipe)
-    fields = family.fields(numbers, probe, lengths)
-    grids = _choose_grids(recipe, draws, fields, lengths, build_simulator(recipe, draws, probe).points_needed(fields))
+    fields = family.fields(numbers, probe, lengths).to(device)
+    needed = build_simulator(recipe, draws, probe, device=device).points_needed(fields).cpu()
+    grids = _choose_grids(recipe, draws, fields, lengths, needed)
     advisable, wanted = torch.empty(2, len(draws), dtype=torch.float64)
     courant = recipe.content["solver"].get("courant", 1.0)
     for points in set(grids):
         rows = [i for i, g in enumerate(grids) if g == points]
-        simulator = build_simulator(recipe, [draws[i] for i in rows], points)
-        # On a grid of one dimension the probe serves: only its extremes are asked for.
-        own = fields[rows] if recipe.dimensions == 1 else family.fields(numbers[rows], points, lengths[rows])
-        advisable[rows], wanted[rows] = simulator.step_needed(own, 1.0), simulator.step_needed(own, courant)
+        simulator = build_simulator(recipe, [draws[i] for i in rows], points, device=device)
+        own = fields[rows]
+        # In one dimension the probe serves on every grid: only its extremes are asked for.
+        if recipe.dimensions > 1 and points != probe:
+            own = family.fields(numbers[rows], points, lengths[rows]).to(device)
+        advisable[rows] = simulator.step_needed(own, 1.0).cpu()
+        wanted[rows] = advisable[rows] if courant == 1.0 else simulator.step_needed(own, courant).cpu()
     return [Plan(g, n) for g, n in zip(grids, _count_steps(recipe, draws, advisable, wanted), strict=True)]
 
 
-def check_before_starting(recipe: DatasetRecipe) -> None:
+def check_before_starting(recipe: DatasetRecipe, device: torch.device | None = None) -> None:
     """Plan the first trajectories of every split: settings that cannot work are refused before anything is written."""
     for split, entry in recipe.splits.items():
         if entry["size"]:
-            plan(recipe, [draw(recipe, split, k) for k in range(min(entry["size"], CHECKED))])
+            count = min(entry["size"], CHECKED, max(1, CHECKED_VALUES // math.prod(_probe(recipe))))
+            plan(recipe, [draw(recipe, split, k) for k in range(count)], device)
 
 
 def _probe(recipe: DatasetRecipe) -> tuple[int, ...]:

@@ -107,7 +107,7 @@ def simulate_shard(
     pending = list(attempts)
     while pending:
         draws = {k: draw(recipe, split, k, attempts[k]) for k in pending}
-        jobs = _jobs(recipe, dict(zip(pending, plan(recipe, list(draws.values())), strict=True)), device)
+        jobs = _jobs(recipe, dict(zip(pending, plan(recipe, list(draws.values()), device), strict=True)), device)
         futures = [
             pool.submit(_simulate_group, recipe, [draws[k] for k in rows], planned, device, target)
             for planned, rows in jobs
