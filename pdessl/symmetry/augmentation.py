@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SymmetryError, did_you_mean
-from pdessl.symmetry.boundary import DiscreteSymmetry, discrete_symmetries
 from pdessl.symmetry.placement import Plan, constant, draw_start, largest_fitting, make_plan, room
+from pdessl.symmetry.reflections import exchange_nodes, reflections_of, signed_permutations
 from pdessl.symmetry.slice_affine import SliceAffine, compose
 from pdessl.symmetry.strengths import Widths, choose_factors
 from pdessl.symmetry.view import Geometry, gridded, unmoved, with_coordinates
@@ -153,7 +153,7 @@ class LieAugmentation(nn.Module):
                     f"{', '.join(self._names.values()) or 'none'}."
                 )
         self.factors = choose_factors(algebra, strengths, self.moves, observed)
-        self.reflections = _reflections_of(algebra) if reflections else {}
+        self.reflections = reflections_of(algebra) if reflections else {}
         self._plans: dict[Any, Plan] = {}
         if reflections and not self.reflections:
             raise SymmetryError(f"{equation.name} has no reflection that keeps its parameters; set reflections=False.")
@@ -321,7 +321,7 @@ class LieAugmentation(nn.Module):
         moves = tuple(r for r, ok in zip(self.reflections.values(), possible, strict=True) if ok)
         drawn = [reflected[n] for n, ok in zip(self.reflections, possible, strict=True) if ok]
         flags = torch.stack(drawn, dim=1) if drawn else None
-        turn, field_turn = (_signed_permutations(n, moves, flags, len(batch), device) for n in (plan.axes, plan.fields))
+        turn, field_turn = (signed_permutations(n, moves, flags, len(batch), device) for n in (plan.axes, plan.fields))
         if self.mode == "grid":
             geometry = Geometry.of(g, plan, spacing, start, target, flags)
             fields = gridded(batch.fields, plan, geometry, g, spacing, self.spline_order, moves)
@@ -346,7 +346,7 @@ class LieAugmentation(nn.Module):
             for i, (kind, s, x) in enumerate(zip(plan.boundary, scale, space, strict=True))
         ]
         if self.mode != "coords":
-            _exchange_nodes(space, lengths, centre, moves, drawn, plan)
+            exchange_nodes(space, lengths, centre, moves, drawn, plan)
         parameters = {n: g.parameters[k] for k, n in self._names.items() if k in g.parameters}
         view = batch.replace(
             fields=fields,
@@ -375,62 +375,6 @@ class LieAugmentation(nn.Module):
             map=g,
         )
         return view, elements
-
-
-def _reflections_of(algebra: Any) -> dict[str, DiscreteSymmetry]:
-    """Discrete symmetries that keep the parameters, by name: ``x,u``, or ``x<->y,u<->v,w``."""
-    return {
-        ",".join([*(f"{a}<->{b}" for a, b in found.swaps), *found.flips]): found
-        for found in discrete_symmetries(algebra.equation)
-        if not found.parameters
-    }
-
-
-def _signed_permutations(
-    names: Sequence[str],
-    reflections: Sequence[DiscreteSymmetry],
-    flags: Tensor | None,
-    batch: int,
-    device: torch.device,
-) -> Tensor:
-    """Matrices (B, n, n) of the product of the reflections that were drawn, the first one acting first."""
-    n = len(names)
-    one = constant(tuple(float(i == j) for i in range(n) for j in range(n)), device).reshape(n, n)
-    product = one.expand(batch, n, n)
-    for k, reflection in enumerate(reflections):
-        assert flags is not None
-        image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
-        signs = [-1.0 if name in reflection.flips else 1.0 for name in names]
-        sources = [image.get(name, name) for name in names]
-        entries = (s * (source == other) for s, source in zip(signs, sources, strict=True) for other in names)
-        matrix = constant(tuple(entries), device).reshape(n, n)
-        product = torch.where(flags[:, k].reshape(-1, 1, 1), matrix @ product, product)
-    return product
-
-
-def _exchange_nodes(
-    space: list[Tensor],
-    lengths: list[Tensor],
-    centre: Tensor,
-    reflections: Sequence[DiscreteSymmetry],
-    drawn: Sequence[Tensor],
-    plan: Plan,
-) -> None:
-    """Where axes were exchanged, so are their nodes relative to the centre, and their lengths; in place."""
-    for reflection, flag in zip(reflections, drawn, strict=True):
-        for a, b in reflection.swaps:
-            if a not in plan.axes:
-                continue
-            i, j = plan.axes.index(a), plan.axes.index(b)
-            apart = (centre[:, j] - centre[:, i])[:, None]
-            space[i], space[j] = (
-                torch.where(flag[:, None], space[j] - apart, space[i]),
-                torch.where(flag[:, None], space[i] + apart, space[j]),
-            )
-            lengths[i], lengths[j] = (
-                torch.where(flag, lengths[j], lengths[i]),
-                torch.where(flag, lengths[i], lengths[j]),
-            )
 
 
 def _take_rows(values: Tensor, start: Tensor, count: int) -> Tensor:

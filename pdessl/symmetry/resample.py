@@ -1,7 +1,6 @@
-"""Resampling of gridded fields: Fourier shifts on periodic axes, B-splines elsewhere. Never in time.
+"""Evaluation of B-splines at new places: axis by axis, or where the axes mix. Never in time.
 
-Two steps: linear filters along whole axes (a Fourier shift, the prefilter of a B-spline, a low-pass where the target
-grid is coarser), then one weighted sum of nodes per target point. Frames come before channels, so that what shares a
+Coefficients come from :func:`pdessl.symmetry.filters.filter_axes`. Frames come before channels, so that what shares a
 geometry lies together in memory. Positions are in units of the source grid (node j lies at position j).
 """
 
@@ -11,168 +10,15 @@ geometry lies together in memory. Positions are in units of the source grid (nod
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
+from pdessl.symmetry.filters import multiply_axis
 
-__all__ = ["AxisFilter", "filter_axes", "filter_reach", "sample_affine", "sample_axis"]
-
-# Taps on each side of the low-pass, a sinc under a Hann window, so that what it reads is bounded.
-_LOW_PASS = 24
-
-
-@dataclass(frozen=True, eq=False)
-class AxisFilter:
-    """What is done to one whole axis before it is sampled.
-
-    Args:
-        periodic: the axis wraps; otherwise it is mirrored about both end nodes.
-        shift: cells, (B, T) or (B, 1): the result at node j is the trigonometric interpolant at j - shift. Exact for
-            band-limited fields; for an even number of nodes the Nyquist mode is multiplied by the cosine of its phase,
-            the only real choice. Periodic axes only.
-        order: 3 or 5: return the coefficients of the B-spline of this order that interpolates the fields.
-        coarsening: target spacing / source spacing, (B, T) or (B, 1); where it exceeds 1, modes that the target grid
-            cannot hold are damped by a windowed sinc.
-    """
-
-    periodic: bool
-    shift: Tensor | None = None
-    order: int | None = None
-    coarsening: Tensor | None = None
-
-
-def filter_axes(fields: Tensor, filters: Sequence[AxisFilter | None]) -> Tensor:
-    """Filter space axes: all periodic ones in one Fourier transform, the others each by a matrix of its nodes.
-
-    Args:
-        fields: (B, T, C, *X), float32 or float64.
-        filters: one per space axis; None leaves the axis as it is.
-
-    Source: prefilter as a division by the spectrum of the sampled B-spline: Unser, Aldroubi, Eden (1993), IEEE Trans.
-        Signal Processing 41, 821.
-    """
-    d = fields.dim() - 3
-    wrapped = [i for i, f in enumerate(filters) if f is not None and f.periodic]
-    if wrapped:
-        dims = [3 + i for i in wrapped]
-        sizes = [fields.shape[k] for k in dims]
-        spectrum = torch.fft.rfftn(fields, dim=dims)
-        for i in wrapped:
-            n, chosen = fields.shape[3 + i], filters[i]
-            assert chosen is not None
-            response = _response(chosen, _turns(n, i == wrapped[-1], fields.device), n, fields.dtype)
-            shape = [*response.shape[:2], 1] + [1] * d
-            shape[3 + i] = response.shape[2]
-            spectrum.mul_(response.reshape(shape))
-        fields = torch.fft.irfftn(spectrum, s=sizes, dim=dims)
-    for i, f in enumerate(filters):
-        if f is not None and not f.periodic and fields.shape[3 + i] > 1:
-            fields = _multiply(fields, _mirror_operator(f, fields.shape[3 + i], fields.dtype, fields.device), i)
-    return fields
-
-
-def filter_reach(order: int, dtype: torch.dtype, coarsening: bool) -> int:
-    """Nodes beyond a sampled point whose values matter, in the given arithmetic."""
-    # The prefilter decays by its largest pole per node: 0.268 (cubic), 0.431 (quintic).
-    pole = {3: 0.268, 5: 0.431}[order]
-    decay = math.ceil(math.log(torch.finfo(dtype).eps) / math.log(pole))
-    return decay + order // 2 + 1 + (_LOW_PASS if coarsening else 0)
-
-
-@functools.lru_cache(maxsize=64)
-def _turns(n: int, half: bool, device: torch.device) -> Tensor:
-    """Turns per node of the modes of a Fourier transform."""
-    modes = torch.fft.rfftfreq if half else torch.fft.fftfreq
-    return modes(n, 1.0, dtype=torch.float64).to(device)
-
-
-def _response(chosen: AxisFilter, turns: Tensor, n: int, dtype: torch.dtype) -> Tensor:
-    """Factor of every mode, (B | 1, T | 1, modes)."""
-    gain = None
-    if chosen.order is not None:
-        gain = _prefilter(turns, chosen.order)[None, None]
-    if chosen.coarsening is not None:
-        damped = _low_pass(chosen.coarsening, turns)
-        gain = damped if gain is None else gain * damped
-    if chosen.shift is None:
-        return (torch.ones_like(turns)[None, None] if gain is None else gain).to(dtype)
-    # Turns are reduced modulo 1 in float64; the trigonometry then loses nothing in float32.
-    angle = chosen.shift.to(torch.float64)[:, :, None] * turns
-    angle = ((angle - angle.round()) * (-2 * math.pi)).to(dtype)
-    size = torch.ones_like(angle) if gain is None else gain.to(dtype).expand_as(angle)
-    phase = torch.polar(size, angle)
-    if n % 2 == 0:
-        phase[..., n // 2] = (size[..., n // 2] * torch.cos(angle[..., n // 2])).to(phase.dtype)
-    return phase
-
-
-def _prefilter(turns: Tensor, order: int) -> Tensor:
-    """1 / spectrum of the sampled B-spline."""
-    centre, *rest = {3: (4 / 6, 1 / 6), 5: (66 / 120, 26 / 120, 1 / 120)}[order]
-    response = torch.full_like(turns, centre)
-    for k, c in enumerate(rest, start=1):
-        response += 2 * c * torch.cos(2 * math.pi * k * turns)
-    return 1 / response
-
-
-def _low_pass(coarsening: Tensor, turns: Tensor) -> Tensor:
-    """Response of the windowed sinc, (B, T | 1, modes): 1 wherever the target grid is not coarser."""
-    cut = 1 / coarsening.to(torch.float64).clamp(min=1)[..., None]
-    k = torch.arange(1, _LOW_PASS + 1, dtype=torch.float64, device=turns.device)
-    taps = 2 * cut * torch.sinc(cut * k) * torch.cos(math.pi * k / (2 * _LOW_PASS + 2)).square()
-    return (cut + taps @ torch.cos(2 * math.pi * k[:, None] * turns)) / (cut + taps.sum(dim=-1, keepdim=True))
-
-
-def _mirror_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The filter as a matrix on the nodes, (N, N) or (B, T | 1, N, N)."""
-    if chosen.shift is not None:
-        raise ShapeError("a Fourier shift needs a periodic axis; sample this one by a B-spline.")
-    if chosen.coarsening is None:
-        assert chosen.order is not None
-        return _mirrored_prefilter(n, chosen.order, dtype, device)
-    synthesis, analysis, turns = _cosines(n, device)
-    gain = _response(chosen, turns, n, dtype)
-    return synthesis.to(dtype) @ (gain[..., None] * analysis.to(dtype))
-
-
-@functools.lru_cache(maxsize=64)
-def _mirrored_prefilter(n: int, order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    synthesis, analysis, turns = _cosines(n, device)
-    return (synthesis @ (_prefilter(turns, order)[:, None] * analysis)).to(dtype)
-
-
-@functools.lru_cache(maxsize=64)
-def _cosines(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine series of signals mirrored about both end nodes: modes to nodes, nodes to modes, turns per node."""
-    j = torch.arange(n, dtype=torch.float64)
-    turns = j / (2 * (n - 1))
-    synthesis = torch.cos(2 * math.pi * j[:, None] * turns)
-    ends = torch.ones(n, dtype=torch.float64)
-    ends[0] = ends[-1] = 0.5
-    analysis = synthesis.T * ends[:, None] * ends * (2 / (n - 1))
-    return synthesis.to(device), analysis.to(device), turns.to(device)
-
-
-def _multiply(fields: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Multiply one space axis by a matrix (P, N) or (B, T | 1, P, N)."""
-    b, t, c = fields.shape[:3]
-    before, after = fields.shape[3 : 3 + axis], fields.shape[4 + axis :]
-    n, p = matrix.shape[-1], matrix.shape[-2]
-    if not after:
-        shared = matrix.dim() == 2 or matrix.shape[1] == 1
-        rows = fields.reshape((b, -1, n) if shared else (b, t, -1, n))
-        result = rows @ (matrix if matrix.dim() == 2 or not shared else matrix[:, 0]).transpose(-1, -2)
-    else:
-        result = (matrix if matrix.dim() == 2 else matrix[:, :, None]) @ fields.reshape(b, t, -1, n, math.prod(after))
-    return result.reshape(b, t, c, *before, p, *after)
-
-
-# ------------------------------------------------------------------------------------------------ B-splines
+__all__ = ["sample_affine", "sample_axis"]
 
 
 def _weights(offset: Tensor, order: int) -> list[Tensor]:
@@ -234,7 +80,7 @@ def sample_axis(coefficients: Tensor, positions: Tensor, axis: int, periodic: bo
     sharing = coefficients[0].numel() // (n * positions.shape[1])
     if sharing >= 16:  # many lines are read at the same places: one matrix product serves them all
         matrix = weights.new_zeros((*positions.shape, n)).scatter_add_(-1, nodes, weights)
-        return _multiply(coefficients, matrix, axis)
+        return multiply_axis(coefficients, matrix, axis)
     dim, shape = 3 + axis, [b, positions.shape[1], 1] + [1] * (coefficients.dim() - 3)
     shape[dim] = positions.shape[2]
     full = list(coefficients.shape)

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from pdessl.symmetry.boundary import DiscreteSymmetry
+from pdessl.symmetry.filters import AxisFilter, filter_axes, filter_reach
 from pdessl.symmetry.placement import Plan, constant, reading
-from pdessl.symmetry.resample import AxisFilter, filter_axes, filter_reach, sample_affine, sample_axis
+from pdessl.symmetry.reflections import reflect
+from pdessl.symmetry.resample import sample_affine, sample_axis
 from pdessl.symmetry.slice_affine import SliceAffine, inverse_matrix
 
-__all__ = ["Geometry", "gridded", "reflect", "unmoved", "with_coordinates"]
+__all__ = ["Geometry", "gridded", "unmoved", "with_coordinates"]
 
 # On a processor views are made a few at a time, so that what they pass through stays in its cache.
 _CACHED_BYTES = 2 << 20
@@ -398,15 +400,3 @@ def _finish(values: Tensor, part: Geometry, out: Tensor) -> Tensor:
             both = 2 * curvature[..., i, j, None, None] * y[..., :, None] * x[..., None, :]
             add(both, *[y.shape[-1] if k == j else x.shape[-1] if k == i else 1 for k in range(d)])
     return out
-
-
-def reflect(values: Tensor, reflection: DiscreteSymmetry, fields: Sequence[str], axes: Sequence[str]) -> Tensor:
-    """Mirror arrays (B, C, T, *P) about their middle (and exchange axes), with the signs and places of the fields."""
-    for a, b in reflection.swaps:
-        if a in axes:
-            values = values.transpose(3 + axes.index(a), 3 + axes.index(b))
-    flipped = [3 + i for i, name in enumerate(axes) if name in reflection.flips]
-    values = values.flip(flipped) if flipped else values
-    image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
-    channels = [values[:, fields.index(image.get(name, name))] for name in fields]
-    return torch.stack([-v if n in reflection.flips else v for n, v in zip(fields, channels, strict=True)], dim=1)

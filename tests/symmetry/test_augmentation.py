@@ -8,7 +8,7 @@ import torch
 import pdessl
 from pdessl.errors import ShapeError, SymmetryError
 from pdessl.symmetry.augmentation import LieAugmentation
-from pdessl.symmetry.resample import filter_axes
+from pdessl.symmetry.filters import filter_axes
 from pdessl.trajectory import Trajectories
 
 F64 = {"dtype": torch.float64}

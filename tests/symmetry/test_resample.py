@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pdessl.errors import ShapeError
-from pdessl.symmetry.resample import AxisFilter, filter_axes, filter_reach, sample_affine, sample_axis
+from pdessl.symmetry.filters import AxisFilter, filter_axes, filter_reach
+from pdessl.symmetry.resample import sample_affine, sample_axis
 
 N = 128
 CELLS = (0.37, 0.61)
