@@ -1,0 +1,161 @@
+"""Prediction intervals with a coverage that is guaranteed on exchangeable data: split conformal and its relatives."""
+
+# n calibration runs, m new runs
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pdessl.errors import DataError, ShapeError
+
+__all__ = ["Conformal", "Coverage", "conformal_quantile", "coverage"]
+
+
+def conformal_quantile(scores: ArrayLike, level: float) -> float:
+    """Return the ⌈(n + 1) level⌉-th smallest of n scores: a new exchangeable score is below it with at least ``level``.
+
+    Args:
+        scores: of runs that were not used for training, shape (n,). One score per run: windows of one run are not
+            exchangeable with those of another.
+        level: in (0, 1), e.g. 0.9.
+
+    Returns:
+        The quantile; infinity where n is too small for the level (below level/(1 - level)), which is honest.
+
+    Raises:
+        DataError: no scores, or one that is not finite, or a level outside (0, 1).
+
+    Source: Vovk, Gammerman, Shafer (2005); Lei et al. (2018), arXiv:1604.04173, section 2.2.
+    """
+    s = np.asarray(scores, dtype=np.float64).reshape(-1)
+    if not len(s) or not np.isfinite(s).all() or not 0 < level < 1:
+        raise DataError(
+            f"a conformal quantile needs finite scores and a level in (0, 1); got {len(s)} scores, "
+            f"{int((~np.isfinite(s)).sum())} of them not finite, and level {level}."
+        )
+    # Exact arithmetic at the boundary: (n + 1) level is often a whole number that floats miss by an ulp.
+    rank = math.ceil((len(s) + 1) * level - 1e-9)
+    return math.inf if rank > len(s) else float(np.partition(s, rank - 1)[rank - 1])
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """A calibrated interval around predictions.
+
+        split:        [μ - q s, μ + q s],                 q the conformal quantile of |y - μ|/s
+        quantile:     [l - q s, h + q s],                 q that of max(l - y, y - h)/s  (conformalised quantiles)
+
+    μ: prediction; l and h: predicted lower and upper quantiles; s: a positive guess of how wrong each prediction is
+    (1 where there is none), which makes the width adaptive. Coverage over new exchangeable runs is at least the level,
+    whatever the quality of μ, l, h and s; it does not hold run by run, nor under shift.
+
+    Args:
+        level: wanted coverage, in (0, 1).
+        quantile: q; infinite where too few runs calibrated it.
+        count: calibration runs.
+
+    Source: Lei et al. (2018), arXiv:1604.04173, section 5.2 (locally weighted); Romano, Patterson, Candès (2019),
+        arXiv:1905.03222 (conformalised quantile regression).
+    """
+
+    level: float
+    quantile: float
+    count: int
+
+    @staticmethod
+    def calibrate(
+        truth: ArrayLike,
+        prediction: ArrayLike,
+        level: float = 0.9,
+        scale: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+    ) -> Conformal:
+        """Calibrate on runs that took no part in training.
+
+        Args:
+            truth: y, shape (n,).
+            prediction: μ, or the lower quantile l where ``upper`` is given, shape (n,).
+            level: wanted coverage.
+            scale: s, shape (n,), > 0; default 1.
+            upper: the upper quantile h, shape (n,).
+
+        Raises:
+            ShapeError: lengths that differ.
+            DataError: no runs, values that are not finite, or a scale <= 0.
+        """
+        y, low, s, high = _columns(truth, prediction, scale, prediction if upper is None else upper)
+        return Conformal(level, conformal_quantile(np.maximum(low - y, y - high) / s, level), len(y))
+
+    def interval(
+        self, prediction: ArrayLike, scale: ArrayLike | None = None, upper: ArrayLike | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return lower and upper ends, each (m,), for new predictions; arguments as in :meth:`calibrate`."""
+        low, _, s, high = _columns(prediction, prediction, scale, prediction if upper is None else upper)
+        # A negative q shrinks quantiles that were too wide; ends that would cross meet in the middle.
+        lower, higher = low - self.quantile * s, high + self.quantile * s
+        middle = (lower + higher) / 2 if math.isfinite(self.quantile) else (low + high) / 2
+        return np.minimum(lower, middle), np.maximum(higher, middle)
+
+
+def _columns(*values: ArrayLike | None) -> list[NDArray[np.float64]]:
+    count = np.asarray(values[0]).size
+    columns = [np.ones(count) if v is None else np.asarray(v, dtype=np.float64).reshape(-1) for v in values]
+    if len({len(c) for c in columns}) > 1:
+        raise ShapeError(f"intervals got columns of {[len(c) for c in columns]} rows; expected as many of each.")
+    if not all(np.isfinite(c).all() for c in columns) or not (columns[2] > 0).all():
+        raise DataError("intervals need finite truths and predictions, and scales > 0.")
+    return columns
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Measured coverage of intervals on held-out runs.
+
+    Args:
+        level: wanted.
+        share: measured share of truths inside.
+        low, high: central 95 % of the share if the true coverage were ``level`` (binomial).
+        width: mean width, in the unit of the target.
+        count: runs.
+    """
+
+    level: float
+    share: float
+    low: float
+    high: float
+    width: float
+    count: int
+
+    @property
+    def honest(self) -> bool:
+        """Whether the measured share is not below what chance allows."""
+        return self.share >= self.low
+
+
+def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, level: float) -> Coverage:
+    """Measure how often intervals hold the truth.
+
+    Args:
+        truth: shape (m,).
+        low: lower ends, shape (m,).
+        high: upper ends, shape (m,).
+        level: what was promised.
+    """
+    from scipy.stats import binom
+
+    y, a, b = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (truth, low, high))
+    if not len(y) == len(a) == len(b) or not len(y):
+        raise ShapeError(f"coverage got {len(y)} truths for {len(a)} and {len(b)} ends; expected as many of each.")
+    bounds = binom.interval(0.95, len(y), level)
+    return Coverage(
+        level=level,
+        share=float(((a <= y) & (y <= b)).mean()),
+        low=float(bounds[0]) / len(y),
+        high=float(bounds[1]) / len(y),
+        width=float((b - a).mean()),
+        count=len(y),
+    )
