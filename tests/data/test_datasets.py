@@ -26,7 +26,7 @@ def interval(recipe):
 def test_it_generates_resolved_and_finite_data_and_opens_again(name, tmp_path, capsys):
     recipe, out, changes = load_recipe(name), tmp_path / "store", []
     if short := recipe.dimensions > 1:
-        # Minutes of two-dimensional turbulence are left out: three frames on the dataset's own grid, with its own steps.
+        # Minutes of two-dimensional turbulence are left out: three frames on the dataset's own grid with its own steps.
         changes = ["--set", "observation.frames=3", "observation.start=0", f"observation.end={2 * interval(recipe)}"]
         recipe = load_recipe(recipe, overrides=read_words(changes[1:]))
     sizes = ",".join(f"{split}={2 if split == 'test' else 1}" for split in recipe.splits)

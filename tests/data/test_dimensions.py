@@ -1,4 +1,4 @@
-"""Datasets of two space axes and several fields: draws, grids, noise and coordinates, with an exactly solvable model."""
+"""Datasets of two axes and several fields: draws, grids, noise and coordinates, with an exactly solvable model."""
 
 import math
 import sys

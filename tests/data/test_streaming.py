@@ -1,6 +1,11 @@
 """Trajectories simulated while training are those of a store, none comes twice, and a stream goes on where it was."""
 
 import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning
 import pytest
@@ -12,6 +17,7 @@ from pdessl.data import SimulatedDataset, StreamingDataModule
 from pdessl.errors import CatalogError, DataError, StoreError
 
 NAME = "burgers_small"
+HERE = str(Path(__file__).parent)
 
 
 def numbers(batches):
@@ -142,6 +148,36 @@ def test_epochs_go_on_and_a_restart_in_the_middle_of_one_loses_nothing(tmp_path)
         rest, datamodule=module(), ckpt_path=tmp_path / "middle.ckpt", weights_only=True
     )
     assert part.seen + rest.seen == whole.seen
+
+
+TWO_PROCESSES = """
+import lightning
+from test_streaming import NAME, StreamingDataModule, Watching, trainer
+
+class Telling(Watching):
+    def on_train_end(self):
+        print("rank", self.global_rank, self.seen, flush=True)
+
+if __name__ == "__main__":
+    fit = trainer(".", max_epochs=2, devices=2, strategy="ddp_fork", limit_val_batches=0).fit
+    fit(Telling(), datamodule=StreamingDataModule(NAME, batch_size=4, batches=2))
+"""
+
+
+def test_two_processes_of_lightning_train_on_different_trajectories(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TWO_PROCESSES],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    seen = dict(line.split(" ", 2)[1:] for line in run.stdout.splitlines() if line.startswith("rank"))
+    assert json.loads(seen["0"]) == [list(range(8 * i, 8 * i + 4)) for i in range(4)]
+    assert json.loads(seen["1"]) == [list(range(8 * i + 4, 8 * i + 8)) for i in range(4)]
 
 
 def test_the_module_has_the_splits_and_statistics_of_the_store(small_store):
