@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdessl.solvers.forcing import TimeVarying
 from pdessl.solvers.groups import in_groups
+from pdessl.solvers.legs import Leg
 from pdessl.solvers.pseudo_spectral import (
     integrate,
     kept_modes,
@@ -23,7 +24,7 @@ from pdessl.solvers.pseudo_spectral import (
     tracked,
     wave_numbers,
 )
-from pdessl.solvers.simulator import Leg, Simulator, Solution
+from pdessl.solvers.simulator import Simulator, Solution
 
 __all__ = ["PeriodicSimulator"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdessl.solvers.simulator import Leg
+from pdessl.solvers.legs import Leg
 
 __all__ = [
     "ETDRK4",

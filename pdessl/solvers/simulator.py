@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pdessl.errors import DataError, ResolutionError, ShapeError
 from pdessl.solvers.forcing import Forcing, TimeVarying
+from pdessl.solvers.legs import Leg, divide, stretches
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Leg", "Simulator", "Solution", "SolverSettings"]
@@ -35,30 +36,6 @@ class Solution:
 
     trajectories: Trajectories
     spectral_tail: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Leg:
-    """A stretch of time with neither an output nor a jump of the forcing inside, covered in equal steps.
-
-    Args:
-        start: time at its beginning, shape (B,).
-        step: inner step of each trajectory, shape (B,), time.
-        steps: number of steps; 0 where the leg has no duration (an output at time 0).
-        observed: whether its end is an output time.
-        renewed: whether ``step`` differs from that of the leg before, beyond round-off.
-    """
-
-    start: Tensor
-    step: Tensor
-    steps: int
-    observed: bool
-    renewed: bool
-
-    @property
-    def middle(self) -> Tensor:
-        """The time half way, shape (B,)."""
-        return self.start + 0.5 * self.steps * self.step
 
 
 class SolverSettings(TypedDict, total=False):
@@ -318,9 +295,12 @@ class Simulator(ABC):
         Raises:
             DataError: the forcing jumps between different outputs in different trajectories of the batch.
         """
-        ends, observed = self._ends(times)
+        jumps = self.forcing.switches if isinstance(self.forcing, TimeVarying) else None
+        try:
+            ends, observed = stretches(times, jumps)
+        except DataError as error:
+            raise DataError(f"{self._name}: {error}") from None
         edges = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
-        durations = edges.diff(dim=1)
         if self.substeps is not None:
             # Stretches before the first frame and between jumps get steps like those between frames.
             frames = torch.cat([times[:, :1], times.diff(dim=1)], dim=1)
@@ -328,20 +308,13 @@ class Simulator(ABC):
             at = torch.tensor([sum(observed[:i]) for i in range(len(observed))], device=times.device)
             step = torch.minimum(frames, usual)[:, at] / self.substeps
         elif self.time_step is not None:
-            step = torch.full_like(durations, self.time_step)
+            step = torch.full_like(ends, self.time_step)
         else:
             step = self.step_needed(initial)[:, None]
-        # -1 where there is no time to cover: no step, while 0 (an exact scheme asks for infinite steps) makes one.
-        counts = torch.where(durations > 0, durations / step, torch.full_like(durations, -1.0)).amax(dim=0)
-        steps = [max(1, math.ceil(c - 1e-6)) if c >= 0 else 0 for c in counts.tolist()]
-        step = durations / durations.new_tensor([max(1, n) for n in steps])
+        legs = divide(edges, step, observed)
         if self.check_resolution and math.isfinite(self.largest_courant):
-            self._refuse_long_steps(initial, step, times)
-        # Equidistant times differ in the last digits; the coefficients of a scheme are worth keeping.
-        same = ((step.diff(dim=1).abs() <= 1e-12 * ends[:, -1:]).all(dim=0)).tolist()
-        return [
-            Leg(edges[:, i], step[:, i], n, observed[i], not (i and same[i - 1])) for i, n in enumerate(steps)
-        ]
+            self._refuse_long_steps(initial, torch.stack([g.step for g in legs], dim=1), times)
+        return legs
 
     def _refuse_long_steps(self, initial: Tensor, step: Tensor, times: Tensor) -> None:
         ratio = step.amax(dim=1) / self.step_needed(initial)
@@ -356,29 +329,6 @@ class Simulator(ABC):
                 f"substeps={math.ceil(float(frames.max()) / advised)}), or leave both out. "
                 f"check_resolution=False runs it all the same."
             )
-
-    def _ends(self, times: Tensor) -> tuple[Tensor, list[bool]]:
-        """Return the ends (B, S) of the stretches and, for each, whether it is an output time."""
-        jumps = self.forcing.switches if isinstance(self.forcing, TimeVarying) else None
-        if jumps is None or not jumps.numel():
-            return times, [True] * times.shape[1]
-        jumps = jumps.to(times).expand(times.shape[0], -1)
-        slack = 1e-9 * times[:, -1:]
-        # How many jumps lie clearly before each output; a jump at an output or at the start ends no further stretch.
-        before = (jumps[:, None] < times[:, :, None] - slack[:, :, None]).sum(dim=2)
-        upto = (jumps[:, None] <= times[:, :, None] + slack[:, :, None]).sum(dim=2)
-        begun = (jumps <= slack).sum(dim=1, keepdim=True)
-        if not bool((torch.cat([begun, before, upto], dim=1).diff(dim=0) == 0).all()):
-            raise DataError(
-                f"{self._name}: the forcing jumps between different outputs in different trajectories. Give it times "
-                "per trajectory (B, T_control) that lie alike among the output times, or simulate them apart."
-            )
-        ends, observed, done = [], [], int(begun[0])
-        for frame, (low, high) in enumerate(zip(before[0].tolist(), upto[0].tolist(), strict=True)):
-            ends += [*(jumps[:, i] for i in range(done, low)), times[:, frame]]
-            observed += [*(False for _ in range(done, low)), True]
-            done = max(done, high)
-        return torch.stack(ends, dim=1), observed
 
     def source(self, leg: Leg, time: Tensor) -> Tensor | None:
         """Return the forcing at times (B,) within a leg, shape (B, C, *X), in the solver's precision; None without one.
