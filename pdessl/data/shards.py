@@ -1,21 +1,31 @@
-"""One netCDF-4 file of a store, read piece by piece."""
+"""One netCDF-4 file of a store: written whole, read piece by piece."""
 
 # n trajectories of the shard, C channels, T frames, X space (one axis per dimension), d space axes
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import h5netcdf
 import h5py
 import numpy as np
+import xarray as xr
 
+import pdessl
 from pdessl.data.arrays import FileArray
+from pdessl.data.converted import ConvertedRecipe
+from pdessl.data.manifest import versions, write_atomically
+from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DataError, FormatError
-from pdessl.trajectory import BOUNDARIES
+from pdessl.trajectory import BOUNDARIES, Trajectories
 
-__all__ = ["Shard"]
+__all__ = ["Shard", "check_file", "describe", "open_shard", "recipe_units", "write_shard"]
+
+REPAIR = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
 
 
 def _words(file: h5py.File, name: str) -> tuple[str, ...]:
@@ -133,3 +143,95 @@ def _dimensions(dataset: h5py.Dataset) -> tuple[str, ...]:
     if "_Netcdf4Dimid" in dataset.attrs and dataset.is_scale:
         return (dataset.name.rsplit("/", 1)[-1],)
     return tuple(axis[0].name.rsplit("/", 1)[-1] if len(axis) else "?" for axis in dataset.dims)
+
+
+def check_file(path: Path, expected_bytes: int | None = None) -> int:
+    """Return the size of a file.
+
+    Raises:
+        FormatError: no such file, or of another size than expected.
+    """
+    if not path.is_file():
+        raise FormatError(f"no file {path}. {REPAIR if expected_bytes is not None else 'Check the path.'}")
+    size = path.stat().st_size
+    if expected_bytes is not None and size != expected_bytes:
+        raise FormatError(f"{path} is damaged: {size} bytes, expected {expected_bytes} by the manifest. {REPAIR}")
+    return size
+
+
+def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) -> xr.Dataset:
+    """Open a netCDF file lazily.
+
+    Args:
+        path: the file.
+        expected_bytes: its size according to a manifest.
+
+    Raises:
+        FormatError: no file, another size than expected, truncated, or not netCDF-4/HDF5.
+    """
+    path = Path(path)
+    size = check_file(path, expected_bytes)
+    try:
+        # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
+        return xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise FormatError(
+            f"{path} is truncated or not a netCDF-4/HDF5 file ({size} bytes): {reason}. {REPAIR}"
+        ) from error
+
+
+def recipe_units(recipe: DatasetRecipe | ConvertedRecipe) -> dict[str, str]:
+    """Return the units of fields, parameters, axes and time."""
+    if isinstance(recipe, ConvertedRecipe):
+        return recipe.units
+    fields = {n: e for n, e in recipe.content.get("fields", {}).items() if isinstance(e, Mapping)}
+    lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
+    return {
+        **{name: str(entry.get("unit", "")) for name, entry in fields.items()},
+        **{name: distribution.unit for name, distribution in recipe.parameters.items()},
+        **{axis: length.unit for axis, length in zip(recipe.axis_names, lengths, strict=True)},
+        "time": recipe.observation["unit"],
+    }
+
+
+def describe(dataset: xr.Dataset, recipe: DatasetRecipe | ConvertedRecipe) -> xr.Dataset:
+    """Add units and long names from the recipe to a dataset of trajectories, in place."""
+    for name, unit in recipe_units(recipe).items():
+        for variable in (name, f"{name}_nodes", f"length_{name}"):
+            if variable in dataset.variables:
+                dataset[variable].attrs["units"] = unit
+    for name, entry in recipe.content.get("fields", {}).items():
+        if name in dataset and isinstance(entry, Mapping):
+            dataset[name].attrs["long_name"] = str(entry.get("description", name))
+    for name in recipe.parameters:
+        if name in dataset:
+            dataset[name].attrs["long_name"] = name.replace("_", " ")
+    return dataset
+
+
+def write_shard(
+    path: Path, trajectories: Trajectories, recipe: DatasetRecipe | ConvertedRecipe, split: str, start: int
+) -> None:
+    """Write trajectories as a netCDF-4 file with units and provenance, atomically."""
+    converted = isinstance(recipe, ConvertedRecipe)
+    dataset = describe(trajectories.to_xarray(), recipe)
+    dataset.attrs |= {
+        "Conventions": "CF-1.11",
+        "title": str(recipe.content.get("title", recipe.name)).strip(),
+        "source": f"{recipe.origin if converted else 'simulated'} by pdessl {pdessl.__version__}",
+        "dataset": recipe.name,
+        "split": split,
+        "first_trajectory": start,
+        "seed": "none" if converted else recipe.seed,
+        "recipe": json.dumps(recipe.content, sort_keys=True),
+        "recipe_hash": recipe.hash,
+        "versions": json.dumps(versions(), sort_keys=True),
+    }
+    encoding = {str(name): {"_FillValue": None} for name in dataset.variables if dataset[name].dtype.kind == "f"}
+    image = io.BytesIO()
+    with xr.backends.H5NetCDFStore(h5netcdf.File(image, "w")) as backend:
+        dataset.dump_to_store(backend, encoding=encoding)
+    # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(image.getbuffer())

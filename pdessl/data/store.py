@@ -4,120 +4,47 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import json
 import math
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import numpy as np
-import torch
 import xarray as xr
 
-import pdessl
 from pdessl.data.converted import ConvertedRecipe
+from pdessl.data.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    checksum,
+    manifest_recipe,
+    read_manifest,
+    versions,
+    write_atomically,
+    write_manifest,
+)
 from pdessl.data.recipe import DatasetRecipe
-from pdessl.data.shards import Shard
+from pdessl.data.shards import Shard, check_file, describe, open_shard, recipe_units, write_shard
 from pdessl.data.source import Coordinates, Indices, Source
 from pdessl.errors import CatalogError, DataError, FormatError, StoreError, did_you_mean
 from pdessl.trajectory import Trajectories
 
-__all__ = ["MANIFEST", "Store", "open", "open_shard", "write_atomically"]
-
-MANIFEST = "manifest.json"
-FORMAT = "pdessl-store"
-FORMAT_VERSION = 1
-REPAIR = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; afterwards it is flushed to disk and renamed, or removed on any error.
-
-    A reader, or a process killed at any moment, sees the old file or the whole new one.
-
-    Raises:
-        StoreError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, StoreError):
-            raise
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"cannot write {path}: {reason}. Nothing half-written is left. Free space or choose a folder that can be "
-            f"written, then continue with --resume (resume=True)."
-        ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that are written into shards and manifests."""
-    return {
-        "pdessl": pdessl.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def check_file(path: Path, expected_bytes: int | None = None) -> int:
-    """Return the size of a file.
-
-    Raises:
-        FormatError: no such file, or of another size than expected.
-    """
-    if not path.is_file():
-        raise FormatError(f"no file {path}. {REPAIR if expected_bytes is not None else 'Check the path.'}")
-    size = path.stat().st_size
-    if expected_bytes is not None and size != expected_bytes:
-        raise FormatError(f"{path} is damaged: {size} bytes, expected {expected_bytes} by the manifest. {REPAIR}")
-    return size
-
-
-def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) -> xr.Dataset:
-    """Open a netCDF file lazily.
-
-    Args:
-        path: the file.
-        expected_bytes: its size according to a manifest.
-
-    Raises:
-        FormatError: no file, another size than expected, truncated, or not netCDF-4/HDF5.
-    """
-    path = Path(path)
-    size = check_file(path, expected_bytes)
-    try:
-        # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
-        return xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise FormatError(
-            f"{path} is truncated or not a netCDF-4/HDF5 file ({size} bytes): {reason}. {REPAIR}"
-        ) from error
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "Store",
+    "checksum",
+    "open",
+    "open_shard",
+    "read_manifest",
+    "versions",
+    "write_atomically",
+    "write_manifest",
+    "write_shard",
+]
 
 
 class Store(Source):
@@ -161,7 +88,7 @@ class Store(Source):
     @property
     def recipe(self) -> DatasetRecipe | ConvertedRecipe:
         """The recipe the store was made by, or where its data were converted from."""
-        return _recipe(self.manifest)
+        return manifest_recipe(self.manifest)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -197,7 +124,7 @@ class Store(Source):
     @property
     def units(self) -> dict[str, str]:  # type: ignore[override]
         """Units of fields, parameters, axes and time, as the recipe states them."""
-        return _units(self.recipe)
+        return recipe_units(self.recipe)
 
     @property
     def staggered(self) -> dict[str, str]:  # type: ignore[override]
@@ -400,117 +327,6 @@ class Store(Source):
                 if not path.is_file() or checksum(path) != shard["sha256"]:
                     bad.append(shard["file"])
         return bad
-
-
-def _recipe(manifest: Mapping[str, Any]) -> DatasetRecipe | ConvertedRecipe:
-    kind = ConvertedRecipe if "converted" in manifest["recipe"] else DatasetRecipe
-    return kind(manifest["dataset"], manifest["recipe"])
-
-
-def _units(recipe: DatasetRecipe | ConvertedRecipe) -> dict[str, str]:
-    """Return the units of fields, parameters, axes and time."""
-    if isinstance(recipe, ConvertedRecipe):
-        return recipe.units
-    fields = {n: e for n, e in recipe.content.get("fields", {}).items() if isinstance(e, Mapping)}
-    lengths = recipe.lengths * (1 if len(recipe.lengths) == recipe.dimensions else recipe.dimensions)
-    return {
-        **{name: str(entry.get("unit", "")) for name, entry in fields.items()},
-        **{name: distribution.unit for name, distribution in recipe.parameters.items()},
-        **{axis: length.unit for axis, length in zip(recipe.axis_names, lengths, strict=True)},
-        "time": recipe.observation["unit"],
-    }
-
-
-def describe(dataset: xr.Dataset, recipe: DatasetRecipe | ConvertedRecipe) -> xr.Dataset:
-    """Add units and long names from the recipe to a dataset of trajectories, in place."""
-    for name, unit in _units(recipe).items():
-        for variable in (name, f"{name}_nodes", f"length_{name}"):
-            if variable in dataset.variables:
-                dataset[variable].attrs["units"] = unit
-    for name, entry in recipe.content.get("fields", {}).items():
-        if name in dataset and isinstance(entry, Mapping):
-            dataset[name].attrs["long_name"] = str(entry.get("description", name))
-    for name in recipe.parameters:
-        if name in dataset:
-            dataset[name].attrs["long_name"] = name.replace("_", " ")
-    return dataset
-
-
-def write_shard(
-    path: Path, trajectories: Trajectories, recipe: DatasetRecipe | ConvertedRecipe, split: str, start: int
-) -> None:
-    """Write trajectories as a netCDF-4 file with units and provenance, atomically."""
-    converted = isinstance(recipe, ConvertedRecipe)
-    dataset = describe(trajectories.to_xarray(), recipe)
-    dataset.attrs |= {
-        "Conventions": "CF-1.11",
-        "title": str(recipe.content.get("title", recipe.name)).strip(),
-        "source": f"{recipe.origin if converted else 'simulated'} by pdessl {pdessl.__version__}",
-        "dataset": recipe.name,
-        "split": split,
-        "first_trajectory": start,
-        "seed": "none" if converted else recipe.seed,
-        "recipe": json.dumps(recipe.content, sort_keys=True),
-        "recipe_hash": recipe.hash,
-        "versions": json.dumps(versions(), sort_keys=True),
-    }
-    encoding = {str(name): {"_FillValue": None} for name in dataset.variables if dataset[name].dtype.kind == "f"}
-    image = io.BytesIO()
-    with xr.backends.H5NetCDFStore(h5netcdf.File(image, "w")) as backend:
-        dataset.dump_to_store(backend, encoding=encoding)
-    # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check a manifest.
-
-    Raises:
-        StoreError: no such folder or manifest, not JSON, or another format.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = f"{folder} holds no {MANIFEST}" if folder.is_dir() else f"no folder {folder}"
-        raise StoreError(f"{what}. A store is made by: pdessl generate DATASET --out {folder}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise StoreError(f"{path} cannot be read: {error}. Generate the store again into an empty folder.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} is not the manifest of a pdessl store. Choose the folder 'pdessl generate' wrote.")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise StoreError(
-            f"{path} has format version {manifest.get('format_version')}, "
-            f"this pdessl ({pdessl.__version__}) reads {FORMAT_VERSION}. Use the pdessl that wrote "
-            f"it, or generate it again."
-        )
-    _check_manifest(manifest, path)
-    return manifest
-
-
-def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
-    """Refuse a manifest that lacks entries, or names files outside its folder."""
-    try:
-        recipe = _recipe(manifest)
-        if recipe.hash != manifest["recipe_hash"] or not isinstance(manifest["complete"], bool):
-            raise ValueError("its recipe and the recipe's hash differ")
-        for name, split in recipe.splits.items():
-            if manifest["splits"][name]["size"] != split["size"]:
-                raise ValueError(f"split {name} has another size than in the recipe")
-            for shard in manifest["splits"][name]["shards"]:
-                if Path(shard["file"]).name != shard["file"]:
-                    raise ValueError(f"'{shard['file']}' is not the name of a file in the folder")
-                _ = shard["start"] + shard["count"] + shard["bytes"], shard["sha256"], shard["rejected_draws"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
-        raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a manifest atomically."""
-    with write_atomically(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def open(

@@ -1,0 +1,140 @@
+"""The manifest of a store: what it holds and by which recipe, with the checksums of its files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pdessl
+from pdessl.data.converted import ConvertedRecipe
+from pdessl.data.recipe import DatasetRecipe
+from pdessl.errors import StoreError
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "checksum",
+    "manifest_recipe",
+    "read_manifest",
+    "versions",
+    "write_atomically",
+    "write_manifest",
+]
+
+MANIFEST = "manifest.json"
+FORMAT = "pdessl-store"
+FORMAT_VERSION = 1
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; afterwards it is flushed to disk and renamed, or removed on any error.
+
+    A reader, or a process killed at any moment, sees the old file or the whole new one.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, StoreError):
+            raise
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"cannot write {path}: {reason}. Nothing half-written is left. Free space or choose a folder that can be "
+            f"written, then continue with --resume (resume=True)."
+        ) from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that are written into shards and manifests."""
+    return {
+        "pdessl": pdessl.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def manifest_recipe(manifest: Mapping[str, Any]) -> DatasetRecipe | ConvertedRecipe:
+    """Return the recipe a manifest holds."""
+    kind = ConvertedRecipe if "converted" in manifest["recipe"] else DatasetRecipe
+    return kind(manifest["dataset"], manifest["recipe"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a manifest.
+
+    Raises:
+        StoreError: no such folder or manifest, not JSON, or another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        what = f"{folder} holds no {MANIFEST}" if folder.is_dir() else f"no folder {folder}"
+        raise StoreError(f"{what}. A store is made by: pdessl generate DATASET --out {folder}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{path} cannot be read: {error}. Generate the store again into an empty folder.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{path} is not the manifest of a pdessl store. Choose the folder 'pdessl generate' wrote.")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format version {manifest.get('format_version')}, "
+            f"this pdessl ({pdessl.__version__}) reads {FORMAT_VERSION}. Use the pdessl that wrote "
+            f"it, or generate it again."
+        )
+    _check_manifest(manifest, path)
+    return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    """Refuse a manifest that lacks entries, or names files outside its folder."""
+    try:
+        recipe = manifest_recipe(manifest)
+        if recipe.hash != manifest["recipe_hash"] or not isinstance(manifest["complete"], bool):
+            raise ValueError("its recipe and the recipe's hash differ")
+        for name, split in recipe.splits.items():
+            if manifest["splits"][name]["size"] != split["size"]:
+                raise ValueError(f"split {name} has another size than in the recipe")
+            for shard in manifest["splits"][name]["shards"]:
+                if Path(shard["file"]).name != shard["file"]:
+                    raise ValueError(f"'{shard['file']}' is not the name of a file in the folder")
+                _ = shard["start"] + shard["count"] + shard["bytes"], shard["sha256"], shard["rejected_draws"]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest atomically."""
+    with write_atomically(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
