@@ -41,7 +41,7 @@ class RepresentationTask(lightning.LightningModule):
         learning_rate: of AdamW, at the end of the warm-up.
         weight_decay: on weights; biases and norms have none.
         warmup: share of the run (below 1) or optimiser steps of linear warm-up; cosine to 0 afterwards.
-        probe: parameters probed in validation; None for all that the labelled batches hold.
+        probe: parameters probed in validation; None for all positive ones that the labelled batches hold.
         probe_views: views averaged by the probe; 0 embeds the trajectories as they are.
         normalisation: ``{mean: [...], std: [...]}`` per channel. None: the ``statistics`` of the data module, or 0 and
         1.
@@ -156,7 +156,8 @@ class RepresentationTask(lightning.LightningModule):
         kept["embeddings"].append(embeddings.cpu())
         if dataloader_idx > 0 and self.views() is not None:
             kept.setdefault("views", []).append(self._two_views(batch, view_seed(seed, 1)))
-        for name in batch.parameters if self.probe is None else self.probe:
+        positive = [name for name, values in batch.parameters.items() if bool((values > 0).all())]
+        for name in positive if self.probe is None else self.probe:
             kept.setdefault(name, []).append(log_parameter(batch, name).cpu())
 
     def _two_views(self, batch: Any, seed: int) -> Tensor:
@@ -180,6 +181,8 @@ class RepresentationTask(lightning.LightningModule):
             values |= _monitors(scored)
         if len(splits) > 1 and len(splits[0]["features"]) >= 3:
             for name in [n for n in splits[0] if n not in ("features", "embeddings", "views")]:
+                if any(len(s.get(name, ())) != len(s["features"]) for s in (splits[0], scored)):
+                    continue  # positive in some batches only: it has no logarithm to probe
                 values |= _probes(splits[0]["features"], splits[0][name], scored["features"], scored[name], name)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self.log_dict({name: torch.tensor(v, dtype=torch.float32) for name, v in finite.items()}, sync_dist=True)
