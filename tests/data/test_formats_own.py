@@ -128,7 +128,7 @@ def test_what_is_missing_is_named(keywords, message):
 def test_integers_are_refused_unless_conversion_is_declared():
     ds = runs()
     ds["u"] = (ds.u * 100).astype("i4")
-    with pytest.raises(FormatError, match="holds int32, expected floating-point numbers. To convert .* integers: convert"):
+    with pytest.raises(FormatError, match="holds int32, expected floating-point .* To convert .* integers: convert"):
         from_xarray(ds, fields=["u"])
     data = from_xarray(ds, fields=["u"], dtype="float32")
     assert data.fields.dtype == torch.float32 and np.array_equal(data.fields[:, 0], ds.u.values)
@@ -232,6 +232,14 @@ def test_own_hdf5_by_a_mapping(tmp_path):
     wrong = {**mapping, "dimensions": ["trajectory", "x", "time", "component", "level"]}
     with pytest.raises(FormatError, match="'flow/mu' is float64"):
         open_source(tmp_path / "own.h5", wrong)
+    assert np.array_equal(
+        open_source(tmp_path / "own.h5", {**mapping, "fields": {"h": {"dataset": "field", "component": -1}}})
+        .load("all")
+        .fields,
+        expected[:, 1:],
+    )
+    with pytest.raises(FormatError, match="has 2 entries along 'component', no number 2"):
+        open_source(tmp_path / "own.h5", {**mapping, "fields": {"u": {"dataset": "field", "component": 2}}})
     with pytest.raises(FormatError, match=r"has 5 dimensions .*the mapping names 3.*Name every axis"):
         open_source(tmp_path / "own.h5", {**mapping, "dimensions": ["trajectory", "x", "time"]})
 

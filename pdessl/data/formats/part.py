@@ -7,15 +7,15 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pdessl.data.arrays import FileArray
-from pdessl.data.formats.container import Array, Container, check_memory
+from pdessl.data.formats.channels import Channel, channel_of, sizes_of
+from pdessl.data.formats.container import Container, check_memory
 from pdessl.data.formats.hdf5 import HDF5File
-from pdessl.data.formats.mapping import DatasetMapping, FieldRule, ParameterRule
+from pdessl.data.formats.mapping import DatasetMapping, ParameterRule
 from pdessl.data.formats.nodes import Nodes, evaluate
 from pdessl.data.formats.transform import TRANSFORMS, to_centres
 from pdessl.errors import DataError, FormatError
@@ -23,15 +23,6 @@ from pdessl.errors import DataError, FormatError
 __all__ = ["Part"]
 
 SCAN_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class _Channel:
-    """Where a channel lies: the array, and for every stored axis the role it has, or the entry taken of it."""
-
-    dataset: str
-    roles: tuple[str | int, ...]
-    rule: FieldRule
 
 
 class Part:
@@ -68,8 +59,10 @@ class Part:
         self.boundary = tuple("window" if is_open else mapping.boundary.get(a, "window") for a in self.axes)
         self.warnings: list[str] = []
         self.dropped: dict[str, int] = {}
-        self.channels = tuple(self._channel(n, r) for n, r in mapping.fields.items())
-        sizes = self._sizes()
+        self.channels = tuple(
+            channel_of(container, mapping, rule, self.prefixes[0], several) for rule in mapping.fields.values()
+        )
+        sizes = sizes_of(container, self.channels, self.prefixes[0], self.axes)
         self.stored = len(self.prefixes) if several else sizes.get("trajectory", 1)
         first = self.prefixes[0]
         self.time = evaluate(mapping.time, container, first, "time", self.stored, sizes["time"])
@@ -98,66 +91,6 @@ class Part:
         return self.stored if self.keep is None else len(self.keep)
 
     # ------------------------------------------------------------------------------ taking the file apart
-
-    def _channel(self, name: str, rule: FieldRule) -> _Channel:
-        prefix = self.prefixes[0]
-        found = self.container.find(prefix + rule.dataset)
-        array = self.container.array(found)
-        names = rule.dimensions or self.mapping.dimensions
-        names = _fit(array, tuple(names), self.several, self.label)
-        known = ("trajectory", "time", *self.axes)
-        select = self.mapping.get("select", {})
-        roles: list[str | int] = []
-        taken = rule.component if isinstance(rule.component, tuple) else (rule.component,)
-        components = iter([c for c in taken if c is not None])
-        for axis, size in zip(names, array.shape, strict=True):
-            if axis in known:
-                roles.append(axis)
-            elif axis == "component" and (number := next(components, None)) is not None:
-                roles.append(number)
-            elif axis in select:
-                roles.append(int(select[axis]))
-            elif size == 1:
-                roles.append(0)
-            else:
-                raise FormatError(
-                    f"{self.label}: '{found}' has an extra dimension '{axis}' of size {size}. Choose one entry of "
-                    f"it in "
-                    f"the mapping:  select: {{{axis}: 0}}"
-                    + (", or component: 0 in the field" if axis == "component" else "")
-                )
-            if isinstance(roles[-1], int) and not -size <= roles[-1] < size:
-                raise FormatError(f"{self.label}: '{found}' has {size} entries along '{axis}', no number {roles[-1]}.")
-        if len({r for r in roles if isinstance(r, str)}) != sum(isinstance(r, str) for r in roles):
-            raise FormatError(f"{self.label}: '{found}' names a dimension twice: {', '.join(map(str, names))}.")
-        return _Channel(found.removeprefix(prefix), tuple(roles), rule)
-
-    def _sizes(self) -> dict[str, int]:
-        """Return the size of every dimension, the same in all channels."""
-        sizes: dict[str, tuple[int, str]] = {}
-        for channel in self.channels:
-            array = self.container.array(self.prefixes[0] + channel.dataset)
-            for role, size in zip(channel.roles, array.shape, strict=True):
-                if isinstance(role, str):
-                    other, where = sizes.setdefault(role, (size, channel.dataset))
-                    if other != size:
-                        raise FormatError(
-                            f"{self.label}: '{channel.dataset}' has {size} entries along {role}, '{where}' has "
-                            f"{other}. "
-                            f"Check the order of 'dimensions' in the mapping; the shape is {array.shape}."
-                        )
-        for role in ("time", *self.axes):
-            if role not in sizes:
-                raise FormatError(
-                    f"{self.label}: no field has the dimension '{role}'; "
-                    f"{self.channels[0].dataset} has {', '.join(map(str, self.channels[0].roles))}. Name its "
-                    f"dimensions:  "
-                    f"dimensions: [trajectory, time, {', '.join(self.axes)}]"
-                )
-        empty = [role for role, (size, _) in sizes.items() if size < 1]
-        if empty:
-            raise FormatError(f"{self.label}: the dimension '{empty[0]}' has no entries: the file holds no data.")
-        return {role: size for role, (size, _) in sizes.items()}
 
     def _dtype(self) -> np.dtype:
         found = []
@@ -357,7 +290,7 @@ class Part:
         for start, stop in zip(edges[:-1], edges[1:], strict=True):
             yield start, stop, self.prefixes[0], slice(int(rows[start]), int(rows[stop - 1]) + 1)
 
-    def _by_array(self, channels: Sequence[int]) -> Iterator[tuple[list[int], list[_Channel]]]:
+    def _by_array(self, channels: Sequence[int]) -> Iterator[tuple[list[int], list[Channel]]]:
         """Group channels that are components of one array, which is then read once."""
         groups: dict[tuple[str, int], list[int]] = {}
         for position, number in enumerate(channels):
@@ -372,7 +305,7 @@ class Part:
         return self.mapping.get("staggering") == "centred"
 
     def _pieces(
-        self, prefix: str, channels: list[_Channel], cuts: dict[str, slice], rows: np.ndarray, raw: bool
+        self, prefix: str, channels: list[Channel], cuts: dict[str, slice], rows: np.ndarray, raw: bool
     ) -> list[np.ndarray]:
         """Return the values of channels of one array, each (rows, t, *x)."""
         first = channels[0]
@@ -395,7 +328,7 @@ class Part:
             return [self._array(prefix, first, cuts)]
         return self._components(prefix, channels, cuts)
 
-    def _components(self, prefix: str, channels: list[_Channel], cuts: dict[str, slice]) -> list[np.ndarray]:
+    def _components(self, prefix: str, channels: list[Channel], cuts: dict[str, slice]) -> list[np.ndarray]:
         """Read an array once for several of its components."""
         roles = channels[0].roles
         differing = [i for i, found in enumerate(zip(*(c.roles for c in channels), strict=True)) if len(set(found)) > 1]
@@ -415,7 +348,7 @@ class Part:
             for c in channels
         ]
 
-    def _array(self, prefix: str, channel: _Channel, cuts: dict[str, slice]) -> np.ndarray:
+    def _array(self, prefix: str, channel: Channel, cuts: dict[str, slice]) -> np.ndarray:
         selection = [cuts.get(r, slice(None)) if isinstance(r, str) else r for r in channel.roles]
         values = self.container.read(prefix + channel.dataset, selection)
         return self._ordered(values, [r for r in channel.roles if isinstance(r, str)], channel.rule.scale)
@@ -428,26 +361,6 @@ class Part:
         shape = iter(values.shape)
         values = values.reshape([next(shape) if r in named else 1 for r in order])
         return values * scale if scale != 1.0 else values
-
-
-def _fit(array: Array, names: tuple[str, ...], several: bool, label: str) -> tuple[str, ...]:
-    """Return one name per stored axis: a missing run axis is one run, axes of size 1 that are not named are dropped."""
-    if several:
-        names = tuple(n for n in names if n != "trajectory")
-    if len(array.shape) == len(names):
-        return names
-    if len(array.shape) == len(names) - 1 and "trajectory" in names:
-        return tuple(n for n in names if n != "trajectory")
-    extra = len(array.shape) - len(names)
-    single = [i for i, size in enumerate(array.shape) if size == 1]
-    if extra > 0 and len(single) == extra:
-        rest = iter(names)
-        return tuple(f"axis {i}" if i in single else next(rest) for i in range(len(array.shape)))
-    raise FormatError(
-        f"{label}: '{array.name}' has {len(array.shape)} dimensions {array.shape}, the mapping names {len(names)}: "
-        f"{', '.join(names)}. Name every axis:  dimensions: [...], and choose entries of further ones:  select: "
-        f"{{level: 0}}"
-    )
 
 
 def _after_token(token: str, path: Path | None) -> float | None:

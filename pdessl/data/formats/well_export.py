@@ -47,7 +47,8 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
     square of fields and of their differences between frames, over the training split). The splits ``labelled`` and
     ``all`` become ``train``, ``validation`` becomes ``valid``; other splits keep their names. Channels that are the
     components of a vector, by the equation of the catalog or by names like ``velocity_x``, become one t1 field, tensors
-    one t2 field, the others t0 fields. Parameters become scalars; those equal in a whole file are also simulation parameters.
+    one t2 field, the others t0 fields. Parameters become scalars; those equal in a whole file are also simulation
+    parameters.
 
     Args:
         source: what to write.
