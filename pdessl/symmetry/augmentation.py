@@ -115,7 +115,7 @@ class LieAugmentation(nn.Module):
     Raises:
         SymmetryError: an unknown generator, one that moves a parameter not in ``moves``, one outside the slice-affine
             class, one that needs a parameter or a field that the batch does not hold, or a mode that cannot express it.
-        ShapeError: a window larger than the trajectory.
+        ShapeError: a window larger than the trajectory, or an empty batch.
 
     Source: Brandstetter, Welling, Worrall (2022), arXiv:2202.07643, and Mialon et al. (2023), arXiv:2307.05432, for the
         idea; the composition is exact here.
@@ -278,7 +278,7 @@ class LieAugmentation(nn.Module):
         return composed, strengths
 
     def _plan(self, batch: Trajectories) -> Plan:
-        key = (tuple(batch.fields.shape[2:]), batch.field_names, batch.axis_names, batch.boundary)
+        key = (len(batch) > 0, tuple(batch.fields.shape[2:]), batch.field_names, batch.axis_names, batch.boundary)
         if key not in self._plans:
             self._plans[key] = make_plan(self.factors, self.mode, self.window, batch)
         return self._plans[key]
@@ -322,24 +322,22 @@ class LieAugmentation(nn.Module):
         drawn = [reflected[n] for n, ok in zip(self.reflections, possible, strict=True) if ok]
         flags = torch.stack(drawn, dim=1) if drawn else None
         turn, field_turn = (signed_permutations(n, moves, flags, len(batch), device) for n in (plan.axes, plan.fields))
-        if self.mode == "grid":
-            geometry = Geometry.of(g, plan, spacing, start, target, flags)
-            fields = gridded(batch.fields, plan, geometry, g, spacing, self.spline_order, moves)
-        elif self.mode == "metadata":
-            target = [t + g.r[:, 0, i : i + 1] for i, t in enumerate(target)]
-            fields = unmoved(batch.fields, plan, Geometry.unmoved(g, plan, start, nodes, flags), moves)
-        else:
-            target = nodes
-            last = dataclasses.replace(
-                self._identity(g.new_time, plan, g.parameters), s=turn[:, None], m=field_turn[:, None]
-            )
-            whole = g if flags is None else compose(g, last)
-            wider = plan if flags is None else dataclasses.replace(plan, linear=True, mixing=True)
-            fields = with_coordinates(
-                batch.fields, wider, Geometry.unmoved(whole, wider, start, nodes, None),
-                centre_time[:, None] + g.new_time, centre,
-            )  # fmt: skip
-            names = (*names, self.algebra.equation.independent[0], *batch.axis_names)
+        with torch.autocast(device.type, enabled=False):  # data are not to be rounded as a network's arithmetic may be
+            if self.mode == "grid":
+                geometry = Geometry.of(g, plan, spacing, start, target, flags)
+                fields = gridded(batch.fields, plan, geometry, g, spacing, self.spline_order, moves)
+            elif self.mode == "metadata":
+                target = [t + g.r[:, 0, i : i + 1] for i, t in enumerate(target)]
+                fields = unmoved(batch.fields, plan, Geometry.unmoved(g, plan, start, nodes, flags), moves)
+            else:
+                target, times = nodes, centre_time[:, None] + g.new_time
+                last = self._identity(g.new_time, plan, g.parameters)
+                last = dataclasses.replace(last, s=turn[:, None], m=field_turn[:, None])
+                whole = g if flags is None else compose(g, last)
+                wider = plan if flags is None else dataclasses.replace(plan, linear=True, mixing=True)
+                geometry = Geometry.unmoved(whole, wider, start, nodes, None)
+                fields = with_coordinates(batch.fields, wider, geometry, times, centre)
+                names = (*names, self.algebra.equation.independent[0], *batch.axis_names)
         space = [centre[:, i : i + 1] + t for i, t in enumerate(target)]
         lengths = [
             x[:, -1] - x[:, 0] if kind == "window" else batch.lengths[:, i] * (1 if s is None else s[:, 0])

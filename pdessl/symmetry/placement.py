@@ -68,9 +68,11 @@ def make_plan(factors: Sequence[Factor], mode: str, window: tuple[int, ...] | No
     """Return the plan for a kind of batch.
 
     Raises:
-        ShapeError: a window that does not fit the batch.
+        ShapeError: a window that does not fit the batch, or an empty batch.
         SymmetryError: a map that the mode cannot express.
     """
+    if not len(batch):
+        raise ShapeError("the batch holds no trajectories, so that there is nothing to view; give at least one.")
     d, frames, sizes = len(batch.space), batch.fields.shape[2], tuple(batch.fields.shape[3:])
     chosen = (frames, *sizes) if window is None else window
     if len(chosen) != 1 + d or any(not 1 <= w <= n for w, n in zip(chosen, (frames, *sizes), strict=False)):

@@ -99,6 +99,7 @@ def sample_affine(
     points: Sequence[int],
     periodic: Sequence[bool],
     order: int = 3,
+    memory: list[Tensor] | None = None,
 ) -> Tensor:
     """Evaluate a tensor-product B-spline on an affine image of a grid, which may mix the space axes.
 
@@ -114,6 +115,7 @@ def sample_affine(
         points: nodes of the target grid, one number per axis.
         periodic: per axis, wrap or mirror.
         order: 3 or 5.
+        memory: a list, empty at first, that keeps scratch memory from one call to the next; fresh memory is slow.
 
     Returns:
         (B, T, C, *points).
@@ -147,7 +149,10 @@ def sample_affine(
     pairs = (order + 1) // 2
     # One block of memory for everything of the size of the target grid. First the places of all pairs along all axes,
     # in the order that grid_sample wants (the last axis first), then their shares, then scratch.
-    work = table.new_empty((d * (pairs + 1) + 3, g, *points))
+    shape = (d * (pairs + 1) + 3, g, *points)
+    work = memory.pop() if memory and memory[0].shape == shape else table.new_empty(shape)
+    if memory is not None:
+        memory[:] = [work]
     places, shares, scratch = work[: d * pairs], work[d * pairs : -3], work[-3:]
     weights: list[list[Tensor]] = []
     for plane, i in enumerate(reversed(range(d))):

@@ -141,6 +141,8 @@ def gridded(
     mixed = "mixed" in plan.actions
     chosen = order if order is not None else 3 if mixed else 5
 
+    memory: list[Tensor] = []
+
     def one(rows: slice) -> Tensor:
         part, step = geometry.rows(rows), _rows(steps, rows)
         values = _cut(fields[rows], part.first, plan.frames, step.starts, step.counts)
@@ -158,7 +160,7 @@ def gridded(
             )
         values = filter_axes(values, filters)
         if mixed:
-            values = sample_affine(values, part.matrix, step.offset, plan.points, step.periodic, chosen)
+            values = sample_affine(values, part.matrix, step.offset, plan.points, step.periodic, chosen, memory)
         for i, action in enumerate(plan.actions):
             if action == "fourier":
                 values = values.narrow(3 + i, 0, plan.points[i])

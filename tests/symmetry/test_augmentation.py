@@ -606,3 +606,20 @@ def test_moved_parameters_are_told(algebra):
     assert LieAugmentation(algebra).moved_parameters == ()
     assert LieAugmentation(algebra, moves=("viscosity",)).moved_parameters == ("viscosity",)
     assert LieAugmentation(algebra, {"scaling": 0.1}, moves=("viscosity",)).moved_parameters == ()
+
+
+def test_views_are_not_rounded_under_mixed_precision():
+    data, _ = planar("window", points=40, frames=3)
+    data = data.replace(fields=data.fields.float())
+    for strengths in ({"scaling": 0.2, "projective": 0.2}, {"rotation": 0.2, "scaling": 0.2}):
+        augment = LieAugmentation("burgers_2d", strengths, window=(3, 20, 20))
+        plain, _ = augment(data, generator())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed, _ = augment(data, generator())
+        assert mixed.fields.dtype == torch.float32
+        assert torch.equal(mixed.fields, plain.fields)
+
+
+def test_an_empty_batch_is_refused(algebra):
+    with pytest.raises(ShapeError, match="no trajectories"):
+        LieAugmentation(algebra)(batch()[0:0])
