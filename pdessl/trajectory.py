@@ -265,6 +265,8 @@ class Trajectories:
     ) -> Trajectories:
         """Read a dataset whose fields have dimensions trajectory, time and the space axes, in any order.
 
+        The inverse of :meth:`to_xarray`; :func:`pdessl.from_xarray` reads datasets that are less complete.
+
         Args:
             dataset: fields as variables, coordinates for time and space, parameters as variables over trajectories (or
                 scalars). A missing trajectory dimension means one run.

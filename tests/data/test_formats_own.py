@@ -1,5 +1,7 @@
 """Files and datasets of one's own: what is accepted, and what is refused with its repair."""
 
+from pathlib import Path
+
 import layouts
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import xarray as xr
 import yaml
 
 import pdessl
-from pdessl.data.formats import from_xarray, load_mapping, open_source
+from pdessl.data.formats import from_xarray, load_mapping, mapping_names, open_source
 from pdessl.errors import DataError, FormatError, SchemaError
 
 
@@ -279,3 +281,16 @@ def test_files_that_differ_are_refused_together(tmp_path):
     layouts.write(tmp_path / "c" / "b.h5", {"u": layouts.numbers(2, 3, 4, dtype="<f4")})
     with pytest.raises(FormatError, match="has other value types"):
         open_source(tmp_path / "c", mapping)
+
+
+def test_the_mapping_of_the_documentation_reads_the_file_it_describes(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "my.yaml").write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    values = layouts.numbers(2, 3, 8)
+    layouts.write(tmp_path / "run.h5", {"velocity": values}, attributes={"nu": 0.2})
+    data = open_source(tmp_path / "run.h5", tmp_path / "my.yaml").load("all")
+    assert np.array_equal(data.fields[:, 0], values) and (data.lengths == 2).all() and data.boundary == ("periodic",)
+    assert data.parameters["viscosity"].tolist() == [0.2, 0.2]
+    assert {name for name in mapping_names() if f"`{name}`" not in text} <= {
+        f"pdebench_compressible_{d}d" for d in (2, 3)
+    }
