@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import pdessl.data
+from pdessl import cli
 from pdessl.data.store import MANIFEST
 from pdessl.errors import DataError, DependencyError, StoreError
 
@@ -75,7 +76,7 @@ def test_workers_that_do_not_see_the_folder_send_their_shards(alone, cluster, tm
     assert files(store.path) == files(alone.path)
 
 
-def test_an_unfinished_store_is_continued_on_a_cluster(alone, cluster, tmp_path):
+def test_an_unfinished_store_is_continued_on_a_cluster_by_the_command_line(alone, cluster, tmp_path):
     import shutil
 
     from pdessl.data.store import read_manifest, write_manifest
@@ -87,15 +88,9 @@ def test_an_unfinished_store_is_continued_on_a_cluster(alone, cluster, tmp_path)
     write_manifest(out, manifest)
     (out / gone["file"]).write_bytes(b"half a shard")
     kept = (out / "test-00000.nc").stat().st_mtime_ns
-    pdessl.data.generate(
-        "burgers_small",
-        out,
-        SIZE,
-        overrides=SHARDS,
-        progress=False,
-        resume=True,
-        scheduler=cluster.scheduler_address,
-    )
+    sizes = ",".join(f"{split}={size}" for split, size in SIZE.items())
+    words = ["generate", "burgers_small", "--out", str(out), "--size", sizes, "--set", "shard_size=4", "--resume"]
+    assert cli.main([*words, "--scheduler", cluster.scheduler_address]) == 0
     assert files(out) == files(alone.path) and (out / "test-00000.nc").stat().st_mtime_ns == kept
 
 
