@@ -363,3 +363,21 @@ def _load_all(path, mapping):
     source = open_source(path, mapping)
     for split in source.splits:
         source.load(split)
+
+
+def test_bombs_in_netcdf_and_zarr(tmp_path):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        array = file.create_dataset("u", (1 << 12, 1 << 12, 1 << 12), "f4", chunks=(1, 1, 1024))
+        for axis, name in enumerate(("run", "time", "x")):
+            scale = file.create_dataset(name, data=np.arange(1 << 12, dtype="f8"))
+            scale.make_scale(name)
+            array.dims[axis].attach_scale(scale)
+    with pytest.raises(FormatError, match="declares .* stores 0 bytes"):
+        open_source(tmp_path / "a.nc")
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array(
+        "u", shape=(1 << 16, 1 << 16, 1 << 16), chunks=(1, 1, 1024), dtype="f4", dimension_names=["run", "time", "x"]
+    )
+    with pytest.raises(DataError, match="of memory"):
+        open_source(tmp_path / "a.zarr", {"time": {"step": 1.0}, "space": {"x": {"step": 1.0}}}).load("all")
