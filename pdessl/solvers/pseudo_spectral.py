@@ -84,10 +84,12 @@ def spectral_tail(spectrum: Tensor) -> Tensor:
 
 def tail_and_peak(spectrum: Tensor) -> Tensor:
     """Return the largest amplitude in the last tenth of modes (..., K), and of all but the mean, shape (..., 2)."""
-    amplitude = spectrum.detach().abs()
-    modes = amplitude.shape[-1]
-    tail = amplitude[..., max(1, modes - max(1, modes // 10)) :].amax(dim=-1)
-    return torch.stack([tail, amplitude[..., 1:].amax(dim=-1)], dim=-1)
+    spectrum = spectrum.detach()
+    # Squares: a root per mode would cost more than the transform of a frame.
+    power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+    modes = power.shape[-1]
+    tail = power[..., max(1, modes - max(1, modes // 10)) :].amax(dim=-1)
+    return torch.stack([tail, power[..., 1:].amax(dim=-1)], dim=-1).sqrt()
 
 
 def tail_ratio(amplitudes: Tensor) -> Tensor:
