@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from typing import Any
 
 import lightning
@@ -12,17 +13,20 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from pdessl.errors import PdesslError, SchemaError
+from pdessl.objectives.diagnosis import ONE_POINT
 
 __all__ = ["AverageWeights", "CollapseAlarm"]
 
 _log = logging.getLogger(__name__)
+FALLEN = 0.8  # share of the first rank below which few dimensions are a collapse
 
 
 class CollapseAlarm(Callback):
     """Warn, or stop the run, when validation shows that the representation has collapsed, and name the likely cause.
 
     What counts as collapse, and the causes told apart, are those of
-    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`.
+    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions count only where the rank has fallen since
+    the first validation: data that vary in few ways have few dimensions from the start.
 
     Args:
         stop_on_collapse: end the run with an error instead of a warning.
@@ -40,14 +44,19 @@ class CollapseAlarm(Callback):
             raise SchemaError(f"CollapseAlarm got patience {patience}; expected at least 1.")
         self.stop_on_collapse, self.patience = stop_on_collapse, patience
         self.reason: str | None = None
-        self._bad = 0
+        self._bad, self._first_rank = 0, math.nan
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Read the diagnosis of this validation."""
         diagnosis = getattr(pl_module, "diagnosis", None)
         if diagnosis is None or trainer.sanity_checking:
             return
-        self._bad = self._bad + 1 if diagnosis.collapsed else 0
+        rank = diagnosis.values.get("rank_me", math.nan)
+        if math.isnan(self._first_rank):
+            self._first_rank = rank
+        one_point = not diagnosis.values.get("relative_deviation", 0.0) >= ONE_POINT  # also where it is not finite
+        falling = rank < FALLEN * self._first_rank
+        self._bad = self._bad + 1 if diagnosis.collapsed and (one_point or falling) else 0
         if self._bad < self.patience:
             return
         self.reason = diagnosis.message
@@ -58,11 +67,11 @@ class CollapseAlarm(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"bad": self._bad}
+        return {"bad": self._bad, "first_rank": self._first_rank}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting."""
-        self._bad = state_dict["bad"]
+        self._bad, self._first_rank = state_dict["bad"], state_dict["first_rank"]
 
 
 class AverageWeights(Callback):
