@@ -60,7 +60,8 @@ class NavierStokes2D(IncompressibleFlow2D):
         ResolutionError: odd points, a step <= 0, a force the grid cannot hold, or a grid that does not resolve the
             initial field's dissipation scale; the message states the points needed.
 
-    Source: exact solution used by the tests: Taylor, Green (1937); the form of the advection: Basdevant (1983).
+    Source: exact solution used by the tests: Taylor, Green (1937); the form of the advection: Basdevant (1983). exponax
+        0.2.0, whose vorticity is -w, agrees to 1e-8 of max |w| (t = 2, ν = 0.02, rms 1 on 2π, 160 points, same step).
     """
 
     equation = "navier_stokes_2d"
