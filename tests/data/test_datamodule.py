@@ -330,3 +330,22 @@ def test_roles_that_are_not_there(small_store, smoke_folder):
     made = PDEDataModule(smoke_folder, splits={"validation": 0, "test": 0.1})
     with pytest.raises(CatalogError, match="nothing that serves as validation"):
         made.val_dataloader()
+
+
+@pytest.mark.parametrize("settings", MODES.values(), ids=MODES)
+def test_processes_share_an_epoch(small_store, settings):
+    """What each of three processes of a distributed run reads: together every trajectory at most once."""
+    from types import SimpleNamespace
+
+    seen = []
+    for rank in range(3):
+        made = PDEDataModule(small_store.path, batch_size=8, seed=2, **settings)
+        made.trainer = SimpleNamespace(world_size=3, global_rank=rank, num_devices=3)
+        batches = list(made.train_dataloader())
+        assert len(batches) == 2
+        seen.append([(int(i), float(t)) for b in batches for i, t in zip(b.index, b.time[:, 0], strict=True)])
+    together = {pair for part in seen for pair in part}
+    assert len(together) == 48 and len({index for index, _ in together}) == 48
+    alone = PDEDataModule(small_store.path, batch_size=8, seed=2, **settings)
+    batches = alone.train_dataloader()
+    assert together == {(int(i), float(t)) for b in batches for i, t in zip(b.index, b.time[:, 0], strict=True)}
