@@ -64,6 +64,16 @@ def readable(label: str, what: str = "damaged") -> Iterator[None]:
         raise FormatError(f"{label} asks for more memory than there is; it is damaged or too large.") from error
 
 
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent that does not exist in the child may have held the lock.
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as handle:
