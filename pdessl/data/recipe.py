@@ -78,6 +78,11 @@ class DatasetRecipe:
         return {n: Distribution.parse(v, f"{where}.{n}") for n, v in self.content.get("parameters", {}).items()}
 
     @cached_property
+    def constants(self) -> dict[str, float]:
+        """Values of the parameters that every trajectory shares: they belong to the equation and are no labels."""
+        return {n: d.low for n, d in self.parameters.items() if d.kind == "constant"}
+
+    @cached_property
     def initial_condition(self) -> InitialCondition:
         """The family of initial fields with its arguments."""
         arguments = {k: v for k, v in self.content["initial_condition"].items() if k != "record"}

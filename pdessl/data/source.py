@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class Source(ABC):
         boundary: per space axis ``periodic``, ``wall`` or ``window``.
         splits: number of trajectories per split, in the order of the layout. A dataset without splits has one, ``all``.
         parameters: names of the physical parameters, as users know them (``viscosity``).
+        constants: values of the parameters that are the same in every trajectory of the dataset: they belong to the
+            equation, are no labels, and are known of unlabelled trajectories too.
         units: unit of fields, parameters, axes and ``time`` as far as known.
         staggered: fields whose nodes lie on the lower faces of the cells along an axis, ``{field: axis}``; all others
             are at the nodes :meth:`coordinates` gives.
@@ -64,6 +67,7 @@ class Source(ABC):
     boundary: tuple[str, ...]
     splits: Mapping[str, int]
     parameters: tuple[str, ...] = ()
+    constants: Mapping[str, float] = MappingProxyType({})
     units: Mapping[str, str]
     staggered: Mapping[str, str]
     warnings: tuple[str, ...] = ()

@@ -96,6 +96,11 @@ class Store(Source):
         return self.manifest["recipe"]["equation"]
 
     @property
+    def constants(self) -> dict[str, float]:  # type: ignore[override]
+        """Values of the parameters that the recipe sets once for all."""
+        return dict(getattr(self.recipe, "constants", {}))
+
+    @property
     def splits(self) -> dict[str, int]:  # type: ignore[override]
         """Number of trajectories per split, as the recipe has it."""
         return {name: split["size"] for name, split in self.manifest["splits"].items()}

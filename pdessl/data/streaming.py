@@ -99,7 +99,8 @@ class SimulatedDataset(IterableDataset[Trajectories]):
         numbers = [k for first in firsts for k in range(first, first + b)]
         with threads(self.device, 1 if in_worker and self.workers is None else self.workers) as pool:
             whole = simulate_shard(self.recipe, self.split, numbers, self.device, pool, self.device).trajectories
-        whole = whole if self.labels else whole.without_parameters()
+        if not self.labels:  # what is constant in the whole dataset belongs to the equation
+            whole = whole.replace(parameters={n: whole.parameters[n] for n in self.recipe.constants})
         return [whole[i * b : (i + 1) * b] for i in range(len(places))]
 
     def state_dict(self) -> dict[str, int]:

@@ -78,7 +78,10 @@ class _Part:
         self.selection, self.source = selection, selection.source
         self.shape = selection.shape
         self.channels = self.source.channels(fields)
-        self.parameters = selection.parameter_values() if labels else {}
+        if labels:
+            self.parameters = selection.parameter_values()
+        else:
+            self.parameters = {n: np.full(len(selection), v) for n, v in self.source.constants.items()}
         self.held: Trajectories | None = None
         if held:
             everything = np.arange(len(selection))
@@ -168,7 +171,7 @@ class Windows(Dataset[Trajectories]):
         crop: size of the windows; default whole trajectories.
         stride: of the frames; a window of t frames spans (t - 1) stride + 1 of those stored.
         fields: names of the channels; default all.
-        labels: whether batches have parameters.
+        labels: whether batches have all parameters; without, they have those that are constant in the whole dataset.
         held: read everything into memory first.
 
     Fields are float32. An axis that is cut becomes a ``window``. Windows without a drawn place lie in the middle.

@@ -18,7 +18,7 @@ from pdessl.objectives.diagnosis import ONE_POINT
 __all__ = ["AverageWeights", "CollapseAlarm"]
 
 _log = logging.getLogger(__name__)
-FALLEN = 0.8  # share of the first rank below which few dimensions are a collapse
+FALLEN = 0.5  # share of the first rank below which few dimensions are a collapse
 
 
 class CollapseAlarm(Callback):
