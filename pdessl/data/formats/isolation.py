@@ -13,7 +13,7 @@ from pdessl.errors import FormatError, PdesslError
 
 __all__ = ["isolated"]
 
-LIMIT = 300.0
+LIMIT = 120.0
 
 
 def isolated(function: Callable[..., Any], *arguments: Any, label: str, limit: float = LIMIT) -> Any:
