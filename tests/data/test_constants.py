@@ -26,5 +26,5 @@ def test_constants_reach_unlabelled_batches_and_labels_do_not(tmp_path):
 def test_the_same_on_a_stream():
     data = StreamingDataModule("kdv", batch_size=4, batches=1, size={"labelled": 2, "validation": 2, "test": 2},
                                overrides=SHORT, statistics_from=4)  # fmt: skip
-    data.setup()
+    data.setup("fit")
     assert set(next(iter(data.train_dataloader())).parameters) == {"steepening"}
