@@ -26,7 +26,8 @@ ALLOWED = {
     "data": OPEN | {"equations", "symmetry", "solvers"},
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
-    "evaluation": OPEN | {"models"},
+    # equations: the classical estimate, which every learned one must face, is made of the equation's own terms
+    "evaluation": OPEN | {"models", "equations"},
     "tasks": OPEN | {"models", "objectives", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
     "testing": OPEN | {"equations", "symmetry", "solvers"},
     "cli": OPEN | {"equations", "symmetry", "solvers", "data", "models", "objectives", "tasks", "evaluation"},

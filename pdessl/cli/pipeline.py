@@ -27,7 +27,7 @@ from pdessl.cli.views import Views
 from pdessl.data import Store, generate, load_recipe, simulate
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import CatalogError, StoreError, did_you_mean
-from pdessl.evaluation.classical import least_squares_viscosity, weak_form_viscosity
+from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import relative_error
 from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
@@ -337,8 +337,8 @@ def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
     runs: Trajectories = simulate(recipe, "clean", range(16))
     truth = runs.parameters[settings.regression.target]
     return (
-        float(relative_error(least_squares_viscosity(runs), truth)),
-        float(relative_error(weak_form_viscosity(runs), truth)),
+        float(relative_error(least_squares(recipe.equation, runs, settings.regression.target), truth)),
+        float(relative_error(weak_form(recipe.equation, runs, settings.regression.target), truth)),
     )
 
 

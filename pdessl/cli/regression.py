@@ -15,7 +15,7 @@ from pdessl.cli.views import Views, averaged, calibrated, trunk_of, untrained
 from pdessl.cli.workers import Shared, each
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError, did_you_mean
-from pdessl.evaluation.classical import least_squares_viscosity, weak_form_viscosity
+from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import nmse, relative_error
 from pdessl.evaluation.tables import regression_row
 from pdessl.models import fit_ridge
@@ -182,9 +182,10 @@ class _Comparison:
             self.chosen.append({"method": method, "labels": n, "seed": k, **summary})
             self.report(f"{method}, {n} labels, seed {k}: {summary}")
         if s.classical is not None:
-            self._add("least_squares", None, least_squares_viscosity(self.test))
+            self._add("least_squares", None, least_squares(self.equation, self.test, s.target))
             c = s.classical
-            self._add("weak_form", None, weak_form_viscosity(self.test, c.half_width, noise_level=c.noise_level))
+            weak = weak_form(self.equation, self.test, s.target, c.half_width, noise_level=c.noise_level)
+            self._add("weak_form", None, weak)
         return RegressionResult(
             self._rows(), self._shown(), {m: test[0] for m, (_, test) in features.items()}, self.truth, self.chosen
         )

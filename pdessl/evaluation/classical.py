@@ -1,146 +1,288 @@
-"""Classical estimates of a viscosity: least squares of the equation's own terms, with nothing learnt."""
+"""Classical estimates of an equation's coefficients: least squares of its own terms, with nothing learnt."""
 
-# B batch, T time, X space, K test functions
+# B batch, T time, X space, d number of space axes, K unknowns
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from pdessl.errors import DataError, ShapeError
+from pdessl.equations import Equation, load_equation
+from pdessl.equations.expression import Derivative, Expression, Power, Product, Variable, walk
+from pdessl.equations.residual import residual
+from pdessl.errors import DataError, ShapeError, did_you_mean
+from pdessl.evaluation.equation_terms import Monomial, letters_of, unknown_terms
 from pdessl.trajectory import Trajectories
 
-__all__ = ["least_squares_viscosity", "weak_form_viscosity"]
+__all__ = ["least_squares", "weak_form"]
+
+ENDS = 3  # frames whose time derivative is one-sided
 
 
-def _checked(trajectories: Trajectories, frames: int, points: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return fields (B, T, X) in float64, the time step (B,) and the spacing (B,), or say what does not fit."""
-    fields = trajectories.fields
-    if fields.ndim != 4 or fields.shape[1] != 1:
-        raise ShapeError(f"the estimate needs one field on one space axis, (B, 1, T, X); found {tuple(fields.shape)}.")
-    if trajectories.boundary[0] != "periodic":
-        raise DataError(
-            f"the estimate needs a periodic space axis, found '{trajectories.boundary[0]}': use whole runs."
-        )
-    if fields.shape[2] < frames or fields.shape[3] < points:
-        raise ShapeError(
-            f"{fields.shape[2]} frames of {fields.shape[3]} points; the estimate needs {frames} of {points}."
-        )
-    steps = trajectories.time.diff(dim=1)
-    if not torch.allclose(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=0.0):
-        raise DataError("the estimate needs frames equally spaced in time.")
-    points_x = fields.shape[3]
-    return fields[:, 0].double(), trajectories.time_step.double(), trajectories.lengths[:, 0].double() / points_x
+def least_squares(equation: str | Equation, trajectories: Trajectories, unknown: str | Sequence[str]) -> Tensor:
+    """Coefficients of an equation from its terms at every grid point.
 
+        min over p of  Σ (A p + b)²,        A_k = ∂F/∂p_k and b = F at p = 0, F the equation's left minus right side
 
-def _space_derivatives(u: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor]:
-    """Return u_x and u_xx of (B, T, X) by Fourier differentiation."""
-    points = u.shape[-1]
-    wavenumber = 2 * torch.pi * torch.fft.rfftfreq(points, dtype=u.dtype, device=u.device) / spacing[:, None, None]
-    spectrum = torch.fft.rfft(u)
-    first = 1j * wavenumber * spectrum
-    if points % 2 == 0:
-        first[..., -1] = 0  # the derivative of the highest cosine vanishes on the grid
-    return torch.fft.irfft(first, n=points), torch.fft.irfft(-(wavenumber**2) * spectrum, n=points)
-
-
-def least_squares_viscosity(trajectories: Trajectories) -> Tensor:
-    """Viscosity of Burgers' equation from its terms at every grid point.
-
-        ν = Σ u_xx (u_t + u u_x) / Σ u_xx²,        from u_t + u u_x = ν u_xx
-
-    u_t by fourth-order central differences (the two frames at each end are not used), u_x and u_xx by Fourier
-    differentiation. On clean data that resolve the solution in space and time this is nearly exact. Noise enters u_xx
-    amplified by the square of the largest wavenumber and biases the estimate towards 0.
+    For Burgers this is ν = Σ u_xx (u_t + u u_x) / Σ u_xx². Derivatives are those of
+    :func:`pdessl.equations.residual.residual`: spectral along periodic axes, on seven nodes along time and the others;
+    the three frames (and nodes of axes that are not periodic) at each end are not used. On clean data that resolve the
+    solution in space and time this is nearly exact. Noise enters A amplified by the largest wavenumber to the power of
+    the order of the derivative, and biases the estimate towards 0.
 
     Args:
-        trajectories: one field (B, 1, T, X) on a periodic axis, T >= 5, equal time steps.
+        equation: name in the catalog or an equation, linear in the unknowns. All its fields must be observed: take a
+            formulation without pressure (``boussinesq_velocity``) where there is none.
+        trajectories: the runs, T >= 9; parameters that are not unknown are taken from them.
+        unknown: name of the parameter (``viscosity``), or several that are found together.
 
     Returns:
-        ν (B,), float64, length²/time. It may be negative where noise dominates.
+        (B,), or (B, K) for several, float64. It may have the wrong sign where noise dominates.
 
     Raises:
-        ShapeError: another number of fields or axes, or too few frames.
-        DataError: not periodic, or unequal time steps.
+        EquationError: no such parameter, or the equation is not linear in it.
+        ShapeError: a field that is not observed, or too few frames or nodes.
+        DataError: a parameter that is neither known nor unknown.
     """
-    u, dt, dx = _checked(trajectories, frames=5, points=4)
-    u_t = (u[:, :-4] - 8 * u[:, 1:-3] + 8 * u[:, 3:-1] - u[:, 4:]) / (12 * dt[:, None, None])
-    u_x, u_xx = (derivative[:, 2:-2] for derivative in _space_derivatives(u, dx))
-    residual = u_t + u[:, 2:-2] * u_x
-    return (u_xx * residual).sum(dim=(1, 2)) / (u_xx**2).sum(dim=(1, 2)).clamp_min(torch.finfo(u.dtype).tiny)
+    single, names, equation = isinstance(unknown, str), _listed(unknown), load_equation(equation)
+    runs, letters = _double(trajectories), letters_of(equation, names)
+    trees = tuple(tree for tree, _ in unknown_terms(equation, letters))
+    held = dataclasses.replace(equation, trees=trees)
+    inner = [slice(ENDS, -ENDS)] + [slice(None) if b == "periodic" else slice(ENDS, -ENDS) for b in runs.boundary]
+    if any(n < 2 * ENDS + 3 for n, cut in zip(runs.fields.shape[2:], inner, strict=True) if cut != slice(None)):
+        raise ShapeError(f"fields {tuple(runs.fields.shape)}: expected at least {2 * ENDS + 3} frames and nodes.")
+
+    def at(values: dict[str, float]) -> Tensor:
+        ones = torch.ones(len(runs), dtype=torch.float64, device=runs.device)
+        parts = residual(held, runs.replace(parameters={**runs.parameters, **{n: v * ones for n, v in values.items()}}))
+        return torch.stack([part[(slice(None), *inner)].flatten(1) for part in parts], dim=1).flatten(1)
+
+    zero = dict.fromkeys(names, 0.0)
+    rest = at(zero)
+    # The equation is linear in the unknowns: two evaluations give the factor of each.
+    factors = torch.stack([at({**zero, name: 1.0}) - rest for name in names], dim=2)
+    gram, right = torch.einsum("bnk,bnl->bkl", factors, factors), -torch.einsum("bnk,bn->bk", factors, rest)
+    found = _solve(gram, right)
+    return found[:, 0] if single else found
 
 
-def _bump(half_width: int, power: int) -> tuple[Tensor, Tensor]:
-    """Return (1 - s²)^p at s = j/(h + 1), j = -h..h, and its derivative in grid units.
-
-    The derivative is scaled so that integrating a straight line by parts is exact also as a sum over nodes.
-    """
-    h = half_width + 1
-    j = torch.arange(-half_width, half_width + 1, dtype=torch.float64)
-    q = 1 - (j / h) ** 2
-    values, slope = q**power, -2 * power * (j / h) * q ** (power - 1) / h
-    return values, slope * (values.sum() / -(j * slope).sum())
-
-
-def _sum_in_time(values: Tensor, weights: Tensor) -> Tensor:
-    """Sum over j of weights[j] values[t + j], where the whole window lies inside: (B, T, X) -> (B, T - 2h, X)."""
-    return values.unfold(1, weights.shape[0], 1) @ weights.to(values)
-
-
-def weak_form_viscosity(
-    trajectories: Trajectories, half_width: tuple[int, int] = (6, 6), power: int = 4, noise_level: float = 0.0
+def weak_form(
+    equation: str | Equation,
+    trajectories: Trajectories,
+    unknown: str | Sequence[str],
+    half_width: Sequence[int] | None = None,
+    power: int | None = None,
+    noise_level: float = 0.0,
 ) -> Tensor:
-    """Viscosity of Burgers' equation from its weak form, which differentiates no data.
+    """Coefficients of an equation from its weak form, which differentiates as little of the data as can be.
 
-        ν ∫∫ φ_xx u = - ∫∫ (φ_t u + φ_x u²/2),        φ = (1 - (t/a)²)^p (1 - (x/b)²)^p around every grid point
+        min over p of  Σ over centres  (∫∫ φ F)²,    φ = (1 - (t/a)²)^q Π_i (1 - (x_i/b_i)²)^q around every grid point
 
-    Integrating by parts moves all derivatives onto the test functions, so noise is averaged instead of amplified; ν is
-    the least-squares solution over all positions of φ. White noise still adds a known variance to the left-hand side,
-    which biases ν towards 0; with ``noise_level`` given it is subtracted exactly in expectation.
+    For Burgers: ν ∫∫ φ_xx u = - ∫∫ (φ_t u + φ_x u²/2). Integrating by parts moves derivatives onto the test functions,
+    so noise is averaged instead of amplified: all of them in a term linear in the fields, and the one of u^n u_x; in
+    other products (u v_xx) the factors are differentiated first. White noise still adds a known variance to the factors
+    of the unknowns, which biases them towards 0; with ``noise_level`` given, that of the linear terms is subtracted
+    exactly in expectation.
 
     Args:
-        trajectories: one field (B, 1, T, X) on a periodic axis, equal time steps.
-        half_width: frames and grid points on each side of the centre, >= 1. Wide: less noise, fewer independent
-            equations, and small scales are averaged away.
-        power: p >= 3, so that φ_xx vanishes at the edge.
-        noise_level: standard deviation of white noise on the field, in its unit, >= 0.
+        equation: as in :func:`least_squares`.
+        trajectories: runs with equal time steps.
+        unknown: as in :func:`least_squares`.
+        half_width: frames, and grid points along each axis, on each side of the centre, >= 1; default 6, less where the
+            grid is small. Wide: less noise, fewer independent equations, and small scales are averaged away.
+        power: q, above the highest order that is moved; default two more than that and at least 4.
+        noise_level: standard deviation of white noise on the fields, in their unit, >= 0.
 
     Returns:
-        ν (B,), float64, length²/time.
+        (B,), or (B, K) for several, float64.
 
     Raises:
-        ShapeError: another number of fields or axes, or windows larger than the data.
-        DataError: not periodic, or unequal time steps.
-        ValueError: half widths below 1, power below 3, or a negative noise level.
+        EquationError, ShapeError, DataError: as :func:`least_squares`; windows larger than the data; unequal steps.
+        ValueError: half widths below 1, a power that is too low, or a negative noise level.
 
     Source: Messenger and Bortz (2021), Weak SINDy for partial differential equations, arXiv:2007.02848.
     """
-    frames, points = half_width
-    if frames < 1 or points < 1 or power < 3 or noise_level < 0:
-        raise ValueError(
-            f"half_width {half_width} must be >= 1, power {power} >= 3 and noise_level {noise_level} >= 0."
-        )
-    u, dt, dx = _checked(trajectories, frames=2 * frames + 1, points=2 * points + 1)
-    in_time, in_time_slope = _bump(frames, power)
-    in_space = torch.zeros(u.shape[-1], dtype=u.dtype)
-    in_space[torch.arange(-points, points + 1)] = _bump(points, power)[0]
-    # φ is even in x, so that sums against φ(x' - x) are circular convolutions. Derivatives in x are those of φ on its
-    # grid by FFT, which makes the integration by parts exact for resolved fields and any width.
-    kernel = in_space.to(u.device).expand(len(u), 1, -1)
-    kernel_x, kernel_xx = _space_derivatives(kernel, dx)
-    smooth = _sum_in_time(u, in_time)
-    left = _convolve(smooth, kernel_xx)
-    right = _convolve(_sum_in_time(u, -in_time_slope), kernel) / dt[:, None, None]
-    right = right + _convolve(_sum_in_time(u**2 / 2, in_time), kernel_x)
-    squares = (left**2).sum(dim=(1, 2))
-    if noise_level:
-        count = left.shape[1] * left.shape[2]
-        added = count * noise_level**2 * (in_time**2).sum().to(u.device) * (kernel_xx**2).sum(dim=(1, 2))
-        # Never below a tenth of what was measured: beyond that the data hold no information and 1/0 would be returned.
-        squares = torch.maximum(squares - added, 0.1 * squares)
-    return (left * right).sum(dim=(1, 2)) / squares.clamp_min(torch.finfo(u.dtype).tiny)
+    single, names, equation = isinstance(unknown, str), _listed(unknown), load_equation(equation)
+    runs, letters = _double(trajectories), letters_of(equation, names)
+    steps = runs.time.diff(dim=1)
+    if not torch.allclose(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=0.0):
+        raise DataError("the weak form needs frames equally spaced in time.")
+    projection = _Projection(equation, runs, half_width, power, noise_level)
+    size = len(letters)
+    gram = torch.zeros(len(runs), size, size, dtype=torch.float64, device=runs.device)
+    right = torch.zeros(len(runs), size, dtype=torch.float64, device=runs.device)
+    added = torch.zeros_like(gram)
+    for _, terms in unknown_terms(equation, letters):
+        parts: list[Tensor | None] = [None] * (size + 1)
+        for k, term in terms:
+            value = projection(term, letters)
+            parts[k] = value if parts[k] is None else parts[k] + value
+        rest = parts[-1] if parts[-1] is not None else torch.zeros_like(next(p for p in parts if p is not None))
+        columns = [torch.zeros_like(rest) if p is None else p for p in parts[:-1]]
+        factors = torch.stack([c.flatten(1) for c in columns], dim=2)
+        gram += torch.einsum("bnk,bnl->bkl", factors, factors)
+        right -= torch.einsum("bnk,bn->bk", factors, rest.flatten(1))
+        if noise_level:
+            added += factors.shape[1] * projection.noise(terms, letters)
+    # Never below a tenth of what was measured: beyond that the data hold no information and 1/0 would be returned.
+    measured = gram.diagonal(dim1=1, dim2=2)
+    gram = gram - added
+    kept = torch.maximum(gram.diagonal(dim1=1, dim2=2), 0.1 * measured)
+    found = _solve(gram + torch.diag_embed(kept - gram.diagonal(dim1=1, dim2=2)), right)
+    return found[:, 0] if single else found
 
 
-def _convolve(values: Tensor, kernel: Tensor) -> Tensor:
-    """Circular convolution along the last axis."""
-    return torch.fft.irfft(torch.fft.rfft(values) * torch.fft.rfft(kernel), n=values.shape[-1])
+class _Projection:
+    """Integrals of terms against the test function around every grid point."""
+
+    def __init__(
+        self, equation: Equation, runs: Trajectories, half: Sequence[int] | None, power: int | None, noise_level: float
+    ) -> None:
+        sizes = tuple(runs.fields.shape[2:])
+        if runs.axis_names != equation.space:
+            raise ShapeError(
+                f"{equation.name} lives on the axes {', '.join(equation.space)}; the trajectories have "
+                f"{', '.join(runs.axis_names)}."
+            )
+        self.equation, self.runs, self.noise_level = equation, runs, noise_level
+        self.half = tuple(min(6, (n - 1) // 4) for n in sizes) if half is None else tuple(half)
+        orders = [n.by for tree in equation.trees for n in _derivatives(tree)]
+        highest = max((by.count(letter) for by in orders for letter in by), default=1)
+        self.power = max(4, highest + 2) if power is None else power
+        if len(self.half) != len(sizes) or min(self.half) < 1 or self.power <= highest or noise_level < 0:
+            raise ValueError(
+                f"half_width {self.half} must be {len(sizes)} numbers >= 1, power {self.power} above the highest order "
+                f"{highest}, and noise_level {noise_level} >= 0."
+            )
+        if any(2 * h + 1 > n for h, n in zip(self.half, sizes, strict=True)):
+            raise ShapeError(f"windows of half width {self.half} do not fit fields {tuple(runs.fields.shape)}.")
+        self.periodic = (False, *(b == "periodic" for b in runs.boundary))
+        self.spacing = torch.cat([runs.time_step[:, None].double(), self._nodes()], dim=1)  # (B, 1 + d)
+
+    def _nodes(self) -> Tensor:
+        points = torch.tensor(self.runs.fields.shape[3:], dtype=torch.float64, device=self.runs.device)
+        spacing = self.runs.lengths.double() / points
+        open_axes = torch.tensor([b != "periodic" for b in self.runs.boundary], device=spacing.device)
+        return torch.where(open_axes, self.runs.grid_spacing.double(), spacing)
+
+    def _split(self, term: Monomial, letters: Sequence[str]) -> tuple[list[Derivative], tuple[str, ...], float]:
+        """Return what is multiplied at the grid points, the derivatives moved to φ, and a factor."""
+        factors = [node for node, count in term.factors.items() for _ in range(count)]
+        moving = [node for node in factors if node.by]
+        plain = [node for node in factors if not node.by]
+        depends = set(term.variables) & set(self.equation.independent)
+        if len(moving) == 1 and not depends and all(node.field == moving[0].field for node in plain):
+            bare = Derivative(moving[0].field)
+            if not plain or len(moving[0].by) == 1:
+                return [bare, *plain], moving[0].by, 1.0 / (len(plain) + 1)
+        return factors, (), 1.0
+
+    def __call__(self, term: Monomial, letters: Sequence[str]) -> Tensor:
+        """Return the integral of a term without its unknown, (B, positions in T, *X)."""
+        nodes, moved, factor = self._split(term, letters)
+        values = self._evaluate(nodes, term)
+        for axis, letter in enumerate(("t", *self.equation.space)):
+            order = moved.count(letter)
+            values = self._along(values, axis, order)
+            if order:
+                values = values / self.spacing[:, axis].pow(order).reshape(-1, *[1] * (values.ndim - 1))
+        return factor * float(term.coefficient) * values * self._known(term, letters)
+
+    def _known(self, term: Monomial, letters: Sequence[str]) -> Tensor:
+        known = torch.ones(len(self.runs), dtype=torch.float64, device=self.runs.device)
+        for letter, count in term.variables.items():
+            if letter in letters or letter in self.equation.independent:
+                continue
+            name = self.equation.parameter_names[letter]
+            if name not in self.runs.parameters:
+                held = ", ".join(self.runs.parameters) or "none"
+                raise DataError(
+                    f"{self.equation.name} needs the parameter '{name}'.{did_you_mean(name, self.runs.parameters)} "
+                    f"Known: {held}. Name it as unknown too, to estimate both."
+                )
+            known = known * self.runs.parameters[name].double() ** count
+        return known.reshape(-1, *[1] * (self.runs.fields.ndim - 2))
+
+    def _evaluate(self, nodes: list[Derivative], term: Monomial) -> Tensor:
+        independents = [Power(Variable(n), c) for n, c in term.variables.items() if n in self.equation.independent]
+        tree = Product((*nodes, *independents)) if len(nodes) + len(independents) > 1 else nodes[0]
+        held = dataclasses.replace(self.equation, trees=(tree,), parameters=())
+        return residual(held, self.runs)[0]
+
+    def _weights(self, axis: int, order: int) -> Tensor:
+        """Return (-1)^m φ^(m) in grid units: on the whole period of a periodic axis, else on the window."""
+        half, size = self.half[axis], self.runs.fields.shape[2 + axis]
+        bump = _bump(half, self.power, 0 if self.periodic[axis] else order).to(self.runs.device)
+        if not self.periodic[axis]:
+            return bump
+        whole = torch.zeros(size, dtype=torch.float64, device=bump.device)
+        whole[torch.arange(-half, half + 1, device=bump.device)] = bump
+        # The derivative of φ on its grid by FFT makes integration by parts exact for resolved fields and any width.
+        wave = 2 * torch.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=bump.device)
+        spectrum = torch.fft.rfft(whole) * (1j * wave) ** order
+        if size % 2 == 0 and order % 2 == 1:
+            spectrum[-1] = 0
+        return torch.fft.irfft(spectrum, n=size)
+
+    def _along(self, values: Tensor, axis: int, order: int) -> Tensor:
+        weights, dim = self._weights(axis, order), 1 + axis
+        if self.periodic[axis]:
+            product = torch.fft.rfft(values.movedim(dim, -1)) * torch.fft.rfft(weights)
+            return torch.fft.irfft(product, n=values.shape[dim]).movedim(-1, dim)
+        return values.unfold(dim, len(weights), 1) @ weights
+
+    def noise(self, terms: Sequence[tuple[int, Monomial]], letters: Sequence[str]) -> Tensor:
+        """Return the (B, K, K) second moments that white noise adds per position, through linear terms only."""
+        linear = [(k, term) for k, term in terms if k >= 0 and sum(term.factors.values()) == 1]
+        moments = torch.zeros(len(self.runs), len(letters), len(letters), dtype=torch.float64, device=self.runs.device)
+        for k, first in linear:
+            for j, second in linear:
+                (one,), (other,) = first.factors, second.factors
+                if one.field != other.field:
+                    continue
+                product = self.noise_level**2 * (self._known(first, letters) * self._known(second, letters)).flatten()
+                product = product * float(first.coefficient * second.coefficient)
+                for axis, letter in enumerate(("t", *self.equation.space)):
+                    a, b = one.by.count(letter), other.by.count(letter)
+                    overlap = (self._weights(axis, a) * self._weights(axis, b)).sum()
+                    product = product * overlap / self.spacing[:, axis].pow(a + b)
+                moments[:, k, j] += product
+        return moments
+
+
+def _derivatives(tree: Expression) -> list[Derivative]:
+    return [node for node in walk(tree) if isinstance(node, Derivative)]
+
+
+def _bump(half_width: int, power: int, order: int) -> Tensor:
+    """Return (-1)^m d^m/dj^m (1 - s²)^p at s = j/(h + 1), j = -h..h.
+
+    It is scaled so that integrating the monomial j^m by parts is exact also as a sum over nodes.
+    """
+    j = np.arange(-half_width, half_width + 1, dtype=np.float64)
+    bump = np.polynomial.Polynomial([1, 0, -1]) ** power
+    values = bump(j / (half_width + 1))
+    if not order:
+        return torch.from_numpy(values)
+    slope = (-1) ** order * bump.deriv(order)(j / (half_width + 1))
+    wanted = np.prod(np.arange(1, order + 1)) * values.sum()
+    return torch.from_numpy(slope * (wanted / (slope * j**order).sum()))
+
+
+def _listed(unknown: str | Sequence[str]) -> tuple[str, ...]:
+    return (unknown,) if isinstance(unknown, str) else tuple(unknown)
+
+
+def _double(trajectories: Trajectories) -> Trajectories:
+    return trajectories.replace(fields=trajectories.fields.double())
+
+
+def _solve(gram: Tensor, right: Tensor) -> Tensor:
+    """Solve K equations per run; a run without information gives 0 instead of an error."""
+    scale = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    scaled = gram / scale[:, :, None] / scale[:, None, :]
+    return (torch.linalg.pinv(scaled, hermitian=True) @ (right / scale)[:, :, None])[:, :, 0] / scale
