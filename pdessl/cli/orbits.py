@@ -47,7 +47,8 @@ def _simulated(algebra: SymmetryAlgebra) -> Trajectories:
     from pdessl.data import load_recipe, simulate
 
     name = algebra.equation.name
-    for dataset in catalog.names("datasets"):
+    # Small versions first: one trajectory is all that is wanted.
+    for dataset in sorted(catalog.names("datasets"), key=lambda n: (not n.endswith("_small"), n)):
         content = catalog.read_yaml(catalog.find("datasets", dataset))
         if content.get("equation") == name and "solver" in content:
             return simulate(load_recipe(dataset, overrides={"observation.noise": 0.0}), "picture", [0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def draw(algebra: SymmetryAlgebra, trajectory: Trajectories, path: Path) -> dict
     from matplotlib.figure import Figure
 
     values = _coordinates(algebra, trajectory)
+    vectors = [tuple(c for c in parts.values() if c in values) for parts in algebra.equation.vectors.values()]
     panels: list[tuple[str, str, dict[str, Tensor]]] = [("as it is", "", values)]
     strengths = {}
     for generator in algebra.generators:
@@ -57,7 +59,7 @@ def draw(algebra: SymmetryAlgebra, trajectory: Trajectories, path: Path) -> dict
         missing = [p for p in flow.needed_parameters if p not in values]
         if missing or not shown - set(algebra.equation.parameters):
             continue
-        strength = visible_strength(flow, values)
+        strength = visible_strength(flow, values, vectors)
         strengths[generator.name] = strength
         panels.append((generator.name, f"ε = {strength:.2g}", move(flow, values, strength)))
     d = len(trajectory.space)
@@ -131,14 +133,23 @@ def move(flow: Flow, values: dict[str, Tensor], strength: float) -> dict[str, Te
     }
 
 
-def visible_strength(flow: Flow, values: dict[str, Tensor]) -> float:
-    """Return the strength > 0 at which the largest displacement, relative to the coordinate's extent, is a quarter."""
+def visible_strength(flow: Flow, values: dict[str, Tensor], vectors: Sequence[Sequence[str]] = ()) -> float:
+    """Return the strength > 0 at which the largest displacement, relative to the coordinate's extent, is a quarter.
+
+    Args:
+        flow: closed flow.
+        values: coordinate -> its value at every node.
+        vectors: components that share the largest extent among them.
+    """
+    extents = {n: float(v.max() - v.min()) for n, v in values.items()}
+    for names in vectors:
+        extents |= dict.fromkeys(names, max(extents[n] for n in names) if names else 0.0)
 
     def displacement(strength: float) -> float:
         moved = move(flow, values, strength)
         largest = 0.0
         for n, after in moved.items():
-            extent = float(values[n].max() - values[n].min())
+            extent = extents[n]
             if extent == 0:  # a parameter, or a constant field: relative to itself
                 extent = max(float(values[n].abs().max()), 1e-12)
             largest = max(largest, float((after - values[n]).abs().max()) / extent)
