@@ -17,7 +17,8 @@ _PUBLIC = {
     "from_xarray": "pdessl.data.formats",
     "generate": "pdessl.data",
     "open": "pdessl.data",
-    "load": "pdessl.models",
+    "load": "pdessl.inference",
+    "SimulationEncoder": "pdessl.inference",
     "testing": "pdessl",
 }
 

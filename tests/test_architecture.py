@@ -29,8 +29,10 @@ ALLOWED = {
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms
     "evaluation": OPEN | {"models", "equations"},
     "tasks": OPEN | {"models", "objectives", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
+    "inference": OPEN | {"models", "symmetry", "evaluation", "equations", "objectives.neighbours"},
     "testing": OPEN | {"equations", "symmetry", "solvers"},
-    "cli": OPEN | {"equations", "symmetry", "solvers", "data", "models", "objectives", "tasks", "evaluation"},
+    "cli": OPEN
+    | {"equations", "symmetry", "solvers", "data", "models", "objectives", "tasks", "evaluation", "inference"},
 }
 NOT_IN_MODELS = {"lightning", "xarray", "h5py", "h5netcdf", "sympy", "matplotlib", "jsonargparse"}
 

@@ -1,60 +1,21 @@
-"""Views of runs as settings: which symmetries, how strong, and the window that is cut out."""
+"""Features averaged over views, and networks to compare with: untrained, calibrated, without their head."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError
+from pdessl.inference.views import Views
 from pdessl.models import Normalised, embed
-from pdessl.symmetry import LieAugmentation
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Trunk", "Views", "averaged", "calibrated", "trunk_of", "untrained"]
-
-
-@dataclass(frozen=True)
-class Views:
-    """How views are drawn.
-
-    Args:
-        strengths: generator -> greatest strength, in the unit of the equation's file.
-        window: frames and points of a view; None: whole runs.
-        moves: parameters that generators may move, by name; labels move with them.
-        reflections: draw the equation's reflections too.
-        count: views that features or predictions are averaged over when evaluating.
-    """
-
-    strengths: dict[str, float] = field(default_factory=dict)
-    window: tuple[int, ...] | None = None
-    moves: tuple[str, ...] = ()
-    reflections: bool = False
-    count: int = 8
-
-    def augmentation(self, equation: str) -> LieAugmentation | None:
-        """Return the augmentation, or None where nothing is drawn and nothing cut."""
-        if not self.strengths and self.window is None and not self.reflections:
-            return None
-        return _augmentation(equation, tuple(self.strengths.items()), self.window, self.moves, self.reflections)
-
-
-@functools.lru_cache(maxsize=32)
-def _augmentation(
-    equation: str,
-    strengths: tuple[tuple[str, float], ...],
-    window: tuple[int, ...] | None,
-    moves: tuple[str, ...],
-    reflections: bool,
-) -> LieAugmentation:
-    # Verifying the algebra and composing its flows takes 0.1 s; a sweep asks for the same views many times.
-    return LieAugmentation(equation, dict(strengths), window=window, moves=moves, reflections=reflections)
 
 
 def averaged(

@@ -1,0 +1,36 @@
+"""From a trained encoder to answers: parameters of new runs, their intervals and novelty, and features."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pdessl.inference.fitting import fit_parameter_model
+from pdessl.inference.format import InputFormat
+from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.readouts import HeadReadout
+from pdessl.inference.saving import load, save
+from pdessl.inference.views import Views, features_of
+
+if TYPE_CHECKING:
+    from pdessl.inference.encoder import SimulationEncoder
+
+__all__ = [
+    "HeadReadout",
+    "InputFormat",
+    "ParameterModel",
+    "SimulationEncoder",
+    "Target",
+    "Views",
+    "features_of",
+    "fit_parameter_model",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing scikit-learn takes a second, and predicting does not need it.
+    if name == "SimulationEncoder":
+        return importlib.import_module("pdessl.inference.encoder").SimulationEncoder
+    raise AttributeError(f"module 'pdessl.inference' has no attribute '{name}'")

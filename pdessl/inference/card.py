@@ -1,0 +1,133 @@
+"""The model card: what a model was trained on, where it holds, how far it was checked, in words and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pdessl.models import RidgeReadout
+
+if TYPE_CHECKING:
+    from pdessl.inference.model import ParameterModel, Target
+
+__all__ = ["card"]
+
+
+def card(model: ParameterModel) -> str:
+    """Return the card of a model as Markdown."""
+    declared, record = model.format, dict(model.record)
+    names = ", ".join(t.name for t in model.targets)
+    coverage, floors = record.pop("coverage", {}), record.pop("floors", {})
+    versions = record.pop("versions", {})
+    lines = [
+        f"# {names.capitalize()} of {declared.equation or 'runs'}",
+        "",
+        f"Predicts {names} of a run, with an interval, and says whether the run is like those of training.",
+        "",
+        "## Parameters",
+        "",
+        "| parameter | unit | labels | range of the labels | scale | readout | calibration |",
+        "|---|---|---|---|---|---|---|",
+        *(_target_row(t) for t in model.targets),
+        "",
+        "Outside the range of the labels a prediction is an extrapolation. Intervals are for each parameter alone.",
+        "",
+        "## Coverage",
+        "",
+        *_coverage(coverage, model),
+        "",
+        "## Floors",
+        "",
+        *([f"* {n}: {_short(v)}" for n, v in floors.items()] or ["No floors were given by who fitted the model."]),
+        "",
+        "## Input",
+        "",
+        f"* fields: {', '.join(_with_unit(n, declared.units) for n in declared.field_names)}",
+        f"* axes: {', '.join(_with_unit(n, declared.units) for n in ('time', *declared.axis_names))}",
+        f"* boundary: {', '.join(declared.boundary)}",
+        f"* at least {declared.needed[0]} frames and {' x '.join(map(str, declared.needed[1:]))} nodes",
+        "",
+        "| quantity | smallest in training | largest |",
+        "|---|---|---|",
+        *(f"| {n} | {low:.6g} | {high:.6g} |" for n, (low, high) in declared.ranges.items()),
+        "",
+        "Runs outside these ranges are predicted with a warning; the coverage is not guaranteed there.",
+        "",
+        f"Features are averaged over {_views(model)}.",
+        "",
+        "## Novelty",
+        "",
+        _novelty(model),
+        "",
+        "## Record",
+        "",
+        *(f"* {n}: {_short(v)}" for n, v in {**record, **versions}.items()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _target_row(target: Target) -> str:
+    count = len(target.conformal.scores)
+    way = "split conformal" if len(target.folds) == 1 else f"CV+ with {len(target.folds)} folds"
+    adaptive = "adaptive width" if target.estimator.spread is not None else "constant width"
+    readout = "ridge" if isinstance(target.estimator.readout, RidgeReadout) else _class(target)
+    return (
+        f"| {target.name} | {target.unit or '-'} | {target.count} | {target.low:.4g} to {target.high:.4g} | "
+        f"{target.scale} | {readout} | {way}, {count} runs, {adaptive} |"
+    )
+
+
+def _class(target: Target) -> str:
+    return {"NeighbourReadout": "nearest neighbours", "HeadReadout": "trained head"}.get(
+        type(target.estimator.readout).__name__, "other"
+    )
+
+
+def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+    if not coverage:
+        return [
+            f"Promised: {model.level:.0%} on runs exchangeable with those of calibration. Not measured on held-out "
+            "runs: `model.measure(runs)` does."
+        ]
+    lines = ["| parameter | promised | measured | chance allows | mean width | runs |", "|---|---|---|---|---|---|"]
+    for name, c in coverage.items():
+        lines.append(
+            f"| {name} | {c['level']:.0%} | {c['share']:.1%} | {c['low']:.0%} to {c['high']:.0%} | {c['width']:.3g} | "
+            f"{c['count']} |"
+        )
+    return [*lines, "", "Measured on held-out runs of the same kind; it does not hold run by run, nor under shift."]
+
+
+def _views(model: ParameterModel) -> str:
+    views = model.views
+    if not views.drawn:
+        return "nothing: runs are encoded as they are"
+    parts = [f"{views.count} views"]
+    if views.window:
+        parts.append(f"of {' x '.join(map(str, views.window))} frames and nodes")
+    if views.strengths:
+        parts.append("under " + ", ".join(f"{n} up to {s:g}" for n, s in views.strengths.items()))
+    return " ".join(parts) + (" and reflections" if views.reflections else "")
+
+
+def _novelty(model: ParameterModel) -> str:
+    method = {"mahalanobis": "Mahalanobis distance", "neighbours": "distance to the nearest neighbours"}
+    text = f"{method[model.novelty.method]} of the features over its threshold; above 1 a run is called novel."
+    if math.isinf(model.novelty.threshold):
+        text += " Too few runs calibrated the threshold: nothing is ever called novel."
+    return text
+
+
+def _with_unit(name: str, units: Mapping[str, str]) -> str:
+    return f"{name} ({units[name]})" if units.get(name) else name
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{n} {_short(v)}" for n, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_short(v) for v in value)
+    return str(value)

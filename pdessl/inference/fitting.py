@@ -1,0 +1,255 @@
+"""Fitting a ParameterModel on labelled runs, and calibrating it run by run."""
+
+# n labelled runs, c calibration runs, D feature width, K folds
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+import pdessl
+from pdessl.errors import DataError
+from pdessl.evaluation.intervals import conformal_quantile
+from pdessl.evaluation.novelty import Novelty
+from pdessl.inference.format import RUN_NAMES, InputFormat
+from pdessl.inference.model import ParameterModel, Target, labels_of
+from pdessl.inference.reading import RunReader
+from pdessl.inference.readouts import CrossConformal, Estimator, HeadReadout, fit_estimator
+from pdessl.inference.views import Views, features_of
+from pdessl.trajectory import Trajectories
+
+__all__ = ["fit_parameter_model"]
+
+_FEWEST = 6  # labelled runs: two folds of three
+
+
+def fit_parameter_model(
+    encoder: nn.Module,
+    labelled: Trajectories | xr.Dataset,
+    calibration: Trajectories | xr.Dataset | None = None,
+    targets: Sequence[str] | Mapping[str, str] | str | None = None,
+    views: Views | None = None,
+    readout: str | HeadReadout = "ridge",
+    level: float = 0.9,
+    *,
+    adaptive: bool = True,
+    folds: int = 10,
+    groups: ArrayLike | None = None,
+    novelty: str = "mahalanobis",
+    novelty_level: float = 0.99,
+    units: Mapping[str, str] | None = None,
+    held_out: Trajectories | xr.Dataset | None = None,
+    record: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> ParameterModel:
+    """Fit readouts of parameters on a frozen encoder, calibrate their intervals, and set the threshold of novelty.
+
+    Calibration counts runs, never windows: features of a run are averaged over its views first. With ``calibration``
+    runs, intervals are split conformal, guaranteed at the level. Without, labels are too few to be set aside: every
+    labelled run is scored by a readout fitted without its fold (CV+, see :class:`CrossConformal`), and all of them fit
+    the readout that predicts. The threshold of novelty is calibrated on the same runs in the same way, at
+    ``novelty_level`` or the highest level they allow, c/(c + 1).
+
+    ``model.save("runs/viscosity")`` writes it; ``pdessl.load`` and ``pdessl predict`` read it.
+
+    Args:
+        encoder: on fields (B, C, T, *X); not changed.
+        labelled: runs with labels. From a dataset, units are read too.
+        calibration: further labelled runs, which nothing else was fitted on.
+        targets: names of the parameters, or ``{name: "log" or "linear"}``. Default all the runs have; scale ``log``
+            where every label is positive.
+        views: that features are averaged over; default whole runs as they are.
+        readout: ``ridge``, ``neighbours``, or a trained head (which needs ``calibration``).
+        level: of the intervals.
+        adaptive: scale intervals by a guess of each prediction's error; from 20 labelled runs on.
+        folds: K, without calibration runs.
+        groups: group of each labelled run, (n,): runs of one group are left out together.
+        novelty: ``mahalanobis`` or ``neighbours``.
+        novelty_level: share of runs like those of training that are not to be called novel.
+        units: of fields, axes, ``time`` and parameters, as :attr:`pdessl.data.Source.units`; datasets state their own.
+        held_out: labelled runs on which coverage is measured, for the model card.
+        record: plain data for the model card: ``data``, ``encoder``, ``floors`` ({name: error}), ``notes``.
+        seed: of folds and views.
+
+    Raises:
+        DataError: no such parameter, values <= 0 on a log scale, fewer than 6 labelled runs, or a trained head
+            without calibration runs.
+        FormatError: datasets outside the format of the labelled runs.
+    """
+    views = views or Views(count=1)
+    if views.moves:
+        raise DataError(
+            f"views that move {', '.join(views.moves)} cannot be averaged for a readout of fixed labels. Leave 'moves' "
+            "empty and the generators that move parameters out of 'strengths'."
+        )
+    units = {**_units(labelled), **(units or {})}
+    runs = _loaded(labelled)
+    scales = _scales(labelled, runs, targets)
+    if len(runs) < _FEWEST:
+        raise DataError(f"{len(runs)} labelled runs; expected {_FEWEST} or more to fit and calibrate a readout.")
+    declared = InputFormat.of(runs, encoder, views, units)
+    z = features_of(encoder, runs, views, declared.equation, seed)
+    other = None
+    if calibration is not None:
+        reader = RunReader(calibration, declared)
+        other = torch.cat([features_of(encoder, p.runs, views, declared.equation, seed) for p in reader])
+    fold = _folds(len(runs), folds, groups, seed) if other is None else None
+    found = []
+    for column, (name, scale) in enumerate(scales.items()):
+        y = _scaled(labels_of(labelled, name), name, scale)
+        more = None if calibration is None else _scaled(labels_of(calibration, name), name, scale)
+        given = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
+        main, parts, conformal = _calibrated(z, y, other, more, fold, given, adaptive)
+        labels = labels_of(labelled, name)
+        found.append(
+            Target(
+                name=name,
+                scale=scale,
+                unit=units.get(name, ""),
+                low=float(labels.min()),
+                high=float(labels.max()),
+                count=len(labels),
+                estimator=main,
+                folds=parts,
+                conformal=conformal,
+            )
+        )
+    model = ParameterModel(
+        encoder=encoder,
+        views=views,
+        format=declared,
+        targets=tuple(found),
+        novelty=_novelty(z, other, fold, novelty, novelty_level),
+        level=level,
+        record={**(record or {}), "versions": _versions()},
+        head=readout.head if isinstance(readout, HeadReadout) else None,
+        seed=seed,
+    )
+    if held_out is not None:
+        measured = model.measure(held_out)
+        model = model.with_record(coverage={n: dataclasses.asdict(c) for n, c in measured.items()})
+    return model
+
+
+def _loaded(labelled: Trajectories | xr.Dataset) -> Trajectories:
+    """Return labelled runs in memory."""
+    if isinstance(labelled, Trajectories):
+        return labelled.check_finite()
+    run = next((n for n in RUN_NAMES if n in labelled.dims), "trajectory")
+    return Trajectories.from_xarray(labelled, parameters=(), trajectory=run)
+
+
+def _units(data: Trajectories | xr.Dataset) -> dict[str, str]:
+    if isinstance(data, Trajectories):
+        return {}
+    return {str(n): str(v.attrs["units"]) for n, v in data.variables.items() if v.attrs.get("units")}
+
+
+def _scales(
+    labelled: Trajectories | xr.Dataset, runs: Trajectories, targets: Sequence[str] | Mapping[str, str] | str | None
+) -> dict[str, str]:
+    """Return the scale of each target."""
+    if targets is None:
+        stated = str(getattr(labelled, "attrs", {}).get("parameters", ""))
+        targets = list(runs.parameters) or [n for n in stated.split(",") if n]
+    if isinstance(targets, Mapping):
+        scales = dict(targets)
+    else:
+        names = [targets] if isinstance(targets, str) else list(targets)
+        scales = {n: "log" if (labels_of(labelled, n) > 0).all() else "linear" for n in names}
+    if not scales:
+        raise DataError("the labelled runs have no parameter to predict. Give runs with labels, or name the targets.")
+    for name, scale in scales.items():
+        if scale not in ("log", "linear"):
+            raise DataError(f"target '{name}' has scale '{scale}'; expected log or linear.")
+    return scales
+
+
+def _scaled(labels: NDArray[np.float64], name: str, scale: str) -> Tensor:
+    if scale == "log" and not (labels > 0).all():
+        raise DataError(
+            f"'{name}' has values <= 0, which have no logarithm. Use a linear scale: targets={{'{name}': 'linear'}}."
+        )
+    return torch.from_numpy(np.log(labels) if scale == "log" else labels.copy())
+
+
+def _folds(count: int, folds: int, groups: ArrayLike | None, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each run, (n,): groups stay together, folds are as equal as they allow."""
+    names = np.arange(count) if groups is None else np.asarray(groups).reshape(-1)
+    if len(names) != count:
+        raise DataError(f"{len(names)} groups for {count} labelled runs; expected one per run.")
+    _, group = np.unique(names, return_inverse=True)
+    number = int(group.max()) + 1
+    k = min(folds, number, count // 3)
+    if k < 2:
+        raise DataError(f"{number} groups of labelled runs; expected 2 or more, so that some can be left out.")
+    order = np.random.default_rng(seed).permutation(number)
+    fold = np.empty(number, dtype=np.int64)
+    fold[order] = np.arange(number) % k
+    return fold[group]
+
+
+def _calibrated(
+    z: Tensor,
+    y: Tensor,
+    other: Tensor | None,
+    more: Tensor | None,
+    fold: NDArray[np.int64] | None,
+    readout: str | HeadReadout,
+    adaptive: bool,
+) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal]:
+    if isinstance(readout, HeadReadout):
+        if other is None:
+            raise DataError("a trained head has seen the labelled runs: give calibration runs it was not trained on.")
+        main = Estimator(readout)
+    else:
+        main = fit_estimator(z, y, readout, adaptive)
+    if other is not None and more is not None:
+        scores = _scores(main, other, more)
+        return main, (main,), CrossConformal(scores, np.zeros(len(more), dtype=np.int64))
+    assert fold is not None and isinstance(readout, str)  # noqa: S101  (set together above)
+    parts, scores = [], np.empty(len(y))
+    for k in range(int(fold.max()) + 1):
+        left, kept = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+        part = fit_estimator(z[kept], y[kept], readout, adaptive)
+        scores[left] = _scores(part, z[left], y[left])
+        parts.append(part)
+    return main, tuple(parts), CrossConformal(scores, fold)
+
+
+def _scores(estimator: Estimator, z: Tensor, y: Tensor) -> NDArray[np.float64]:
+    return np.abs(y.numpy() - estimator.predict(z)) / estimator.scale(z)
+
+
+def _novelty(z: Tensor, other: Tensor | None, fold: NDArray[np.int64] | None, method: str, level: float) -> Novelty:
+    """Fit on the labelled runs; the threshold is the conformal quantile of runs that were left out of the fit."""
+    x = z.numpy()
+    neighbours = max(1, min(5, len(x) // 2))
+    if other is not None:
+        held = other.numpy()
+        return Novelty.fit(x, held, min(level, len(held) / (len(held) + 1)), method, neighbours)
+    assert fold is not None  # noqa: S101  (set where there are no calibration runs)
+    distance = np.empty(len(x))
+    for k in range(int(fold.max()) + 1):
+        left = fold == k
+        k_near = min(neighbours, int((~left).sum()))
+        distance[left] = Novelty.fit(x[~left], x[left], 0.5, method, k_near).distance(x[left])
+    threshold = conformal_quantile(distance, min(level, len(x) / (len(x) + 1)))
+    return dataclasses.replace(Novelty.fit(x, x, 0.5, method, neighbours), threshold=threshold)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pdessl": pdessl.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,193 @@
+"""The input a model declares: names, units and sizes that it needs, and the ranges that it was trained on."""
+
+# B runs, T frames, X space, d space axes
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from pdessl.errors import FormatError, did_you_mean
+from pdessl.inference.views import Views
+from pdessl.trajectory import Trajectories
+
+__all__ = ["RUN_NAMES", "InputFormat", "same_unit"]
+
+RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
+_ROUNDING = 1e-3  # relative: a spacing that differs by less is the same
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What a model takes.
+
+    Args:
+        field_names, axis_names, boundary, equation: as in :class:`pdessl.Trajectories`.
+        units: unit of fields, axes and ``time`` as far as known; a file that names another one is refused.
+        needed: frames and nodes per axis that the encoder or its window takes at least, (1 + d,).
+        frames: number of frames the encoder takes, no more and no fewer; None: any from ``needed`` on.
+        ranges: smallest and largest frames, time step, nodes, spacing and length of the runs it was trained on. Runs
+            outside are accepted with a warning.
+    """
+
+    field_names: tuple[str, ...]
+    axis_names: tuple[str, ...]
+    boundary: tuple[str, ...]
+    equation: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    needed: tuple[int, ...] = ()
+    frames: int | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(runs: Trajectories, encoder: nn.Module, views: Views, units: Mapping[str, str] | None = None) -> InputFormat:
+        """Return the format of runs that a model is fitted on, as it reads them through its views."""
+        inner = getattr(encoder, "module", encoder)
+        stacked = getattr(inner, "stacked_frames", None)
+        known = {*runs.field_names, *runs.axis_names, "time"}
+        return InputFormat(
+            field_names=runs.field_names,
+            axis_names=runs.axis_names,
+            boundary=runs.boundary,
+            equation=runs.equation,
+            units={n: u for n, u in (units or {}).items() if n in known and u},
+            needed=tuple(views.window) if views.window else (stacked or 1, *(1,) * len(runs.axis_names)),
+            frames=stacked if views.window is None else None,
+            ranges={n: (float(v.min()), float(v.max())) for n, v in _measures(runs).items()},
+        )
+
+    # ------------------------------------------------------------------------------ refused
+
+    def check(self, dataset: xr.Dataset) -> str | None:
+        """Check names, dimensions, sizes and units of a dataset, and return its dimension of runs (None: one run).
+
+        Raises:
+            FormatError: a field, dimension, or unit that is not the declared one; the message says how to mend it.
+        """
+        held = ", ".join(f"'{n}' {tuple(v.dims)}" for n, v in dataset.data_vars.items()) or "nothing"
+        for name in self.field_names:
+            if name not in dataset.data_vars:
+                free = [str(n) for n in dataset.data_vars if n not in self.field_names and dataset[n].ndim > 1]
+                other = f"'{free[0]}'" if free else "'its name there'"
+                raise FormatError(
+                    f"the data have no variable '{name}'.{did_you_mean(name, free)} They hold {held}; the model takes "
+                    f"{', '.join(self.field_names)}. If it has another name there: ds.rename({{{other}: '{name}'}})."
+                )
+        dimension = self._run_dimension(dataset)
+        order = {"time", *self.axis_names} | ({dimension} if dimension else set())
+        for name in self.field_names[1:]:
+            if set(dataset[name].dims) != order:
+                raise FormatError(
+                    f"field '{name}' has dimensions {tuple(dataset[name].dims)}; expected "
+                    f"{tuple(dataset[self.field_names[0]].dims)} in any order, as '{self.field_names[0]}' has. Bring "
+                    "both to one grid, e.g. with ds.interp."
+                )
+        self._check_units(dataset)
+        sizes = [dataset.sizes[n] for n in ("time", *self.axis_names)]
+        for name, size, needed in zip(("time", *self.axis_names), sizes, self.needed, strict=True):
+            if size < needed:
+                raise FormatError(
+                    f"the data have {size} entries along '{name}'; the model needs {needed} or more. Give a longer "
+                    "run, or fit a model with a smaller window."
+                )
+        if self.frames is not None and sizes[0] != self.frames:
+            raise FormatError(
+                f"the data have {sizes[0]} frames; the encoder takes {self.frames}. Cut them: "
+                f"ds.isel(time=slice({self.frames}))."
+            )
+        return dimension
+
+    def _run_dimension(self, dataset: xr.Dataset) -> str | None:
+        first = dataset[self.field_names[0]]
+        wanted, found = ("time", *self.axis_names), [str(d) for d in first.dims]
+        runs = next((d for d in found if d in RUN_NAMES and d not in wanted), None)
+        extra = [d for d in found if d not in wanted and d != runs]
+        missing = [d for d in wanted if d not in found]
+        if not missing and not extra:
+            return runs
+        text = f"field '{first.name}' has dimensions {tuple(found)}; the model takes (runs, {', '.join(wanted)}). "
+        if len(extra) == len(missing):
+            names = ", ".join(f"'{a}': '{b}'" for a, b in zip(extra, missing, strict=True))
+            raise FormatError(f"{text}Rename them: ds.rename({{{names}}}).")
+        if missing:
+            raise FormatError(
+                f"{text}'{missing[0]}' is missing: the model was trained on {len(self.axis_names)} space dimension(s) "
+                f"and time, and takes no others. Train an encoder on data like these."
+            )
+        raise FormatError(
+            f"{text}'{extra[0]}' is one too many. If it counts runs: ds.rename({{'{extra[0]}': 'trajectory'}}); if it "
+            f"is an axis of space, choose a slice: ds.isel({extra[0]}=0)."
+        )
+
+    def _check_units(self, dataset: xr.Dataset) -> None:
+        for name, unit in self.units.items():
+            for variable in (name, f"{name}_nodes"):
+                if variable not in dataset.variables:
+                    continue
+                found = str(dataset[variable].attrs.get("units", ""))
+                if found and not same_unit(found, unit):
+                    raise FormatError(
+                        f"'{variable}' is in '{found}' in the data; the model was trained on '{unit}'. Convert the "
+                        f"values, or, where both mean the same, write ds['{variable}'].attrs['units'] = '{unit}'."
+                    )
+
+    # ------------------------------------------------------------------------------ accepted with a warning
+
+    def departures(self, runs: Trajectories) -> dict[str, Tensor]:
+        """Return what of which runs is outside the ranges of training: ``{name: (B,) bool}``, where some is."""
+        found = {}
+        for name, values in _measures(runs).items():
+            low, high = self.ranges[name]
+            outside = (values < low * (1 - _ROUNDING)) | (values > high * (1 + _ROUNDING))
+            if bool(outside.any()):
+                found[name] = outside
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {
+            "field_names": list(self.field_names),
+            "axis_names": list(self.axis_names),
+            "boundary": list(self.boundary),
+            "equation": self.equation,
+            "units": dict(self.units),
+            "needed": list(self.needed),
+            "frames": self.frames,
+            "ranges": {n: list(r) for n, r in self.ranges.items()},
+        }
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> InputFormat:
+        """Return the format that :meth:`state` described."""
+        return InputFormat(
+            field_names=tuple(map(str, state["field_names"])),
+            axis_names=tuple(map(str, state["axis_names"])),
+            boundary=tuple(map(str, state["boundary"])),
+            equation=state["equation"],
+            units={str(n): str(u) for n, u in state["units"].items()},
+            needed=tuple(map(int, state["needed"])),
+            frames=state["frames"],
+            ranges={str(n): (float(low), float(high)) for n, (low, high) in state["ranges"].items()},
+        )
+
+
+def _measures(runs: Trajectories) -> dict[str, Tensor]:
+    """Return frames, time step, nodes, spacing and length of each run, (B,) each."""
+    count = torch.ones(len(runs), dtype=torch.float64)
+    found = {"frames": count * runs.time.shape[1], "time step": runs.time_step}
+    for i, axis in enumerate(runs.axis_names):
+        found[f"nodes along {axis}"] = count * runs.space[i].shape[1]
+        found[f"spacing along {axis}"] = runs.grid_spacing[:, i]
+        found[f"length of {axis}"] = runs.lengths[:, i]
+    return {n: v.detach().cpu() for n, v in found.items()}
+
+
+def same_unit(a: str, b: str) -> bool:
+    """Return whether two units are spelled alike, spaces and the sign of powers aside (``m^2/s``, ``m**2 / s``)."""
+    plain = [u.replace("**", "^").replace(" ", "").replace("²", "^2").replace("³", "^3") for u in (a, b)]
+    return plain[0] == plain[1]

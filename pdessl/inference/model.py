@@ -1,0 +1,233 @@
+"""ParameterModel: what `pdessl.load` returns for a saved regression, from runs to parameters with intervals."""
+
+# n labelled runs, m new runs, D feature width, K fold models
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pdessl.errors import DataError, did_you_mean
+from pdessl.evaluation.intervals import Coverage, coverage
+from pdessl.evaluation.novelty import Novelty
+from pdessl.inference.format import InputFormat
+from pdessl.inference.reading import RunReader
+from pdessl.inference.readouts import CrossConformal, Estimator
+from pdessl.inference.views import Views, features_of
+from pdessl.trajectory import Trajectories
+
+__all__ = ["ParameterModel", "Target"]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One parameter that a model predicts.
+
+    Args:
+        name: as users know it.
+        scale: ``log`` or ``linear``: on which the readout works.
+        unit: of the parameter; empty where unknown.
+        low, high: smallest and largest label: the range of validity.
+        count: labelled runs.
+        estimator: makes the prediction.
+        folds: make the interval; the estimator itself where calibration runs were given apart.
+        conformal: scores of the calibration runs.
+    """
+
+    name: str
+    scale: str
+    unit: str
+    low: float
+    high: float
+    count: int
+    estimator: Estimator
+    folds: tuple[Estimator, ...]
+    conformal: CrossConformal
+
+    def predict(self, features: Tensor, level: float) -> tuple[NDArray[np.float64], ...]:
+        """Return prediction, lower and upper end in the parameter's own unit, (m,) each."""
+        value = self.estimator.predict(features)
+        predictions = np.stack([f.predict(features) for f in self.folds])
+        scales = np.stack([f.scale(features) for f in self.folds])
+        low, high = self.conformal.ends(predictions, scales, level)
+        # Fold models differ from the one that predicts; an interval always holds its own prediction.
+        found = value, np.minimum(low, value), np.maximum(high, value)
+        with np.errstate(over="ignore"):
+            return tuple(map(np.exp, found)) if self.scale == "log" else found
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterModel:
+    """Physical parameters of runs, each with an interval, and whether the run is like those of training.
+
+    Made by :func:`pdessl.inference.fit_parameter_model`, written by :meth:`save`, read by :func:`pdessl.load`::
+
+        model = pdessl.load("runs/viscosity")
+        model.predict(xr.open_dataset("new_runs.nc", decode_times=False))
+
+    Args:
+        encoder: network on fields (B, C, T, *X) giving (B, D).
+        views: that features are averaged over.
+        format: the input it takes.
+        targets: the parameters it predicts.
+        novelty: distance of features from those of training.
+        level: of the intervals, unless another one is asked for.
+        record: plain data for the model card: what trained it, floors, measured coverage, versions.
+        head: the trained head that the readouts are columns of, where there is one.
+        seed: of the views.
+    """
+
+    encoder: nn.Module
+    views: Views
+    format: InputFormat
+    targets: tuple[Target, ...]
+    novelty: Novelty
+    level: float = 0.9
+    record: Mapping[str, Any] = field(default_factory=dict)
+    head: nn.Module | None = None
+    seed: int = 0
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{t.name} in [{t.low:.3g}, {t.high:.3g}] {t.unit}".rstrip() for t in self.targets)
+        return f"ParameterModel({names}; {self.format.equation or 'no equation'}, level {self.level})"
+
+    def features(self, data: xr.Dataset | Trajectories, missing: str = "refuse", batch: int = 64) -> xr.DataArray:
+        """Return features over (run dimension, ``feature``), float64, read piece by piece; see :meth:`predict`."""
+        reader = RunReader(data, self.format, missing, batch)
+        values = self._features(reader)
+        reader.warn()
+        return reader.features(values.numpy())
+
+    def predict(
+        self,
+        data: xr.Dataset | Trajectories,
+        level: float | None = None,
+        missing: str = "refuse",
+        batch: int = 64,
+    ) -> xr.Dataset:
+        """Predict parameters of runs.
+
+        Args:
+            data: fields over ``time``, the space axes and, for several runs, ``trajectory`` (or ``sample``, ``run``,
+                ``realization``, ``member``), in any order. Read ``batch`` runs at a time, so that a dataset opened
+                lazily or backed by Dask may exceed memory. Labels in it are not read.
+            level: of the intervals; default that of the model. Any level can be asked for: scores of the calibration
+                runs are kept.
+            missing: what is done with runs that hold NaN: ``refuse``; ``drop`` all but their longest stretch of
+                complete frames; ``interpolate`` linearly in time.
+            batch: runs read at a time.
+
+        Returns:
+            For each target ``<name>``, ``<name>_low``, ``<name>_high``, and ``novelty`` (above 1: unlike the runs of
+            training) and ``in_distribution``, over the run dimension, with the run coordinates and attributes of the
+            data.
+
+        Raises:
+            FormatError: data outside the declared format (names, dimensions, units, size), with the repair.
+            DataError: values that are not finite, or a level outside (0, 1).
+
+        Warns:
+            UserWarning: runs outside the ranges of training (time step, spacing, length, frames, boundary, equation),
+                which are predicted all the same, and repaired runs.
+        """
+        level = self.level if level is None else level
+        reader = RunReader(data, self.format, missing, batch)
+        features = self._features(reader)
+        reader.warn()
+        variables: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
+        for target in self.targets:
+            value, low, high = target.predict(features, level)
+            text, unit = target.name.replace("_", " "), {"units": target.unit} if target.unit else {}
+            variables[target.name] = value, {**unit, "long_name": text}
+            ends = {**unit, "level": level}
+            variables[f"{target.name}_low"] = low, {**ends, "long_name": f"{text}, lower end of the interval"}
+            variables[f"{target.name}_high"] = high, {**ends, "long_name": f"{text}, upper end of the interval"}
+            if not math.isfinite(high[0]):
+                warnings.warn(
+                    f"{target.name}: {len(target.conformal.scores)} calibration runs are too few for level {level}: "
+                    "the intervals are infinite. Ask for a lower level.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        score = self.novelty.score(features.numpy())
+        variables["novelty"] = score, {"units": "1", "long_name": "distance from the runs of training; above 1: novel"}
+        variables["in_distribution"] = score <= 1, {"long_name": "like the runs of training (novelty up to 1)"}
+        return reader.dataset(variables)
+
+    def _features(self, reader: RunReader) -> Tensor:
+        rows: list[Tensor] = []
+        places: list[Tensor] = []
+        for piece in reader:
+            found = features_of(self.encoder, piece.runs, self.views, self.format.equation, self.seed)
+            bad = ~torch.isfinite(found).all(dim=1)
+            if bool(bad.any()):
+                raise DataError(
+                    f"the encoder gives features that are not finite for run {int(piece.places[bad.numpy()][0])}: its "
+                    "values are too far from those of training. Check its units."
+                )
+            rows.append(found)
+            places.append(torch.from_numpy(piece.places))
+        return torch.cat(rows)[torch.argsort(torch.cat(places))]
+
+    def measure(self, held_out: xr.Dataset | Trajectories, level: float | None = None) -> dict[str, Coverage]:
+        """Return the measured coverage of each target's intervals on labelled runs that nothing was fitted on.
+
+        Raises:
+            DataError: runs without a target.
+        """
+        level = self.level if level is None else level
+        found = self.predict(held_out, level)
+        measured = {}
+        for target in self.targets:
+            truth = labels_of(held_out, target.name)
+            low, high = (np.atleast_1d(found[f"{target.name}_{end}"].values) for end in ("low", "high"))
+            measured[target.name] = coverage(truth, low, high, level)
+        return measured
+
+    def with_record(self, **entries: Any) -> ParameterModel:
+        """Return the model with further plain data for its card, e.g. ``floors`` and ``coverage``."""
+        return dataclasses.replace(self, record={**self.record, **entries})
+
+    def card(self) -> str:
+        """Return the model card as Markdown: trained on what, range of validity, coverage, floors, versions."""
+        from pdessl.inference.card import card
+
+        return card(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model as one folder that :func:`pdessl.load` reads; see :func:`pdessl.inference.save`."""
+        from pdessl.inference.saving import save
+
+        return save(path, self)
+
+
+def labels_of(data: xr.Dataset | Trajectories, name: str) -> NDArray[np.float64]:
+    """Return the labels (n,), float64, of one parameter.
+
+    Raises:
+        DataError: no such parameter, or values that are not finite.
+    """
+    known = data.parameters if isinstance(data, Trajectories) else data.variables
+    if name not in known:
+        raise DataError(
+            f"the labelled runs have no parameter '{name}'.{did_you_mean(name, map(str, known))} They have: "
+            f"{', '.join(map(str, known)) or 'none'}."
+        )
+    values = known[name]
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = np.atleast_1d(array).astype(np.float64).reshape(-1)
+    if not np.isfinite(array).all():
+        raise DataError(f"'{name}' is not finite in {int((~np.isfinite(array)).sum())} of {len(array)} labelled runs.")
+    return array

@@ -1,0 +1,252 @@
+"""Runs of a dataset, read piece by piece and checked, and what of the dataset is carried through to results."""
+
+# n runs, C channels, T frames, X space
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pdessl.errors import DataError, FormatError, did_you_mean
+from pdessl.inference.format import InputFormat, same_unit
+from pdessl.trajectory import Trajectories
+
+__all__ = ["MISSING", "Piece", "RunReader"]
+
+MISSING = ("refuse", "drop", "interpolate")
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some runs of equal shape: their places among all, and their values."""
+
+    places: NDArray[np.int64]
+    runs: Trajectories
+
+
+class RunReader:
+    """Reads runs for a model: as many at a time as fit into memory, each checked against the declared format.
+
+    Args:
+        data: a dataset (in memory, opened lazily from a file, or backed by Dask), or trajectories.
+        declared: what the model takes.
+        missing: what is done with runs that lack values (NaN): ``refuse``; ``drop`` all but their longest stretch of
+            complete frames, so that the time step stays; ``interpolate`` linearly in time between complete frames.
+        batch: runs read at a time.
+
+    Attributes:
+        count: number of runs.
+        departures: after reading, how many runs lay outside the range of training, by what.
+        repaired: after reading, number of runs with frames dropped or interpolated.
+
+    Raises:
+        FormatError: data outside the declared format, with the repair.
+        DataError: no runs, or an unknown choice of ``missing``.
+    """
+
+    def __init__(
+        self, data: xr.Dataset | Trajectories, declared: InputFormat, missing: str = "refuse", batch: int = 64
+    ) -> None:
+        if missing not in MISSING:
+            raise DataError(f"missing='{missing}'.{did_you_mean(missing, MISSING)} Choose: {', '.join(MISSING)}.")
+        if isinstance(data, Trajectories):
+            data = data.without_parameters().to_xarray()
+        if not isinstance(data, xr.Dataset):
+            hint = " Make it one: array.to_dataset(name='u')." if isinstance(data, xr.DataArray) else ""
+            raise FormatError(
+                f"got {type(data).__name__}; expected an xarray.Dataset or pdessl.Trajectories.{hint} A file is opened "
+                "with xr.open_dataset(file, decode_times=False)."
+            )
+        self.declared, self.missing, self.batch = declared, missing, batch
+        self.attributes = dict(data.attrs)
+        found = declared.check(data)
+        self.single = found is None
+        self.dimension = found or "trajectory"
+        self.carried = {
+            n: c for n, c in data.coords.items() if set(c.dims) <= {self.dimension} and n not in declared.axis_names
+        }
+        self._data = self._needed(data if found else data.expand_dims(self.dimension))
+        self.count = self._data.sizes[self.dimension]
+        if self.count == 0:
+            raise DataError(f"the data hold no runs: '{self.dimension}' has no entries.")
+        self.departures: dict[str, int] = {}
+        self.repaired = 0
+
+    def _needed(self, data: xr.Dataset) -> xr.Dataset:
+        """Return fields and geometry only: what else the file holds, labels among it, is never read."""
+        axes = ("time", *self.declared.axis_names)
+        extra = [f"{p}{a}{s}" for a in axes for p, s in (("", "_nodes"), ("length_", ""))]
+        kept = data[[*self.declared.field_names, *(n for n in extra if n in data.variables)]]
+        kept = kept.drop_vars([n for n in kept.coords if n not in (*axes, *extra)])
+        for name in axes:
+            if f"{name}_nodes" not in kept.variables and name not in kept.coords:
+                raise FormatError(
+                    f"the data have no coordinate '{name}', so that their scale is unknown. Give it: "
+                    f"ds.assign_coords({name}=...)."
+                )
+        kind = kept["time"].dtype.kind if "time" in kept.coords else "f"
+        if kind in "mM":
+            unit = self.declared.units.get("time", "")
+            if not any(same_unit(unit, second) for second in ("s", "second", "seconds")):
+                raise FormatError(
+                    f"'time' holds dates or durations, the model was trained on times in '{unit or 'no unit'}'. Open "
+                    "the file with xr.open_dataset(file, decode_times=False, decode_timedelta=False)."
+                )
+            elapsed = kept["time"] - kept["time"][0] if kind == "M" else kept["time"]
+            kept = kept.assign_coords(time=elapsed / np.timedelta64(1, "s"))
+        return kept
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def __iter__(self) -> Iterator[Piece]:
+        self.departures, self.repaired = {}, 0
+        for start in range(0, self.count, self.batch):
+            part = self._data.isel({self.dimension: slice(start, start + self.batch)}).compute()
+            for places, chosen in self._complete(part, start):
+                runs = self._trajectories(chosen)
+                self._note(runs)
+                yield Piece(start + places, runs)
+
+    def _complete(self, part: xr.Dataset, start: int) -> Iterator[tuple[NDArray[np.int64], xr.Dataset]]:
+        """Yield groups of runs without missing values, of equal shape, and their places in the part."""
+        complete = np.ones((part.sizes[self.dimension], part.sizes["time"]), dtype=bool)
+        for name in self.declared.field_names:
+            values = part[name].transpose(self.dimension, "time", *self.declared.axis_names).values
+            if values.dtype.kind not in "fiu":
+                raise FormatError(f"field '{name}' has dtype {values.dtype}; expected real numbers.")
+            complete &= np.isfinite(values).reshape(*complete.shape, -1).all(axis=-1)
+        whole = complete.all(axis=1)
+        if whole.all():
+            yield np.arange(len(whole)), part
+            return
+        if self.missing == "refuse":
+            first = int(np.argmin(whole))
+            raise DataError(
+                f"{int((~whole).sum())} runs hold NaN or infinite values, first {self._label(start + first)}, in "
+                f"{int((~complete[first]).sum())} of its {complete.shape[1]} frames. Leave such runs out, or keep "
+                "their complete frames: missing='drop' (the longest stretch) or missing='interpolate'."
+            )
+        if whole.any():
+            yield np.flatnonzero(whole), part.isel({self.dimension: whole})
+        for row in np.flatnonzero(~whole):
+            run = part.isel({self.dimension: [row]})
+            self.repaired += 1
+            yield np.array([row]), self._repaired(run, complete[row], self._label(start + row))
+
+    def _repaired(self, run: xr.Dataset, complete: NDArray[np.bool_], label: str) -> xr.Dataset:
+        needed = self.declared.frames or max(self.declared.needed[0], 2)
+        there = np.flatnonzero(complete)
+        if self.missing == "interpolate" and len(there):
+            stretch = slice(int(there[0]), int(there[-1]) + 1)
+            gap = int(np.diff(there).max(initial=1)) - 1
+            if 2 * len(there) < stretch.stop - stretch.start:
+                raise DataError(
+                    f"{label} lacks {int((~complete).sum())} of {len(complete)} frames (a gap of {gap}); at least half "
+                    "of the frames between the first and the last complete one are needed to interpolate. Leave it out."
+                )
+        else:
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], complete, [False]]).astype(np.int8)))
+            starts, stops = edges[::2], edges[1::2]
+            best = int(np.argmax(stops - starts)) if len(starts) else -1
+            stretch = slice(int(starts[best]), int(stops[best])) if best >= 0 else slice(0, 0)
+        if stretch.stop - stretch.start < needed:
+            raise DataError(
+                f"{label} has {stretch.stop - stretch.start} complete frames in a row; the model needs {needed}. Leave "
+                "it out, or try missing='interpolate'."
+            )
+        if self.missing == "interpolate":
+            run = self._interpolated(run, there)
+        return run.isel(time=stretch)
+
+    def _interpolated(self, run: xr.Dataset, there: NDArray[np.int64]) -> xr.Dataset:
+        """Fill the frames that lack values linearly in time, from the complete ones before and after."""
+        times = np.asarray(run["time_nodes" if "time_nodes" in run.variables else "time"].values).reshape(-1)
+        t = times.astype(np.float64)
+        after = np.clip(np.searchsorted(there, np.arange(len(t)), side="left"), 1, len(there) - 1)
+        low, high = there[after - 1], there[after]
+        share = (t - t[low]) / (t[high] - t[low])
+        filled = {}
+        for name in self.declared.field_names:
+            order = ("time", self.dimension, *self.declared.axis_names)
+            values = run[name].transpose(*order)
+            weight = share.reshape(-1, *(1,) * (values.ndim - 1))
+            between = (1 - weight) * values.values[low] + weight * values.values[high]
+            between[there] = values.values[there]
+            filled[name] = (order, between.astype(values.dtype))
+        return run.assign(filled)
+
+    def _trajectories(self, part: xr.Dataset) -> Trajectories:
+        stated = str(self.attributes.get("boundary", ""))
+        kinds = stated.split(",") if stated else list(self.declared.boundary)
+        if len(kinds) == 1:
+            kinds *= len(self.declared.axis_names)
+        return Trajectories.from_xarray(
+            part.rename({self.dimension: "trajectory"}) if self.dimension != "trajectory" else part,
+            fields=self.declared.field_names,
+            parameters=(),
+            space=self.declared.axis_names,
+            boundary=kinds,
+            equation=self.declared.equation,
+        )
+
+    def _label(self, place: int) -> str:
+        coordinate = self.carried.get(self.dimension)
+        named = "" if coordinate is None else f" ({self.dimension} {coordinate.values[place]})"
+        return f"run {place}{named}"
+
+    # ------------------------------------------------------------------------------------ warnings
+
+    def _note(self, runs: Trajectories) -> None:
+        for name, outside in self.declared.departures(runs).items():
+            self.departures[name] = self.departures.get(name, 0) + int(outside.sum())
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know about the runs that were read."""
+        found = []
+        for name, number in self.departures.items():
+            low, high = self.declared.ranges[name]
+            found.append(
+                f"{number} of {self.count} runs have {name} outside the range of training "
+                f"({low:.4g}{'' if low == high else f' to {high:.4g}'}): errors may be larger, and the coverage of "
+                "intervals is not guaranteed there."
+            )
+        if self.repaired:
+            word = "shortened to their longest complete stretch" if self.missing == "drop" else "interpolated in time"
+            found.append(f"{self.repaired} of {self.count} runs lacked values and were {word}.")
+        stated = str(self.attributes.get("boundary", ""))
+        if stated and stated != ",".join(self.declared.boundary):
+            found.append(f"the data have boundary {stated}; training had {','.join(self.declared.boundary)}.")
+        equation = self.attributes.get("equation")
+        if equation and self.declared.equation and equation != self.declared.equation:
+            found.append(f"the data are said to solve '{equation}'; training had '{self.declared.equation}'.")
+        return found
+
+    def warn(self) -> None:
+        """Issue each of :meth:`warnings` once."""
+        for line in self.warnings():
+            warnings.warn(line, UserWarning, stacklevel=4)
+
+    # ------------------------------------------------------------------------------------ results
+
+    def dataset(self, variables: dict[str, tuple[NDArray[Any], dict[str, Any]]]) -> xr.Dataset:
+        """Return per-run values (n,) with the run coordinates and attributes of the data."""
+        result = xr.Dataset(
+            {n: xr.Variable((self.dimension,), v, a) for n, (v, a) in variables.items()}, attrs=self.attributes
+        )
+        if self.single:
+            result = result.isel({self.dimension: 0})
+        return result.assign_coords(self.carried)
+
+    def features(self, values: NDArray[np.float64]) -> xr.DataArray:
+        """Return features (n, D) over runs and ``feature``, with run coordinates and attributes of the data."""
+        result = xr.DataArray(
+            values, dims=(self.dimension, "feature"), coords={"feature": np.arange(values.shape[1])}, name="features"
+        )
+        result.attrs = self.attributes
+        return result.assign_coords({n: c for n, c in self.carried.items() if n != "feature"})

@@ -1,0 +1,226 @@
+"""From features to one target: a readout, a guess of how wrong it is, and intervals calibrated by runs left out."""
+
+# n labelled runs, m new runs, D feature width, K fold models
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pdessl.errors import DataError
+from pdessl.models import RidgeReadout, fit_ridge
+from pdessl.objectives.neighbours import nearest_neighbour_prediction
+
+__all__ = ["CrossConformal", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
+
+_FEWEST_FOR_SPREAD = 20  # runs; with fewer, a regression on log |residual| is noise
+_FLOOR = 1e-2  # residuals below this share of their median count as this: a lucky hit says nothing of its neighbours
+_RANGE = math.log(4.0)  # the guessed width varies by this factor up and down at most
+
+
+class Readout(Protocol):
+    """Anything that predicts one target, on the scale it was fitted on."""
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return predictions (m, 1) or (m,) for features (m, D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourReadout:
+    """Mean target of the k nearest labelled runs, by distance of standardised features.
+
+    Args:
+        centre, scale: of the features, (D,).
+        known: standardised features of labelled runs, (n, D).
+        targets: their values, (n,).
+        neighbours: k.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    known: Tensor
+    targets: Tensor
+    neighbours: int
+
+    @staticmethod
+    def fit(features: Tensor, targets: Tensor, neighbours: int = 10) -> NeighbourReadout:
+        """Fit on features (n, D) and targets (n,); k is at most n - 1."""
+        centre, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        k = max(1, min(neighbours, len(features) - 1))
+        return NeighbourReadout(centre, scale, (features - centre) / scale, targets, k)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return predictions (m,) for features (m, D)."""
+        standard = (features.double() - self.centre) / self.scale
+        return nearest_neighbour_prediction(self.known, self.targets, standard, self.neighbours, cosine=False)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadReadout:
+    """One output of a head that was trained by gradient, on the scale its labels were standardised from.
+
+    Args:
+        head: network (m, D) -> (m, P), in evaluation mode.
+        column: which output.
+        offset, factor: the target is ``offset + factor * output``.
+    """
+
+    head: nn.Module
+    column: int = 0
+    offset: float = 0.0
+    factor: float = 1.0
+
+    @torch.no_grad()
+    def predict(self, features: Tensor) -> Tensor:
+        """Return predictions (m,) for features (m, D)."""
+        weight = next(self.head.parameters(), features)
+        output = self.head(features.to(weight.device, weight.dtype))[:, self.column]
+        return self.offset + self.factor * output.double().cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class Estimator:
+    """A readout of one target and s > 0, a guess of how wrong each prediction is.
+
+        s(z) = exp(ridge on log |leave-one-out residual|),   within a factor 4 of its typical value;  s = 1 without
+
+    Args:
+        readout: the predictions.
+        spread: ridge on log |residual|; None: every prediction is taken to be as wrong as the others.
+        typical: mean log |residual|.
+    """
+
+    readout: Readout
+    spread: RidgeReadout | None = None
+    typical: float = 0.0
+
+    def predict(self, features: Tensor) -> NDArray[np.float64]:
+        """Return predictions (m,) for features (m, D)."""
+        return self.readout.predict(features).reshape(len(features)).numpy()
+
+    def scale(self, features: Tensor) -> NDArray[np.float64]:
+        """Return s (m,)."""
+        if self.spread is None:
+            return np.ones(len(features))
+        log = self.spread.predict(features)[:, 0] - self.typical
+        return log.clamp(-_RANGE, _RANGE).add(self.typical).exp().numpy()
+
+
+def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adaptive: bool = True) -> Estimator:
+    """Fit a readout and, where there are enough runs, the guess of its error.
+
+    Args:
+        features: (n, D), float64.
+        targets: (n,), float64, on the scale of the readout.
+        kind: ``ridge`` or ``neighbours``.
+        adaptive: whether to fit a spread.
+
+    Raises:
+        DataError: another kind.
+        ShapeError: fewer than three runs.
+    """
+    if kind == "ridge":
+        readout: Readout = fit_ridge(features, targets)
+        residual = _left_out_by_ridge(features, targets, readout)  # type: ignore[arg-type]
+    elif kind == "neighbours":
+        readout = NeighbourReadout.fit(features, targets)
+        residual = targets - nearest_neighbour_prediction(
+            readout.known, targets, None, readout.neighbours, cosine=False
+        )
+    else:
+        raise DataError(f"no readout '{kind}'. Choose ridge or neighbours, or give a trained head (head=...).")
+    size = residual.abs()
+    if not adaptive or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
+        return Estimator(readout)
+    log = size.clamp_min(_FLOOR * float(size.median())).log()
+    return Estimator(readout, fit_ridge(features, log), float(log.mean()))
+
+
+def _left_out_by_ridge(features: Tensor, targets: Tensor, readout: RidgeReadout) -> Tensor:
+    """Return y_i - ŷ_i with run i left out, (n,), at the penalty that was chosen: (y - Hy)_i/(1 - H_ii)."""
+    x = (features - readout.centre) / readout.scale
+    u, sigma, _ = torch.linalg.svd(x, full_matrices=False)
+    leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + 1 / len(x)
+    return (targets - readout.predict(features)[:, 0]) / (1 - leverage).clamp_min(1e-12)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossConformal:
+    """Intervals from runs that each were predicted by a model which had not seen them.
+
+        [ -Q{ R_i s_k(i)(z) - μ_k(i)(z) },  Q{ μ_k(i)(z) + R_i s_k(i)(z) } ],   Q the ⌈(n+1) level⌉-th smallest
+
+    R_i = |y_i - μ_k(i)(z_i)|/s_k(i)(z_i) is the score of run i under model k(i). With one model and runs held out from
+    it this is split conformal prediction, μ ± q s, with coverage of at least the level on exchangeable runs. With K
+    models, each fitted without one fold, it is CV+: no label is spent on calibration alone; coverage is then close to
+    the level in practice, and at least 2 level - 1 - sqrt(2/n) for any data.
+
+    Args:
+        scores: R, (n,).
+        fold: k(i), (n,), int64.
+
+    Source: Lei et al. (2018), arXiv:1604.04173 (split, with scale); Barber, Candès, Ramdas, Tibshirani (2021),
+        arXiv:1905.02928, section 3 and theorem 4 (CV+).
+    """
+
+    scores: NDArray[np.float64]
+    fold: NDArray[np.int64]
+
+    def ends(
+        self, predictions: NDArray[np.float64], scales: NDArray[np.float64], level: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return lower and upper ends, (m,) each, from every model's predictions and scales, (K, m) each.
+
+        Infinite where there are fewer than level/(1 - level) runs: no finite interval could keep the promise.
+
+        Raises:
+            DataError: a level outside (0, 1).
+        """
+        if not 0 < level < 1:
+            raise DataError(f"level {level}: the share of runs an interval shall hold lies between 0 and 1, e.g. 0.9.")
+        n, m = len(self.scores), predictions.shape[1]
+        rank = math.ceil((n + 1) * level - 1e-9)
+        if rank > n:
+            return np.full(m, -np.inf), np.full(m, np.inf)
+        centre, margin = predictions[self.fold], self.scores[:, None] * scales[self.fold]
+        high = np.partition(centre + margin, rank - 1, axis=0)[rank - 1]
+        low = -np.partition(margin - centre, rank - 1, axis=0)[rank - 1]
+        return low, high
+
+
+# ---------------------------------------------------------------------------------------------- plain data
+
+
+def readout_arrays(readout: Readout) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a readout is made of: plain data and arrays. A head's weights are saved apart."""
+    if isinstance(readout, RidgeReadout):
+        names = ("centre", "scale", "weights", "intercept")
+        values = {"penalty": readout.penalty, "leave_one_out": readout.leave_one_out}
+        return {"kind": "ridge", **values}, {n: getattr(readout, n) for n in names}
+    if isinstance(readout, NeighbourReadout):
+        names = ("centre", "scale", "known", "targets")
+        return {"kind": "neighbours", "neighbours": readout.neighbours}, {n: getattr(readout, n) for n in names}
+    if isinstance(readout, HeadReadout):
+        return {"kind": "head", "column": readout.column, "offset": readout.offset, "factor": readout.factor}, {}
+    raise DataError(f"cannot save a readout of class {type(readout).__name__}; expected ridge, neighbours or a head.")
+
+
+def readout_from(data: Mapping[str, Any], arrays: Mapping[str, Tensor], head: nn.Module | None) -> Readout:
+    """Return the readout that :func:`readout_arrays` described."""
+    if data["kind"] == "ridge":
+        names = ("centre", "scale", "weights", "intercept")
+        return RidgeReadout(*(arrays[n] for n in names), float(data["penalty"]), float(data["leave_one_out"]))
+    if data["kind"] == "neighbours":
+        names = ("centre", "scale", "known", "targets")
+        return NeighbourReadout(*(arrays[n] for n in names), int(data["neighbours"]))
+    if data["kind"] == "head" and head is not None:
+        return HeadReadout(head, int(data["column"]), float(data["offset"]), float(data["factor"]))
+    raise ValueError(f"readout of kind {data['kind']!r}")

@@ -1,0 +1,279 @@
+"""A ParameterModel as one folder: arrays (safetensors), description (JSON), card, encoder. Loading runs no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pdessl import models
+from pdessl.errors import CheckpointError, PdesslError, StoreError
+from pdessl.evaluation.novelty import Novelty
+from pdessl.inference.card import card
+from pdessl.inference.format import InputFormat
+from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.readouts import CrossConformal, Estimator, readout_arrays, readout_from
+from pdessl.inference.views import Views
+
+__all__ = ["ARRAYS", "CARD", "DESCRIPTION", "load", "save"]
+
+DESCRIPTION = "parameter_model.json"
+ARRAYS = "parameter_model.safetensors"
+CARD = "card.md"
+_FORMAT = 1
+
+
+def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
+    """Write a model as a folder: description, arrays, card, and its encoder (and head) as folders of their own.
+
+    The description is written last and holds the checksums of the others: a folder in which a write was interrupted, or
+    whose files were mixed with others', is refused when it is read.
+
+    Args:
+        path: folder; files of an older model in it are replaced.
+        model: what to write.
+
+    Raises:
+        CheckpointError: the encoder cannot be rebuilt from plain data, or the record is not plain data.
+        StoreError: the folder cannot be written.
+    """
+    folder = Path(path)
+    arrays: dict[str, Tensor] = {}
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "kind": "parameter_model",
+        "level": model.level,
+        "seed": model.seed,
+        "input": model.format.state(),
+        "views": {
+            "strengths": dict(model.views.strengths),
+            "window": None if model.views.window is None else list(model.views.window),
+            "reflections": model.views.reflections,
+            "count": model.views.count,
+        },
+        "targets": [_target_out(t, f"targets/{i}/", arrays) for i, t in enumerate(model.targets)],
+        "novelty": _novelty_out(model.novelty, arrays),
+        "record": dict(model.record),
+    }
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot save the model: its record must be plain data (JSON): {error}. Give numbers, texts, lists and "
+            "dictionaries."
+        ) from None
+    try:
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # until all is there, nothing looks finished
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    parts = {"encoder": model.encoder} | ({"head": model.head} if model.head is not None else {})
+    for name, module in parts.items():
+        models.save_pretrained(folder / name, module, {"provenance": dict(model.record)})
+    try:
+        _replace(folder / ARRAYS, lambda p: save_file({n: v.contiguous().clone() for n, v in arrays.items()}, p))
+        files = {ARRAYS: folder / ARRAYS} | {
+            f"{n}/{f}": folder / n / f for n in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)
+        }
+        content["sha256"] = {n: _sha256(p) for n, p in files.items()}
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        _replace(folder / CARD, lambda p: p.write_text(card(model), encoding="utf-8"))
+        _replace(folder / DESCRIPTION, lambda p: p.write_text(text, encoding="utf-8"))
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(folder, error) from None
+    return folder
+
+
+def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterModel | nn.Module:
+    """Load what is saved at a path: a :class:`ParameterModel`, or a network as :func:`pdessl.models.load` does.
+
+    Nothing is unpickled and no code of the folder is run.
+
+    Args:
+        path: folder of a model, a run folder that holds it as ``model/``, or the folder of a network.
+        allow: further packages that the class of a network may come from.
+
+    Raises:
+        CheckpointError: nothing of the kind there, damaged, of another version, or files that do not belong together.
+    """
+    folder = Path(path)
+    for candidate in (folder, folder / "model"):
+        if (candidate / DESCRIPTION).is_file():
+            return _load(candidate, allow)
+    left = next((f for f in (folder, folder / "model") if (f / ARRAYS).is_file()), None)
+    if left is not None:
+        raise CheckpointError(
+            f"{left} has no {DESCRIPTION}: writing the model was interrupted, or not all was copied. Copy the whole "
+            "folder, or fit the model again."
+        )
+    return models.load(path, allow)
+
+
+def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); expected JSON. Copy the folder again.") from None
+    if not isinstance(content, dict) or content.get("kind") != "parameter_model":
+        raise CheckpointError(
+            f"{path} does not describe a model of parameters. Give the folder that 'pdessl regress' or "
+            "ParameterModel.save wrote."
+        )
+    if content.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content.get('format')}; this version reads {_FORMAT}. Install the version of pdessl "
+            "that wrote it, or fit the model again."
+        )
+    sums = content.get("sha256")
+    if not isinstance(sums, dict) or not {ARRAYS, "encoder/model.safetensors", "encoder/recipe.json"} <= set(sums):
+        raise CheckpointError(f"{path}: key 'sha256' is missing or incomplete. Copy the folder again.")
+    has_head = any(name.startswith("head/") for name in sums)
+    for name in sums:
+        if name not in _files(has_head):
+            raise CheckpointError(f"{path} names a file '{name}' that no model has. Copy the folder again.")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name}. Copy the whole folder.")
+        if _sha256(folder / name) != sums[name]:
+            raise CheckpointError(
+                f"{folder / name} is truncated or was changed after the model was written. Copy the folder again, or "
+                "fit the model again."
+            )
+    encoder = models.load(folder / "encoder", allow)
+    head = models.load(folder / "head", allow) if has_head else None
+    try:
+        arrays = load_file(folder / ARRAYS)
+        views = content["views"]
+        return ParameterModel(
+            encoder=encoder,
+            views=Views(
+                strengths={str(n): float(s) for n, s in views["strengths"].items()},
+                window=None if views["window"] is None else tuple(map(int, views["window"])),
+                reflections=bool(views["reflections"]),
+                count=int(views["count"]),
+            ),
+            format=InputFormat.from_state(content["input"]),
+            targets=tuple(_target_in(t, f"targets/{i}/", arrays, head) for i, t in enumerate(content["targets"])),
+            novelty=_novelty_in(content["novelty"], arrays),
+            level=float(content["level"]),
+            record=dict(content["record"]),
+            head=head,
+            seed=int(content["seed"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, PdesslError) as error:
+        raise CheckpointError(
+            f"{path} or {ARRAYS} beside it is damaged ({type(error).__name__}: {error}). Copy the folder again."
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------- targets
+
+
+def _target_out(target: Target, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    shared = target.folds == (target.estimator,)
+    estimators = [target.estimator, *(() if shared else target.folds)]
+    arrays[f"{prefix}scores"] = torch.from_numpy(target.conformal.scores)
+    arrays[f"{prefix}fold"] = torch.from_numpy(target.conformal.fold)
+    return {
+        "name": target.name,
+        "scale": target.scale,
+        "unit": target.unit,
+        "low": target.low,
+        "high": target.high,
+        "count": target.count,
+        "estimators": [_estimator_out(e, f"{prefix}{k}/", arrays) for k, e in enumerate(estimators)],
+    }
+
+
+def _target_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor], head: nn.Module | None) -> Target:
+    parts = [_estimator_in(e, f"{prefix}{k}/", arrays, head) for k, e in enumerate(data["estimators"])]
+    conformal = CrossConformal(arrays[f"{prefix}scores"].numpy(), arrays[f"{prefix}fold"].numpy())
+    folds = tuple(parts[1:]) or (parts[0],)
+    if data["scale"] not in ("log", "linear") or not 0 <= conformal.fold.min() <= conformal.fold.max() < len(folds):
+        raise ValueError(f"target {data['name']!r}")
+    return Target(
+        name=str(data["name"]),
+        scale=data["scale"],
+        unit=str(data["unit"]),
+        low=float(data["low"]),
+        high=float(data["high"]),
+        count=int(data["count"]),
+        estimator=parts[0],
+        folds=folds,
+        conformal=conformal,
+    )
+
+
+def _estimator_out(estimator: Estimator, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    found: dict[str, Any] = {"typical": estimator.typical}
+    parts = {"readout": estimator.readout} | ({} if estimator.spread is None else {"spread": estimator.spread})
+    for name, readout in parts.items():
+        found[name], values = readout_arrays(readout)
+        arrays.update({f"{prefix}{name}/{n}": v for n, v in values.items()})
+    return found
+
+
+def _estimator_in(
+    data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor], head: nn.Module | None
+) -> Estimator:
+    found = {}
+    for name in ("readout", "spread"):
+        if name in data:
+            start = f"{prefix}{name}/"
+            own = {n.removeprefix(start): v for n, v in arrays.items() if n.startswith(start)}
+            found[name] = readout_from(data[name], own, head)
+    return Estimator(found["readout"], found.get("spread"), float(data["typical"]))  # type: ignore[arg-type]
+
+
+def _novelty_out(novelty: Novelty, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    state = novelty.state()
+    for name in ("mean", "scale", "reference"):
+        arrays[f"novelty/{name}"] = torch.from_numpy(np.ascontiguousarray(state[name]))
+    # An infinite threshold (none could be set) is no JSON.
+    arrays["novelty/threshold"] = torch.tensor(novelty.threshold, dtype=torch.float64)
+    return {"method": novelty.method, "neighbours": novelty.neighbours}
+
+
+def _novelty_in(data: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Novelty:
+    threshold = float(arrays["novelty/threshold"])
+    if data["method"] not in ("mahalanobis", "neighbours") or not threshold > 0 or math.isnan(threshold):
+        raise ValueError(f"novelty method {data['method']!r}, threshold {threshold}")
+    mean, scale, reference = (arrays[f"novelty/{n}"].numpy() for n in ("mean", "scale", "reference"))
+    return Novelty(data["method"], mean, scale, reference, int(data["neighbours"]), threshold)
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+def _files(head: bool) -> tuple[str, ...]:
+    parts = ("encoder", "head") if head else ("encoder",)
+    return (ARRAYS, *(f"{p}/{f}" for p in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(folder: Path, error: Exception) -> StoreError:
+    return StoreError(f"cannot write the model to {folder}: {error}. Choose a folder with write access and space.")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
