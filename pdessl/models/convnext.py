@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pdessl.errors import ShapeError
 from pdessl.models.padding import GridConvolution
+from pdessl.models.spacing import append_spacing, log_spacing
 
 __all__ = ["ConvNeXtEncoder"]
 
@@ -45,13 +46,17 @@ class ConvNeXtEncoder(nn.Module):
     """Stages of ConvNeXt blocks over time and space together; between stages the grid is halved.
 
     Args:
-        in_channels: C, field components.
+        in_channels: C, field components; None: 1. A recipe of ``pdessl pretrain`` that leaves it out gets the number
+            of the data's fields.
         widths: channels of each stage.
         blocks: blocks of each stage, as many numbers as ``widths``.
         features: D; None: the mean over the grid of the last stage, normalised. A number: a linear map of it.
-        periodic: per space axis, whether it is periodic; time is padded with zeros.
+        periodic: per space axis, whether it is periodic; time is padded with zeros. None: one periodic axis; a recipe
+            of ``pdessl pretrain`` that leaves it out gets what the views are.
         kernel: odd kernel size of the depthwise convolutions.
         stem_stride: stride of the first layer.
+        spacing: the logarithms of time step and grid spacing are 1 + d further constant channels, for data on different
+            grids; the methods then take ``spacing`` (B, 1 + d).
 
     Shapes:
         (B, C, T, *X) -> (B, ``feature_dim``); :meth:`tokens` gives (B, N, ``token_dim``), normalised.
@@ -68,15 +73,18 @@ class ConvNeXtEncoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         widths: Sequence[int] = (16, 32, 64),
         blocks: Sequence[int] = (1, 1, 2),
         features: int | None = None,
-        periodic: Sequence[bool] = (True,),
+        periodic: Sequence[bool] | None = None,
         kernel: int = 7,
         stem_stride: int = 2,
+        spacing: bool = False,
     ) -> None:
         super().__init__()
+        in_channels = 1 if in_channels is None else in_channels
+        periodic = (True,) if periodic is None else periodic
         if not widths or len(widths) != len(blocks) or len(periodic) not in (1, 2):
             raise ValueError(
                 f"ConvNeXtEncoder got widths {tuple(widths)}, blocks {tuple(blocks)} and periodic {tuple(periodic)}; "
@@ -90,13 +98,15 @@ class ConvNeXtEncoder(nn.Module):
             "periodic": [bool(p) for p in periodic],
             "kernel": kernel,
             "stem_stride": stem_stride,
+            "spacing": spacing,
         }
-        self.in_channels = in_channels
+        self.in_channels, self.uses_spacing = in_channels, spacing
         axes = (False, *(bool(p) for p in periodic))
         layers: list[nn.Module] = []
         for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             if i == 0:
-                layers.append(GridConvolution(in_channels, width, 3, axes, stride=stem_stride))
+                inputs = in_channels + (len(axes) if spacing else 0)
+                layers.append(GridConvolution(inputs, width, 3, axes, stride=stem_stride))
                 layers.append(_ChannelNorm(width))
             else:
                 layers.append(_ChannelNorm(widths[i - 1]))
@@ -108,28 +118,30 @@ class ConvNeXtEncoder(nn.Module):
         self.token_dim = self.trunk_dim = widths[-1]
         self.feature_dim = widths[-1] if features is None else features
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return features (B, D) of fields (B, C, T, *X)."""
-        return self.head(self.trunk(x))
+        return self.head(self.trunk(x, spacing))
 
-    def trunk(self, x: Tensor) -> Tensor:
+    def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the mean of the tokens, normalised, (B, ``trunk_dim``)."""
-        return self.norm(self._last(x).flatten(2).mean(dim=2))
+        return self.norm(self._last(x, spacing).flatten(2).mean(dim=2))
 
-    def tokens(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the last stage node by node, normalised, (B, N, ``token_dim``), in the order of :meth:`token_grid`."""
-        return self.norm(self._last(x).flatten(2).transpose(1, 2))
+        return self.norm(self._last(x, spacing).flatten(2).transpose(1, 2))
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the grid of the tokens (T', *X') for fields on (T, *X)."""
         stride = self.init_args["stem_stride"] * 2 ** (len(self.init_args["widths"]) - 1)
         return tuple(-(-n // stride) for n in grid)
 
-    def _last(self, x: Tensor) -> Tensor:
+    def _last(self, x: Tensor, spacing: Tensor | None) -> Tensor:
         axes = 1 + len(self.init_args["periodic"])
         if x.ndim != axes + 2 or x.shape[1] != self.in_channels:
             raise ShapeError(
                 f"ConvNeXtEncoder got fields {tuple(x.shape)}; expected (B, {self.in_channels}, T, *X) with "
                 f"{axes - 1} space axes."
             )
+        if self.uses_spacing:
+            x = append_spacing(x, log_spacing(spacing, x, "ConvNeXtEncoder"))
         return self.layers(x)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
 from pdessl.models.padding import GridConvolution
+from pdessl.models.spacing import append_spacing, log_spacing
 
 __all__ = ["ConvEncoder"]
 
@@ -56,12 +57,14 @@ class ConvEncoder(nn.Module):
     shifts along a periodic axis by multiples of the total stride. Any grid size works.
 
     Args:
-        in_channels: C, field components.
+        in_channels: C, field components; None: 1. A recipe of ``pdessl pretrain`` that leaves it out gets the number
+            of the data's fields.
         width: channels of the stem and the first stage.
         blocks: residual blocks of each stage; its length is the number of stages.
         features: D. None: the pooled values themselves. A number: a head that maps them to D.
         periodic: per space axis, whether it is periodic (circular padding). One or two entries. Time and the other axes
-            are padded with zeros. Views that are cut out of a periodic axis are not periodic.
+            are padded with zeros. Views that are cut out of a periodic axis are not periodic. None: one periodic axis;
+            a recipe of ``pdessl pretrain`` that leaves it out gets what the views are.
         norm: ``batch`` or ``group``. Group normalisation sees one trajectory at a time and removes part of its
             amplitude; batch normalisation keeps it. Across processes, batch statistics are those of each process unless
             the trainer has ``sync_batchnorm: true``.
@@ -71,6 +74,8 @@ class ConvEncoder(nn.Module):
         hidden: width of the head's hidden layer; None: the head is linear. Without ``features`` there is no head.
         stacked_frames: None: time is an axis of the grid. A number T: the T frames of a trajectory are channels, and
             the network convolves over space only, as image networks on movies of two-dimensional flows do.
+        spacing: the logarithms of time step and grid spacing are 1 + d further constant channels, for data on different
+            grids; the methods then take ``spacing`` (B, 1 + d).
 
     Shapes:
         (B, C, T, *X) -> (B, D), where D is the attribute ``feature_dim``. :meth:`tokens` gives (B, N, ``token_dim``).
@@ -89,19 +94,22 @@ class ConvEncoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         width: int = 24,
         blocks: Sequence[int] = (1, 1, 1),
         features: int | None = None,
-        periodic: Sequence[bool] = (True,),
+        periodic: Sequence[bool] | None = None,
         norm: str = "batch",
         pool: str = "all",
         stem_kernel: int = 5,
         stem_stride: int = 2,
         hidden: int | None = None,
         stacked_frames: int | None = None,
+        spacing: bool = False,
     ) -> None:
         super().__init__()
+        in_channels = 1 if in_channels is None else in_channels
+        periodic = (True,) if periodic is None else periodic
         if norm not in ("batch", "group") or pool not in ("all", "last"):
             raise ValueError(
                 f"ConvEncoder got norm '{norm}' and pool '{pool}'; expected batch or group, and all or last."
@@ -123,12 +131,13 @@ class ConvEncoder(nn.Module):
             "stem_kernel": stem_kernel,
             "stem_stride": stem_stride,
             "stacked_frames": stacked_frames,
+            "spacing": spacing,
         }
-        self.in_channels = in_channels
+        self.in_channels, self.uses_spacing = in_channels, spacing
         self.pool = pool
         self.stacked_frames = stacked_frames
         axes = tuple(bool(p) for p in periodic) if stacked_frames else (False, *(bool(p) for p in periodic))
-        inputs = in_channels * (stacked_frames or 1)
+        inputs = in_channels * (stacked_frames or 1) + (1 + len(periodic) if spacing else 0)
         self.stem = nn.Sequential(
             GridConvolution(inputs, width, stem_kernel, axes, stride=stem_stride, bias=False),
             _norm(norm, width, len(axes)),
@@ -156,30 +165,30 @@ class ConvEncoder(nn.Module):
         if len(axes) == 2:
             self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return features (B, D) of fields (B, C, T, *X)."""
-        return self.head(self.trunk(x))
+        return self.head(self.trunk(x, spacing))
 
-    def trunk(self, x: Tensor) -> Tensor:
+    def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the pooled values (B, ``trunk_dim``), what the head maps to features."""
         pooled = []
-        stages = self._stages(x)
+        stages = self._stages(x, spacing)
         for values in stages if self.pool == "all" else stages[-1:]:
             # Statistics over the grid in float32: a bfloat16 mean of 1,000 nodes keeps two digits.
             variance, mean = torch.var_mean(values.flatten(2).float(), dim=2, correction=0)
             pooled += [mean, torch.sqrt(variance + 1e-5)]
         return torch.cat(pooled, dim=1)
 
-    def tokens(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the last stage node by node, (B, N, ``token_dim``), in the order of :meth:`token_grid`."""
-        return self._stages(x)[-1].flatten(2).transpose(1, 2)
+        return self._stages(x, spacing)[-1].flatten(2).transpose(1, 2)
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the grid of the tokens, (T', *X') or with stacked frames (X', ...), for fields on (T, *X)."""
         stride = self.init_args["stem_stride"] * 2 ** (len(self.stages) - 1)
         return tuple(-(-n // stride) for n in (grid[1:] if self.stacked_frames else grid))
 
-    def _stages(self, x: Tensor) -> list[Tensor]:
+    def _stages(self, x: Tensor, spacing: Tensor | None) -> list[Tensor]:
         axes = 1 + len(self.init_args["periodic"])
         frames = self.stacked_frames
         if x.ndim != axes + 2 or x.shape[1] != self.in_channels or frames not in (None, x.shape[2]):
@@ -187,8 +196,11 @@ class ConvEncoder(nn.Module):
                 f"ConvEncoder got fields {tuple(x.shape)}; expected (B, {self.in_channels}, {frames or 'T'}, *X) with "
                 f"{axes - 1} space axes."
             )
+        logs = log_spacing(spacing, x, "ConvEncoder") if self.uses_spacing else None
         if frames:
             x = x.flatten(1, 2)
+        if logs is not None:
+            x = append_spacing(x, logs)
         if x.ndim == 4:
             # Weights and activations with channels last: 1.3 to 1.8 times as fast on two CPU cores.
             x = x.contiguous(memory_format=torch.channels_last)

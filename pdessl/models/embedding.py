@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdessl.models.spacing import spacing_arguments
+
 __all__ = ["embed", "view_seed"]
 
 
@@ -34,11 +36,11 @@ def embed(
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D). Put into evaluation mode for the call; its mode before
-            is
-            restored.
-        batches: one batch with an attribute ``fields``, or several.
+            is restored.
+        batches: one batch with an attribute ``fields`` (and, for an encoder that is told the grid, ``time_step`` and
+            ``grid_spacing``), or several.
         augmentation: called ``augmentation(batch, generator)``, returns (batch, elements). None: the fields as they
-        are.
+            are.
         views: number of views averaged where there is an augmentation.
         seed: seed of the views; the same seed gives the same features.
 
@@ -53,12 +55,13 @@ def embed(
         rows = []
         for i, batch in enumerate([batches] if hasattr(batches, "fields") else batches):
             if augmentation is None:
-                rows.append(encoder(batch.fields).double())
+                rows.append(encoder(batch.fields, **spacing_arguments(encoder, batch)).double())
                 continue
             generator = torch.Generator(device=batch.fields.device).manual_seed(view_seed(seed, i))
             total: Any = 0
             for _ in range(views):
-                total = total + encoder(augmentation(batch, generator)[0].fields).double()
+                view, _ = augmentation(batch, generator)
+                total = total + encoder(view.fields, **spacing_arguments(encoder, view)).double()
             rows.append(total / views)
         return torch.cat(rows)
     finally:

@@ -25,7 +25,7 @@ class Normalised(nn.Module):
         mean, std: one value per channel, in the units of the fields; std > 0. None: 0 and 1, to be set later with
             :meth:`set_statistics`.
 
-    Attributes ``in_channels`` and ``feature_dim`` are those of the module, where it has them.
+    Attributes ``in_channels``, ``feature_dim`` and ``uses_spacing`` are those of the module, where it has them.
     """
 
     def __init__(
@@ -70,6 +70,11 @@ class Normalised(nn.Module):
         return self.module.feature_dim
 
     @property
+    def uses_spacing(self) -> bool:
+        """Whether the module is called with ``spacing`` besides the fields."""
+        return getattr(self.module, "uses_spacing", False)
+
+    @property
     def in_channels(self) -> int:
         """Number of channels."""
         return len(self.mean)
@@ -79,14 +84,14 @@ class Normalised(nn.Module):
         shape = (1, -1, *(1,) * (x.ndim - 2))
         return (x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape)
 
-    def trunk(self, x: Tensor) -> Tensor:
+    def trunk(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return what the module's ``head`` maps to features, for fields in the user's units."""
-        return self.module.trunk(self.standardise(x))
+        return self.module.trunk(self.standardise(x), *args, **kwargs)
 
     def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the module's tokens (B, N, D) for fields in the user's units; further arguments are the module's."""
         return self.module.tokens(self.standardise(x), *args, **kwargs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the module's output for fields in the user's units."""
-        return self.module(self.standardise(x))
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the module's output for fields in the user's units; further arguments are the module's."""
+        return self.module(self.standardise(x), *args, **kwargs)

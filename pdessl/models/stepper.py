@@ -47,13 +47,14 @@ class TimeStepper(nn.Module):
     size. Its last layer starts at zero, so that training begins at persistence.
 
     Args:
-        channels: C.
+        channels: C; None: 1. A recipe of ``pdessl pretrain`` that leaves it out gets the number of the data's fields.
         past: K, frames given.
         width: hidden channels.
         blocks: residual blocks.
         condition: F, width of the conditioning vector; 0 for none. The vector is standardised by a BatchNorm without
             learned parameters, mixed by one hidden layer, and modulates every block.
-        periodic: per space axis, whether it is periodic.
+        periodic: per space axis, whether it is periodic; None: one periodic axis. A recipe of ``pdessl pretrain`` that
+            leaves it out gets what the views are.
 
     Shapes:
         frames (B, C, K, *X), condition (B, F) or None -> (B, C, *X), in the units of the frames. A periodic axis needs
@@ -70,14 +71,16 @@ class TimeStepper(nn.Module):
 
     def __init__(
         self,
-        channels: int = 1,
+        channels: int | None = None,
         past: int = 4,
         width: int = 32,
         blocks: int = 7,
         condition: int = 0,
-        periodic: Sequence[bool] = (True,),
+        periodic: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
+        channels = 1 if channels is None else channels
+        periodic = (True,) if periodic is None else periodic
         self.init_args = {
             "channels": channels,
             "past": past,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pdessl.errors import ShapeError
+from pdessl.models.spacing import log_spacing
 
 __all__ = ["SpaceTimeTransformer", "TokenPredictor", "token_positions"]
 
@@ -106,16 +107,18 @@ class SpaceTimeTransformer(nn.Module):
     """Transformer over tubelets of a trajectory.
 
     Args:
-        in_channels: C, field components.
+        in_channels: C, field components; None: 1. A recipe of ``pdessl pretrain`` that leaves it out gets the number
+            of the data's fields.
         patch: frames and nodes of a tubelet, ``(frames, *nodes)``. A grid that it does not divide is filled up at the
             end: by wrapping round on a periodic axis, by the last value on others.
         width: D of the tokens, a multiple of twice the number of heads.
         depth: layers.
         heads: attention heads.
         features: width of the features; None: the mean of the tokens, of width D. A number: a linear map of it.
-        periodic: per space axis, whether it is periodic.
+        periodic: per space axis, whether it is periodic; None: one periodic axis. A recipe of ``pdessl pretrain`` that
+            leaves it out gets what the views are.
         spacing: add an embedding of the logarithms of the time step and the grid spacing to every token, for data on
-            different grids; :meth:`forward` then takes ``spacing`` (B, 1 + d).
+            different grids; :meth:`forward`, :meth:`trunk` and :meth:`tokens` then take ``spacing`` (B, 1 + d).
 
     Shapes:
         (B, C, T, *X) -> (B, ``feature_dim``); :meth:`tokens` gives (B, N, D), or of some tokens only (B, K, D).
@@ -132,16 +135,18 @@ class SpaceTimeTransformer(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         patch: Sequence[int] = (4, 8),
         width: int = 96,
         depth: int = 4,
         heads: int = 4,
         features: int | None = None,
-        periodic: Sequence[bool] = (True,),
+        periodic: Sequence[bool] | None = None,
         spacing: bool = False,
     ) -> None:
         super().__init__()
+        in_channels = 1 if in_channels is None else in_channels
+        periodic = (True,) if periodic is None else periodic
         if len(patch) != 1 + len(periodic) or len(periodic) not in (1, 2, 3) or min(patch) < 1:
             raise ValueError(
                 f"SpaceTimeTransformer got patch {tuple(patch)} and periodic {tuple(periodic)}; expected one size for "
@@ -203,9 +208,7 @@ class SpaceTimeTransformer(nn.Module):
         grid = self.token_grid(x.shape[2:])
         positions = token_positions(grid, x.device)
         if self.uses_spacing:
-            if spacing is None:
-                raise ShapeError("this encoder was built with spacing=True; give spacing (B, 1 + d).")
-            values = values + self.spacing(spacing.log().to(values.dtype))[:, None]
+            values = values + self.spacing(log_spacing(spacing, x, "SpaceTimeTransformer"))[:, None]
         if keep is not None:
             values = values.gather(1, keep[..., None].expand(-1, -1, values.shape[2]))
             positions = positions[keep]
@@ -228,7 +231,8 @@ class TokenPredictor(nn.Module):
 
     Args:
         token_dim: D of the tokens of the encoder.
-        periodic: per axis of the token grid, time first, whether it is periodic.
+        periodic: per axis of the token grid, time first, whether it is periodic; None: (False, True). A recipe of
+            ``pdessl pretrain`` that leaves it out gets what the views are.
         width: width inside, a multiple of twice the number of heads.
         depth: layers.
         heads: attention heads.
@@ -242,12 +246,13 @@ class TokenPredictor(nn.Module):
     def __init__(
         self,
         token_dim: int,
-        periodic: Sequence[bool] = (False, True),
+        periodic: Sequence[bool] | None = None,
         width: int = 64,
         depth: int = 2,
         heads: int = 4,
     ) -> None:
         super().__init__()
+        periodic = (False, True) if periodic is None else periodic
         self.init_args = {
             "token_dim": token_dim,
             "periodic": [bool(p) for p in periodic],

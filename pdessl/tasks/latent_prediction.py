@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
+from pdessl.models import spacing_arguments
 from pdessl.objectives import BlockMasks, ExponentialMovingAverage
 from pdessl.tasks.batches import step_generator
 from pdessl.tasks.representation import RepresentationTask
@@ -82,9 +83,9 @@ class TemporalPrediction(RepresentationTask):
         """Return what cuts the first half out of a view."""
         return _FirstFrames(self.augmentation, self.frames)
 
-    def latent(self, fields: Tensor) -> Tensor:
+    def latent(self, fields: Tensor, **given: Tensor) -> Tensor:
         """Return the latent of raw fields: tokens (B, N, D) or features (B, D)."""
-        return self.encoder.tokens(fields) if self.on_tokens else self.encoder(fields)
+        return self.encoder.tokens(fields, **given) if self.on_tokens else self.encoder(fields, **given)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cut two consecutive windows, predict the latent of the second, return the loss."""
@@ -97,7 +98,8 @@ class TemporalPrediction(RepresentationTask):
                 f"augmentation's window to ({2 * self.frames}, ...) or lower frames."
             )
         past, following = view.fields[:, :, : self.frames], view.fields[:, :, self.frames : 2 * self.frames]
-        context, target = self.latent(past), self.latent(following)
+        given = spacing_arguments(self.encoder, view)
+        context, target = self.latent(past, **given), self.latent(following, **given)
         terms = self.objective(self._predict(context, past.shape[2:]), target, context)
         self.log_terms(terms._asdict(), terms.loss, len(batch))
         return terms.loss
@@ -111,10 +113,10 @@ class TemporalPrediction(RepresentationTask):
         every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
         return self.predictor(context, every[:, :count], every[:, count:], (2 * tokens[0], *tokens[1:]))
 
-    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Return features, and the mean of the tokens (or the features again)."""
-        features = self.encoder(fields)
-        return features, self.encoder.tokens(fields).mean(dim=1) if self.on_tokens else features
+        features = self.encoder(fields, **given)
+        return features, self.encoder.tokens(fields, **given).mean(dim=1) if self.on_tokens else features
 
 
 class MaskedPrediction(RepresentationTask):
@@ -170,7 +172,7 @@ class MaskedPrediction(RepresentationTask):
             )
         self.predictor, self.objective, self.augmentation = predictor, objective, augmentation
         self.masks = dict(masks or {})
-        self._drawers: dict[tuple[int, ...], BlockMasks] = {}
+        self._drawers: dict[tuple[tuple[int, ...], tuple[bool, ...]], BlockMasks] = {}
         if teacher is not None:
             self.teacher = ExponentialMovingAverage(self.encoder, **teacher)
 
@@ -198,8 +200,9 @@ class MaskedPrediction(RepresentationTask):
         # Masks are drawn on the CPU: the same on every device.
         seeds = torch.randint(2**62, (1,), generator=generator, device=fields.device)
         masks = self._drawer(grid, view)(len(fields), torch.Generator().manual_seed(int(seeds)), fields.device)
-        context = self.encoder.tokens(fields, masks.context)
-        whole = self.encoder.tokens(fields) if self.teacher is None else self._taught(fields)
+        given = spacing_arguments(self.encoder, view)
+        context = self.encoder.tokens(fields, masks.context, **given)
+        whole = self.encoder.tokens(fields, **given) if self.teacher is None else self._taught(fields, **given)
         blocks, hidden = masks.targets.shape[1:]
         # Blocks do not see each other: each is predicted in a row of its own.
         rows = context.repeat_interleave(blocks, dim=0), masks.context.repeat_interleave(blocks, dim=0)
@@ -210,19 +213,19 @@ class MaskedPrediction(RepresentationTask):
         self.log_terms(terms._asdict(), terms.loss, len(batch))
         return terms.loss
 
-    def _taught(self, fields: Tensor) -> Tensor:
+    def _taught(self, fields: Tensor, **given: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.teacher.module.tokens(fields)
+            return self.teacher.module.tokens(fields, **given)
 
     def _drawer(self, grid: tuple[int, ...], view: Any) -> BlockMasks:
-        if grid not in self._drawers:
-            periodic = (False, *(kind == "periodic" for kind in view.boundary))
-            self._drawers[grid] = BlockMasks(grid, periodic, **self.masks)
-        return self._drawers[grid]
+        periodic = (False, *(kind == "periodic" for kind in view.boundary))
+        if (grid, periodic) not in self._drawers:
+            self._drawers[grid, periodic] = BlockMasks(grid, periodic, **self.masks)
+        return self._drawers[grid, periodic]
 
-    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Return features, and the mean of the tokens."""
-        return self.encoder(fields), self.encoder.tokens(fields).mean(dim=1)
+        return self.encoder(fields, **given), self.encoder.tokens(fields, **given).mean(dim=1)
 
 
 class _Windows(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, SymmetryError
-from pdessl.models import Head
+from pdessl.models import Head, spacing_arguments
 from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance
 from pdessl.symmetry.relative import relative_element, source_positions
 from pdessl.tasks.batches import log_shift, step_generator
@@ -137,7 +137,9 @@ class Pretraining(RepresentationTask):
             second, second_elements = self.augmentation(batch, generator)
         views, elements = (first, second), (first_elements, second_elements)
         # One pass per view: batch norms see one distribution of views at a time, as both views are drawn alike.
-        features, projected = zip(*(self.represent(view.fields) for view in views), strict=True)
+        given = [spacing_arguments(self.encoder, view) for view in views]
+        represented = (self.represent(view.fields, **g) for view, g in zip(views, given, strict=True))
+        features, projected = zip(*represented, strict=True)
         terms = self.objective(*(self.projector(p) for p in projected), *self._wanted(batch, views, elements))
         named = dict(terms._asdict()) if hasattr(terms, "_asdict") else {"loss": terms}
         loss = named["loss"]
@@ -160,12 +162,13 @@ class Pretraining(RepresentationTask):
     def _wanted(self, batch: Any, views: Sequence[Any], elements: Sequence[Any]) -> tuple[Any, ...]:
         """What the objective wants besides the two embeddings."""
         if getattr(self.objective, "teacher", False):
-            return tuple(self.teacher(view.fields) for view in views)
+            return tuple(self.teacher(v.fields, **spacing_arguments(self.encoder, v)) for v in views)
         if getattr(self.objective, "element", False):
             moved = getattr(self.augmentation, "moved_parameters", ())
             return (relative_element(batch, *elements, moved).to(batch.fields.dtype),)
         if getattr(self.objective, "tokens", False):
-            tokens = [self.token_projector(self.encoder.tokens(view.fields)) for view in views]
+            seen = [self.encoder.tokens(v.fields, **spacing_arguments(self.encoder, v)) for v in views]
+            tokens = [self.token_projector(t) for t in seen]
             places = [self._token_places(v, e, t.shape[1]) for v, e, t in zip(views, elements, tokens, strict=True)]
             period = [
                 length if kind == "periodic" else torch.full_like(length, torch.inf)
@@ -194,17 +197,17 @@ class Pretraining(RepresentationTask):
             raise SchemaError(f"the encoder gave {count} tokens and says that its token grid is {tuple(grid)}.")
         return pooled
 
-    def represent(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def represent(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Return features, and what the projector is given, of raw fields."""
         if self.projected == "trunk":
-            trunk = self.encoder.trunk(fields)
+            trunk = self.encoder.trunk(fields, **given)
             return self.encoder.module.head(trunk), trunk
-        features = self.encoder(fields)
+        features = self.encoder(fields, **given)
         return features, features
 
-    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and projected embeddings of raw fields."""
-        features, projected = self.represent(fields)
+        features, projected = self.represent(fields, **given)
         return features, self.projector(projected.float())
 
 
@@ -215,8 +218,9 @@ class _Embedding(nn.Module):
         super().__init__()
         self.encoder, self.projector, self.projected = encoder, projector, projected
 
-    def forward(self, fields: Tensor) -> Tensor:
-        return self.projector(self.encoder.trunk(fields) if self.projected == "trunk" else self.encoder(fields))
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        encode = self.encoder.trunk if self.projected == "trunk" else self.encoder
+        return self.projector(encode(fields, **given))
 
 
 def _refuse_moved_positives(augmentation: nn.Module, objective: nn.Module, equivariance: str | None) -> None:

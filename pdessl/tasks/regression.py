@@ -1,10 +1,11 @@
-"""A physical parameter from an encoder: frozen with a head, fine-tuned, or trained from scratch."""
+"""Physical parameters from an encoder: frozen with a head, fine-tuned in part or whole, or trained from scratch."""
 
-# B batch, D feature width
+# B batch, D feature width, N tokens, P targets
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -12,28 +13,43 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError
 from pdessl.evaluation.metrics import relative_error
-from pdessl.models import Head, Normalised, view_seed
-from pdessl.tasks.batches import check_task, log_parameter, log_shift, normalise_from_data, step_generator
+from pdessl.models import (
+    AttentiveHead,
+    Head,
+    Normalised,
+    from_scale,
+    spacing_arguments,
+    to_scale,
+    train_only,
+    view_seed,
+)
+from pdessl.tasks.batches import check_task, log_shift, normalise_from_data, parameter, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
 __all__ = ["ParameterRegression"]
 
 
 class ParameterRegression(lightning.LightningModule):
-    """Regress one positive parameter on the log scale, standardised on the training labels.
+    """Regress one parameter or several, each on its scale, standardised on the training labels.
 
-        loss = mean (h(f(view)) - (log p(view) - m)/s)²
+        loss = mean over targets of (h(f(view)) - (s(p(view)) - m)/σ)²,        s: log, or nothing
 
-    f: encoder, h: head, m and s: mean and deviation of log p over the training labels. With an augmentation, each step
+    f: encoder, h: head, m and σ: mean and deviation of s(p) over the training labels. With an augmentation, each step
     sees a fresh view, and p(view) is the parameter *of the view*: equivalence transformations may move it. Predictions
-    average log p̂(view) - δ(view) over ``views`` views, δ the known shift, and return p̂ in its own unit.
+    are moved back by the known shift of their view, averaged over ``views`` views on the scale, and returned in their
+    own unit.
 
     The weights with the lowest validation error are kept in memory and restored at the end of the fit.
 
     Args:
         encoder: network on fields giving (B, D) with attribute ``feature_dim``; a loaded one brings its normalisation.
-        target: name of the parameter, as in the batches.
-        freeze: train the head only; the encoder then stays in evaluation mode, its statistics unchanged.
+        target: name of the parameter, as in the batches, or several names.
+        scale: ``log`` (positive parameters) or ``linear``; one for all targets, or one each.
+        trained: which part of the encoder is trained beside the head: ``all``, ``last`` stage, ``norms``, ``adapters``
+            (low-rank additions to its linear layers) or ``none``, see :func:`pdessl.models.train_only`. What holds
+            nothing that is trained stays in evaluation mode, its statistics unchanged.
+        readout: ``features``: a linear head or, with ``hidden``, a multilayer perceptron on features. ``tokens``:
+            attentive pooling over the encoder's tokens (:class:`pdessl.models.AttentiveHead`).
         hidden: widths of the head's hidden layers; none for a linear head.
         augmentation: as in :class:`~pdessl.tasks.Pretraining`; None for none.
         views: views averaged in validation and prediction; used with an augmentation.
@@ -45,15 +61,18 @@ class ParameterRegression(lightning.LightningModule):
         seed: of the views.
 
     Raises:
-        SchemaError: a setting out of range.
-        DataError: batches without the target, or targets that are not positive.
+        SchemaError: a setting out of range, or tokens from an encoder that has none.
+        CheckpointError: an encoder without the part that is to be trained.
+        DataError: batches without the target, or targets that are not positive on the log scale.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
-        target: str = "viscosity",
-        freeze: bool = False,
+        target: str | list[str] = "viscosity",
+        scale: str | list[str] = "log",
+        trained: Literal["all", "last", "norms", "adapters", "none"] = "all",
+        readout: Literal["features", "tokens"] = "features",
         hidden: list[int] | None = None,
         augmentation: nn.Module | None = None,
         views: int = 1,
@@ -71,29 +90,50 @@ class ParameterRegression(lightning.LightningModule):
                 f"{warmup}, views "
                 f"{views}; expected learning_rate > 0, views >= 1 and the others >= 0."
             )
+        self.targets = (target,) if isinstance(target, str) else tuple(target)
+        self.scales = (scale,) * len(self.targets) if isinstance(scale, str) else tuple(scale)
+        if not self.targets or len(self.scales) != len(self.targets):
+            raise SchemaError(
+                f"ParameterRegression got targets {self.targets} and scales {self.scales}; expected one or more "
+                "targets, and one scale for all or one for each."
+            )
         self.encoder = encoder if isinstance(encoder, Normalised) else Normalised(encoder)
         self._statistics_given = isinstance(encoder, Normalised) or normalisation is not None
         if normalisation is not None:
             self.encoder.set_statistics(normalisation["mean"], normalisation["std"])
-        self.target, self.freeze, self.views, self.augmentation = target, freeze, views, augmentation
-        # A frozen encoder's features have any scale; standardise them in front of the head.
-        self.head = Head(self.encoder.feature_dim, hidden=hidden or (), standardise=True)
+        self.readout, self.views, self.augmentation = readout, views, augmentation
+        self.head = self._head(hidden)
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.encoder_learning_rate = learning_rate if encoder_learning_rate is None else encoder_learning_rate
         self.seed = seed
-        self.register_buffer("log_mean", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("log_std", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("target_mean", torch.zeros(len(self.targets), dtype=torch.float64))
+        self.register_buffer("target_std", torch.zeros(len(self.targets), dtype=torch.float64))
         self.best: dict[str, Any] | None = None
         self._errors: list[Tensor] = []
-        if freeze:
-            # Lightning does not call train() at the start of a fit: the mode set here is the one that is used.
-            self.encoder.requires_grad_(False).eval()
+        train_only(self.encoder, trained)
+        # Lightning does not call train() at the start of a fit: the mode set here is the one that is used.
+        self.train()
+
+    def _head(self, hidden: Sequence[int] | None) -> nn.Module:
+        count = len(self.targets)
+        if self.readout == "features":
+            # A frozen encoder's features have any scale; standardise them in front of the head.
+            return Head(self.encoder.feature_dim, count, hidden=hidden or (), standardise=True)
+        width = getattr(self.encoder.module, "token_dim", None)
+        if width is None or hidden:
+            raise SchemaError(
+                f"readout '{self.readout}' needs an encoder with tokens and no hidden widths; "
+                f"{type(self.encoder.module).__name__} has "
+                + (f"tokens, and hidden is {hidden}." if width else "none. Use readout features.")
+            )
+        return AttentiveHead(width, count)
 
     def train(self, mode: bool = True) -> ParameterRegression:
-        """Switch to training; a frozen encoder stays in evaluation mode."""
+        """Switch to training; what holds nothing that is trained stays in evaluation mode."""
         super().train(mode)
-        if self.freeze:
-            self.encoder.eval()
+        for module in self.encoder.modules():
+            if not any(p.requires_grad for p in module.parameters()):
+                module.train(False)
         return self
 
     def setup(self, stage: str) -> None:
@@ -102,46 +142,83 @@ class ParameterRegression(lightning.LightningModule):
             normalise_from_data(self, [self.encoder])
 
     def on_train_start(self) -> None:
-        """Standardise the target on the training labels, once; a resumed run keeps its values."""
-        if float(self.log_std) > 0:
+        """Standardise the targets on the training labels, once; a resumed run keeps its values."""
+        if bool((self.target_std > 0).all()):
             return
-        logs = torch.cat([log_parameter(batch, self.target).cpu() for batch in self.trainer.train_dataloader])
-        spread = float(logs.std()) if len(logs) > 1 else 0.0
-        self.log_mean.fill_(float(logs.mean()))
-        self.log_std.fill_(spread if spread > 0 else 1.0)
+        labels = torch.cat([self._labels(batch).cpu() for batch in self.trainer.train_dataloader])
+        spread = labels.std(dim=0) if len(labels) > 1 else torch.zeros(len(self.targets), dtype=torch.float64)
+        self.target_mean.copy_(labels.mean(dim=0))
+        self.target_std.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
 
-    def forward(self, fields: Tensor) -> Tensor:
-        """Return log-parameter (B,) of raw fields, float64."""
-        scale = self.log_std if float(self.log_std) > 0 else torch.ones_like(self.log_std)
-        return self.head(self.encoder(fields))[:, 0].double() * scale + self.log_mean
+    def _labels(self, batch: Any) -> Tensor:
+        """Return the targets of a batch on their scales, (B, P), float64."""
+        columns = zip(self.targets, self.scales, strict=True)
+        return torch.stack([to_scale(parameter(batch, n), s, n) for n, s in columns], dim=1)
+
+    def _output(self, fields: Tensor, **given: Tensor) -> Tensor:
+        """Return the head's standardised output (B, P)."""
+        look = self.encoder.tokens if self.readout == "tokens" else self.encoder
+        return self.head(look(fields, **given))
+
+    def _values(self, fields: Tensor, **given: Tensor) -> Tensor:
+        spread = torch.where(self.target_std > 0, self.target_std, torch.ones_like(self.target_std))
+        return self._output(fields, **given).double() * spread + self.target_mean
+
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        """Return the targets of raw fields on their scales, float64: (B,) for one, (B, P) for several.
+
+        Args:
+            fields: shape (B, C, T, *X).
+            given: what the encoder wants besides, see :func:`pdessl.models.spacing_arguments`.
+        """
+        values = self._values(fields, **given)
+        return values[:, 0] if len(self.targets) == 1 else values
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the standardised square error of one view of each trajectory."""
         if self.augmentation is not None:
             with torch.no_grad():
                 batch, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
-        wanted = (log_parameter(batch, self.target) - self.log_mean) / self.log_std
-        loss = (self.head(self.encoder(batch.fields))[:, 0].float() - wanted.float()).square().mean()
+        wanted = (self._labels(batch) - self.target_mean) / self.target_std
+        loss = (
+            (self._output(batch.fields, **spacing_arguments(self.encoder, batch)).float() - wanted.float())
+            .square()
+            .mean()
+        )
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
     @torch.no_grad()
     def estimate(self, batch: Any, seed: int = 0) -> Tensor:
-        """Return the parameter (B,) in its own unit, averaged over views on the log scale.
+        """Return the targets in their own units, averaged over views on their scales.
 
         Args:
             batch: trajectories; their parameters are not read.
             seed: of the views.
+
+        Returns:
+            (B,) for one target, (B, P) for several, float64.
         """
-        batch = batch.without_parameters() if self.augmentation is None else batch
+        batch = batch.without_parameters()
         if self.augmentation is None:
-            return self(batch.fields).exp()
-        generator = torch.Generator(device=batch.fields.device).manual_seed(view_seed(self.seed, seed))
-        total: Any = 0
-        for _ in range(self.views):
-            view, elements = self.augmentation(batch, generator)
-            total = total + self(view.fields) - log_shift(elements, self.target, batch)
-        return (total / self.views).exp()
+            total, count = self._values(batch.fields, **spacing_arguments(self.encoder, batch)), 1
+        else:
+            generator = torch.Generator(device=batch.fields.device).manual_seed(view_seed(self.seed, seed))
+            total, count = torch.zeros((), dtype=torch.float64, device=batch.fields.device), self.views
+            for _ in range(self.views):
+                view, elements = self.augmentation(batch, generator)
+                values = self._values(view.fields, **spacing_arguments(self.encoder, view))
+                total = total + self._moved_back(values, elements, batch)
+        own = [from_scale(column, s) for column, s in zip((total / count).unbind(1), self.scales, strict=True)]
+        return own[0] if len(own) == 1 else torch.stack(own, dim=1)
+
+    def _moved_back(self, values: Tensor, elements: Any, batch: Any) -> Tensor:
+        """Return targets (B, P) of the run from those of its view, all on their scales."""
+        columns = []
+        for column, name, scale in zip(values.unbind(1), self.targets, self.scales, strict=True):
+            shift = log_shift(elements, name, batch)
+            columns.append(column - shift if scale == "log" else column * torch.exp(-shift))
+        return torch.stack(columns, dim=1)
 
     # ------------------------------------------------------------------------ validation
 
@@ -154,17 +231,23 @@ class ParameterRegression(lightning.LightningModule):
         loaders = self.trainer.val_dataloaders
         if isinstance(loaders, (list, tuple)) and dataloader_idx != len(loaders) - 1:
             return
-        truth = log_parameter(batch, self.target).exp()
-        self._errors.append(torch.stack([self.estimate(batch, batch_idx), truth]).cpu())
+        estimate = self.estimate(batch, batch_idx).reshape(len(batch), -1)
+        truth = torch.stack([parameter(batch, name) for name in self.targets], dim=1)
+        self._errors.append(torch.stack([estimate, truth]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the relative error and the log-scale error; keep the best weights."""
+        """Log the error on the scale (of several targets: of the standardised ones); keep the best weights."""
         if not self._errors:
             return
         estimate, truth = torch.cat(self._errors, dim=1)
-        squared = float((estimate.log() - truth.log()).square().mean())
-        relative = float(relative_error(estimate, truth))
-        values = {"validation/log_error": squared**0.5, "validation/relative_error": relative}
+        pairs = zip(estimate.unbind(1), truth.unbind(1), self.scales, self.targets, strict=True)
+        errors = torch.stack([to_scale(e, s, n) - to_scale(t, s, n) for e, t, s, n in pairs], dim=1)
+        if len(self.targets) > 1:
+            errors = errors / self.target_std.cpu()
+        squared = float(errors.square().mean())
+        values = {"validation/error": squared**0.5}
+        if bool((truth != 0).all()):
+            values["validation/relative_error"] = float(relative_error(estimate, truth))
         self.log_dict({k: torch.tensor(v, dtype=torch.float32) for k, v in values.items()}, sync_dist=True)
         if self.trainer.sanity_checking:
             return
@@ -184,9 +267,8 @@ class ParameterRegression(lightning.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on head and, unless frozen, encoder; warm-up and cosine per optimiser step."""
         groups = parameter_groups([self.head], self.weight_decay)
-        if not self.freeze:
-            encoder = parameter_groups([self.encoder], self.weight_decay)
-            groups += [{**group, "lr": self.encoder_learning_rate} for group in encoder]
+        encoder = parameter_groups([self.encoder], self.weight_decay)
+        groups += [{**group, "lr": self.encoder_learning_rate} for group in encoder]
         total = self.trainer.estimated_stepping_batches
         return optimiser_and_schedule(groups, self.learning_rate, total, self.warmup)
 

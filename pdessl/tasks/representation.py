@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError
 from pdessl.evaluation.metrics import r2, relative_error
-from pdessl.models import Normalised, embed, fit_ridge, save_pretrained, view_seed
+from pdessl.models import Normalised, embed, fit_ridge, save_pretrained, spacing_arguments, view_seed
 from pdessl.objectives import ExponentialMovingAverage, collapse_summary
 from pdessl.objectives.diagnosis import Diagnosis, collapse_diagnosis
 from pdessl.objectives.monitors import alignment, alpha_req, lidar, uniformity
@@ -89,8 +89,11 @@ class RepresentationTask(lightning.LightningModule):
         """Return the modules whose parameters are trained."""
 
     @abstractmethod
-    def features_and_embeddings(self, fields: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, D) and what the objective regularises, one row per trajectory (B, D'), of raw fields."""
+    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, D) and what the objective regularises, one row per trajectory (B, D'), of raw fields.
+
+        What an encoder wants besides the fields is ``given``, see :func:`pdessl.models.spacing_arguments`.
+        """
 
     def student(self) -> nn.Module:
         """Return what the teacher is a moving average of; needed where there is a teacher."""
@@ -124,9 +127,9 @@ class RepresentationTask(lightning.LightningModule):
         if self.teacher is not None:
             self.teacher.update(self.student())
 
-    def forward(self, fields: Tensor) -> Tensor:
-        """Return features (B, D) of raw fields."""
-        return self.encoder(fields)
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        """Return features (B, D) of raw fields; an encoder with ``spacing=True`` is given ``spacing`` (B, 1 + d)."""
+        return self.encoder(fields, **given)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, warm-up and cosine per optimiser step."""
@@ -164,7 +167,8 @@ class RepresentationTask(lightning.LightningModule):
         """Embeddings of two views of each trajectory, (B, 2, D')."""
         generator = torch.Generator(device=batch.fields.device).manual_seed(seed)
         drawn = [self.views()(batch, generator)[0] for _ in range(2)]
-        return torch.stack([self.features_and_embeddings(v.fields)[1].double().cpu() for v in drawn], dim=1)
+        both = [self.features_and_embeddings(v.fields, **spacing_arguments(self.encoder, v)) for v in drawn]
+        return torch.stack([embeddings.double().cpu() for _, embeddings in both], dim=1)
 
     def on_validation_epoch_end(self) -> None:
         """Log monitors and probe scores, and name what looks wrong."""
@@ -251,6 +255,7 @@ class _FeaturesAndEmbeddings(nn.Module):
     def __init__(self, task: RepresentationTask) -> None:
         super().__init__()
         self.encoder, self._both = task.encoder, task.features_and_embeddings
+        self.uses_spacing = task.encoder.uses_spacing
 
-    def forward(self, fields: Tensor) -> Tensor:
-        return torch.cat(self._both(fields), dim=1)
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        return torch.cat(self._both(fields, **given), dim=1)

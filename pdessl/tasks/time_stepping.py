@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
-from pdessl.models import Normalised, TimeStepper
+from pdessl.models import Normalised, TimeStepper, spacing_arguments
 from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
@@ -103,7 +103,8 @@ class TimeStepping(lightning.LightningModule):
         if self.encoder is None:
             return None
         with torch.no_grad():
-            return self.encoder(getattr(batch, "fields", batch)[:, :, : self.context])
+            given = spacing_arguments(self.encoder, batch) if hasattr(batch, "fields") else {}
+            return self.encoder(getattr(batch, "fields", batch)[:, :, : self.context], **given)
 
     def _check(self, fields: Tensor, frames: int) -> None:
         if fields.shape[2] < frames:

@@ -163,3 +163,41 @@ def test_errors_name_found_and_expected():
         SpaceTimeTransformer(patch=(4,))
     with pytest.raises(ValueError, match="not a multiple of 2 x 4 heads"):
         SpaceTimeTransformer(width=20, heads=4)
+
+
+SPACED = {
+    "convolutional": lambda **s: ConvEncoder(1, width=4, blocks=(1, 1), spacing=True, **s),
+    "stacked": lambda **s: ConvEncoder(1, width=4, blocks=(1,), stacked_frames=8, spacing=True, periodic=(True, False)),
+    "convnext": lambda **s: ConvNeXtEncoder(1, widths=(4,), blocks=(1,), kernel=3, spacing=True, **s),
+    "transformer": lambda **s: SpaceTimeTransformer(1, (2, 4), width=16, depth=1, heads=2, spacing=True, **s),
+}
+
+
+@pytest.mark.parametrize("name", SPACED)
+def test_an_encoder_that_is_told_the_grid_tells_grids_apart(name, tmp_path):
+    torch.manual_seed(0)
+    encoder = SPACED[name]().eval()
+    axes = 2 if name == "stacked" else 1
+    x = field(3, 1, 8, *(16,) * axes)
+    fine = torch.tensor([[0.1, *(0.5,) * axes]], dtype=torch.float64).expand(3, -1).clone()
+    twice = fine.clone()
+    twice[1, 0] *= 2
+    before, after = encoder(x, spacing=fine), encoder(x, spacing=twice)
+    assert before.dtype == torch.float32
+    torch.testing.assert_close(after[[0, 2]], before[[0, 2]])
+    assert not torch.allclose(after[1], before[1], atol=1e-6)
+    torch.testing.assert_close(encoder(x, fine), encoder.head(encoder.trunk(x, spacing=fine)))
+    assert torch.isfinite(encoder.tokens(x, spacing=fine)).all()
+    save_pretrained(tmp_path / "encoder", encoder)
+    assert torch.equal(load(tmp_path / "encoder")(x, spacing=fine), before)
+    with pytest.raises(ShapeError, match=r"spacing=True and got spacing none; expected \(3, "):
+        encoder(x)
+    with pytest.raises(ShapeError, match=r"got spacing \(3, 1\)"):
+        encoder(x, fine[:, :1])
+
+
+def test_what_is_left_open_is_one_periodic_field():
+    assert ConvEncoder().init_args["periodic"] == [True] and ConvEncoder().in_channels == 1
+    assert ConvNeXtEncoder().init_args["in_channels"] == 1
+    assert SpaceTimeTransformer().periodic == (False, True)
+    assert TokenPredictor(8, width=8, heads=2).init_args["periodic"] == [False, True]

@@ -105,7 +105,7 @@ def test_hidden_fields_do_not_reach_the_context():
     batch = WaveData().training[:4]
     drawn = []
     inner = task._drawer((10, 4), batch)
-    task._drawers[(10, 4)] = lambda *a: drawn.append(inner(*a)) or drawn[-1]
+    task._drawers[(10, 4), (False, True)] = lambda *a: drawn.append(inner(*a)) or drawn[-1]
     task.training_step(batch, 0)
     context, prediction = seen["context"], seen["prediction"]
     fields = batch.fields.clone()
