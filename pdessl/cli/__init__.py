@@ -24,6 +24,7 @@ VERBS = {
     "convert": ("pdessl.cli.convert", "files of any layout into a store, or into The Well's layout"),
     "pretrain": ("pdessl.cli.pretrain", "train an encoder without labels, from a recipe"),
     "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
+    "predict": ("pdessl.cli.predict", "a parameter with an interval for each new run, from a saved model"),
     "timestep": ("pdessl.cli.timestep", "a time-stepping network with and without conditioning, and its rollouts"),
     "study": ("pdessl.cli.study", "many pretrainings, seeds and floors in one table"),
     "report": ("pdessl.cli.report", "the figures and tables of a run as one HTML file"),

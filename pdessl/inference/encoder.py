@@ -117,7 +117,8 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
             reader = RunReader(X, declared, self.missing, self.batch)
             values: NDArray[np.float64] | None = None
             for piece in reader:
-                found = features_of(self.encoder_, piece.runs, self._views(), self._equation(declared), self.seed)
+                views = declared.fitted(self._views(), piece.runs)
+                found = features_of(self.encoder_, piece.runs, views, self.equation or declared.equation, self.seed)
                 if values is None:
                     values = np.empty((reader.count, found.shape[1]))
                 values[piece.places] = found.numpy()
@@ -150,9 +151,6 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
     def _views(self) -> Views:
         window = None if self.window is None else tuple(self.window)
         return Views(dict(self.strengths or {}), window, (), self.reflections, self.views)
-
-    def _equation(self, declared: InputFormat) -> str | None:
-        return self.equation or declared.equation
 
     def _declared(self, data: xr.Dataset | Trajectories) -> InputFormat:
         """Return the format of the data, from their first run."""

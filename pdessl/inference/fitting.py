@@ -100,7 +100,9 @@ def fit_parameter_model(
     other = None
     if calibration is not None:
         reader = RunReader(calibration, declared)
-        other = torch.cat([features_of(encoder, p.runs, views, declared.equation, seed) for p in reader])
+        other = torch.cat(
+            [features_of(encoder, p.runs, declared.fitted(views, p.runs), declared.equation, seed) for p in reader]
+        )
     fold = _folds(len(runs), folds, groups, seed) if other is None else None
     found = []
     for column, (name, scale) in enumerate(scales.items()):

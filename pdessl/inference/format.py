@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ class InputFormat:
         units: unit of fields, axes and ``time`` as far as known; a file that names another one is refused.
         needed: frames and nodes per axis that the encoder or its window takes at least, (1 + d,).
         frames: number of frames the encoder takes, no more and no fewer; None: any from ``needed`` on.
+        whole: space axes that views hold whole, so that a run may have any number of nodes along them.
         ranges: smallest and largest frames, time step, nodes, spacing and length of the runs it was trained on. Runs
             outside are accepted with a warning.
     """
@@ -42,6 +44,7 @@ class InputFormat:
     units: Mapping[str, str] = field(default_factory=dict)
     needed: tuple[int, ...] = ()
     frames: int | None = None
+    whole: tuple[bool, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
@@ -49,6 +52,9 @@ class InputFormat:
         """Return the format of runs that a model is fitted on, as it reads them through its views."""
         inner = getattr(encoder, "module", encoder)
         stacked = getattr(inner, "stacked_frames", None)
+        nodes = runs.fields.shape[3:]
+        window = views.window or (stacked or 1, *nodes)
+        whole = tuple(w >= n for w, n in zip(window[1:], nodes, strict=True))
         known = {*runs.field_names, *runs.axis_names, "time"}
         return InputFormat(
             field_names=runs.field_names,
@@ -56,10 +62,18 @@ class InputFormat:
             boundary=runs.boundary,
             equation=runs.equation,
             units={n: u for n, u in (units or {}).items() if n in known and u},
-            needed=tuple(views.window) if views.window else (stacked or 1, *(1,) * len(runs.axis_names)),
+            needed=(window[0], *(1 if all_of_it else w for w, all_of_it in zip(window[1:], whole, strict=True))),
             frames=stacked if views.window is None else None,
+            whole=whole,
             ranges={n: (float(v.min()), float(v.max())) for n, v in _measures(runs).items()},
         )
+
+    def fitted(self, views: Views, runs: Trajectories) -> Views:
+        """Return the views with a window that holds as many nodes of these runs as it held of those of training."""
+        if views.window is None:
+            return views
+        sizes = zip(views.window[1:], self.whole, runs.fields.shape[3:], strict=True)
+        return dataclasses.replace(views, window=(views.window[0], *(n if w else size for size, w, n in sizes)))
 
     # ------------------------------------------------------------------------------ refused
 
@@ -158,6 +172,7 @@ class InputFormat:
             "units": dict(self.units),
             "needed": list(self.needed),
             "frames": self.frames,
+            "whole": list(self.whole),
             "ranges": {n: list(r) for n, r in self.ranges.items()},
         }
 
@@ -172,6 +187,7 @@ class InputFormat:
             units={str(n): str(u) for n, u in state["units"].items()},
             needed=tuple(map(int, state["needed"])),
             frames=state["frames"],
+            whole=tuple(map(bool, state["whole"])),
             ranges={str(n): (float(low), float(high)) for n, (low, high) in state["ranges"].items()},
         )
 

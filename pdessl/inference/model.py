@@ -170,7 +170,8 @@ class ParameterModel:
         rows: list[Tensor] = []
         places: list[Tensor] = []
         for piece in reader:
-            found = features_of(self.encoder, piece.runs, self.views, self.format.equation, self.seed)
+            views = self.format.fitted(self.views, piece.runs)
+            found = features_of(self.encoder, piece.runs, views, self.format.equation, self.seed)
             bad = ~torch.isfinite(found).all(dim=1)
             if bool(bad.any()):
                 raise DataError(

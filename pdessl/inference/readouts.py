@@ -21,6 +21,7 @@ from pdessl.objectives.neighbours import nearest_neighbour_prediction
 __all__ = ["CrossConformal", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
 
 _FEWEST_FOR_SPREAD = 20  # runs; with fewer, a regression on log |residual| is noise
+_GAIN = 0.9  # of the variance of log |residual|: a spread that leaves more unexplained widens more than it helps
 _FLOOR = 1e-2  # residuals below this share of their median count as this: a lucky hit says nothing of its neighbours
 _RANGE = math.log(4.0)  # the guessed width varies by this factor up and down at most
 
@@ -90,7 +91,7 @@ class HeadReadout:
 class Estimator:
     """A readout of one target and s > 0, a guess of how wrong each prediction is.
 
-        s(z) = exp(ridge on log |leave-one-out residual|),   within a factor 4 of its typical value;  s = 1 without
+        s(z) = exp(g(μ, μ², log |z|²)),   g: ridge on log |leave-one-out residual|, within a factor 4;  s = 1 without
 
     Args:
         readout: the predictions.
@@ -110,7 +111,7 @@ class Estimator:
         """Return s (m,)."""
         if self.spread is None:
             return np.ones(len(features))
-        log = self.spread.predict(features)[:, 0] - self.typical
+        log = self.spread.predict(_cues(self.readout, features, self.readout.predict(features)))[:, 0] - self.typical
         return log.clamp(-_RANGE, _RANGE).add(self.typical).exp().numpy()
 
 
@@ -141,7 +142,23 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adapti
     if not adaptive or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
         return Estimator(readout)
     log = size.clamp_min(_FLOOR * float(size.median())).log()
-    return Estimator(readout, fit_ridge(features, log), float(log.mean()))
+    spread = fit_ridge(_cues(readout, features, targets - residual), log)
+    if spread.leave_one_out > _GAIN * float(log.var()):
+        return Estimator(readout)
+    return Estimator(readout, spread, float(log.mean()))
+
+
+def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
+    """Return what the error of a prediction may depend on, (n, 3): μ, μ² and log of the distance from the mean run.
+
+    All D features would fit the noise of log |residual| where labels are few.
+    """
+    mu = predictions.reshape(-1)
+    if isinstance(readout, (RidgeReadout, NeighbourReadout)):
+        far = ((features - readout.centre) / readout.scale).square().mean(dim=1).clamp_min(1e-12).log()
+    else:
+        far = torch.zeros_like(mu)
+    return torch.stack([mu, mu.square(), far], dim=1)
 
 
 def _left_out_by_ridge(features: Tensor, targets: Tensor, readout: RidgeReadout) -> Tensor:
