@@ -18,15 +18,16 @@ from pdessl.objectives.diagnosis import ONE_POINT
 __all__ = ["AverageWeights", "CollapseAlarm"]
 
 _log = logging.getLogger(__name__)
-FALLEN = 0.5  # share of the first rank below which few dimensions are a collapse
+FALLEN = 0.5  # share of the first rank, or of the first spread, below which few dimensions are a collapse
 
 
 class CollapseAlarm(Callback):
     """Warn, or stop the run, when validation shows that the representation has collapsed, and name the likely cause.
 
     What counts as collapse, and the causes told apart, are those of
-    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions count only where the rank has fallen since
-    the first validation: data that vary in few ways have few dimensions from the start.
+    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions count only where the rank, or the spread
+    beside the size of an embedding, has halved since the first validation: data that vary in few ways have few
+    dimensions from the start.
 
     Args:
         stop_on_collapse: end the run with an error instead of a warning.
@@ -44,18 +45,19 @@ class CollapseAlarm(Callback):
             raise SchemaError(f"CollapseAlarm got patience {patience}; expected at least 1.")
         self.stop_on_collapse, self.patience = stop_on_collapse, patience
         self.reason: str | None = None
-        self._bad, self._first_rank = 0, math.nan
+        self._bad = 0
+        self._first: dict[str, float] = {}
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Read the diagnosis of this validation."""
         diagnosis = getattr(pl_module, "diagnosis", None)
         if diagnosis is None or trainer.sanity_checking:
             return
-        rank = diagnosis.values.get("rank_me", math.nan)
-        if math.isnan(self._first_rank):
-            self._first_rank = rank
-        one_point = not diagnosis.values.get("relative_deviation", 0.0) >= ONE_POINT  # also where it is not finite
-        falling = rank < FALLEN * self._first_rank
+        found = {name: diagnosis.values.get(name, math.nan) for name in ("rank_me", "relative_deviation")}
+        if not self._first and all(map(math.isfinite, found.values())):
+            self._first = found
+        one_point = not found["relative_deviation"] >= ONE_POINT  # also where it is not finite
+        falling = any(found[name] < FALLEN * first for name, first in self._first.items())
         self._bad = self._bad + 1 if diagnosis.collapsed and (one_point or falling) else 0
         if self._bad < self.patience:
             return
@@ -67,11 +69,11 @@ class CollapseAlarm(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"bad": self._bad, "first_rank": self._first_rank}
+        return {"bad": self._bad, "first": self._first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting."""
-        self._bad, self._first_rank = state_dict["bad"], state_dict["first_rank"]
+        self._bad, self._first = state_dict["bad"], dict(state_dict["first"])
 
 
 class AverageWeights(Callback):

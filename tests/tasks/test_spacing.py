@@ -11,7 +11,7 @@ from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, Tem
 
 from .toy import ShiftAndSlow, WaveData, trainer, waves
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*rows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*rows", "ignore:.*eval mode")
 
 
 class Stretch(nn.Module):
