@@ -169,7 +169,7 @@ def _fit(
     check = min(settings.check_every, settings.steps)
     stopping = []
     if settings.patience is not None:
-        stopping.append(EarlyStopping("validation/log_error", patience=settings.patience, verbose=False))
+        stopping.append(EarlyStopping("validation/error", patience=settings.patience, verbose=False))
     trainer = silent_trainer(max_epochs=-(-settings.steps // check), callbacks=stopping, accelerator="auto", devices=1)
     train = ShuffledBatches(labelled, settings.batch_size, check, seed)
     with interruptible():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["RidgeReadout", "fit_ridge"]
+__all__ = ["RidgeReadout", "fit_ridge", "left_out_residuals"]
 
 PENALTIES = tuple(10.0**k for k in range(-8, 4))
 
@@ -95,3 +95,19 @@ def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = 
     error, penalty = best
     weights = v.T @ ((sigma / (sigma**2 + penalty * n))[:, None] * projected)
     return RidgeReadout(centre, scale, weights, mean, penalty, error)
+
+
+def left_out_residuals(readout: RidgeReadout, features: Tensor, targets: Tensor) -> Tensor:
+    """Return y_i - ŷ_i with row i left out, (n, P), at the penalty that was chosen: (y - Hy)_i/(1 - H_ii).
+
+    Args:
+        readout: fitted on these rows.
+        features: shape (n, D).
+        targets: shape (n,) or (n, P).
+    """
+    y = targets.detach().double()
+    y = y[:, None] if y.ndim == 1 else y
+    x = (features.detach().double() - readout.centre) / readout.scale
+    u, sigma, _ = torch.linalg.svd(x, full_matrices=False)
+    leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + 1 / len(x)
+    return (y - readout.predict(features)) / (1 - leverage).clamp_min(1e-12)[:, None]

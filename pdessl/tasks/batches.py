@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError, DataError, did_you_mean
-from pdessl.models import Normalised, view_seed
+from pdessl.models import Normalised, to_scale, view_seed
 
-__all__ = ["check_task", "log_parameter", "log_shift", "normalise_from_data", "step_generator"]
+__all__ = ["check_task", "log_parameter", "log_shift", "normalise_from_data", "parameter", "step_generator"]
 
 
 def step_generator(
@@ -27,23 +27,28 @@ def step_generator(
     return torch.Generator(device=device).manual_seed(numbers)
 
 
+def parameter(batch: Any, name: str) -> Tensor:
+    """Return a parameter in its own unit, shape (B,), float64.
+
+    Raises:
+        DataError: the batch does not hold it.
+    """
+    if name not in batch.parameters:
+        known = ", ".join(batch.parameters) or "none"
+        raise DataError(
+            f"the batch has no parameter '{name}'; it has {known}.{did_you_mean(name, batch.parameters)} Use a "
+            "labelled split and a target it holds."
+        )
+    return batch.parameters[name].double()
+
+
 def log_parameter(batch: Any, name: str) -> Tensor:
     """Return log of a parameter, shape (B,), float64.
 
     Raises:
         DataError: the batch does not hold it, or it is not positive and finite.
     """
-    if name not in batch.parameters:
-        known = ", ".join(batch.parameters) or "none"
-        raise DataError(
-            f"the batch has no parameter '{name}'; it has {known}.{did_you_mean(name, batch.parameters)} Use a "
-            "labelled "
-            "split and a target it holds."
-        )
-    values = batch.parameters[name].double()
-    if not (torch.isfinite(values) & (values > 0)).all():
-        raise DataError(f"parameter '{name}' must be positive and finite to be regressed on the log scale.")
-    return values.log()
+    return to_scale(parameter(batch, name), "log", name)
 
 
 def log_shift(elements: Any, name: str, batch: Any) -> Tensor:

@@ -132,7 +132,8 @@ class ParameterRegression(lightning.LightningModule):
         """Switch to training; what holds nothing that is trained stays in evaluation mode."""
         super().train(mode)
         for module in self.encoder.modules():
-            if not any(p.requires_grad for p in module.parameters()):
+            weights = list(module.parameters())
+            if not any(w.requires_grad for w in weights) and (weights or module is self.encoder):
                 module.train(False)
         return self
 

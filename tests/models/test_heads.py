@@ -1,0 +1,179 @@
+"""Heads, parts of an encoder that are trained, scales of a target."""
+
+import math
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from pdessl.errors import CheckpointError, DataError, SchemaError, ShapeError
+from pdessl.models import (
+    AttentiveHead,
+    ConvEncoder,
+    ConvNeXtEncoder,
+    LowRank,
+    Normalised,
+    SpaceTimeTransformer,
+    bounded,
+    fit_ridge,
+    from_scale,
+    merge_adapters,
+    to_scale,
+    train_only,
+)
+from pdessl.models.ridge import left_out_residuals
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ------------------------------------------------------------------------- attentive pooling
+
+
+def head(outputs=2):
+    torch.manual_seed(0)
+    made = AttentiveHead(8, outputs, heads=2)
+    with torch.no_grad():
+        made.query.normal_()
+    return made
+
+
+def test_the_order_of_the_tokens_does_not_matter_but_the_tokens_do():
+    made, tokens = head(), draw(3, 10, 8)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(made(tokens), made(tokens[:, order]))
+    changed = tokens.clone()
+    changed[:, 4, 0] += 1  # not all channels: the norm takes a common shift away
+    assert (made(tokens) - made(changed)).abs().max() > 1e-4
+
+
+def test_attention_is_that_of_the_formula():
+    made, tokens = head().requires_grad_(False), draw(1, 5, 8)
+    weights, values = made.attention(tokens)
+    hat = made.token_norm(tokens[0])
+    keys, wanted = (hat @ made.keys_values.weight.T + made.keys_values.bias).split(8, dim=1)
+    for h in range(2):
+        part = slice(4 * h, 4 * h + 4)
+        scores = [float((made.query[part] * keys[n, part]).sum()) / math.sqrt(4) for n in range(5)]
+        total = sum(map(math.exp, scores))
+        expected = torch.tensor([math.exp(s) / total for s in scores])
+        torch.testing.assert_close(weights[0, h], expected)
+        torch.testing.assert_close(values[0, h], wanted[:, part])
+
+
+def test_one_token_has_all_the_weight_and_masked_tokens_none():
+    made, tokens = head(), draw(2, 6, 8)
+    assert torch.equal(made.attention(tokens[:, :1])[0], torch.ones(2, 2, 1))
+    mask = torch.tensor([True, True, False, True, False, False]).expand(2, -1)
+    torch.testing.assert_close(made(tokens, mask), made(tokens[:, [0, 1, 3]]))
+
+
+def test_a_head_refuses_tokens_it_does_not_fit():
+    with pytest.raises(ShapeError, match=r"tokens \(2, 8\); expected \(B, N, 8\).*token_dim"):
+        head()(draw(2, 8))
+    with pytest.raises(ValueError, match="3 heads for tokens of width 8"):
+        AttentiveHead(8, heads=3)
+
+
+# --------------------------------------------------------------------------- parts and adapters
+
+
+def transformer():
+    torch.manual_seed(0)
+    return SpaceTimeTransformer(patch=(4, 4), width=16, depth=2, heads=2, features=3)
+
+
+def test_adapters_start_as_the_identity_and_merge_into_plain_layers():
+    plain, adapted = transformer(), Normalised(train_only(transformer(), "adapters", rank=2))
+    x = draw(2, 1, 8, 16)
+    assert torch.equal(plain(x), adapted(x))
+    trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
+    assert trained and all(n.endswith((".up", ".down")) for n in trained)
+    with torch.no_grad():
+        for module in adapted.modules():
+            if isinstance(module, LowRank):
+                module.up.normal_()
+    changed = adapted(x)
+    assert (changed - plain(x)).abs().max() > 1e-3
+    merge_adapters(adapted)
+    torch.testing.assert_close(adapted(x), changed, rtol=1e-4, atol=1e-5)
+    assert set(adapted.module.state_dict()) == set(plain.state_dict())
+
+
+def test_the_addition_has_the_rank_it_says():
+    layer = LowRank(nn.Linear(10, 12), rank=3, alpha=6.0)
+    with torch.no_grad():
+        layer.up.normal_()
+    before = layer.layer.weight.clone()
+    assert torch.linalg.matrix_rank(layer.merged().weight - before) == 3
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ConvEncoder(width=4, features=3), lambda: ConvNeXtEncoder(1, (4, 8), (1, 1), 3), transformer]
+)
+def test_parts_that_are_trained_are_those_that_were_asked_for(make):
+    encoder = Normalised(make())
+    every = sum(p.numel() for p in encoder.parameters())
+    counts = {}
+    for part in ("all", "last", "norms", "none"):
+        train_only(encoder, part)
+        counts[part] = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    assert counts["all"] == every
+    assert counts["none"] == 0
+    assert 0 < counts["norms"] < counts["last"] < every
+    train_only(encoder, "last")
+    assert all(p.requires_grad for p in encoder.module.head.parameters())
+
+
+def test_parts_that_are_not_there_are_refused():
+    with pytest.raises(SchemaError, match="no part 'norm' of an encoder. Did you mean 'norms'"):
+        train_only(transformer(), "norm")
+    with pytest.raises(CheckpointError, match="ConvEncoder has no linear layer to train"):
+        train_only(ConvEncoder(width=4), "adapters")
+    with pytest.raises(CheckpointError, match="Linear has no stage to train: 'last' does not fit it"):
+        train_only(nn.Linear(2, 2), "last")
+
+
+# ----------------------------------------------------------------------------------- scales
+
+
+def test_scales_are_inverse_and_refuse_what_they_cannot_hold():
+    values = torch.tensor([0.1, 2.0, 30.0], dtype=torch.float64)
+    for scale in ("log", "linear"):
+        torch.testing.assert_close(from_scale(to_scale(values, scale), scale), values)
+    torch.testing.assert_close(to_scale(-values, "linear"), -values)
+    with pytest.raises(DataError, match="'amplitude' must be positive and finite.*smallest value is -30"):
+        to_scale(-values, "log", "amplitude")
+    with pytest.raises(DataError, match="not finite"):
+        to_scale(values / 0, "linear")
+    with pytest.raises(SchemaError, match="no scale 'lin'. Did you mean 'linear'"):
+        to_scale(values, "lin")
+
+
+def test_predictions_are_bounded_by_the_labels_range_and_half_of_it():
+    known = torch.tensor([[1.0, 0.0], [3.0, 10.0]])
+    wild = torch.tensor([[-9.0, 3.0], [9.0, 99.0], [2.0, -99.0]])
+    assert bounded(wild, known).tolist() == [[0.0, 3.0], [4.0, 15.0], [2.0, -5.0]]
+    assert bounded(wild[:, 0], known[:, 0], room=0.0).tolist() == [1.0, 3.0, 2.0]
+
+
+# ------------------------------------------------------------------------------ several targets
+
+
+def test_ridge_of_several_targets_is_ridge_of_each_at_that_penalty():
+    x, y = draw(25, 6, seed=1).double(), draw(25, 3, seed=2).double()
+    found = fit_ridge(x, y, (0.3,))
+    z = (x - x.mean(0)) / x.std(0, correction=0)
+    for k in range(3):
+        other = Ridge(alpha=0.3 * 25).fit(z.numpy(), y[:, k].numpy())
+        torch.testing.assert_close(found.predict(x)[:, k], torch.from_numpy(other.predict(z.numpy())))
+
+
+def test_left_out_residuals_are_those_whose_mean_square_chose_the_penalty():
+    x, y = draw(25, 6, seed=1).double(), draw(25, 3, seed=2).double()
+    found = fit_ridge(x, y)
+    residuals = left_out_residuals(found, x, y)
+    assert residuals.shape == (25, 3)
+    assert float(residuals.square().mean()) == pytest.approx(found.leave_one_out, rel=1e-9)
