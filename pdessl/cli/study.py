@@ -58,6 +58,7 @@ class _Job:
     def hash(self) -> str:
         """Of everything that determines the result."""
         content = {k: v for k, v in asdict(self).items() if k != "folder"}
+        content["study"] = {k: v for k, v in self.study.items() if k != "seeds"}  # more seeds later keep what is there
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -77,6 +77,8 @@ def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(reci
     again = run_study(recipe, tmp_path / "out", words, announce=said.append)
     assert [r["relative_error"] for r in again["results"]] == [r["relative_error"] for r in results["results"]]
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    run_study(recipe, tmp_path / "out", [*words, "study.seeds=1"], announce=said.append)  # fewer seeds, the same runs
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     run_study(recipe, tmp_path / "out", [*words, "study.draws=1"], ["as it is"], announce=said.append)
     assert before != {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     kept = json.loads((tmp_path / "out/results.json").read_text())
