@@ -18,7 +18,7 @@ from pdessl.solvers import (
     random_stream,
     velocity_of_vorticity,
 )
-from pdessl.symmetry import symmetries
+from pdessl.symmetry import LieAugmentation, symmetries
 
 LENGTHS = torch.tensor([[6.0, 8.0], [5.0, 5.5]], dtype=torch.float64)
 SQUARE = torch.full((2, 2), 2 * math.pi, dtype=torch.float64)
@@ -102,6 +102,33 @@ def test_kolmogorov_flow_reaches_its_laminar_state():
     exact = exact + times(0.0, 0.7 * math.exp(-drag * 40))[:, None, None]
     torch.testing.assert_close(fields[:, 0], exact, rtol=0, atol=1e-10)
     assert fields[:, 1].abs().max() < 1e-12
+
+
+def test_kolmogorov_flow_and_its_views_satisfy_the_equation_with_its_force():
+    """The catalog has the force as a field f(y); views of the simulated flow and its force solve the equation too."""
+    amplitude, n, points = 0.8, 2, (48, 48)
+    made = NavierStokes2D(
+        times(0.1, 0.15), 0.2, amplitude, points=points, force_wave_number=n, substeps=4, dtype=torch.float64,
+        check_resolution=False,
+    )
+    runs = made(flow(points, SQUARE), torch.linspace(0, 0.24, 25, dtype=torch.float64))
+    force = amplitude * torch.sin(wave(points, SQUARE, 1, n)[1]) + torch.zeros(2, 1, 25, *points, dtype=torch.float64)
+    runs = runs.replace(
+        fields=torch.cat([runs.fields, force], dim=1), field_names=("u", "v", "f"), equation="kolmogorov_flow"
+    )
+    drawn = [f.name for f in LieAugmentation("kolmogorov_flow").factors]
+    assert drawn == [
+        "time_translation", "space_translation_x", "space_translation_y", "galilean_boost_x", "acceleration_x"
+    ]
+    augment = LieAugmentation("kolmogorov_flow", dict.fromkeys(drawn, 0.02))
+    view, _ = augment(runs, torch.Generator().manual_seed(0))
+    assert (view.fields - runs.fields).abs().max() > 0.1
+    equation = load_equation("kolmogorov_flow")
+    for data in (runs, view):
+        for text, left in zip(equation.texts, equation.residual(data), strict=True):
+            assert left.abs().max() < 2e-3, f"{text}: {left.abs().max():.1e}"
+    (wrong, *_) = equation.residual(runs.replace(fields=torch.cat([runs.fields[:, :2], -force], dim=1)))
+    assert wrong.abs().max() > 1.0
 
 
 def test_body_force_and_pressure():

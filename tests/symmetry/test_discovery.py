@@ -30,6 +30,7 @@ DIMENSIONS = {
     "kdv": (4, 0),
     "kdv_burgers": (3, 2),
     "kdv_coefficients": (4, 2),
+    "kolmogorov_flow": (6, 2),
     "kuramoto_sivashinsky": (3, 0),
     "kuramoto_sivashinsky_coefficients": (3, 3),
     "navier_stokes_2d": (12, 1),
