@@ -37,9 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="continue a conversion that was interrupted")
     options = parser.parse_args(arguments)
 
-    from pdessl.data import convert, open
+    from pdessl.data import convert, inspect, open
 
     path = options.paths[0] if len(options.paths) == 1 else options.paths
+    inspect(path, options.mapping, isolate=True)  # on some damaged files the HDF5 library crashes: not here
     source = open(path, options.mapping)
     if options.format == "well":
         from pdessl.data.formats.well_export import export_well

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pdessl.data.manifest import checksum, versions, write_atomically
 from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe
-from pdessl.data.store import checksum, versions, write_atomically
 from pdessl.errors import DependencyError, PdesslError, StoreError
 
 __all__ = ["cluster_shards"]

@@ -18,19 +18,11 @@ from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.formats import open_source
 from pdessl.data.formats.checks import RESOLVED, spectral_tail
 from pdessl.data.formats.files import Files
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
 from pdessl.data.reporting import Progress, reporting
+from pdessl.data.shards import write_shard
 from pdessl.data.source import Source
-from pdessl.data.store import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    Store,
-    checksum,
-    read_manifest,
-    versions,
-    write_manifest,
-    write_shard,
-)
+from pdessl.data.store import Store
 from pdessl.errors import DataError, StoreError
 from pdessl.trajectory import Trajectories
 

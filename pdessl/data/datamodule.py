@@ -19,12 +19,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from pdessl.data.generation import generate as generate_store
 from pdessl.data.loading import TrajectoryLoader
+from pdessl.data.manifest import MANIFEST
 from pdessl.data.memory import available_memory, readable_size
 from pdessl.data.sampling import Draw, IndexBatches
 from pdessl.data.source import Source
 from pdessl.data.splits import ROLES, Selection, assign_roles
 from pdessl.data.statistics import FieldStatistics, field_statistics
-from pdessl.data.store import MANIFEST, Store, open
+from pdessl.data.store import Store, open
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import CatalogError, DataError, StoreError
 from pdessl.solvers import random_stream

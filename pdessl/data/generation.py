@@ -13,22 +13,13 @@ from typing import Any
 import torch
 
 from pdessl.data.cluster import cluster_shards
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
 from pdessl.data.planning import check_before_starting
 from pdessl.data.production import make_shard
-from pdessl.data.recipe import DatasetRecipe, load_recipe
-from pdessl.data.recipe_checks import TEXTS
+from pdessl.data.recipe import DatasetRecipe, differences, load_recipe
 from pdessl.data.reporting import Progress, reporting
 from pdessl.data.simulation import find_device
-from pdessl.data.store import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    Store,
-    checksum,
-    read_manifest,
-    versions,
-    write_manifest,
-)
+from pdessl.data.store import Store
 from pdessl.errors import StoreError
 
 __all__ = ["generate"]
@@ -142,10 +133,12 @@ def _begin(recipe: DatasetRecipe, folder: Path, resume: bool) -> dict[str, Any]:
         return fresh
     manifest = read_manifest(folder)
     if manifest["recipe_hash"] != recipe.hash:
-        changed = ", ".join(_differences(manifest["recipe"], dict(recipe.content))) or "its format"
+        found = differences(manifest["recipe"], recipe.content)
+        changed = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in found.items()) or "its format"
         raise StoreError(
             f"{folder} was made by another recipe ('{manifest['dataset']}', hash {manifest['recipe_hash'][:12]}; now "
-            f"'{recipe.name}', {recipe.hash[:12]}). Different: {changed}. Choose another folder, or delete this one."
+            f"'{recipe.name}', {recipe.hash[:12]}). Different: {changed}. Choose another folder, or continue "
+            f"what was begun: {Store(folder).command} --resume"
         )
     if not resume:
         state = "a complete store of this dataset" if manifest["complete"] else "an unfinished store of this dataset"
@@ -153,14 +146,6 @@ def _begin(recipe: DatasetRecipe, folder: Path, resume: bool) -> dict[str, Any]:
             f"{folder} holds {state}. Continue or verify it with --resume (resume=True), or choose another folder."
         )
     return manifest
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(k for k in new if k not in old)]
-        skip = TEXTS if not prefix else ()
-        return [d for k in keys if k not in skip for d in _differences(old.get(k), new.get(k), f"{prefix}{k}.")]
-    return [] if old == new else [f"{prefix[:-1]} {old!r} -> {new!r}"]
 
 
 def _missing(recipe: DatasetRecipe, folder: Path, manifest: dict[str, Any]) -> list[tuple[str, int, int]]:

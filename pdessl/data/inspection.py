@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from pdessl.data.description import describe_files, describe_store
 from pdessl.data.formats import open_source
 from pdessl.data.formats.isolation import isolated
 from pdessl.data.formats.summary import summarise
-from pdessl.data.store import MANIFEST, Store, open_shard
+from pdessl.data.manifest import MANIFEST
+from pdessl.data.shards import open_shard
+from pdessl.data.store import Store
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Inspection", "inspect"]
@@ -53,7 +55,7 @@ class Inspection:
 
 
 def inspect(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     isolate: bool = False,
 ) -> Inspection:
@@ -63,23 +65,27 @@ def inspect(
     sample of trajectories: nothing large is read.
 
     Args:
-        path: folder or file.
+        path: folder or file, or a list of files.
         mapping: how files are to be read, see :func:`pdessl.open`.
         isolate: read files in a process of its own. The HDF5 library crashes on some damaged files, or never returns;
-            this makes that an error like others. The command line does so.
+            this makes that an error like others. ``pdessl inspect`` does so, and ``pdessl convert`` before it starts.
 
     Raises:
         FormatError: nothing there, damaged, or in a layout that is not known; the message says how to map it.
         DataError: coordinates that are missing or irregular.
     """
-    if mapping is None and (Path(path) / MANIFEST).is_file():
+    single = isinstance(path, (str, os.PathLike))
+    if mapping is None and single and (Path(path) / MANIFEST).is_file():
         return Inspection(_store(Store(path)))
-    summary = isolated(_files, path, mapping, label=os.fspath(path)) if isolate else _files(path, mapping)
-    return Inspection(summary)
+    if not isolate:
+        return Inspection(_files(path, mapping))
+    label = os.fspath(path) if single else ", ".join(map(os.fspath, path))
+    return Inspection(isolated(_files, path, mapping, label=label))
 
 
 def _files(
-    path: str | os.PathLike[str], mapping: str | os.PathLike[str] | Mapping[str, Any] | None
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     return summarise(open_source(path, mapping))
 
@@ -140,8 +146,15 @@ def _store(store: Store) -> dict[str, Any]:
         "above_1e-3": sum(s["spectral_tail"]["above_1e-3"] for _, s in shards),
     }
     if tail["above_1e-3"] and not store.converted:
+        checked = recipe.content["solver"].get("check_resolution", True)
         warnings.append(
-            f"{tail['above_1e-3']} trajectories are under-resolved. Use solver.points: auto, or a finer grid."
+            f"{tail['above_1e-3']} trajectories are under-resolved. "
+            + (
+                "Use solver.points: auto, or a finer grid."
+                if checked
+                else "The dataset asks for it (solver.check_resolution: false; its file says why): what is finer than "
+                "the grid is smoothed by the scheme, so these are its fields more than the equation's."
+            )
         )
     units = recipe.content.get("fields", {})
     return {

@@ -25,7 +25,7 @@ from pdessl.data.schema import check_type
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, InitialCondition, Simulator, SineForcing
 
-__all__ = ["DatasetRecipe", "load_recipe"]
+__all__ = ["DatasetRecipe", "differences", "load_recipe"]
 
 
 @dataclass(frozen=True)
@@ -234,3 +234,17 @@ def _assign(content: dict[str, Any], key: str, value: Any, name: str) -> None:
         content = content.setdefault(parent, {})
         check_type(content, dict, f"{name}: {'.'.join(parents[: depth + 1])}")
     content[last] = copy.deepcopy(value)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return ``{dotted key: (old, new)}`` of what two recipes' contents say differently; texts are left out."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(k for k in new if k not in old)]
+        skip = TEXTS if not prefix else ()
+        return {
+            key: pair
+            for k in keys
+            if k not in skip
+            for key, pair in differences(old.get(k), new.get(k), f"{prefix}{k}.").items()
+        }
+    return {} if old == new else {prefix[:-1]: (old, new)}

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,38 +15,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdessl import catalog
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.manifest import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    checksum,
-    manifest_recipe,
-    read_manifest,
-    versions,
-    write_atomically,
-    write_manifest,
-)
-from pdessl.data.recipe import DatasetRecipe
-from pdessl.data.shards import Shard, check_file, describe, open_shard, recipe_units, write_shard
+from pdessl.data.manifest import MANIFEST, checksum, manifest_recipe, read_manifest
+from pdessl.data.recipe import DatasetRecipe, differences
+from pdessl.data.shards import Shard, check_file, describe, recipe_units
 from pdessl.data.source import Coordinates, Indices, Source
-from pdessl.errors import CatalogError, DataError, FormatError, StoreError, did_you_mean
+from pdessl.errors import CatalogError, DataError, FormatError, PdesslError, StoreError, did_you_mean
 from pdessl.trajectory import Trajectories
 
-__all__ = [
-    "FORMAT",
-    "FORMAT_VERSION",
-    "MANIFEST",
-    "Store",
-    "checksum",
-    "open",
-    "open_shard",
-    "read_manifest",
-    "versions",
-    "write_atomically",
-    "write_manifest",
-    "write_shard",
-]
+__all__ = ["Store", "open"]
 
 
 class Store(Source):
@@ -180,10 +160,23 @@ class Store(Source):
 
     @property
     def command(self) -> str:
-        """The command that makes this store."""
+        """The command that makes this store, with the options that its recipe shows were given."""
         if self.converted:
             return f"pdessl convert FILES --out {self.path}"
-        return f"pdessl generate {self.manifest['dataset']} --out {self.path}"
+        words, sizes, others = ["pdessl", "generate", self.manifest["dataset"], "--out", str(self.path)], [], []
+        try:
+            content = catalog.read("datasets", self.manifest["dataset"])
+        except PdesslError:
+            content = self.manifest["recipe"]  # a file of the user's that is not on the path of the catalog
+        for key, (value, _) in differences(self.manifest["recipe"], content).items():
+            section, _, rest = key.partition(".")
+            if section == "splits" and rest.endswith(".size"):
+                sizes.append(f"{rest.removesuffix('.size')}={value}")
+            elif value is not None:
+                others.append(f"{key}={json.dumps(value)}")
+        words += ["--size", ",".join(sizes)] if sizes else []
+        words += ["--set", *others] if others else []
+        return shlex.join(words)
 
     # ------------------------------------------------------------------------------------ reading
 

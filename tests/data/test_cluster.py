@@ -8,7 +8,7 @@ import pytest
 
 import pdessl.data
 from pdessl import cli
-from pdessl.data.store import MANIFEST
+from pdessl.data.manifest import MANIFEST
 from pdessl.errors import DataError, DependencyError, StoreError
 
 distributed = pytest.importorskip("distributed")
@@ -79,7 +79,7 @@ def test_workers_that_do_not_see_the_folder_send_their_shards(alone, cluster, tm
 def test_an_unfinished_store_is_continued_on_a_cluster_by_the_command_line(alone, cluster, tmp_path):
     import shutil
 
-    from pdessl.data.store import read_manifest, write_manifest
+    from pdessl.data.manifest import read_manifest, write_manifest
 
     out = shutil.copytree(alone.path, tmp_path / "s")
     manifest = read_manifest(out)

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 import pdessl.data
 from pdessl import cli
-from pdessl.data.store import MANIFEST, write_manifest
+from pdessl.data.manifest import MANIFEST, write_manifest
 from pdessl.errors import StoreError
 
 SHARDS = {"shard_size": 4}
@@ -91,10 +92,12 @@ def test_the_command_line_killed_in_the_middle_says_how_to_go_on(uninterrupted, 
     assert not there.complete
     with pytest.raises(StoreError, match="--resume"):
         there.load("test")
-    assert any("--resume" in text for text in pdessl.data.inspect(out).warnings)
+    said = next(text for text in pdessl.data.inspect(out).warnings if "Continue: pdessl " in text)
     assert cli.main(command) == 2
     assert "unfinished store" in capsys.readouterr().err
-    assert cli.main([*command, "--resume"]) == 0
+    assert cli.main(["generate", "burgers_small", "--out", str(out), "--resume"]) == 2
+    assert "shard_size=4 --resume" in capsys.readouterr().err
+    assert cli.main(shlex.split(said.partition("Continue: pdessl ")[2])) == 0
     assert files(out) == files(uninterrupted.path)
 
 

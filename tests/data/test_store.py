@@ -267,7 +267,7 @@ def test_read_only_folder():
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path):
-    from pdessl.data.store import write_atomically
+    from pdessl.data.manifest import write_atomically
 
     target = tmp_path / "a.txt"
     target.write_text("old")

@@ -19,8 +19,8 @@ import yaml
 
 from pdessl import catalog
 from pdessl.data.formats.well import RANKS, STATISTICS
+from pdessl.data.manifest import write_atomically
 from pdessl.data.source import Source
-from pdessl.data.store import write_atomically
 from pdessl.errors import StoreError
 from pdessl.trajectory import Trajectories
 
