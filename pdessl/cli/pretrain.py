@@ -132,6 +132,7 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
     import pdessl.objectives
     import pdessl.symmetry
     import pdessl.tasks
+    from pdessl.cli.from_data import complete, first_view
     from pdessl.data import PDEDataModule, StreamingDataModule
 
     class PretrainingCLI(LightningCLI):
@@ -163,12 +164,15 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
             trainer = self.config["trainer"]
             if trainer["precision"] is None:
                 trainer["precision"] = default_precision(trainer["accelerator"], torch.cuda.is_available())
+            model = self.config["model"]
+            complete(model, first_view(data_module, self.config["data"], model.get("augmentation")))
 
+    data_module = StreamingDataModule if _streams(arguments) else PDEDataModule
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(
             getattr(pdessl.tasks, task),
-            StreamingDataModule if _streams(arguments) else PDEDataModule,
+            data_module,
             args=arguments,
             run=False,
             save_config_callback=None,

@@ -48,6 +48,32 @@ def ks_store(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def kdv_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kdv") / "data"
+    size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}
+    generate("kdv", folder, size=size, overrides={"observation.end": 4.0})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke") / "data"
+    generate("smoke_buoyancy_small", folder, size={"unlabelled": 16, "labelled": 8, "validation": 8, "test": 8})
+    return folder
+
+
+@pytest.fixture
+def store_of(request):
+    """The small store of the equation that a recipe is for."""
+
+    def find(recipe):
+        equation = recipe.rpartition("/")[2].partition("_")[0]
+        return request.getfixturevalue({"burgers": "small_store"}.get(equation, f"{equation}_store"))
+
+    return find
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()

@@ -34,9 +34,14 @@ RECIPE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
-@pytest.mark.filterwarnings("ignore:.*rows and width.*:UserWarning", "ignore:.*(collapse|spread).*:UserWarning")
-def test_smoke_files_are_pretrained_on_as_they_are(tmp_path):
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps"),
+    pytest.mark.filterwarnings("ignore:.*rows and width.*:UserWarning", "ignore:.*(collapse|spread).*:UserWarning"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
     folder, rng = tmp_path / "NavierStokes2D_cond", np.random.default_rng(0)
     folder.mkdir()
     for mode, count in (("train", 4), ("valid", 2), ("test", 2)):
@@ -52,6 +57,21 @@ def test_smoke_files_are_pretrained_on_as_they_are(tmp_path):
                     group[axis] = np.tile(np.linspace(0.0, 32.0, 16), (4, 1))
                     group[f"d{axis}"] = np.full(4, 32 / 15)
                 group["buo_y"] = np.full(4, buoyancy)
+    return folder
+
+
+@pytest.mark.parametrize(("recipe", "words"), [("smoke_vicreg", []), ("smoke_resnet", ["stacked_frames=8"])])
+def test_shipped_recipes_take_the_files_as_they_are(recipe, words, folder, tmp_path):
+    words = [f"--model.encoder.init_args.{word}" for word in words]
+    words += ["--model.augmentation.init_args.window=[8, 12, 12]", "--data.batch_size=8", "--trainer.max_epochs=1"]
+    words += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    run = pretrain(recipe, ["--data", str(folder), *words], tmp_path / "run")
+    inner = pdessl.load(run.folder).module
+    assert inner.in_channels == 3 and inner.init_args["periodic"] == [False, False]
+    assert run.task.global_step >= 1 and "probe/buoyancy_r2" in run.curves
+
+
+def test_smoke_files_are_pretrained_on_as_they_are(folder, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     run = pretrain(tmp_path / "recipe.yaml", ["--data", str(folder)], tmp_path / "run")
     assert run.task.global_step == 2  # 16 trajectories in batches of 8
