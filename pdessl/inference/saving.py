@@ -151,7 +151,8 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
     encoder = models.load(folder / "encoder", allow)
     head = models.load(folder / "head", allow) if has_head else None
     try:
-        arrays = load_file(folder / ARRAYS)
+        # Products round differently where arrays are not aligned as torch aligns its own; those of a file are not.
+        arrays = {n: v.clone() for n, v in load_file(folder / ARRAYS).items()}
         views = content["views"]
         return ParameterModel(
             encoder=encoder,

@@ -66,7 +66,8 @@ def features_of(
     """Return features of runs, averaged over views; those of a run depend on nothing but the run.
 
     Every run is seen through the same V draws, so that its features (and a prediction made of them) are the same alone,
-    in a file of a thousand, and in whatever pieces that file is read. Labels are removed before anything is drawn.
+    in a file of a thousand, and in whatever pieces that file is read (where nothing is drawn, up to the rounding of a
+    larger batch). Labels are removed before anything is drawn.
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D); runs are moved to its device and precision.

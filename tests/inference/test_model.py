@@ -1,0 +1,247 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy.stats import betabinom
+from torch import nn
+
+from pdessl import Trajectories
+from pdessl.data import load_recipe, simulate
+from pdessl.errors import DataError
+from pdessl.evaluation.novelty import area_under_roc
+from pdessl.inference import HeadReadout, Views, fit_parameter_model
+from pdessl.models import Head
+
+from .conftest import UNITS, random_encoder
+
+FRAMES, POINTS = 6, 8
+
+
+class Moments(nn.Module):
+    """Mean and energy of a field: features of which a linear readout makes the slope of :func:`lines`."""
+
+    in_channels, feature_dim = 1, 2
+
+    def forward(self, fields):
+        return torch.stack([fields.mean(dim=(1, 2, 3)), fields.square().mean(dim=(1, 2, 3))], dim=1)
+
+
+def lines(count, seed):
+    """Runs u = p t with noise in every point, p in [1, 2]: exchangeable, and no encoder could be exact."""
+    rng = np.random.default_rng(seed)
+    p = 1 + rng.random(count)
+    time, x = np.linspace(0, 1, FRAMES), np.arange(POINTS) / POINTS
+    fields = p[:, None, None, None] * time[None, None, :, None] + 2.0 * rng.normal(size=(count, 1, FRAMES, POINTS))
+    return Trajectories(
+        fields=torch.from_numpy(fields),
+        time=torch.from_numpy(np.tile(time, (count, 1))),
+        space=(torch.from_numpy(np.tile(x, (count, 1))),),
+        lengths=torch.ones(count, 1, dtype=torch.float64),
+        parameters={"slope": torch.from_numpy(p)},
+    )
+
+
+def inside(model, runs, shrink=1.0):
+    """Number of truths in the intervals of the whole path, made narrower about the prediction by a factor."""
+    found, truth = model.predict(runs), runs.parameters["slope"].numpy()
+    low = found.slope - shrink * (found.slope - found.slope_low)
+    high = found.slope + shrink * (found.slope_high - found.slope)
+    return int(((low.values <= truth) & (truth <= high.values)).sum())
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_intervals_hold_as_many_truths_as_promised_and_narrower_ones_do_not(scale):
+    """Split conformal on exchangeable runs: the number inside is beta-binomial, whatever the encoder is worth."""
+    n, m, level = 600, 1000, 0.9
+    model = fit_parameter_model(Moments(), lines(100, 1), lines(n, 2), targets={"slope": scale}, level=level)
+    rank = math.ceil((n + 1) * level)
+    low, high = betabinom.interval(0.999, m, rank, n + 1 - rank)
+    test = lines(m, 3)
+    assert low <= inside(model, test) <= high
+    assert inside(model, test, shrink=0.8) < low
+
+
+def test_labels_that_calibrate_themselves_are_not_too_sure():
+    """CV+ on 60 labels: no fewer truths inside than the level allows, and intervals of a fifth less hold too few."""
+    shares, narrow = [], []
+    for seed in range(12):
+        model = fit_parameter_model(Moments(), lines(60, 100 + seed), level=0.9)
+        test = lines(200, 200 + seed)
+        shares.append(inside(model, test) / 200)
+        narrow.append(inside(model, test, shrink=0.8) / 200)
+    # Standard deviation of the mean of 12 shares: sqrt(0.09 (1/60 + 1/200) / 12) = 0.013
+    assert abs(np.mean(shares) - 0.9) < 4 * 0.013
+    assert np.mean(narrow) < 0.9 - 4 * 0.013
+
+
+def test_measured_coverage_is_in_the_record():
+    test = lines(300, 3)
+    model = fit_parameter_model(Moments(), lines(80, 1), lines(200, 2), held_out=test)
+    measured = model.record["coverage"]["slope"]
+    assert measured["share"] == inside(model, test) / 300
+    assert measured == dataclasses.asdict(model.measure(test)["slope"])
+
+
+def test_another_level_is_recalibrated():
+    runs, calibration, test = lines(60, 1), lines(99, 2), lines(20, 3)
+    model = fit_parameter_model(Moments(), runs, calibration, level=0.9)
+    other = fit_parameter_model(Moments(), runs, calibration, level=0.5)
+    assert model.predict(test, level=0.5).drop_attrs().identical(other.predict(test).drop_attrs())
+    assert (model.predict(test).slope_high > model.predict(test, level=0.5).slope_high).all()
+    with pytest.warns(UserWarning, match="99 calibration runs are too few for level 0.995: the intervals are infinite"):
+        assert np.isinf(model.predict(test, level=0.995).slope_high).all()
+
+
+def test_no_label_of_new_runs_is_read(model, held_out):
+    """Permuting, or removing, the labels of new runs changes no prediction, interval or flag."""
+    expected = model.predict(held_out)
+    permuted = held_out.replace(parameters={"viscosity": held_out.parameters["viscosity"].flip(0)})
+    assert model.predict(permuted).identical(expected)
+    assert model.predict(permuted.to_xarray()).drop_attrs().identical(expected.drop_attrs())
+    assert model.predict(held_out.without_parameters()).drop_attrs().identical(expected.drop_attrs())
+
+
+def test_labels_of_held_out_runs_change_nothing_but_the_measured_coverage(encoder, labelled, held_out):
+    permuted = held_out.replace(parameters={"viscosity": held_out.parameters["viscosity"].flip(0)})
+    one, other = (fit_parameter_model(encoder, labelled, held_out=runs) for runs in (held_out, permuted))
+    assert one.predict(held_out).identical(other.predict(held_out))
+    assert one.record["coverage"] != other.record["coverage"]
+
+
+def test_a_prediction_depends_on_its_run_only(encoder, labelled, held_out):
+    """Alone, in another order, and read in other pieces: the same views, the same answer."""
+    views = Views(strengths={"galilean_boost": 0.3}, window=(16, 32), count=3)
+    model = fit_parameter_model(encoder, labelled, views=views, units=UNITS)
+    whole = model.features(held_out)
+    xr.testing.assert_identical(model.features(held_out, batch=5), whole)
+    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1))
+    xr.testing.assert_identical(model.features(held_out[order]), whole.isel(trajectory=order.numpy()))
+    xr.testing.assert_identical(model.features(held_out[7]), whole.isel(trajectory=[7]))
+    alone, all_of_them = model.predict(held_out[7]), model.predict(held_out).isel(trajectory=[7])
+    xr.testing.assert_allclose(alone, all_of_them, rtol=1e-12)
+
+
+def test_it_predicts_better_than_the_mean_and_says_the_range(model, labelled, held_out):
+    truth = held_out.parameters["viscosity"].numpy()
+    found = model.predict(held_out)
+    mean = float(labelled.parameters["viscosity"].log().mean().exp())
+    assert np.abs(np.log(found.viscosity / truth)).mean() < 0.5 * np.abs(np.log(mean / truth)).mean()
+    assert (found.viscosity_low <= found.viscosity).all()
+    assert (found.viscosity <= found.viscosity_high).all()
+    assert found.viscosity.attrs["units"] == found.viscosity_low.attrs["units"] == "length^2/time"
+    target = model.targets[0]
+    assert (target.low, target.high) == (
+        float(labelled.parameters["viscosity"].min()),
+        float(labelled.parameters["viscosity"].max()),
+    )
+    assert repr(model).startswith("ParameterModel(viscosity in [0.0")
+
+
+def test_several_targets_each_on_its_scale(encoder, labelled, held_out):
+    """A second target on a linear scale, zero and negative values allowed, leaves the first as it is."""
+
+    def with_excess(runs):
+        return runs.replace(parameters={**runs.parameters, "excess": runs.parameters["viscosity"] - 0.1})
+
+    both = fit_parameter_model(encoder, with_excess(labelled))
+    assert {t.name: t.scale for t in both.targets} == {"viscosity": "log", "excess": "linear"}
+    alone = fit_parameter_model(encoder, labelled)
+    found = both.predict(held_out)
+    assert found.viscosity.identical(alone.predict(held_out).viscosity)
+    truth = with_excess(held_out).parameters["excess"].numpy()
+    assert np.corrcoef(found.excess, truth)[0, 1] > 0.9
+    one = fit_parameter_model(encoder, with_excess(labelled), targets="excess")
+    assert set(one.predict(held_out).data_vars) == {"excess", "excess_low", "excess_high", "novelty", "in_distribution"}
+
+
+def test_nearest_neighbours_and_a_trained_head_as_readouts(encoder, labelled, held_out):
+    near = fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours").predict(held_out)
+    low, high = (float(f(labelled.parameters["viscosity"])) for f in (torch.min, torch.max))
+    assert ((near.viscosity >= low) & (near.viscosity <= high)).all()
+    head = Head(encoder.feature_dim, 1).eval()
+    readout = HeadReadout(head, offset=-2.3, factor=0.4)
+    model = fit_parameter_model(encoder, labelled[:24], labelled[24:], readout=readout)
+    with torch.no_grad():
+        expected = torch.exp(-2.3 + 0.4 * head(encoder(held_out.fields))[:, 0].double())
+    assert np.allclose(model.predict(held_out).viscosity, expected, rtol=1e-5)
+    with pytest.raises(DataError, match="give calibration runs it was not trained on"):
+        fit_parameter_model(encoder, labelled, readout=readout)
+
+
+def test_runs_of_a_group_are_left_out_together(encoder, labelled):
+    group = np.arange(48) // 4
+    model = fit_parameter_model(encoder, labelled, groups=group, folds=5)
+    fold = model.targets[0].conformal.fold
+    assert all(len(set(fold[group == g])) == 1 for g in set(group))
+    assert len(set(fold)) == 5
+    with pytest.raises(DataError, match="3 groups for 48 labelled runs"):
+        fit_parameter_model(encoder, labelled, groups=[0, 1, 2])
+    with pytest.raises(DataError, match="1 groups of labelled runs; expected 2 or more"):
+        fit_parameter_model(encoder, labelled, groups=np.zeros(48))
+
+
+def test_fitting_changes_neither_the_encoder_nor_the_random_numbers(encoder, labelled):
+    before = {n: v.clone() for n, v in encoder.state_dict().items()}
+    state = torch.get_rng_state()
+    fit_parameter_model(encoder, labelled, views=Views(reflections=True, count=2))
+    assert all(torch.equal(v, before[n]) for n, v in encoder.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": "viscosty"}, "no parameter 'viscosty'. Did you mean 'viscosity'?"),
+        ({"targets": {"viscosity": "decibel"}}, "has scale 'decibel'; expected log or linear"),
+        ({"views": Views(moves=("viscosity",))}, "views that move viscosity cannot be averaged"),
+        ({"targets": []}, "no parameter to predict"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(encoder, labelled, changes, message):
+    with pytest.raises(DataError, match=message):
+        fit_parameter_model(encoder, labelled, **changes)
+
+
+def test_few_labels_and_labels_without_a_logarithm_are_refused(encoder, labelled):
+    with pytest.raises(DataError, match="5 labelled runs; expected 6 or more"):
+        fit_parameter_model(encoder, labelled[:5])
+    negative = labelled.replace(parameters={"viscosity": -labelled.parameters["viscosity"]})
+    with pytest.raises(DataError, match="values <= 0, which have no logarithm. Use a linear scale"):
+        fit_parameter_model(encoder, negative, targets={"viscosity": "log"})
+    unknown = labelled.replace(parameters={"viscosity": labelled.parameters["viscosity"] * math.nan})
+    with pytest.raises(DataError, match="'viscosity' is not finite in 48 of 48"):
+        fit_parameter_model(encoder, unknown)
+
+
+# ------------------------------------------------------------------------------------------- novelty
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    """Runs on the grid of training that differ in one thing: the range of the viscosity, or the equation."""
+    same = {"initial_condition": load_recipe("burgers_small").content["initial_condition"]}
+    small = load_recipe("burgers_small").content["observation"]
+    thick = load_recipe("burgers_small", overrides={"parameters.viscosity.low": 0.4, "parameters.viscosity.high": 0.8})
+    # No steepening: what is left of Burgers' equation is the heat equation, from the same initial fields.
+    overrides = {f"observation.{k}": small[k] for k in ("points", "frames", "start", "end", "noise")}
+    overrides |= {"parameters.diffusivity.low": 0.05, "parameters.diffusivity.high": 0.2, **same}
+    return {
+        "out of range": simulate(thick, "test", range(48)),
+        "other equation": simulate(load_recipe("heat", overrides=overrides), "test", range(48)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["out of range", "other equation"])
+@pytest.mark.parametrize("method", ["mahalanobis", "neighbours"])
+def test_novelty_tells_other_runs_from_those_of_training(labelled, held_out, strangers, kind, method):
+    model = fit_parameter_model(random_encoder(labelled, seed=1), labelled, novelty=method)
+    known = model.predict(held_out)
+    other = model.predict(strangers[kind].replace(equation="burgers"))
+    score = area_under_roc(known.novelty, other.novelty)
+    print(f"{kind}, {method}: area {score:.3f}, flagged {1 - float(other.in_distribution.mean()):.2f}")
+    assert score > (0.8 if method == "mahalanobis" else 0.7)
+    assert float(known.in_distribution.mean()) > 0.9
+    assert (other.in_distribution == (other.novelty <= 1)).all()

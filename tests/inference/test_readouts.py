@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from pdessl.errors import DataError
+from pdessl.evaluation.intervals import Conformal
+from pdessl.inference.readouts import (
+    CrossConformal,
+    Estimator,
+    HeadReadout,
+    NeighbourReadout,
+    _left_out_by_ridge,
+    fit_estimator,
+    readout_arrays,
+    readout_from,
+)
+from pdessl.models import Head, fit_ridge
+
+
+def linear(n, width=5, noise=0.3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    truth = torch.linspace(1, -1, width, dtype=torch.float64)
+    return z, z @ truth + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def test_residuals_with_a_run_left_out_are_those_of_fits_without_it():
+    z, y = linear(12)
+    readout = fit_ridge(z, y, penalties=(0.1,))
+    x = ((z - readout.centre) / readout.scale).numpy()
+    expected = []
+    for i in range(12):
+        kept = np.arange(12) != i
+        # Our penalty is κ n with n = 12 rows, centring is of the rows that are kept.
+        fit = Ridge(alpha=0.1 * 12).fit(x[kept], y.numpy()[kept])
+        expected.append(y.numpy()[i] - fit.predict(x[i : i + 1])[0])
+    assert np.allclose(_left_out_by_ridge(z, y, readout).numpy(), expected, atol=1e-10)
+
+
+def test_one_model_is_split_conformal():
+    rng = np.random.default_rng(0)
+    truth, prediction, scale = rng.normal(size=(3, 57))
+    scale = np.exp(scale)
+    new, new_scale = rng.normal(size=9), np.exp(rng.normal(size=9))
+    ours = CrossConformal(np.abs(truth - prediction) / scale, np.zeros(57, dtype=np.int64))
+    for level in (0.5, 0.9):
+        low, high = ours.ends(new[None], new_scale[None], level)
+        expected = Conformal.calibrate(truth, prediction, level, scale).interval(new, new_scale)
+        assert np.allclose(low, expected[0])
+        assert np.allclose(high, expected[1])
+
+
+def test_several_models_are_the_written_out_quantiles():
+    """CV+ as the source writes it: the ⌊α(n+1)⌋-th smallest of μ - R and the ⌈(1-α)(n+1)⌉-th smallest of μ + R."""
+    rng = np.random.default_rng(1)
+    n, k, level = 23, 4, 0.8
+    scores, fold = np.abs(rng.normal(size=n)), rng.integers(0, k, n)
+    predictions, scales = rng.normal(size=(k, 6)), np.exp(rng.normal(size=(k, 6)))
+    low, high = CrossConformal(scores, fold).ends(predictions, scales, level)
+    for j in range(6):
+        below = sorted(predictions[fold[i], j] - scores[i] * scales[fold[i], j] for i in range(n))
+        above = sorted(predictions[fold[i], j] + scores[i] * scales[fold[i], j] for i in range(n))
+        assert low[j] == below[int(np.floor((1 - level) * (n + 1) + 1e-9)) - 1]
+        assert high[j] == above[int(np.ceil(level * (n + 1) - 1e-9)) - 1]
+
+
+def test_too_few_runs_give_an_infinite_interval_and_levels_are_checked():
+    few = CrossConformal(np.ones(8), np.zeros(8, dtype=np.int64))
+    low, high = few.ends(np.zeros((1, 2)), np.ones((1, 2)), 0.9)
+    assert (low == -np.inf).all()
+    assert (high == np.inf).all()
+    assert np.isfinite(few.ends(np.zeros((1, 2)), np.ones((1, 2)), 0.8)).all()
+    for level in (0, 1, 90):
+        with pytest.raises(DataError, match=r"lies between 0 and 1, e.g. 0.9"):
+            few.ends(np.zeros((1, 2)), np.ones((1, 2)), level)
+
+
+def test_intervals_widen_where_predictions_are_worse():
+    """Noise that grows from 0.1 to 1 with the prediction: widths must follow, and be constant for constant noise."""
+    generator = torch.Generator().manual_seed(3)
+    z = torch.rand(400, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(400, generator=generator, dtype=torch.float64)
+    changing = fit_estimator(z, 3 * z[:, 0] + noise * (0.1 + 0.9 * z[:, 0]))
+    low, high = changing.scale(torch.tensor([[0.05], [0.95]], dtype=torch.float64))
+    assert high > 2 * low
+    constant = fit_estimator(z, 3 * z[:, 0] + 0.1 * noise)
+    assert constant.spread is None
+    assert (constant.scale(z) == 1).all()
+    assert fit_estimator(z, 3 * z[:, 0] + noise * z[:, 0], adaptive=False).spread is None
+
+
+def test_the_guess_of_the_error_stays_within_bounds_far_away():
+    generator = torch.Generator().manual_seed(3)
+    z = torch.rand(400, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(400, generator=generator, dtype=torch.float64)
+    estimator = fit_estimator(z, 3 * z[:, 0] + noise * (0.1 + 0.9 * z[:, 0]))
+    scale = estimator.scale(torch.tensor([[-50.0], [50.0]], dtype=torch.float64))
+    assert np.allclose(np.log(scale[scale > np.exp(estimator.typical)]), estimator.typical + np.log(4))
+    assert (scale <= 4 * np.exp(estimator.typical) * (1 + 1e-12)).all()
+
+
+def test_neighbours_predict_the_mean_of_the_nearest():
+    z = torch.tensor([[0.0], [1.0], [2.0], [10.0]], dtype=torch.float64)
+    readout = NeighbourReadout.fit(z, torch.tensor([1.0, 2.0, 3.0, 100.0], dtype=torch.float64), neighbours=2)
+    assert readout.predict(torch.tensor([[0.4]])).tolist() == [1.5]
+    estimator = fit_estimator(*linear(40), kind="neighbours")
+    assert isinstance(estimator, Estimator)
+
+
+def test_a_head_is_read_column_by_column_on_its_own_scale():
+    head = Head(5, 2).eval()
+    z = torch.randn(3, 5, dtype=torch.float64)
+    expected = 2.0 + 3.0 * head(z.float())[:, 1].double()
+    assert torch.allclose(HeadReadout(head, 1, 2.0, 3.0).predict(z), expected.detach())
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(DataError, match="no readout 'forest'. Choose ridge or neighbours"):
+        fit_estimator(*linear(10), kind="forest")
+    with pytest.raises(DataError, match="cannot save a readout of class object"):
+        readout_arrays(object())
+    with pytest.raises(ValueError, match="kind 'head'"):
+        readout_from({"kind": "head", "column": 0, "offset": 0, "factor": 1}, {}, None)
