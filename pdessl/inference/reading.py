@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class RunReader:
         declared: what the model takes.
         missing: what is done with runs that lack values (NaN): ``refuse``; ``drop`` all but their longest stretch of
             complete frames, so that the time step stays; ``interpolate`` linearly in time between complete frames.
-        batch: runs read at a time.
+        batch: runs read at a time; of data backed by Dask as many chunks as make that many, at least one.
 
     Attributes:
         count: number of runs.
@@ -106,12 +107,28 @@ class RunReader:
 
     def __iter__(self) -> Iterator[Piece]:
         self.departures, self.repaired = {}, 0
-        for start in range(0, self.count, self.batch):
-            part = self._data.isel({self.dimension: slice(start, start + self.batch)}).compute()
+        for start, stop in self._ranges():
+            part = self._data.isel({self.dimension: slice(start, stop)}).compute()
             for places, chosen in self._complete(part, start):
                 runs = self._trajectories(chosen)
                 self._note(runs)
                 yield Piece(start + places, runs)
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield first and last run (exclusive) of each piece; a chunk of Dask lies in one, so that it is made once."""
+        chunks = self._data.unify_chunks().chunksizes.get(self.dimension)
+        if chunks is None:
+            sizes = [self.batch] * math.ceil(self.count / self.batch)
+        else:
+            sizes = [0]
+            for size in chunks:
+                if sizes[-1] and sizes[-1] + size > self.batch:
+                    sizes.append(0)
+                sizes[-1] += size
+        start = 0
+        for size in sizes:
+            yield start, min(start + size, self.count)
+            start += size
 
     def _complete(self, part: xr.Dataset, start: int) -> Iterator[tuple[NDArray[np.int64], xr.Dataset]]:
         """Yield groups of runs without missing values, of equal shape, and their places in the part."""
