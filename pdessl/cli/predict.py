@@ -177,7 +177,7 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
 
 
 def _write(path: Path, model: ParameterModel, results: xr.Dataset, level: float) -> None:
-    from pdessl.data.store import write_atomically
+    from pdessl.data.manifest import write_atomically
 
     with write_atomically(path) as temporary:
         if path.suffix == ".nc":
