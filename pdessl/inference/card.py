@@ -46,6 +46,7 @@ def card(model: ParameterModel) -> str:
         f"* fields: {', '.join(_with_unit(n, declared.units) for n in declared.field_names)}",
         f"* axes: {', '.join(_with_unit(n, declared.units) for n in ('time', *declared.axis_names))}",
         f"* boundary: {', '.join(declared.boundary)}",
+        *([f"* constants: {_short(declared.constants)}"] if declared.constants else []),
         f"* at least {declared.needed[0]} frames and {' x '.join(map(str, declared.needed[1:]))} nodes",
         "",
         "| quantity | smallest in training | largest |",

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
 from pdessl.errors import CheckpointError
-from pdessl.inference.format import RUN_NAMES, InputFormat
+from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import RunReader
 from pdessl.inference.saving import load
@@ -155,12 +155,12 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
     def _declared(self, data: xr.Dataset | Trajectories) -> InputFormat:
         """Return the format of the data, from their first run."""
         if isinstance(data, Trajectories):
-            return InputFormat.of(data[:1] if len(data) else data, self.encoder_, self._views())
+            return InputFormat.of(data[:1], self.encoder_, self._views(), constants=constants_of(data))
         run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
         first = data.isel({run: slice(0, 1)}) if run in data.dims else data
         units = {str(n): str(v.attrs["units"]) for n, v in data.variables.items() if v.attrs.get("units")}
         runs = Trajectories.from_xarray(first.compute(), parameters=(), trajectory=run)
-        return InputFormat.of(runs, self.encoder_, self._views(), units)
+        return InputFormat.of(runs, self.encoder_, self._views(), units, constants_of(data))
 
     def _array(self, values: Any) -> NDArray[np.float64]:
         if isinstance(values, torch.Tensor):

@@ -19,7 +19,7 @@ import pdessl
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
-from pdessl.inference.format import RUN_NAMES, InputFormat
+from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel, Target, labels_of
 from pdessl.inference.reading import RunReader
 from pdessl.inference.readouts import CrossConformal, Estimator, HeadReadout, fit_estimator
@@ -95,7 +95,8 @@ def fit_parameter_model(
     scales = _scales(labelled, runs, targets)
     if len(runs) < _FEWEST:
         raise DataError(f"{len(runs)} labelled runs; expected {_FEWEST} or more to fit and calibrate a readout.")
-    declared = InputFormat.of(runs, encoder, views, units)
+    declared = InputFormat.of(runs, encoder, views, units, constants_of(labelled, besides=scales))
+    runs = declared.with_constants(runs)
     z = features_of(encoder, runs, views, declared.equation, seed)
     other = None
     if calibration is not None:

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from pdessl.errors import FormatError, did_you_mean
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
-__all__ = ["RUN_NAMES", "InputFormat", "same_unit"]
+__all__ = ["RUN_NAMES", "InputFormat", "constants_of", "same_unit"]
 
 RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
 _ROUNDING = 1e-3  # relative: a spacing that differs by less is the same
@@ -33,6 +34,8 @@ class InputFormat:
         needed: frames and nodes per axis that the encoder or its window takes at least, (1 + d,).
         frames: number of frames the encoder takes, no more and no fewer; None: any from ``needed`` on.
         whole: space axes that views hold whole, so that a run may have any number of nodes along them.
+        constants: parameters that had one value in all runs of training and are no target (the coefficient of a term,
+            which some symmetries need); new runs are taken to have it too.
         ranges: smallest and largest frames, time step, nodes, spacing and length of the runs it was trained on. Runs
             outside are accepted with a warning.
     """
@@ -45,10 +48,17 @@ class InputFormat:
     needed: tuple[int, ...] = ()
     frames: int | None = None
     whole: tuple[bool, ...] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
-    def of(runs: Trajectories, encoder: nn.Module, views: Views, units: Mapping[str, str] | None = None) -> InputFormat:
+    def of(
+        runs: Trajectories,
+        encoder: nn.Module,
+        views: Views,
+        units: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
+    ) -> InputFormat:
         """Return the format of runs that a model is fitted on, as it reads them through its views."""
         inner = getattr(encoder, "module", encoder)
         stacked = getattr(inner, "stacked_frames", None)
@@ -65,6 +75,7 @@ class InputFormat:
             needed=(window[0], *(1 if all_of_it else w for w, all_of_it in zip(window[1:], whole, strict=True))),
             frames=stacked if views.window is None else None,
             whole=whole,
+            constants=dict(constants or {}),
             ranges={n: (float(v.min()), float(v.max())) for n, v in _measures(runs).items()},
         )
 
@@ -152,6 +163,15 @@ class InputFormat:
 
     # ------------------------------------------------------------------------------ accepted with a warning
 
+    def with_constants(self, runs: Trajectories) -> Trajectories:
+        """Return runs whose only parameters are the constants: what views may know of new runs."""
+        return runs.replace(
+            parameters={
+                n: torch.full((len(runs),), v, dtype=torch.float64, device=runs.device)
+                for n, v in self.constants.items()
+            }
+        )
+
     def departures(self, runs: Trajectories) -> dict[str, Tensor]:
         """Return what of which runs is outside the ranges of training: ``{name: (B,) bool}``, where some is."""
         found = {}
@@ -173,6 +193,7 @@ class InputFormat:
             "needed": list(self.needed),
             "frames": self.frames,
             "whole": list(self.whole),
+            "constants": dict(self.constants),
             "ranges": {n: list(r) for n, r in self.ranges.items()},
         }
 
@@ -188,8 +209,20 @@ class InputFormat:
             needed=tuple(map(int, state["needed"])),
             frames=state["frames"],
             whole=tuple(map(bool, state["whole"])),
+            constants={str(n): float(v) for n, v in state["constants"].items()},
             ranges={str(n): (float(low), float(high)) for n, (low, high) in state["ranges"].items()},
         )
+
+
+def constants_of(data: xr.Dataset | Trajectories, besides: Collection[str] = ()) -> dict[str, float]:
+    """Return the parameters that have one value in all of several runs, but for those of other names."""
+    if isinstance(data, Trajectories):
+        named: Mapping[str, Any] = {n: v.cpu().numpy() for n, v in data.parameters.items()}
+    else:
+        names = [n for n in str(data.attrs.get("parameters", "")).split(",") if n in data.variables]
+        named = {n: data[n].values for n in names}
+    held = {n: np.asarray(v, dtype=np.float64).reshape(-1) for n, v in named.items() if n not in besides}
+    return {n: float(v[0]) for n, v in held.items() if len(v) > 1 and (v == v[0]).all()}
 
 
 def _measures(runs: Trajectories) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ class RunReader:
         if missing not in MISSING:
             raise DataError(f"missing='{missing}'.{did_you_mean(missing, MISSING)} Choose: {', '.join(MISSING)}.")
         if isinstance(data, Trajectories):
-            data = data.without_parameters().to_xarray()
+            data = data.to_xarray()
         if not isinstance(data, xr.Dataset):
             hint = " Make it one: array.to_dataset(name='u')." if isinstance(data, xr.DataArray) else ""
             raise FormatError(
@@ -71,6 +71,11 @@ class RunReader:
         self.dimension = found or "trajectory"
         self.carried = {
             n: c for n, c in data.coords.items() if set(c.dims) <= {self.dimension} and n not in declared.axis_names
+        }
+        self._constants = {
+            n: np.unique(data[n].values)
+            for n in declared.constants
+            if n in data.variables and data[n].dtype.kind in "fiu"
         }
         self._data = self._needed(data if found else data.expand_dims(self.dimension))
         self.count = self._data.sizes[self.dimension]
@@ -203,7 +208,7 @@ class RunReader:
         kinds = stated.split(",") if stated else list(self.declared.boundary)
         if len(kinds) == 1:
             kinds *= len(self.declared.axis_names)
-        return Trajectories.from_xarray(
+        runs = Trajectories.from_xarray(
             part.rename({self.dimension: "trajectory"}) if self.dimension != "trajectory" else part,
             fields=self.declared.field_names,
             parameters=(),
@@ -211,6 +216,7 @@ class RunReader:
             boundary=kinds,
             equation=self.declared.equation,
         )
+        return self.declared.with_constants(runs)
 
     def _label(self, place: int) -> str:
         coordinate = self.carried.get(self.dimension)
@@ -239,6 +245,10 @@ class RunReader:
         stated = str(self.attributes.get("boundary", ""))
         if stated and stated != ",".join(self.declared.boundary):
             found.append(f"the data have boundary {stated}; training had {','.join(self.declared.boundary)}.")
+        for name, values in self._constants.items():
+            constant = self.declared.constants[name]
+            if not np.allclose(values, constant, rtol=1e-6, atol=0):
+                found.append(f"the data have {name} {values[0]:.4g}; all runs of training had {constant:.4g}.")
         equation = self.attributes.get("equation")
         if equation and self.declared.equation and equation != self.declared.equation:
             found.append(f"the data are said to solve '{equation}'; training had '{self.declared.equation}'.")

@@ -67,11 +67,11 @@ def features_of(
 
     Every run is seen through the same V draws, so that its features (and a prediction made of them) are the same alone,
     in a file of a thousand, and in whatever pieces that file is read (where nothing is drawn, up to the rounding of a
-    larger batch). Labels are removed before anything is drawn.
+    larger batch).
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D); runs are moved to its device and precision.
-        runs: n runs of equal shape.
+        runs: n runs of equal shape, with no parameters but those that new runs are known to have.
         views: how views are drawn.
         equation: name in the catalog; needed where views are drawn.
         seed: of the draws.
@@ -81,7 +81,6 @@ def features_of(
         Shape (n, D), float64, on the CPU.
     """
     weight = next(encoder.parameters(), None)
-    runs = runs.without_parameters()
     if weight is not None:
         runs = runs.to(weight.device)
     runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))

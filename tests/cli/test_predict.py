@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from conftest import at_command_line
 
 import pdessl
 from pdessl.cli import main
@@ -12,8 +13,6 @@ from pdessl.cli.views import calibrated
 from pdessl.data import load_recipe, simulate
 from pdessl.inference import fit_parameter_model
 from pdessl.models import ConvEncoder, Normalised, save_pretrained
-
-from conftest import at_command_line
 
 UNITS = {"u": "length/time", "viscosity": "length^2/time", "time": "time", "x": "length"}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pdessl
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import DataError, FormatError
 from pdessl.inference import Views, fit_parameter_model
@@ -286,3 +287,23 @@ def test_double_precision_and_integers_are_read(model, dataset):
     whole = (dataset.u * 1000).round()
     counted = model.predict(dataset.assign(u=whole.astype("i4")))
     assert same(counted, model.predict(dataset.assign(u=whole)))
+
+
+def test_constants_of_training_serve_the_symmetries_that_need_them(tmp_path):
+    """A boost of KdV needs the coefficient of its steepening, which is one number for all runs and no label."""
+    recipe = load_recipe("kdv", overrides={"observation.points": 32, "observation.frames": 12, "observation.end": 3.0})
+    labelled, test = simulate(recipe, "labelled", range(12)), simulate(recipe, "test", range(3))
+    views = Views(strengths={"galilean_boost": 0.1}, window=(8, 32), count=2)
+    encoder = ConvEncoder(width=4, blocks=(1,)).eval()
+    model = fit_parameter_model(encoder, labelled, targets="dispersion", views=views)
+    assert model.format.constants == {"steepening": 1.0}
+    expected = model.predict(test)
+    assert same(model.predict(test.without_parameters()), expected)
+    model.save(tmp_path)
+    assert pdessl.load(tmp_path).predict(test).identical(expected)
+    assert "* constants: steepening 1" in model.card()
+    doubled = test.replace(parameters={"steepening": 2 * test.parameters["steepening"]})
+    found, words = told(model, doubled)
+    assert words == "the data have steepening 2; all runs of training had 1."
+    features = pdessl.SimulationEncoder(encoder, 2, views.strengths, views.window).fit(labelled).transform(test)
+    assert np.isfinite(features).all()
