@@ -75,7 +75,7 @@ def test_irregular_time_is_refused_with_the_repair_and_round_off_accepted():
     jitter = ds.assign_coords(t=ds.t + np.array([0, 1e-4, 0, -1e-4, 0]))
     assert np.array_equal(from_xarray(jitter).time[0], jitter.t.values)
     with pytest.raises(
-        DataError, match=r"time: the spacing is irregular, 0.5 to 0.8.*ds.interp\(time=np.linspace\(0, 2.3, 5\)\)"
+        DataError, match=r"time: the spacing is irregular, 0.5 to 0.8.*ds.interp\(t=np.linspace\(0, 2.3, 5\)\)"
     ):
         from_xarray(ds.assign_coords(t=[0, 0.5, 1, 1.5, 2.3]))
     with pytest.raises(DataError, match="does not increase"):
@@ -125,6 +125,13 @@ def test_extra_dimensions():
 def test_what_is_missing_is_named(keywords, message):
     with pytest.raises(DataError, match=message):
         from_xarray(runs(), **keywords)
+
+
+def test_one_name_needs_no_list_and_an_array_is_refused_with_the_repair():
+    data = runs().rename({"u": "velocity"})
+    assert pdessl.from_xarray(data, fields="velocity", time="t", space="x").field_names == ("velocity",)
+    with pytest.raises(DataError, match=r"expected an xarray.Dataset, found ndarray. Make one:  xr.Dataset"):
+        pdessl.from_xarray(np.zeros((3, 4, 5)))
 
 
 def test_integers_are_refused_unless_conversion_is_declared():

@@ -68,6 +68,12 @@ def from_xarray(
         FormatError: a field is not floating-point, or has a further dimension.
         CatalogError: no such equation.
     """
+    if not isinstance(dataset, xr.Dataset):
+        raise DataError(
+            f"expected an xarray.Dataset, found {type(dataset).__name__}. Make one:  "
+            f"xr.Dataset({{'u': (('run', 'time', 'x'), values)}}, coords={{'time': t, 'x': x}})"
+        )
+    fields, space, parameters = ((v,) if isinstance(v, str) else v for v in (fields, space, parameters))
     content: dict[str, Any] = {"format": "xarray", "layout": "labelled", "missing": missing}
     if fields is not None:
         content["fields"] = dict(fields) if isinstance(fields, Mapping) else {name: {} for name in fields}

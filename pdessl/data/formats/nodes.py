@@ -93,7 +93,8 @@ def evaluate(
         raise DataError(f"{where}: the coordinate is missing. Give the step in the mapping:  {key}{other}")
     if rule.scale != 1.0:
         values, length = values * rule.scale, None if length is None else length * rule.scale
-    _check(values, where, name)
+    stored = (dataset or "").rpartition("/")[2]
+    _check(values, where, stored if stored.isidentifier() else name)
     if len(values) > 1 and (values == values[:1]).all() and (length is None or (length == length[:1]).all()):
         values, length = values[:1], None if length is None else length[:1]
     return Nodes(np.ascontiguousarray(values), length)

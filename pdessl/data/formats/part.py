@@ -165,7 +165,7 @@ class Part:
 
     def _number(self, name: str, where: str) -> np.ndarray:
         array = self.container.array(name)
-        if array.dtype.kind not in "fiu" or array.shape not in ((), (1,), (self.stored,)):
+        if array.dtype.kind not in "fiu" or tuple(n for n in array.shape if n != 1) not in ((), (self.stored,)):
             raise FormatError(
                 f"{where}: '{name}' is {array.dtype} {array.shape}, expected one number or one per trajectory "
                 f"({self.stored},)."

@@ -15,9 +15,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 import yaml
 
 from pdessl import catalog
+from pdessl.data.formats.transform import to_centres
 from pdessl.data.formats.well import RANKS, STATISTICS
 from pdessl.data.manifest import write_atomically
 from pdessl.data.source import Source
@@ -47,8 +49,8 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
     square of fields and of their differences between frames, over the training split). The splits ``labelled`` and
     ``all`` become ``train``, ``validation`` becomes ``valid``; other splits keep their names. Channels that are the
     components of a vector, by the equation of the catalog or by names like ``velocity_x``, become one t1 field, tensors
-    one t2 field, the others t0 fields. Parameters become scalars; those equal in a whole file are also simulation
-    parameters.
+    one t2 field, the others t0 fields. Fields on the faces of cells are averaged to the centres: the layout has one set
+    of nodes. Parameters become scalars; those equal in a whole file are also simulation parameters.
 
     Args:
         source: what to write.
@@ -60,6 +62,7 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
 
     Raises:
         StoreError: the folder is not empty, or cannot be written.
+        DataError: fields on faces along an axis of which nothing says what lies beyond its last cell.
     """
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -72,7 +75,7 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
         count = int(np.clip(FILE_BYTES // (4 * math.prod(source.shape(split))), 1, 1024))
         target = SPLITS.get(split, split)
         for number, start in enumerate(range(0, size, count)):
-            data = source.load(split, slice(start, start + count))
+            data = _centred(source.load(split, slice(start, start + count)), source)
             path = folder / "data" / target / f"{name}_{number:05d}.hdf5"
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, data, tensors, name)
@@ -83,6 +86,23 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
         with write_atomically(folder / "stats.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(statistics.content(), sort_keys=False), encoding="utf-8")
     return written
+
+
+def _centred(data: Trajectories, source: Source) -> Trajectories:
+    """Return the trajectories with every field at the nodes."""
+    if not source.staggered:
+        return data
+    fields = data.fields.numpy().copy()
+    for field, name in source.staggered.items():
+        channel, axis = data.field_names.index(field), data.axis_names.index(name)
+        values = np.moveaxis(fields[:, channel], 2 + axis, -1)  # a view
+
+        def faces(cut: slice, values: np.ndarray = values) -> np.ndarray:
+            return values[..., cut]
+
+        size = values.shape[-1]
+        values[...] = to_centres(faces, slice(None), size, values.ndim - 1, data.boundary[axis], source.name)
+    return data.replace(fields=torch.from_numpy(fields))
 
 
 def _tensors(source: Source) -> list[_Tensor]:
