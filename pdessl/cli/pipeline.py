@@ -174,7 +174,7 @@ def quickstart(
         report["training"] = {"curves": _shown_curves(run.curves)}
         report["views"], held = _views_section(settings, data)
         arrays |= held
-        report["regression"]["notes"] = _regression_notes(settings)
+        report["regression"]["notes"] += _regression_notes(settings)
         report["commands"] = [command] if command else []
         report["commands"] += _commands(settings, folder)
         report["versions"], report["machine"] = _versions(), _machine()
@@ -353,7 +353,8 @@ def _commands(settings: Pipeline, folder: Path) -> list[str]:
         generate_line,
         f"pdessl pretrain --config {settings.pretraining.recipe} --data.path {folder / 'data'}{changed} "
         f"--out {folder / 'pretraining'}",
-        f"pdessl regress --encoder {folder / 'pretraining'} --data {folder / 'data'} --out {folder / 'regression'}",
+        f"pdessl regress --config quickstart --encoder {folder / 'pretraining'} --data {folder / 'data'} "
+        f"--out {folder / 'regression'}",
         f"pdessl timestep --encoder {folder / 'pretraining'} --data {folder / 'data'} --out {folder / 'timestepping'}",
     ]
 

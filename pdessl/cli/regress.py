@@ -1,13 +1,21 @@
-"""``pdessl regress``: a physical parameter from few labels, beside its floors."""
+"""``pdessl regress``: a physical parameter from few labels, beside its floors, and a model that predicts it."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pdessl.cli.parsing import Parser, integers
+from pdessl.errors import DataError
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from pdessl.cli.regression import Regression
+
+__all__ = ["main", "save_model"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,32 +23,100 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "regress",
         "Regress a physical parameter from a pretrained encoder, frozen and fine-tuned, at several numbers of labels,\n"
-        "and beside it what it must beat on the same labels and test runs: the mean, a random encoder, the same\n"
-        "network trained from scratch, and least squares of the equation's own terms. Writes report.html, report.json.",
+        "and beside it what it must beat on the same labels and test runs: the mean, a random encoder, hand-made\n"
+        "physics features, the same network trained from scratch, and least squares of the equation's own terms.\n"
+        "Writes report.html, report.json, and a model that 'pdessl predict --model FOLDER' reads.",
         examples=[
             "pdessl regress --encoder runs/pretraining --data data/burgers --target viscosity",
-            "pdessl regress --encoder runs/pretraining --data data/burgers --labels 16,64 --seeds 5 --out runs/few",
+            "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --labels 16,64,all",
+            "pdessl regress --encoder runs/pretraining --data data/burgers --preset quick      closed forms only",
         ],
         python="from pdessl.cli.regression import Regression, compare_methods\n"
         "compare_methods(pdessl.load('runs/pretraining'), data_module, Regression(labels=(32,)))",
     )
     parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
     parser.add_argument("--data", required=True, metavar="STORE", help="folder of a store with labelled and test runs")
-    parser.add_argument("--target", metavar="NAME", help="parameter, e.g. viscosity; default the recipe's")
-    parser.add_argument("--labels", type=integers, metavar="N,N,...", help="numbers of labelled runs")
+    parser.add_argument("--target", metavar="NAME,...", help="parameter, e.g. viscosity; default the recipe's")
+    parser.add_argument("--labels", type=counts, metavar="N,N,...", help="numbers of labelled runs; 'all' for all")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per method")
-    parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe with a section 'regression'")
-    parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. tiny")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        help="recipe with a section 'regression'; default regression/EQUATION of the data, else regression/default",
+    )
+    parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. quick")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. regression.seeds=5")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes of one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/regression"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
     words = list(options.set)
-    words += [f"regression.target={options.target}"] if options.target else []
     words += [f"regression.labels={options.labels}"] if options.labels else []
     words += [f"regression.seeds={options.seeds}"] if options.seeds else []
+    words += [f"workers={options.workers}"] if options.workers else []
 
     from pdessl.cli.pipeline import read_settings, run_regression
 
-    settings = read_settings(options.config, options.preset, words)
-    run_regression(options.encoder, options.data, settings, options.out, ["pdessl regress " + " ".join(arguments)])
+    config = options.config or default_recipe(options.data)
+    targets = options.target.split(",") if options.target else [None]
+    for target in targets:
+        chosen = [f"regression.target={target}"] if target else []
+        settings = read_settings(config, options.preset, words + chosen)
+        folder = options.out / target if len(targets) > 1 else options.out
+        command = shlex.join(["pdessl", "regress", *arguments])
+        report = run_regression(options.encoder, options.data, settings, folder, [command])
+        save_model(options.encoder, options.data, settings.regression, report, folder / "model")
+        print(f"model: pdessl predict --model {folder / 'model'} NEW_RUNS.nc")
     return 0
+
+
+def counts(text: str) -> list[int]:
+    """Read ``16,64,all`` as numbers of labelled runs; 0 stands for all."""
+    words = [word.strip() for word in text.split(",")]
+    if "all" in words[:-1]:
+        raise argparse.ArgumentTypeError(f"'{text}': 'all' comes last, as in 16,64,all")
+    numbers = integers(",".join(words[:-1])) if words[-1] == "all" and len(words) > 1 else []
+    return [*numbers, 0] if words[-1] == "all" else integers(text)
+
+
+def default_recipe(data: str) -> str:
+    """Return the name of the recipe for the equation of a dataset."""
+    from pdessl import catalog
+    from pdessl.data import open
+
+    name = f"regression/{open(data).equation}"
+    return name if name in catalog.names("configs") else "regression/default"
+
+
+def save_model(encoder: str, data: str, settings: Regression, report: dict[str, Any], folder: Path) -> None:
+    """Fit the frozen encoder's readout on the largest labelled subset, calibrate it, and save it with its card.
+
+    Intervals are calibrated on the validation runs where there are any, else by leaving out folds of the labelled ones.
+    """
+    from pdessl.data import PDEDataModule
+    from pdessl.inference import fit_parameter_model
+    from pdessl.models import load
+
+    module = PDEDataModule(data)
+    module.setup()
+    rows = report["regression"]["rows"]
+    count = max(row["labels"] for row in rows if row["labels"] is not None)
+    try:
+        calibration = module.validation
+    except DataError:
+        calibration = None
+    floors = {
+        row["title"]: row["relative_error"]["mean"]
+        for row in rows
+        if row["group"] == "floor" and row["labels"] in (count, None)
+    }
+    model = fit_parameter_model(
+        load(encoder),
+        module.labelled_subset(count, 0),
+        calibration,
+        targets={settings.target: report["regression"]["scale"]},
+        views=dataclasses.replace(settings.views, moves=()),
+        units=module.store.units,
+        held_out=module.test,
+        record={"data": str(data), "encoder": str(encoder), "floors": floors},
+    )
+    model.save(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from pdessl.cli.training import interruptible
-from pdessl.cli.views import Views
+from pdessl.cli.views import Views, fitting
 from pdessl.tasks import ParameterRegression
 from pdessl.trajectory import Trajectories
 
@@ -38,6 +38,10 @@ class Supervision:
             generator moves the parameter, the label of the view moves with it.
         validation_views: views that each look averages over.
         validation_runs: how many validation runs are looked at; None: all.
+        trained: part of the encoder that is trained, and
+        readout: what the head reads: see :class:`pdessl.tasks.ParameterRegression`.
+        hidden: widths of the head's hidden layers; none for a linear head.
+        title: what readers see, for trainings that a recipe adds.
     """
 
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
@@ -51,14 +55,19 @@ class Supervision:
     views: Views = field(default_factory=Views)
     validation_views: int = 1
     validation_runs: int | None = None
+    trained: str = "all"
+    readout: str = "features"
+    hidden: tuple[int, ...] = ()
+    title: str = ""
 
 
 @dataclass
 class Supervised:
-    """What a sweep gave: predictions for the test runs, and which training gave them."""
+    """What a sweep gave: predictions for the test runs and for others, and which training gave them."""
 
     predictions: Tensor
     summary: dict[str, Any]
+    others: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ShuffledBatches:
@@ -121,6 +130,8 @@ def best_of_sweep(
     equation: str,
     settings: Supervision,
     seed: int,
+    scale: str = "log",
+    others: Mapping[str, Trajectories] | None = None,
 ) -> Supervised:
     """Train once per learning rate and keep the training with the lowest validation error.
 
@@ -129,10 +140,12 @@ def best_of_sweep(
         labelled: runs to train on, with parameters.
         validation: chooses learning rate and number of steps.
         test: predicted by the training that was chosen; its labels are not used.
-        target: name of the parameter; its logarithm is regressed.
+        target: name of the parameter.
         equation: name of the equation, for the augmentation.
         settings: what is tried.
         seed: of batches, views and the head.
+        scale: on which the parameter is regressed, ``log`` or ``linear``.
+        others: further runs that are predicted, by name.
     """
     if settings.validation_runs is not None:
         validation = validation[slice(0, settings.validation_runs)]
@@ -143,6 +156,10 @@ def best_of_sweep(
             task = ParameterRegression(
                 encoder=copy.deepcopy(start).requires_grad_(True),
                 target=target,
+                scale=scale,
+                trained=settings.trained,
+                readout=settings.readout,
+                hidden=list(settings.hidden),
                 augmentation=settings.views.augmentation(equation),
                 views=settings.validation_views,
                 learning_rate=rate,
@@ -153,19 +170,23 @@ def best_of_sweep(
             )
         error, steps = _fit(task, labelled, validation, settings, seed)
         if best is None or error < best[0]:
-            best = (error, task, {"learning_rate": rate, "steps": steps, "validation_log_error": error})
+            best = (error, task, {"learning_rate": rate, "steps": steps, "validation_error": error})
     assert best is not None  # noqa: S101  (a sweep has at least one learning rate)
     _, task, summary = best
     task.views = settings.views.count
     task.eval()
-    estimates = [task.estimate(part, seed=i) for i, part in enumerate(FixedBatches(test))]
-    return Supervised(torch.cat(estimates).cpu(), summary)
+
+    def predicted(runs: Trajectories) -> Tensor:
+        task.augmentation = fitting(settings.views, runs).augmentation(equation)
+        return torch.cat([task.estimate(part, seed=i) for i, part in enumerate(FixedBatches(runs))]).cpu()
+
+    return Supervised(predicted(test), summary, {name: predicted(runs) for name, runs in (others or {}).items()})
 
 
 def _fit(
     task: ParameterRegression, labelled: Trajectories, validation: Trajectories, settings: Supervision, seed: int
 ) -> tuple[float, int]:
-    """Train one task; return its lowest validation error (root mean square, log scale) and the steps to it."""
+    """Train one task; return its lowest validation error (root mean square on the scale) and the steps to it."""
     check = min(settings.check_every, settings.steps)
     stopping = []
     if settings.patience is not None:

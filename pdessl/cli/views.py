@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,13 +16,22 @@ from pdessl.trajectory import Trajectories
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Trunk", "Views", "averaged", "calibrated", "trunk_of", "untrained"]
+__all__ = ["Trunk", "Views", "averaged", "calibrated", "fitting", "trunk_of", "untrained"]
+
+
+def fitting(views: Views, runs: Trajectories) -> Views:
+    """Return the views with a window that is no larger than the runs, for runs of another duration or grid."""
+    if views.window is None:
+        return views
+    window = tuple(min(size, here) for size, here in zip(views.window, runs.fields.shape[2:], strict=True))
+    return dataclasses.replace(views, window=window)
 
 
 def averaged(
     encoder: nn.Module, runs: Trajectories, views: Views, equation: str, seed: int, batch: int = 256
 ) -> Tensor:
-    """Return features (N, D), float64, averaged over views of every run."""
+    """Return features (N, D), float64, averaged over views of every run; labels are not looked at."""
+    views, runs = fitting(views, runs), runs.without_parameters()
     parts = [runs[slice(i, i + batch)] for i in range(0, len(runs), batch)]
     return embed(encoder, parts, views.augmentation(equation), views.count, seed).cpu()
 

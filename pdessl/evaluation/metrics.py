@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pdessl.errors import ShapeError
 
-__all__ = ["nmse", "nmse_per_frame", "r2", "relative_error"]
+__all__ = ["error_in_percent", "nmse", "nmse_per_frame", "r2", "relative_error"]
 
 
 def _pair(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,19 @@ def relative_error(prediction: Tensor, target: Tensor) -> Tensor:
     if (target == 0).any():
         raise ValueError("relative_error is not defined for a target of 0; use r2 or nmse.")
     return 100 * ((prediction - target).abs() / target.abs()).mean()
+
+
+def error_in_percent(prediction: Tensor, target: Tensor) -> Tensor:
+    """:func:`relative_error` of a parameter of one sign; of one that changes sign, mean |p̂ - p| over mean |p|, in %.
+
+    Args:
+        prediction: estimates.
+        target: truth, in the parameter's own unit, shape (n,), not all 0.
+    """
+    if bool((target > 0).all() or (target < 0).all()):
+        return relative_error(prediction, target)
+    prediction, target = _pair("error_in_percent", prediction, target)
+    return 100 * (prediction - target).abs().mean() / target.abs().mean()
 
 
 def r2(prediction: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from pdessl.cli.pipeline import read_settings
 from pdessl.errors import CatalogError, SchemaError
 
 pytestmark = pytest.mark.slow
-METHODS = {"frozen", "finetuned", "mean", "random", "scratch", "least_squares", "weak_form"}
+METHODS = {
+    "frozen", "neighbours", "finetuned", "mean", "random", "physics", "scratch", "least_squares", "weak_form",
+}  # fmt: skip
 
 
 def test_every_stage_is_timed_and_everything_is_written(tiny_run):
@@ -77,7 +79,8 @@ def test_the_encoder_loads_and_the_single_verbs_run_on_it(tiny_run, tmp_path):
     encoder = pdessl.load(folder / "pretraining")
     assert encoder(torch.zeros(2, 1, 24, 32)).shape == (2, encoder.feature_dim)
     given = ["--encoder", folder / "pretraining", "--data", folder / "data", "--preset", "tiny"]
-    done = at_command_line(["regress", *given, "--labels", "8", "--out", tmp_path / "r"], tmp_path)
+    words = ["--config", "quickstart", "--labels", "8", "--out", tmp_path / "r"]
+    done = at_command_line(["regress", *given, *words], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {r["method"]: r for r in json.loads((tmp_path / "r/report.json").read_text())["regression"]["rows"]}
     before = json.loads((folder / "report.json").read_text())["regression"]["rows"]

@@ -7,7 +7,7 @@ import pdessl
 from pdessl import catalog, cli
 from pdessl.cli.pretrain import pretrain
 
-RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith("studies/")]
+RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [
     "--data.batch_size=16",
     "--trainer.max_epochs=1",
