@@ -89,7 +89,7 @@ def draw(ours, theirs, path):
                 axis.set_ylabel(f"smoke, {name}")
     figure.colorbar(picture, ax=axes, shrink=0.7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 def main():

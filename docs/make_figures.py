@@ -4,8 +4,22 @@ import runpy
 import sys
 from pathlib import Path
 
+from PIL import Image
+
+FOLDER = Path(__file__).parent / "simulators"
+
+
+def shrink(path: Path) -> None:
+    """Write a picture again with a palette: 255 colours show the same in less than half the bytes."""
+    with Image.open(path) as picture:
+        if picture.mode != "P":
+            picture.convert("RGB").quantize(255).save(path, optimize=True)
+
+
 if __name__ == "__main__":
     sys.argv = sys.argv[:1]
-    for script in sorted((Path(__file__).parent / "simulators").glob("*.py")):
+    for script in sorted(FOLDER.glob("*.py")):
         print(script.name)
         runpy.run_path(str(script), run_name="__main__")
+    for path in sorted(FOLDER.glob("*.png")):
+        shrink(path)

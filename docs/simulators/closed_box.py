@@ -37,7 +37,7 @@ def main() -> None:
             if column == 0:
                 axis.set_ylabel(label)
     figure.colorbar(picture, ax=axes, shrink=0.8, label="smoke")
-    figure.savefig(Path(__file__).with_name("smoke.png"), dpi=110)
+    figure.savefig(Path(__file__).with_name("smoke.png"), dpi=95)
 
 
 if __name__ == "__main__":
