@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,8 @@ class ConvEncoder(nn.Module):
         arXiv:2307.05432.
     """
 
+    choose_when: ClassVar[str] = "first to try with views: little data, amplitudes that matter; stacked_frames for 2D"
+
     def __init__(
         self,
         in_channels: int | None = None,
@@ -174,8 +177,9 @@ class ConvEncoder(nn.Module):
         pooled = []
         stages = self._stages(x, spacing)
         for values in stages if self.pool == "all" else stages[-1:]:
-            # Statistics over the grid in float32: a bfloat16 mean of 1,000 nodes keeps two digits.
-            variance, mean = torch.var_mean(values.flatten(2).float(), dim=2, correction=0)
+            # Statistics over the grid in float32 at least: a bfloat16 mean of 1,000 nodes keeps two digits.
+            values = values.flatten(2).to(torch.promote_types(values.dtype, torch.float32))
+            variance, mean = torch.var_mean(values, dim=2, correction=0)
             pooled += [mean, torch.sqrt(variance + 1e-5)]
         return torch.cat(pooled, dim=1)
 

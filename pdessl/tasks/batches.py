@@ -1,4 +1,4 @@
-"""What every task asks of its batches and of the data module beside it."""
+"""What every task asks of its batches, of the data module beside it, and of the other processes of a run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import Any
 
 import lightning
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError, DataError, did_you_mean
 from pdessl.models import Normalised, to_scale, view_seed
 
-__all__ = ["check_task", "log_parameter", "log_shift", "normalise_from_data", "parameter", "step_generator"]
+__all__ = [
+    "check_task",
+    "from_all_processes",
+    "log_parameter",
+    "log_shift",
+    "normalise_from_data",
+    "parameter",
+    "step_generator",
+]
 
 
 def step_generator(
@@ -40,6 +49,19 @@ def parameter(batch: Any, name: str) -> Tensor:
             "labelled split and a target it holds."
         )
     return batch.parameters[name].double()
+
+
+def from_all_processes(mine: Any) -> list[Any]:
+    """Return what every process of the run holds, in the order of ranks: tensors on the CPU and plain data.
+
+    What is computed from all of it is the same on every process; numbers of one process alone would let them disagree
+    on when a run has collapsed, or on which weights are the best.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [mine]
+    everything: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everything, mine)
+    return everything
 
 
 def log_parameter(batch: Any, name: str) -> Tensor:

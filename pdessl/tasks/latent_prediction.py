@@ -14,7 +14,7 @@ from pdessl.errors import SchemaError, ShapeError
 from pdessl.models import spacing_arguments
 from pdessl.objectives import BlockMasks, ExponentialMovingAverage
 from pdessl.tasks.batches import step_generator
-from pdessl.tasks.representation import RepresentationTask
+from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
 __all__ = ["MaskedPrediction", "TemporalPrediction"]
 
@@ -43,7 +43,7 @@ class TemporalPrediction(RepresentationTask):
             :class:`RepresentationTask`. Probes see windows of ``frames`` frames only if ``probe_views`` is 1 or more.
 
     Raises:
-        SchemaError: a setting out of range.
+        SchemaError: a setting out of range, or ``on_tokens`` and an encoder with a head, which nothing would train.
         ShapeError: trajectories (or views) with fewer than twice ``frames`` frames.
 
     Source: Representation Learning for Spatiotemporal Physical Systems (2026), arXiv:2603.13227.
@@ -71,6 +71,8 @@ class TemporalPrediction(RepresentationTask):
         )
         if frames < 2:
             raise SchemaError(f"TemporalPrediction got frames {frames}; expected at least 2.")
+        if on_tokens:
+            refuse_untrained_head(self.encoder, "TemporalPrediction on tokens")
         self.predictor, self.objective = predictor, objective
         self.frames, self.on_tokens = frames, on_tokens
         self.augmentation = _Windows(2 * frames) if augmentation is None else augmentation
@@ -140,7 +142,8 @@ class MaskedPrediction(RepresentationTask):
             :class:`RepresentationTask`.
 
     Raises:
-        SchemaError: no teacher and no anti-collapse term: the constant encoder would solve the task.
+        SchemaError: no teacher and no anti-collapse term: the constant encoder would solve the task; or an encoder
+            with a head above its tokens, which nothing would train.
 
     Source: Assran et al. (2023), arXiv:2301.08243; Bardes et al. (2024), arXiv:2404.08471.
     """
@@ -170,6 +173,7 @@ class MaskedPrediction(RepresentationTask):
                 "MaskedPrediction got neither a teacher nor an objective with a regulariser: a constant encoder "
                 "predicts itself. Give teacher: {start: 0.996}, or the objective regulariser: vc (or sigreg)."
             )
+        refuse_untrained_head(self.encoder, "MaskedPrediction")
         self.predictor, self.objective, self.augmentation = predictor, objective, augmentation
         self.masks = dict(masks or {})
         self._drawers: dict[tuple[tuple[int, ...], tuple[bool, ...]], BlockMasks] = {}

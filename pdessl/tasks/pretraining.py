@@ -15,7 +15,7 @@ from pdessl.models import Head, spacing_arguments
 from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance
 from pdessl.symmetry.relative import relative_element, source_positions
 from pdessl.tasks.batches import log_shift, step_generator
-from pdessl.tasks.representation import RepresentationTask
+from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
 __all__ = ["Pretraining"]
 
@@ -100,6 +100,8 @@ class Pretraining(RepresentationTask):
                 f"Pretraining got equivariance_weight {equivariance_weight}, forecast_weight {forecast_weight} and "
                 f"projected '{projected}'; expected weights >= 0, and features or trunk."
             )
+        if projected == "trunk" and forecast is None and equivariance is None:
+            refuse_untrained_head(self.encoder, "Pretraining of the trunk without a forecast or equivariance")
         self.projected = projected
         self.projector, self.objective, self.augmentation = projector, objective, augmentation
         self.token_projector = nn.Identity() if token_projector is None else token_projector
@@ -208,7 +210,7 @@ class Pretraining(RepresentationTask):
     def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and projected embeddings of raw fields."""
         features, projected = self.represent(fields, **given)
-        return features, self.projector(projected.float())
+        return features, self.projector(projected)
 
 
 class _Embedding(nn.Module):

@@ -23,7 +23,14 @@ from pdessl.models import (
     train_only,
     view_seed,
 )
-from pdessl.tasks.batches import check_task, log_shift, normalise_from_data, parameter, step_generator
+from pdessl.tasks.batches import (
+    check_task,
+    from_all_processes,
+    log_shift,
+    normalise_from_data,
+    parameter,
+    step_generator,
+)
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
 __all__ = ["ParameterRegression"]
@@ -238,9 +245,10 @@ class ParameterRegression(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the error on the scale (of several targets: of the standardised ones); keep the best weights."""
-        if not self._errors:
+        errors = [pair for mine in from_all_processes(self._errors) for pair in mine]
+        if not errors:
             return
-        estimate, truth = torch.cat(self._errors, dim=1)
+        estimate, truth = torch.cat(errors, dim=1)
         pairs = zip(estimate.unbind(1), truth.unbind(1), self.scales, self.targets, strict=True)
         errors = torch.stack([to_scale(e, s, n) - to_scale(t, s, n) for e, t, s, n in pairs], dim=1)
         if len(self.targets) > 1:

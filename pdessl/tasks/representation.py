@@ -21,10 +21,10 @@ from pdessl.objectives import ExponentialMovingAverage, collapse_summary
 from pdessl.objectives.diagnosis import Diagnosis, collapse_diagnosis
 from pdessl.objectives.monitors import alignment, alpha_req, lidar, uniformity
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
-from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data
+from pdessl.tasks.batches import check_task, from_all_processes, log_parameter, normalise_from_data
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
-__all__ = ["RepresentationTask"]
+__all__ = ["RepresentationTask", "refuse_untrained_head"]
 
 
 class RepresentationTask(lightning.LightningModule):
@@ -34,7 +34,8 @@ class RepresentationTask(lightning.LightningModule):
     the features; RankMe, α-ReQ, uniformity, spread per dimension, and, where there are views, alignment and LiDAR),
     names what looks wrong (attribute ``diagnosis``; :class:`pdessl.tasks.CollapseAlarm` rings on it), and scores two
     online probes of log-parameter (``probe/...``: ridge, and the mean of the ten nearest neighbours), fitted on the
-    labelled loader, scored on the validation loader. Probes see labels; they give the encoder no gradient.
+    labelled loader, scored on the validation loader. Probes see labels; they give the encoder no gradient. Under DDP
+    all of these are computed from the rows of all processes.
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D).
@@ -172,10 +173,10 @@ class RepresentationTask(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log monitors and probe scores, and name what looks wrong."""
-        if not self._collected:
-            return
-        splits = {i: {name: torch.cat(rows) for name, rows in kept.items()} for i, kept in self._collected.items()}
+        splits = _joined(from_all_processes(self._collected))
         self._collected = {}
+        if not splits:
+            return
         scored = splits[max(splits)]
         values: dict[str, float] = {}
         if len(scored["features"]) >= 2:
@@ -217,6 +218,32 @@ class RepresentationTask(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another task."""
         check_task(self, checkpoint)
+
+
+def refuse_untrained_head(encoder: Normalised, task: str) -> None:
+    """Refuse an encoder whose features come from a head that the task gives no gradient.
+
+    Features would be a random map of what is trained, and DistributedDataParallel would wait for its gradient.
+
+    Raises:
+        SchemaError: its attribute ``head`` has parameters.
+    """
+    head = getattr(encoder.module, "head", None)
+    if isinstance(head, nn.Module) and any(p.requires_grad for p in head.parameters()):
+        raise SchemaError(
+            f"{task} trains what lies below the head of the encoder, and this one has a head (features="
+            f"{encoder.feature_dim}), which would stay random. Leave features out of the encoder's arguments."
+        )
+
+
+def _joined(collected: Sequence[dict[int, dict[str, list[Tensor]]]]) -> dict[int, dict[str, Tensor]]:
+    """Concatenate what processes collected, loader by loader and name by name."""
+    joined: dict[int, dict[str, list[Tensor]]] = {}
+    for mine in collected:
+        for loader, kept in mine.items():
+            for name, rows in kept.items():
+                joined.setdefault(loader, {}).setdefault(name, []).extend(rows)
+    return {loader: {name: torch.cat(rows) for name, rows in kept.items()} for loader, kept in joined.items()}
 
 
 def _monitors(scored: dict[str, Tensor]) -> dict[str, float]:

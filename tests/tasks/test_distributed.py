@@ -1,0 +1,125 @@
+"""Two processes of Lightning's DDP train to the weights, and see the monitors, of one process with the joined batch."""
+
+import os
+import socket
+
+import lightning
+import pytest
+import torch
+from objectives.embeddings import on_processes
+from torch import nn
+
+from pdessl.errors import SchemaError
+from pdessl.models import ConvEncoder, SpaceTimeTransformer, TokenPredictor
+from pdessl.objectives import LeJEPA, TemporalJEPA, VICReg
+from pdessl.tasks import ParameterRegression, Pretraining, TemporalPrediction
+
+from .toy import Held, trainer, waves
+
+ROWS, STEPS = 8, 2
+SHARES = (slice(0, 5), slice(5, 8))  # unequal on purpose
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders, samplers and precision
+
+
+class InTurn(nn.Module):
+    """Every second view is shifted and scaled: two processes and one make the same views of a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, batch, generator=None):
+        self.calls += 1
+        fields = torch.roll(batch.fields, 3, dims=-1) * 1.1 if self.calls % 2 else batch.fields
+        return batch.replace(fields=fields), None
+
+
+class Share(lightning.LightningDataModule):
+    """The rows of each step and of validation, divided among the processes of the run."""
+
+    def _loader(self, parts, keep=True):
+        rows = SHARES[self.trainer.global_rank] if self.trainer.world_size > 1 else slice(None)
+        batches = [p[rows] if keep else p[rows].without_parameters() for p in parts]
+        return torch.utils.data.DataLoader(Held(batches), batch_size=None, shuffle=False)
+
+    def train_dataloader(self):
+        parts = waves(ROWS * STEPS, 1)
+        return self._loader([parts[i * ROWS : (i + 1) * ROWS] for i in range(STEPS)])
+
+    def val_dataloader(self):
+        return [self._loader([waves(ROWS, 2)]), self._loader([waves(ROWS, 3)])]
+
+
+def joint(objective):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1,), norm="group")
+    projector = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    return Pretraining(encoder, projector, objective, InTurn(), learning_rate=1e-2)
+
+
+def temporal():
+    torch.manual_seed(0)
+    encoder = SpaceTimeTransformer(1, (1, 4), width=16, depth=1, heads=2)
+    return TemporalPrediction(
+        encoder, TokenPredictor(16, width=16, depth=1, heads=2), TemporalJEPA(), frames=4, augmentation=InTurn()
+    )
+
+
+def regression():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1,), norm="group")
+    return ParameterRegression(encoder, "viscosity")
+
+
+MADE = {"VICReg": lambda: joint(VICReg()), "LeJEPA": lambda: joint(LeJEPA(slices=16)), "temporal": temporal}
+
+
+def fit(task, folder, **settings):
+    run = trainer(folder, 1, use_distributed_sampler=False, **settings)
+    run.fit(task.double(), datamodule=Share())
+    values = {name: float(v) for name, v in run.callback_metrics.items() if name.startswith(("monitor/", "probe/"))}
+    return [p.detach().double().flatten().tolist() for p in task.parameters()], values
+
+
+def both_ranks(rank, port, folder):
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    settings = {"devices": 2, "strategy": "ddp"}  # gloo on CPUs
+    found = {name: fit(make(), folder, **settings) for name, make in MADE.items()}
+    task = regression()
+    fit(task, folder, **settings)
+    return found | {"best": task.best["error"]}
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return on_processes(both_ranks, port, str(tmp_path_factory.mktemp("ddp")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE)
+def test_two_processes_end_with_the_weights_and_monitors_of_one(processes, name, tmp_path):
+    weights, values = fit(MADE[name](), tmp_path)
+    before = [p.detach().double().flatten().tolist() for p in MADE[name]().parameters()]
+    assert weights != before
+    assert "monitor/rank_me" in values and "probe/viscosity_r2" in values
+    for rank in processes:
+        found, seen = rank[name]
+        for mine, expected in zip(found, weights, strict=True):
+            assert mine == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert seen == pytest.approx(values, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_both_processes_keep_the_same_best_weights(processes):
+    assert processes[0]["best"] == processes[1]["best"] > 0
+
+
+def test_a_head_that_nothing_would_train_is_refused():
+    encoder = SpaceTimeTransformer(1, (1, 4), width=16, depth=1, heads=2, features=8)
+    with pytest.raises(SchemaError, match=r"TemporalPrediction on tokens.*head \(features=8\).*Leave features out"):
+        TemporalPrediction(encoder, TokenPredictor(16, width=16, heads=2), TemporalJEPA(), frames=4)
+    with pytest.raises(SchemaError, match="without a forecast or equivariance trains what lies below"):
+        Pretraining(ConvEncoder(features=4), nn.Identity(), VICReg(), InTurn(), projected="trunk")
