@@ -29,7 +29,7 @@ def _modules(kind: str) -> dict[str, str]:
     for name in module.__all__:
         value = getattr(module, name)
         advice = getattr(value, "choose_when", None)
-        if inspect.isclass(value) and (advice if kind == "objectives" else name.endswith("Encoder")):
+        if inspect.isclass(value) and advice:
             found[name] = f"{module.__name__}.{name}: {(inspect.getdoc(value) or '').splitlines()[0]}"
             found[name] += f"\n      when: {advice}" if advice else ""
     return found

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ class ConvNeXtEncoder(nn.Module):
 
     Source: blocks: Liu et al. (2022), arXiv:2201.03545; over space-time with those widths: arXiv:2603.13227.
     """
+
+    choose_when: ClassVar[str] = "a GPU and more data; dense latents for temporal prediction in 2D"
 
     def __init__(
         self,

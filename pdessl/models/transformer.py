@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,8 @@ class SpaceTimeTransformer(nn.Module):
 
     Source: Dosovitskiy et al. (2021), arXiv:2010.11929; tubelets: Arnab et al. (2021), arXiv:2103.15691.
     """
+
+    choose_when: ClassVar[str] = "tokens that can be left out (masked prediction), long range in time; wants most data"
 
     def __init__(
         self,
