@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pdessl.errors import FormatError
 from pdessl.evaluation import plots
+from pdessl.evaluation.beyond import intervals_section, robustness_section
 from pdessl.evaluation.tables import GROUPS, findings
 
 __all__ = ["render"]
@@ -252,6 +253,8 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
         "views": _views,
         "training": _training,
         "regression": _regression,
+        "intervals": intervals_section,
+        "robustness": robustness_section,
         "timestepping": _timestepping,
     }
     for name, section in sections.items():

@@ -16,6 +16,7 @@ from pdessl.trajectory import Trajectories
 __all__ = ["PhysicsFeatures", "physics_features"]
 
 FLOOR = 1e-12  # share of the mean square below which power is rounding
+TINY = 1e-100  # mean squares below this are 0: their squares must not underflow
 
 
 class PhysicsFeatures:
@@ -81,7 +82,7 @@ def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatu
 def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, Tensor]]:
     """Yield the features of one field (B, T, *X), each with its name."""
     u = u - _mean(u).reshape(-1, *[1] * (u.ndim - 1))
-    square = _mean(u.square()).clamp_min(1e-300)
+    square = _mean(u.square()).clamp_min(TINY)
     yield from _moments("u", u, square)
     times = ((0, "early"), (1, "middle"), (2, "late"))
     third = u.shape[1] // 3
@@ -97,7 +98,7 @@ def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, T
         yield from _slopes(power.mean(dim=1), square, axis)
         first = _difference(u, dim, periodic, 1) / _column(spacing[:, i], u)
         second = _difference(u, dim, periodic, 2) / _column(spacing[:, i] ** 2, u)
-        gradient, curvature = (_mean(v.square()).clamp_min(1e-300) for v in (first, second))
+        gradient, curvature = (_mean(v.square()).clamp_min(TINY) for v in (first, second))
         yield from _moments(f"difference along {axis}", first, gradient)
         yield f"log mean square of the second difference along {axis}", curvature.log()
         yield f"log squared Taylor length along {axis}", (square / gradient).log()
@@ -108,7 +109,7 @@ def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, T
     yield from _binned(_power(u.flatten(2).transpose(1, 2), 2, False).mean(dim=1), square, bins, "log power in time")
     step = runs.time_step.double()
     slope = _difference(u, 1, False, 1) / _column(step, u)
-    yield from _moments("difference in time", slope, _mean(slope.square()).clamp_min(1e-300))
+    yield from _moments("difference in time", slope, _mean(slope.square()).clamp_min(TINY))
     yield "log correlation time", _correlation(u, 1, False, step)
 
 
@@ -192,7 +193,7 @@ def _correlation(u: Tensor, dim: int, periodic: bool, spacing: Tensor) -> Tensor
         padded = torch.fft.rfft(values, n=2 * count).abs().square().flatten(1, -2).mean(dim=1)
         pairs = count - torch.arange(lags + 1, dtype=u.dtype, device=u.device)
         products = torch.fft.irfft(padded, n=2 * count)[:, : lags + 1] / pairs
-    curve = products / products[:, :1].clamp_min(1e-300)
+    curve = products / products[:, :1].clamp_min(TINY)
     below = curve < math.exp(-1)
     below[:, -1] = True  # never: the largest lag there is
     index = below.to(torch.int8).argmax(dim=1).clamp_min(1)

@@ -79,7 +79,8 @@ def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, s
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor.
 
-    A last line says what the classical estimate reaches, which knows the equation.
+    Where hand-made physics features have the lower error, a line says so: a representation that loses to a power
+    spectrum is not worth training. A last line says what the classical estimate reaches, which knows the equation.
     """
     lines = []
     for count in sorted({r["labels"] for r in rows if r["labels"] is not None}):
@@ -95,6 +96,14 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{count} labels: {ours['title']} {ours['relative_error']['mean']:.1f} %, best floor "
             f"({floor['title']}) {floor['relative_error']['mean']:.1f} %: {words}."
         )
+    lost = []
+    for count in sorted({r["labels"] for r in rows if r["method"] == "physics"}):
+        at = [r["relative_error"] for r in rows if r["group"] == "pretrained" and r["labels"] == count]
+        physics = next(r for r in rows if r["method"] == "physics" and r["labels"] == count)["relative_error"]
+        if at and physics["mean"] < min(a["mean"] for a in at):
+            lost.append(f"{count} labels ({physics['mean']:.2g} against {min(a['mean'] for a in at):.2g} %)")
+    if lost:
+        lines.append(f"The representation loses to hand-made physics features (spectra, moments) at {', '.join(lost)}.")
     classical = [r for r in rows if r["group"] == "classical"]
     learned = [r for r in rows if r["group"] == "pretrained"]
     if lines and classical:
