@@ -124,6 +124,11 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
                 values[piece.places] = found.numpy()
             reader.warn()
             return reader.features(values)
+        if getattr(self.encoder_, "uses_spacing", False):
+            raise ValueError(
+                "the encoder is told the time step and the grid spacing, which an array does not have. Give a dataset "
+                "with coordinates, or pdessl.Trajectories."
+            )
         array = self._array(X)
         if self.format_ is None and array.shape[1:] != self.shape_:
             if array.ndim == 2 and len(self.shape_) == 1:

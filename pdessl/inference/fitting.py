@@ -24,6 +24,7 @@ from pdessl.inference.model import ParameterModel, Target, labels_of
 from pdessl.inference.reading import RunReader
 from pdessl.inference.readouts import CrossConformal, Estimator, HeadReadout, fit_estimator
 from pdessl.inference.views import Views, features_of
+from pdessl.models.scale import to_scale
 from pdessl.trajectory import Trajectories
 
 __all__ = ["fit_parameter_model"]
@@ -46,6 +47,7 @@ def fit_parameter_model(
     novelty: str = "mahalanobis",
     novelty_level: float = 0.99,
     units: Mapping[str, str] | None = None,
+    unlabelled: Trajectories | xr.Dataset | None = None,
     held_out: Trajectories | xr.Dataset | None = None,
     record: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -75,6 +77,8 @@ def fit_parameter_model(
         novelty: ``mahalanobis`` or ``neighbours``.
         novelty_level: share of runs like those of training that are not to be called novel.
         units: of fields, axes, ``time`` and parameters, as :attr:`pdessl.data.Source.units`; datasets state their own.
+        unlabelled: further runs, e.g. those of pretraining: they say what runs are like, and all labelled runs set the
+            threshold of novelty.
         held_out: labelled runs on which coverage is measured, for the model card.
         record: plain data for the model card: ``data``, ``encoder``, ``floors`` ({name: error}), ``notes``.
         seed: of folds and views.
@@ -98,17 +102,22 @@ def fit_parameter_model(
     declared = InputFormat.of(runs, encoder, views, units, constants_of(labelled, besides=scales))
     runs = declared.with_constants(runs)
     z = features_of(encoder, runs, views, declared.equation, seed)
-    other = None
-    if calibration is not None:
-        reader = RunReader(calibration, declared)
-        other = torch.cat(
-            [features_of(encoder, p.runs, declared.fitted(views, p.runs), declared.equation, seed) for p in reader]
+    other, known = (
+        None
+        if data is None
+        else torch.cat(
+            [
+                features_of(encoder, p.runs, declared.fitted(views, p.runs), declared.equation, seed)
+                for p in RunReader(data, declared)
+            ]
         )
+        for data in (calibration, unlabelled)
+    )
     fold = _folds(len(runs), folds, groups, seed) if other is None else None
     found = []
     for column, (name, scale) in enumerate(scales.items()):
-        y = _scaled(labels_of(labelled, name), name, scale)
-        more = None if calibration is None else _scaled(labels_of(calibration, name), name, scale)
+        y = to_scale(torch.from_numpy(labels_of(labelled, name)), scale, name)
+        more = None if calibration is None else to_scale(torch.from_numpy(labels_of(calibration, name)), scale, name)
         given = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
         main, parts, conformal = _calibrated(z, y, other, more, fold, given, adaptive)
         labels = labels_of(labelled, name)
@@ -130,7 +139,7 @@ def fit_parameter_model(
         views=views,
         format=declared,
         targets=tuple(found),
-        novelty=_novelty(z, other, fold, novelty, novelty_level),
+        novelty=_novelty(z, other, known, fold, novelty, novelty_level),
         level=level,
         record={**(record or {}), "versions": _versions()},
         head=readout.head if isinstance(readout, HeadReadout) else None,
@@ -170,18 +179,7 @@ def _scales(
         scales = {n: "log" if (labels_of(labelled, n) > 0).all() else "linear" for n in names}
     if not scales:
         raise DataError("the labelled runs have no parameter to predict. Give runs with labels, or name the targets.")
-    for name, scale in scales.items():
-        if scale not in ("log", "linear"):
-            raise DataError(f"target '{name}' has scale '{scale}'; expected log or linear.")
     return scales
-
-
-def _scaled(labels: NDArray[np.float64], name: str, scale: str) -> Tensor:
-    if scale == "log" and not (labels > 0).all():
-        raise DataError(
-            f"'{name}' has values <= 0, which have no logarithm. Use a linear scale: targets={{'{name}': 'linear'}}."
-        )
-    return torch.from_numpy(np.log(labels) if scale == "log" else labels.copy())
 
 
 def _folds(count: int, folds: int, groups: ArrayLike | None, seed: int) -> NDArray[np.int64]:
@@ -212,7 +210,7 @@ def _calibrated(
     if isinstance(readout, HeadReadout):
         if other is None:
             raise DataError("a trained head has seen the labelled runs: give calibration runs it was not trained on.")
-        main = Estimator(readout)
+        main = Estimator(readout, (float(y.min()), float(y.max())))
     else:
         main = fit_estimator(z, y, readout, adaptive)
     if other is not None and more is not None:
@@ -232,19 +230,23 @@ def _scores(estimator: Estimator, z: Tensor, y: Tensor) -> NDArray[np.float64]:
     return np.abs(y.numpy() - estimator.predict(z)) / estimator.scale(z)
 
 
-def _novelty(z: Tensor, other: Tensor | None, fold: NDArray[np.int64] | None, method: str, level: float) -> Novelty:
-    """Fit on the labelled runs; the threshold is the conformal quantile of runs that were left out of the fit."""
-    x = z.numpy()
+def _novelty(
+    z: Tensor, other: Tensor | None, known: Tensor | None, fold: NDArray[np.int64] | None, method: str, level: float
+) -> Novelty:
+    """Fit on the unlabelled or else the labelled runs; the threshold is the conformal quantile of runs left out."""
+    x, held = z.numpy(), None if other is None else other.numpy()
+    if known is not None:
+        held = x if held is None else np.concatenate([x, held])
+        x = known.numpy()
     neighbours = max(1, min(5, len(x) // 2))
-    if other is not None:
-        held = other.numpy()
+    if held is not None:
         return Novelty.fit(x, held, min(level, len(held) / (len(held) + 1)), method, neighbours)
     assert fold is not None  # noqa: S101  (set where there are no calibration runs)
     distance = np.empty(len(x))
     for k in range(int(fold.max()) + 1):
         left = fold == k
-        k_near = min(neighbours, int((~left).sum()))
-        distance[left] = Novelty.fit(x[~left], x[left], 0.5, method, k_near).distance(x[left])
+        near = min(neighbours, int((~left).sum()))
+        distance[left] = Novelty.fit(x[~left], x[left], 0.5, method, near).distance(x[left])
     threshold = conformal_quantile(distance, min(level, len(x) / (len(x) + 1)))
     return dataclasses.replace(Novelty.fit(x, x, 0.5, method, neighbours), threshold=threshold)
 

@@ -26,6 +26,7 @@ from pdessl.inference.format import InputFormat
 from pdessl.inference.reading import RunReader
 from pdessl.inference.readouts import CrossConformal, Estimator
 from pdessl.inference.views import Views, features_of
+from pdessl.models.scale import from_scale
 from pdessl.trajectory import Trajectories
 
 __all__ = ["ParameterModel", "Target"]
@@ -64,8 +65,7 @@ class Target:
         low, high = self.conformal.ends(predictions, scales, level)
         # Fold models differ from the one that predicts; an interval always holds its own prediction.
         found = value, np.minimum(low, value), np.maximum(high, value)
-        with np.errstate(over="ignore"):
-            return tuple(map(np.exp, found)) if self.scale == "log" else found
+        return tuple(from_scale(torch.from_numpy(f), self.scale).numpy() for f in found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import DataError
 from pdessl.models import RidgeReadout, fit_ridge
+from pdessl.models.scale import bounded
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
 __all__ = ["CrossConformal", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
@@ -68,23 +69,29 @@ class NeighbourReadout:
 class HeadReadout:
     """One output of a head that was trained by gradient, on the scale its labels were standardised from.
 
+    Of a fitted :class:`pdessl.tasks.ParameterRegression` with ``readout="features"``::
+
+        HeadReadout(task.head, 0, task.target_mean.tolist(), task.target_std.tolist())       # encoder: task.encoder
+
+    The head reads features averaged over views; its outputs are not averaged.
+
     Args:
         head: network (m, D) -> (m, P), in evaluation mode.
         column: which output.
-        offset, factor: the target is ``offset + factor * output``.
+        offset, factor: target i is ``offset[i] + factor[i] * output[i]``, on its scale; P numbers each.
     """
 
     head: nn.Module
     column: int = 0
-    offset: float = 0.0
-    factor: float = 1.0
+    offset: Sequence[float] = (0.0,)
+    factor: Sequence[float] = (1.0,)
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for features (m, D)."""
         weight = next(self.head.parameters(), features)
         output = self.head(features.to(weight.device, weight.dtype))[:, self.column]
-        return self.offset + self.factor * output.double().cpu()
+        return self.offset[self.column] + self.factor[self.column] * output.double().cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +100,25 @@ class Estimator:
 
         s(z) = exp(g(μ, μ², log |z|²)),   g: ridge on log |leave-one-out residual|, within a factor 4;  s = 1 without
 
+    Predictions stay within the range of the labels, widened by half its width on each side
+    (:func:`pdessl.models.scale.bounded`).
+
     Args:
         readout: the predictions.
+        labels: smallest and largest label, on the scale of the readout.
         spread: ridge on log |residual|; None: every prediction is taken to be as wrong as the others.
         typical: mean log |residual|.
     """
 
     readout: Readout
+    labels: tuple[float, float]
     spread: RidgeReadout | None = None
     typical: float = 0.0
 
     def predict(self, features: Tensor) -> NDArray[np.float64]:
         """Return predictions (m,) for features (m, D)."""
-        return self.readout.predict(features).reshape(len(features)).numpy()
+        found = self.readout.predict(features).reshape(len(features))
+        return bounded(found, torch.tensor(self.labels, dtype=found.dtype)).numpy()
 
     def scale(self, features: Tensor) -> NDArray[np.float64]:
         """Return s (m,)."""
@@ -128,6 +141,7 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adapti
         DataError: another kind.
         ShapeError: fewer than three runs.
     """
+    labels = float(targets.min()), float(targets.max())
     if kind == "ridge":
         readout: Readout = fit_ridge(features, targets)
         residual = _left_out_by_ridge(features, targets, readout)  # type: ignore[arg-type]
@@ -140,12 +154,12 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adapti
         raise DataError(f"no readout '{kind}'. Choose ridge or neighbours, or give a trained head (head=...).")
     size = residual.abs()
     if not adaptive or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
-        return Estimator(readout)
+        return Estimator(readout, labels)
     log = size.clamp_min(_FLOOR * float(size.median())).log()
     spread = fit_ridge(_cues(readout, features, targets - residual), log)
     if spread.leave_one_out > _GAIN * float(log.var()):
-        return Estimator(readout)
-    return Estimator(readout, spread, float(log.mean()))
+        return Estimator(readout, labels)
+    return Estimator(readout, labels, spread, float(log.mean()))
 
 
 def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
@@ -226,7 +240,8 @@ def readout_arrays(readout: Readout) -> tuple[dict[str, Any], dict[str, Tensor]]
         names = ("centre", "scale", "known", "targets")
         return {"kind": "neighbours", "neighbours": readout.neighbours}, {n: getattr(readout, n) for n in names}
     if isinstance(readout, HeadReadout):
-        return {"kind": "head", "column": readout.column, "offset": readout.offset, "factor": readout.factor}, {}
+        numbers = {"offset": [float(v) for v in readout.offset], "factor": [float(v) for v in readout.factor]}
+        return {"kind": "head", "column": readout.column, **numbers}, {}
     raise DataError(f"cannot save a readout of class {type(readout).__name__}; expected ridge, neighbours or a head.")
 
 
@@ -239,5 +254,6 @@ def readout_from(data: Mapping[str, Any], arrays: Mapping[str, Tensor], head: nn
         names = ("centre", "scale", "known", "targets")
         return NeighbourReadout(*(arrays[n] for n in names), int(data["neighbours"]))
     if data["kind"] == "head" and head is not None:
-        return HeadReadout(head, int(data["column"]), float(data["offset"]), float(data["factor"]))
+        numbers = (tuple(map(float, data[n])) for n in ("offset", "factor"))
+        return HeadReadout(head, int(data["column"]), *numbers)
     raise ValueError(f"readout of kind {data['kind']!r}")

@@ -215,7 +215,7 @@ def _target_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor
 
 
 def _estimator_out(estimator: Estimator, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
-    found: dict[str, Any] = {"typical": estimator.typical}
+    found: dict[str, Any] = {"typical": estimator.typical, "labels": list(estimator.labels)}
     parts = {"readout": estimator.readout} | ({} if estimator.spread is None else {"spread": estimator.spread})
     for name, readout in parts.items():
         found[name], values = readout_arrays(readout)
@@ -232,7 +232,8 @@ def _estimator_in(
             start = f"{prefix}{name}/"
             own = {n.removeprefix(start): v for n, v in arrays.items() if n.startswith(start)}
             found[name] = readout_from(data[name], own, head)
-    return Estimator(found["readout"], found.get("spread"), float(data["typical"]))  # type: ignore[arg-type]
+    low, high = map(float, data["labels"])
+    return Estimator(found["readout"], (low, high), found.get("spread"), float(data["typical"]))  # type: ignore[arg-type]
 
 
 def _novelty_out(novelty: Novelty, arrays: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 
@@ -8,12 +9,13 @@ import xarray as xr
 from scipy.stats import betabinom
 from torch import nn
 
-from pdessl import Trajectories
+from pdessl import SimulationEncoder, Trajectories
 from pdessl.data import load_recipe, simulate
-from pdessl.errors import DataError
+from pdessl.errors import DataError, SchemaError
 from pdessl.evaluation.novelty import area_under_roc
 from pdessl.inference import HeadReadout, Views, fit_parameter_model
-from pdessl.models import Head
+from pdessl.models import ConvEncoder
+from pdessl.tasks import ParameterRegression
 
 from .conftest import UNITS, random_encoder
 
@@ -161,12 +163,14 @@ def test_nearest_neighbours_and_a_trained_head_as_readouts(encoder, labelled, he
     near = fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours").predict(held_out)
     low, high = (float(f(labelled.parameters["viscosity"])) for f in (torch.min, torch.max))
     assert ((near.viscosity >= low) & (near.viscosity <= high)).all()
-    head = Head(encoder.feature_dim, 1).eval()
-    readout = HeadReadout(head, offset=-2.3, factor=0.4)
-    model = fit_parameter_model(encoder, labelled[:24], labelled[24:], readout=readout)
-    with torch.no_grad():
-        expected = torch.exp(-2.3 + 0.4 * head(encoder(held_out.fields))[:, 0].double())
-    assert np.allclose(model.predict(held_out).viscosity, expected, rtol=1e-5)
+    task = ParameterRegression(copy.deepcopy(encoder), trained="none")
+    labels = labelled.parameters["viscosity"].log()
+    task.target_mean.fill_(labels.mean())
+    task.target_std.fill_(0.1 * labels.std())  # an untrained head; this keeps it within the labels
+    task.eval()
+    readout = HeadReadout(task.head, 0, task.target_mean.tolist(), task.target_std.tolist())
+    model = fit_parameter_model(task.encoder, labelled[:24], labelled[24:], readout=readout)
+    assert np.allclose(model.predict(held_out).viscosity, task.estimate(held_out), rtol=1e-5)
     with pytest.raises(DataError, match="give calibration runs it was not trained on"):
         fit_parameter_model(encoder, labelled, readout=readout)
 
@@ -195,13 +199,13 @@ def test_fitting_changes_neither_the_encoder_nor_the_random_numbers(encoder, lab
     ("changes", "message"),
     [
         ({"targets": "viscosty"}, "no parameter 'viscosty'. Did you mean 'viscosity'?"),
-        ({"targets": {"viscosity": "decibel"}}, "has scale 'decibel'; expected log or linear"),
+        ({"targets": {"viscosity": "decibel"}}, "no scale 'decibel'"),
         ({"views": Views(moves=("viscosity",))}, "views that move viscosity cannot be averaged"),
         ({"targets": []}, "no parameter to predict"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(encoder, labelled, changes, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, SchemaError), match=message):
         fit_parameter_model(encoder, labelled, **changes)
 
 
@@ -209,7 +213,9 @@ def test_few_labels_and_labels_without_a_logarithm_are_refused(encoder, labelled
     with pytest.raises(DataError, match="5 labelled runs; expected 6 or more"):
         fit_parameter_model(encoder, labelled[:5])
     negative = labelled.replace(parameters={"viscosity": -labelled.parameters["viscosity"]})
-    with pytest.raises(DataError, match="values <= 0, which have no logarithm. Use a linear scale"):
+    with pytest.raises(
+        DataError, match="must be positive and finite to be regressed on the log scale.*Set its scale to linear"
+    ):
         fit_parameter_model(encoder, negative, targets={"viscosity": "log"})
     unknown = labelled.replace(parameters={"viscosity": labelled.parameters["viscosity"] * math.nan})
     with pytest.raises(DataError, match="'viscosity' is not finite in 48 of 48"):
@@ -245,3 +251,34 @@ def test_novelty_tells_other_runs_from_those_of_training(labelled, held_out, str
     assert score > (0.8 if method == "mahalanobis" else 0.7)
     assert float(known.in_distribution.mean()) > 0.9
     assert (other.in_distribution == (other.novelty <= 1)).all()
+
+
+def test_unlabelled_runs_say_what_runs_are_like(encoder, labelled, held_out, strangers):
+    """With few labels the unlabelled runs make the distance and the labelled ones its threshold; predictions stay."""
+    few = labelled[:20]
+    more = simulate(load_recipe("burgers_small"), "unlabelled", range(96))
+    alone, helped = fit_parameter_model(encoder, few), fit_parameter_model(encoder, few, unlabelled=more)
+    assert helped.predict(held_out).viscosity.equals(alone.predict(held_out).viscosity)
+    # Twenty runs set the threshold: one of them lies on it, whatever the level asked for.
+    assert float(helped.predict(few).novelty.max()) == pytest.approx(1.0)
+    assert float(helped.predict(held_out).in_distribution.mean()) > 0.85
+    scores = [
+        area_under_roc(
+            m.predict(held_out).novelty, m.predict(strangers["other equation"].replace(equation="burgers")).novelty
+        )
+        for m in (alone, helped)
+    ]
+    print(f"area with 20 labels: {scores[0]:.3f} alone, {scores[1]:.3f} with 96 unlabelled runs")
+    assert scores[1] > max(0.8, scores[0])
+
+
+def test_an_encoder_that_is_told_the_grid_is_told_it(labelled, held_out):
+    encoder = ConvEncoder(width=4, blocks=(1,), spacing=True).eval()
+    model = fit_parameter_model(encoder, labelled)
+    stretched = held_out.replace(time=held_out.time * 2)
+    with pytest.warns(UserWarning, match="time step outside the range"):
+        assert not np.allclose(model.predict(stretched).viscosity, model.predict(held_out).viscosity)
+    features = SimulationEncoder(encoder).fit(held_out)
+    assert features.transform(held_out).shape == (64, encoder.feature_dim)
+    with pytest.raises(ValueError, match="told the time step and the grid spacing, which an array does not have"):
+        features.transform(held_out.fields.numpy())

@@ -112,7 +112,14 @@ def test_a_head_is_read_column_by_column_on_its_own_scale():
     head = Head(5, 2).eval()
     z = torch.randn(3, 5, dtype=torch.float64)
     expected = 2.0 + 3.0 * head(z.float())[:, 1].double()
-    assert torch.allclose(HeadReadout(head, 1, 2.0, 3.0).predict(z), expected.detach())
+    assert torch.allclose(HeadReadout(head, 1, (5.0, 2.0), (7.0, 3.0)).predict(z), expected.detach())
+
+
+def test_predictions_stay_near_the_labels():
+    z = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
+    estimator = fit_estimator(z, 2 * z[:, 0])
+    far = torch.tensor([[-9.0], [0.5], [9.0]], dtype=torch.float64)
+    assert np.allclose(estimator.predict(far), [-1, 1, 3], atol=1e-3)
 
 
 def test_unknown_kinds_are_refused():

@@ -23,7 +23,10 @@ def variants(encoder, labelled):
         "views": lambda: fit_parameter_model(encoder, labelled[:12], views=views, seed=5),
         "neighbours": lambda: fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours"),
         "head": lambda: fit_parameter_model(
-            encoder, labelled[:30], labelled[30:], readout=HeadReadout(Head(encoder.feature_dim).eval(), 0, -2.0, 0.3)
+            encoder,
+            labelled[:30],
+            labelled[30:],
+            readout=HeadReadout(Head(encoder.feature_dim).eval(), 0, [-2.0], [0.3]),
         ),
     }
 
