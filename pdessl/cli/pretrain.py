@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -234,9 +235,8 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
     cli.trainer.callbacks += [*callbacks, curves, last]
-    if cli.config["compile"]:
-        cli.model.encoder.compile()
-    with interruptible():
+    compiled = _compiled(cli.model.encoder.module) if cli.config["compile"] else nullcontext()
+    with interruptible(), compiled:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)
     if best is not None and best.best_model_path:
         import torch
@@ -247,6 +247,21 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         recipe = json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
         cli.model.save_encoder(folder / "encoder", {"recipe": recipe})
     return PretrainingRun(folder, curves.curves, cli.model)
+
+
+@contextmanager
+def _compiled(encoder: Any) -> Iterator[None]:
+    """Compile what tasks call of an encoder. ``encoder.compile()`` would leave tokens and trunk as they are."""
+    import torch
+
+    methods = [name for name in ("forward", "trunk", "tokens") if hasattr(encoder, name)]
+    for name in methods:
+        setattr(encoder, name, torch.compile(getattr(encoder, name)))
+    try:
+        yield
+    finally:
+        for name in methods:
+            delattr(encoder, name)
 
 
 def _best(config: Any, folder: Path) -> Any:

@@ -1,6 +1,9 @@
 """Every shipped pretraining recipe runs through the real command line, at its small and its full size."""
 
+import functools
+
 import pytest
+import torch
 import yaml
 
 import pdessl
@@ -44,6 +47,31 @@ def test_the_full_size_is_built_and_takes_a_step(small_store, tmp_path):
     run = pretrain("burgers_jepa", words, tmp_path / "run")
     assert pdessl.load(tmp_path / "run").feature_dim == 256
     assert len(run.curves["train/loss"]) == 1
+
+
+@pytest.mark.parametrize("name", ["burgers_vicreg", "burgers_jepa", "burgers_sie"])
+def test_compiling_reaches_what_the_task_calls(name, small_store, tmp_path, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    # Captured, but not turned into machine code: that takes a minute.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    words = ["--data.path", str(small_store), *STEP, "--trainer.limit_val_batches=0"]
+    compiled = pretrain(name, [*words, "--compile=true"], tmp_path / "compiled")
+    assert counters["stats"]["calls_captured"] > 20
+    plain = pretrain(name, words, tmp_path / "plain")
+    assert compiled.curves["train/loss"] == pytest.approx(plain.curves["train/loss"], rel=1e-4)
+    assert "tokens" not in vars(compiled.task.encoder.module)
+
+
+@pytest.mark.parametrize("name", ["vicreg", "sigreg", "sie", "jepa", "masked_jepa"])
+def test_a_step_in_bfloat16_gives_the_loss_of_single_precision_and_finite_weights(name, small_store, tmp_path):
+    words = ["--data.path", str(small_store), *STEP, "--trainer.limit_val_batches=1"]
+    plain = pretrain(f"burgers_{name}", words, tmp_path / "plain")
+    run = pretrain(f"burgers_{name}", [*words, "--trainer.precision=bf16-mixed"], tmp_path / "bf16")
+    assert run.curves["train/loss"] == pytest.approx(plain.curves["train/loss"], rel=0.05)
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.task.parameters())
 
 
 def test_task_and_preset_are_checked(capsys):
