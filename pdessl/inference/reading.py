@@ -70,7 +70,9 @@ class RunReader:
         self.single = found is None
         self.dimension = found or "trajectory"
         self.carried = {
-            n: c for n, c in data.coords.items() if set(c.dims) <= {self.dimension} and n not in declared.axis_names
+            n: c.variable
+            for n, c in data.coords.items()
+            if set(c.dims) <= {self.dimension} and n not in declared.axis_names
         }
         self._constants = {
             n: np.unique(data[n].values)
@@ -268,7 +270,8 @@ class RunReader:
         )
         if self.single:
             result = result.isel({self.dimension: 0})
-        return result.assign_coords(self.carried)
+        # A label kept as a coordinate must not take the place of its prediction.
+        return result.assign_coords({n: c for n, c in self.carried.items() if n not in variables})
 
     def features(self, values: NDArray[np.float64]) -> xr.DataArray:
         """Return features (n, D) over runs and ``feature``, with run coordinates and attributes of the data."""

@@ -2,9 +2,11 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import pdessl
+from pdessl import Trajectories
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import DataError, FormatError
 from pdessl.inference import Views, fit_parameter_model
@@ -60,6 +62,48 @@ def test_runs_may_be_called_otherwise_come_alone_or_in_another_order_of_axes(mod
     assert float(alone.viscosity) == pytest.approx(float(expected.viscosity[2]), rel=1e-6)
     bare = dataset.isel(trajectory=2).drop_vars(["trajectory", "camera", "length_x"])
     assert float(model.predict(bare).viscosity) == pytest.approx(float(expected.viscosity[2]), rel=1e-6)
+
+
+def test_a_label_kept_as_a_coordinate_does_not_pass_for_a_prediction(model, dataset):
+    labelled = dataset.assign_coords(viscosity=("trajectory", np.full(6, 7.0)), novelty=("trajectory", np.zeros(6)))
+    assert same(model.predict(labelled), model.predict(dataset))
+    assert "viscosity" in model.predict(labelled).data_vars
+    assert model.features(labelled).viscosity.values.tolist() == [7.0] * 6
+
+
+def test_two_dimensions_and_several_fields():
+    """Two fields on a plane, the amplitude of the first to be found: the whole path, and data that lack an axis."""
+    rng = np.random.default_rng(0)
+
+    def runs(count):
+        amplitude = np.exp(rng.uniform(-1, 1, count))
+        fields = rng.normal(size=(count, 2, 4, 8, 6)) * np.stack([amplitude, np.ones(count)], 1)[..., None, None, None]
+        axes = [np.tile(np.arange(n, dtype=float), (count, 1)) for n in (4, 8, 6)]
+        return Trajectories(
+            fields=torch.from_numpy(fields).float(),
+            time=torch.from_numpy(axes[0]),
+            space=(torch.from_numpy(axes[1]), torch.from_numpy(axes[2])),
+            lengths=torch.tensor([[8.0, 6.0]]).double().expand(count, 2),
+            parameters={"amplitude": torch.from_numpy(amplitude)},
+            field_names=("u", "p"),
+            axis_names=("x", "y"),
+            boundary=("periodic", "periodic"),
+        )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = ConvEncoder(in_channels=2, width=8, blocks=(1,), periodic=(True, True), stem_kernel=3).eval()
+    model = fit_parameter_model(encoder, runs(40))
+    test = runs(50)
+    data = test.to_xarray()
+    found = model.predict(data.transpose("y", "trajectory", "x", "time"))
+    assert np.corrcoef(found.amplitude, test.parameters["amplitude"])[0, 1] > 0.8
+    with pytest.raises(FormatError, match="the data have no variable 'p'"):
+        model.predict(data.drop_vars("p"))
+    with pytest.raises(FormatError, match="'y' is missing: the model was trained on 2 space dimension"):
+        model.predict(data.isel(y=0))
+    with pytest.raises(FormatError, match=r"field 'p' has dimensions .*; expected .* in any order, as 'u' has"):
+        model.predict(data.assign(p=data.p.isel(y=0)))
 
 
 def test_further_variables_are_not_read(model, dataset):
