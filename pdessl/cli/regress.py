@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdessl.cli.parsing import Parser, integers
-from pdessl.errors import DataError
+from pdessl.errors import PdesslError
 
 if TYPE_CHECKING:
     from pdessl.cli.regression import Regression
@@ -90,7 +91,8 @@ def default_recipe(data: str) -> str:
 def save_model(encoder: str, data: str, settings: Regression, report: dict[str, Any], folder: Path) -> None:
     """Fit the frozen encoder's readout on the largest labelled subset, calibrate it, and save it with its card.
 
-    Intervals are calibrated on the validation runs where there are any, else by leaving out folds of the labelled ones.
+    Intervals are calibrated on the validation runs where there are enough for the level, else by leaving out folds of
+    the labelled ones.
     """
     from pdessl.data import PDEDataModule
     from pdessl.inference import fit_parameter_model
@@ -100,9 +102,12 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     module.setup()
     rows = report["regression"]["rows"]
     count = max(row["labels"] for row in rows if row["labels"] is not None)
+    labelled = module.labelled_subset(count, 0)
+    level = 0.9 if settings.intervals is None else settings.intervals.level
+    fewest = math.ceil(level / (1 - level) - 1e-9)  # with fewer no finite interval keeps the promise
     try:
-        calibration = module.validation
-    except DataError:
+        calibration = module.validation if len(module.validation) >= fewest else None
+    except PdesslError:
         calibration = None
     floors = {
         row["title"]: row["relative_error"]["mean"]
@@ -111,12 +116,13 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     }
     model = fit_parameter_model(
         load(encoder),
-        module.labelled_subset(count, 0),
+        labelled,
         calibration,
         targets={settings.target: report["regression"]["scale"]},
         views=dataclasses.replace(settings.views, moves=()),
+        level=level,
         units=module.store.units,
-        held_out=module.test,
+        held_out=module.test if max(len(labelled), len(calibration or ())) >= fewest else None,
         record={"data": str(data), "encoder": str(encoder), "floors": floors},
     )
     model.save(folder)

@@ -1,0 +1,273 @@
+"""The few-label comparison: nothing leaks, floors are floors, intervals and shifts are what they say."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import pdessl
+from pdessl import catalog, cli
+from pdessl.cli.pipeline import read_settings
+from pdessl.cli.readouts import by_neighbours, declared_scale
+from pdessl.cli.regress import counts, default_recipe
+from pdessl.cli.regression import Classical, Regression, as_report, compare_methods
+from pdessl.cli.robustness import Intervals, Robustness, interval_rows, reliability
+from pdessl.cli.shifts import Shift, shifted
+from pdessl.cli.supervision import Supervision
+from pdessl.cli.views import Views, averaged, fitting
+from pdessl.data import generate
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import DataError
+from pdessl.evaluation.tables import findings
+from pdessl.models import ConvEncoder, Normalised, save_pretrained
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
+
+
+@pytest.fixture
+def data(small_store):
+    module = PDEDataModule(small_store)
+    module.setup()
+    return module
+
+
+def encoder(seed=0):
+    torch.manual_seed(seed)
+    return Normalised(ConvEncoder(width=4, blocks=(1, 1)), [0.0], [0.4]).eval()
+
+
+SHORT = Supervision(learning_rates=(1e-2,), steps=4, check_every=2)
+SETTINGS = Regression(
+    labels=(8, 0),
+    seeds=2,
+    scratch=SHORT,
+    moved=Supervision(
+        learning_rates=(1e-2,),
+        steps=4,
+        check_every=2,
+        views=Views({"viscosity_scaling": 0.3}, moves=("viscosity",), count=2),
+    ),
+    others={"attentive": Supervision(learning_rates=(1e-2,), steps=4, check_every=2, readout="tokens", trained="none")},
+    classical=Classical(),
+    intervals=Intervals(),
+    robustness=Robustness({"noisy": Shift(noise=0.1), "coarse and short": Shift(every=2, share=0.5)}),
+)
+
+
+def test_permuted_test_labels_change_scores_and_nothing_else(small_store, data):
+    before = compare_methods(encoder(), data, SETTINGS)
+    other = PDEDataModule(small_store)
+    other.setup()
+    runs = other.test
+    swapped = runs.replace(parameters={"viscosity": runs.parameters["viscosity"].flip(0)})
+    type(other).test, kept = property(lambda self: swapped if self is other else kept.fget(self)), type(other).test
+    try:
+        after = compare_methods(encoder(), other, SETTINGS)
+    finally:
+        type(other).test = kept
+    assert before.predictions.keys() == after.predictions.keys() >= {"frozen", "physics", "scratch", "moved"}
+    for method, values in before.predictions.items():
+        assert torch.equal(values, after.predictions[method]), method
+    assert before.chosen == after.chosen
+    first, second = (next(r for r in found.rows if r["method"] == "frozen") for found in (before, after))
+    assert first["relative_error"] != second["relative_error"]
+
+
+def test_every_method_is_there_bounded_and_the_mean_is_the_floor(data):
+    result = compare_methods(encoder(), data, SETTINGS)
+    rows = {(r["method"], r["labels"]): r for r in result.rows}
+    methods = {"frozen", "neighbours", "random", "physics", "mean", "scratch", "moved", "attentive"}
+    assert {m for m, n in rows if n == 16} == {m for m, n in rows if n == 8} == methods
+    assert {m for m, n in rows if n is None} == {"least_squares", "weak_form"}
+    # Predict the mean of all labels on the log scale: its NMSE is 1 up to the distance of the two means.
+    known, truth = data.labelled_subset(None).parameters["viscosity"], data.test.parameters["viscosity"]
+    guess = known.log().mean().exp()
+    wanted = 1 + (guess - truth.mean()) ** 2 / truth.var(correction=0)
+    assert rows["mean", 16]["nmse"]["values"][0] == pytest.approx(float(wanted), rel=1e-6)
+    labels = data.labelled_subset(8, 0).parameters["viscosity"].log()
+    room = (labels.max() - labels.min()) / 2
+    for method in ("frozen", "random", "physics", "scratch"):
+        values = result.predictions[method].log()
+        assert (values >= labels.min() - room - 1e-9).all() and (values <= labels.max() + room + 1e-9).all(), method
+    sections, _ = as_report(result, SETTINGS)
+    assert {r["runs"] for r in sections["intervals"]["rows"]} == {"as in training", "noisy", "coarse and short"}
+    assert {(r["runs"], r["title"]) for r in sections["robustness"]["rows"]} >= {
+        ("noisy", "supervised from scratch"),
+        ("coarse and short", "least squares, weak form"),
+    }
+    json.dumps(sections)
+
+
+def test_the_report_says_where_hand_made_features_win(data):
+    rows = compare_methods(encoder(), data, Regression(labels=(16,), seeds=2)).rows
+    at = {r["method"]: r["relative_error"] for r in rows}
+    lines = " ".join(findings(rows))
+    wins = at["physics"]["mean"] < min(at["frozen"]["mean"], at["neighbours"]["mean"])
+    assert ("loses to hand-made physics features" in lines) == wins
+    for r in rows:
+        if r["method"] == "physics":
+            r["relative_error"] = {**r["relative_error"], "mean": 1e-3}
+    assert "loses to hand-made physics features (spectra, moments) at 16 labels (0.001 against" in " ".join(
+        findings(rows)
+    )
+
+
+def test_an_estimate_that_cannot_be_made_is_noted_and_the_rest_goes_on(data):
+    settings = Regression(labels=(8,), seeds=1, classical=Classical(equation="boussinesq_velocity"))
+    result = compare_methods(encoder(), data, settings)
+    assert {r["method"] for r in result.rows} == {"frozen", "neighbours", "random", "physics", "mean"}
+    assert "least squares, pointwise: boussinesq_velocity lives on the axes x, y" in " ".join(result.notes)
+
+
+def test_the_scale_is_that_of_dataset_or_equation(data, ks_store):
+    assert declared_scale(data, "viscosity") == "log"
+    assert declared_scale(data, "initial_mean") == "linear"
+    other = PDEDataModule(ks_store)
+    other.setup()
+    assert declared_scale(other, "hyperviscosity") == "log"  # positive in the equation's file
+    assert declared_scale(other, "steepening") == "linear"
+    with pytest.raises(DataError, match="no parameter 'viscosty'. Did you mean 'viscosity'"):
+        compare_methods(encoder(), data, Regression(target="viscosty", labels=(8,)))
+
+
+def test_neighbours_choose_their_number_by_leaving_out():
+    x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
+    noise = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # Labels that follow the features are read from the nearest; labels that do not, from as many as there are.
+    assert (by_neighbours(x, x[:, 0], x) - x[:, 0]).abs().max() < 0.04
+    assert by_neighbours(x, noise, x).std() < 0.6 * noise.std()
+
+
+# ----------------------------------------------------------------------------------------- intervals
+
+
+def heteroscedastic(count, seed):
+    stream = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 2, generator=stream, dtype=torch.float64)
+    noise = torch.randn(count, generator=stream, dtype=torch.float64)
+    return x, 10 + 4 * x[:, 0] + (0.02 + 0.5 * x[:, 0]) * noise
+
+
+def test_intervals_cover_what_they_promise_and_adapt():
+    given = (*heteroscedastic(200, 0), *heteroscedastic(300, 1))
+    tests = {"alike": heteroscedastic(1000, 2)}
+    rows = {r["kind"]: r for r in interval_rows(*given, tests, "linear", 0.9)}
+    for row in rows.values():
+        # 300 calibration and 1000 test runs: three standard deviations of the share are 0.06.
+        assert abs(row["share"] - 0.9) < 0.06, row
+    assert rows["constant"]["spread_of_widths"] < 1.5
+    assert rows["adaptive"]["spread_of_widths"] > 2
+    assert rows["quantile"]["spread_of_widths"] > 2
+    curve = reliability(*given, *tests["alike"], (0.5, 0.9))
+    assert all(abs(shares[0] - 0.5) < 0.1 for shares in curve.values())
+
+
+def test_under_a_shift_the_promise_is_measured_to_be_broken():
+    given = (*heteroscedastic(200, 0), *heteroscedastic(300, 1))
+    x, y = heteroscedastic(1000, 2)
+    rows = interval_rows(*given, {"moved": (x, y + 3)}, "linear", 0.9)
+    assert all(r["share"] < 0.3 < r["expected"][0] for r in rows)
+
+
+# -------------------------------------------------------------------------------------------- shifts
+
+
+def test_shifts_do_what_they_say(data):
+    runs = data.test
+    assert torch.equal(shifted(data, Shift()).fields, runs.fields)
+    noisy = shifted(data, Shift(noise=0.5))
+    rms = runs.fields.square().mean().sqrt()
+    assert float((noisy.fields - runs.fields).std() / rms) == pytest.approx(0.5, rel=0.05)
+    small = shifted(data, Shift(every=2, share=0.5))
+    assert torch.equal(small.fields, runs.fields[:, :, :18, ::2])
+    assert torch.equal(small.space[0], runs.space[0][:, ::2]) and torch.equal(small.lengths, runs.lengths)
+    assert torch.equal(small.time, runs.time[:, :18])
+    assert small.boundary == runs.boundary
+    blind = shifted(data, Shift(without=("u",)))
+    assert float(blind.fields.std()) == pytest.approx(0, abs=1e-6)
+    assert torch.equal(noisy.parameters["viscosity"], runs.parameters["viscosity"])
+
+
+def test_lost_frames_are_filled_in_linearly(data):
+    runs = data.test
+    ramp = runs.replace(fields=(runs.time[:, None, :, None] * torch.ones_like(runs.fields)).float())
+    kept, type(data).test = type(data).test, property(lambda self: ramp)
+    try:
+        filled = shifted(data, Shift(lost=0.5))
+    finally:
+        type(data).test = kept
+    torch.testing.assert_close(filled.fields, ramp.fields)  # a straight line is filled in exactly
+    changed = shifted(data, Shift(lost=0.25)).fields != runs.fields
+    per_run = changed.any(dim=3).any(dim=1).sum(dim=1)
+    assert (per_run == round(0.25 * 34)).all()
+    assert not changed[:, :, [0, -1]].any()
+
+
+def test_other_initial_conditions_are_simulated(data):
+    other = shifted(data, Shift(simulate={"initial_condition.rms": 0.1}))
+    assert len(other) == len(data.test)
+    assert other.fields.std() < 0.5 * data.test.fields.std()
+    with pytest.raises(DataError, match="expected noise >= 0"):
+        shifted(data, Shift(lost=1.0))
+    with pytest.raises(DataError, match="no field 'v'"):
+        shifted(data, Shift(without=("v",)))
+
+
+def test_windows_shrink_to_the_runs_and_features_do_not_see_labels(data):
+    views = Views({"space_translation": 0.5}, window=(32, 64), count=2)
+    small = shifted(data, Shift(every=2, share=0.5))
+    assert fitting(views, small).window == (18, 32)
+    assert fitting(Views(), small) == Views()
+    known = averaged(encoder(), small, views, "burgers", seed=1)
+    assert torch.equal(known, averaged(encoder(), small.without_parameters(), views, "burgers", seed=1))
+
+
+# ------------------------------------------------------------------------------------ recipes, verb
+
+
+def test_groups_that_share_a_parameter_lie_in_one_split(tmp_path):
+    size = {"unlabelled": 8, "labelled": 16, "validation": 8, "test": 8}
+    generate("burgers_small", tmp_path / "data", size=size, overrides={"parameters.viscosity.per": 4})
+    module = PDEDataModule(tmp_path / "data")
+    parts = [getattr(module, name).parameters["viscosity"].tolist() for name in ("labelled", "validation", "test")]
+    sets = [set(p) for p in parts]
+    assert [len(s) for s in sets] == [4, 2, 2]  # four runs share each value
+    assert not (sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2])
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.names("configs") if n.startswith("regression/")])
+def test_every_recipe_of_a_comparison_is_read(name):
+    settings = read_settings(name).regression
+    assert settings.labels[-1] == 0
+    assert settings.intervals is not None
+    assert settings.robustness.shifts
+    if "quick" in catalog.read("configs", name).get("presets", {}):
+        assert read_settings(name, "quick").regression.trainings() == {}
+
+
+def test_numbers_of_labels_on_the_command_line(data):
+    assert counts("16,64,all") == [16, 64, 0]
+    assert counts("all") == [0]
+    assert counts("8") == [8]
+    with pytest.raises(argparse.ArgumentTypeError, match="'all' comes last"):
+        counts("all,16")
+    assert default_recipe(str(data.path)) == "regression/burgers"
+
+
+@pytest.mark.slow
+def test_the_verb_writes_a_report_and_a_model_that_predicts(small_store, tmp_path, capsys):
+    save_pretrained(tmp_path / "encoder", encoder(), {})
+    words = ["--encoder", str(tmp_path / "encoder"), "--data", str(small_store), "--preset", "quick"]
+    assert cli.main(["regress", *words, "--labels", "8,all", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    assert "pdessl predict --model" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert {r["labels"] for r in report["regression"]["rows"]} == {8, 16, None}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "promised coverage" in page or "Promised and measured coverage" in page
+    assert "Runs unlike those of training" in page
+    model = pdessl.load(tmp_path / "out/model")
+    found = model.predict(pdessl.open(small_store).load("test"))
+    assert np.isfinite(found["viscosity"].values).all()
+    assert cli.main(["predict", "--model", str(tmp_path / "out"), str(small_store), "--split", "test"]) == 0
