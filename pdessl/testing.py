@@ -9,6 +9,7 @@ carried out by arithmetic on series, and any map written with + - * / ** and ele
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import random
@@ -21,7 +22,7 @@ import sympy
 
 from pdessl.equations import Equation, load_equation, parse_expression
 from pdessl.equations.expression import Derivative, Expression, Names, Number, Sum, evaluate, walk
-from pdessl.errors import SymmetryError, did_you_mean
+from pdessl.errors import EquationError, SymmetryError, did_you_mean
 from pdessl.symmetry.flow import EPSILON, Flow
 from pdessl.symmetry.generator import SymmetryGenerator, to_sympy
 from pdessl.symmetry.prolongation import PDESystem
@@ -46,10 +47,10 @@ def assert_symmetry(
     Args:
         transformation: one of
             a :class:`SymmetryGenerator` or a :class:`Flow`;
-            a dictionary coordinate -> image, as text or sympy expression, with ``epsilon`` for the strength,
-            ``{"x": "x + epsilon*t", "u": "u + epsilon"}``; coordinates that are absent stay;
-            a function ``f(epsilon, **coordinates) -> {coordinate: image}``; its arguments support ``+ - * / **`` and
-            ``numpy.exp`` and the like.
+            a dictionary coordinate -> image, as text (a polynomial) or sympy expression, with ``epsilon`` for the
+            strength, ``{"x": "x + epsilon*t", "u": "u + epsilon"}``; coordinates that are absent stay;
+            a function ``f(epsilon, t, x, u) -> {coordinate: image}`` of those coordinates and parameters that it names,
+            or of all by ``**coordinates``; they support ``+ - * / **`` and ``numpy.exp`` and the like.
             A map that moves a parameter gives its image too, ``{"nu": ...}``.
         equation: name in the catalog, or an :class:`Equation`; a generator brings its own.
         strengths: values of epsilon to try.
@@ -104,11 +105,11 @@ def _images(transformation: Map, equation: Equation, strength: Any, jet: dict[st
         names = Names(equation.independent, equation.dependent, (*equation.parameters, EPSILON.name))
         images = {}
         for coordinate, image in transformation.items():
-            tree = image if isinstance(image, sympy.Expr) else to_sympy(parse_expression(str(image), names))
+            tree = image if isinstance(image, sympy.Expr) else _parsed(str(image), coordinate, names)
             images[coordinate] = _series(tree, {**jet, EPSILON.name: strength})
     else:
         try:
-            images = dict(transformation(strength, **jet))
+            images = dict(transformation(strength, **_asked_for(transformation, jet)))
         except TypeError as error:
             raise SymmetryError(
                 f"the map cannot be evaluated on a Taylor series ({error}). Call it as f(epsilon, "
@@ -121,6 +122,27 @@ def _images(transformation: Map, equation: Equation, strength: Any, jet: dict[st
             f"{did_you_mean(unknown[0], jet)} Coordinates: {', '.join(jet)}."
         )
     return {**jet, **images}
+
+
+def _parsed(text: str, coordinate: str, names: Names) -> sympy.Expr:
+    try:
+        return to_sympy(parse_expression(text, names))
+    except EquationError as error:
+        raise SymmetryError(
+            f"the image of '{coordinate}': {error}\nText holds polynomials. With exp, sin, ... pass a sympy "
+            f"expression, or a function f(epsilon, t, ...) -> {{coordinate: image}}."
+        ) from None
+
+
+def _asked_for(function: Callable[..., Any], jet: dict[str, Any]) -> dict[str, Any]:
+    """Return the coordinates that a function has arguments for; all if that is not known."""
+    try:
+        arguments = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return jet
+    if any(a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments.values()):
+        return jet
+    return {name: value for name, value in jet.items() if name in arguments}
 
 
 def _series(expression: sympy.Expr, values: Mapping[str, Any]) -> Any:

@@ -146,15 +146,18 @@ def _store(store: Store) -> dict[str, Any]:
         "above_1e-3": sum(s["spectral_tail"]["above_1e-3"] for _, s in shards),
     }
     if tail["above_1e-3"] and not store.converted:
-        checked = recipe.content["solver"].get("check_resolution", True)
-        warnings.append(
-            f"{tail['above_1e-3']} trajectories are under-resolved. "
-            + (
-                "Use solver.points: auto, or a finer grid."
-                if checked
-                else "The dataset asks for it (solver.check_resolution: false; its file says why): what is finer than "
-                "the grid is smoothed by the scheme, so these are its fields more than the equation's."
+        if not recipe.content["solver"].get("check_resolution", True):
+            advice = (
+                "The dataset asks for it (solver.check_resolution: false; its file says why): what is finer than the "
+                "grid is smoothed by the scheme, so these are its fields more than the equation's."
             )
+        elif recipe.grids() is None:
+            advice = "For finer grids than those planned give solver.points as numbers."
+        else:
+            advice = "Use solver.points: auto, or a finer grid."
+        warnings.append(
+            f"{tail['above_1e-3']} trajectories are under-resolved: amplitude at the grid scale up to "
+            f"{tail['largest']:.2g} of the peak, expected below 1e-3. {advice}"
         )
     units = recipe.content.get("fields", {})
     return {

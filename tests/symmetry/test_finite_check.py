@@ -88,7 +88,11 @@ def test_functions_are_accepted():
     with pytest.raises(SymmetryError, match="'/' was probably meant"):
         assert_symmetry(floored, "burgers")
     with pytest.raises(SymmetryError, match="Call it as"):
-        assert_symmetry(lambda epsilon: {}, "burgers")
+        assert_symmetry(lambda epsilon, w: {}, "burgers")
+    # Only the coordinates that a function names are given to it.
+    assert_symmetry(lambda epsilon, t, x, u: {"x": x + epsilon * t, "u": u + epsilon}, "burgers")
+    with pytest.raises(SymmetryError, match="not a symmetry"):
+        assert_symmetry(lambda epsilon, t, x: {"x": x + epsilon * t}, "burgers")
 
 
 def test_hopeless_maps_are_explained():
@@ -96,6 +100,8 @@ def test_hopeless_maps_are_explained():
         assert_symmetry({"x": "x"})
     with pytest.raises(SymmetryError, match="'v', which burgers does not have"):
         assert_symmetry({"v": "u"}, "burgers")
+    with pytest.raises(SymmetryError, match=r"image of 'x': 'exp\(...\)' reads(.|\n)*pass a sympy expression"):
+        assert_symmetry({"x": "x*exp(epsilon)"}, "burgers")
     with pytest.raises(SymmetryError, match="not invertible"):
         assert_symmetry({"x": "t"}, "burgers")
     with pytest.raises(SymmetryError, match="parameter 'nu' varies"):
