@@ -28,7 +28,7 @@ def first_view(data_module: type, data: Namespace, augmentation: Namespace | Non
     """
     settings = {**data.as_dict(), "batch_size": 1, "num_workers": 0}
     # One trajectory: nothing is held in memory, read ahead or simulated in advance.
-    settings |= {"memory": 0.0} if "memory" in settings else {"batches": 1, "together": 1}
+    settings |= {"batches": 1, "together": 1} if "stream" in settings else {"memory": 0.0}
     batch = next(iter(data_module(**settings).train_dataloader()))
     if augmentation is None:
         return batch

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pdessl.cli.parsing import Parser
+from pdessl.cli.study_table import FLOORS, table
 from pdessl.errors import PdesslError, SchemaError, StoreError
 
 __all__ = ["Study", "main", "run_study"]
@@ -53,16 +54,14 @@ class _Job:
     recipe: dict[str, Any]
     study: dict[str, Any]
     folder: str
+    data: str  # hash of the dataset
 
     @property
     def hash(self) -> str:
-        """Of everything that determines the result."""
-        content = {k: v for k, v in asdict(self).items() if k != "folder"}
+        """Of everything besides the data that determines the result."""
+        content = {k: v for k, v in asdict(self).items() if k not in ("folder", "data")}
         content["study"] = {k: v for k, v in self.study.items() if k != "seeds"}  # more seeds later keep what is there
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-FLOORS = ("random encoder", "supervised from scratch")
 
 
 def run_study(
@@ -112,13 +111,18 @@ def run_study(
     if not (Path(path) / "manifest.json").is_file():
         raise StoreError(f"{config}: no store at base.data.path ({path}). Generate it, or set base.data.path=FOLDER.")
     base = merge(base, {"data": {"path": path}})
-    folder = Path(out)
+    folder, described = Path(out), _store(path)
     names = [*FLOORS, *(only or variants)]
     if study.supervised is None:
         names.remove("supervised from scratch")
     jobs = [
         _Job(
-            name, seed, merge(base, variants.get(name) or {}), asdict(study), str(folder / _slug(name) / f"seed{seed}")
+            name,
+            seed,
+            merge(base, variants.get(name) or {}),
+            asdict(study),
+            str(folder / _slug(name) / f"seed{seed}"),
+            described["hash"],
         )
         for seed in range(study.seeds)
         for name in names
@@ -133,7 +137,7 @@ def run_study(
         "title": content.get("title", str(config)),
         "about": " ".join(str(content.get("about", "")).split()),
         "study": asdict(study),
-        "store": _store(path),
+        "store": described,
         "results": ordered,
         "provenance": _provenance(workers, time.monotonic() - started),
     }
@@ -202,7 +206,9 @@ def _kept(job: _Job) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
-    return kept["result"] if kept.get("hash") == job.hash else None
+    # Other data may have been generated into the same folder since.
+    same = kept.get("hash") == job.hash and kept.get("data", job.data) == job.data
+    return kept["result"] if same else None
 
 
 def _train(job: _Job) -> dict[str, Any]:
@@ -213,17 +219,19 @@ def _train(job: _Job) -> dict[str, Any]:
     with quietly():
         try:
             result = _supervised(job) if job.variant == "supervised from scratch" else _probed(job)
-        except (PdesslError, ValueError, RuntimeError) as error:
-            return {"failed": " ".join(str(error).split())[:300]}
+        except Exception as error:  # whatever went wrong in one variant, the others are worth having
+            said = " ".join(str(error).split())[:300]
+            return {"failed": said if isinstance(error, PdesslError) else f"{type(error).__name__}: {said}"}
     result["seconds"] = time.monotonic() - started
-    write_json(Path(job.folder) / "result.json", {"hash": job.hash, "result": result})
+    write_json(Path(job.folder) / "result.json", {"hash": job.hash, "data": job.data, "result": result})
     return result
 
 
 def _data(job: _Job) -> Any:
     from pdessl.data import PDEDataModule
 
-    data = PDEDataModule(job.recipe["data"]["path"])
+    # As pretraining reads them (fields, crop, splits, ...): a probe on other splits might see what was trained on.
+    data = PDEDataModule(**job.recipe["data"])
     data.setup()
     return data
 
@@ -250,22 +258,37 @@ def _encoder(job: _Job) -> tuple[Any, dict[str, Any]]:
 
 
 def _fresh(job: _Job) -> Any:
-    """The study's encoder with random weights and the data's normalisation."""
-    import torch
+    """The study's encoder with random weights and the data's normalisation, as pretraining starts from."""
+    import inspect
+    import itertools
 
+    import torch
+    from jsonargparse import Namespace
+
+    import pdessl.models
+    from pdessl.cli.from_data import complete, first_view
+    from pdessl.cli.views import calibrated
+    from pdessl.data import PDEDataModule
     from pdessl.models import Normalised
 
     given = job.recipe["model"]["encoder"]
-    import pdessl.models
-
     kind = getattr(pdessl.models, given["class_path"].rpartition(".")[2])
+    left_open = {n: None for n in ("in_channels", "periodic") if n in inspect.signature(kind).parameters}
+    arguments = Namespace(**(left_open | given.get("init_args", {})))
+    views = job.recipe["model"].get("augmentation")
+    if views is not None:
+        views = Namespace(class_path=views["class_path"], init_args=Namespace(**views.get("init_args", {})))
+    model = Namespace(encoder=Namespace(class_path=given["class_path"], init_args=arguments))
+    complete(model, first_view(PDEDataModule, Namespace(**job.recipe["data"]), views))
     torch.manual_seed(1000 + job.seed)
-    statistics = _data(job).statistics
-    return Normalised(
-        kind(**given.get("init_args", {})),
-        [s.mean for s in statistics.values()],
-        [s.std for s in statistics.values()],
-    ).eval()
+    data = _data(job)
+    encoder = Normalised(
+        kind(**arguments.as_dict()),
+        [s.mean for s in data.statistics.values()],
+        [s.std for s in data.statistics.values()],
+    )
+    batches = itertools.islice(data.train_dataloader(), max(1, 1024 // data.batch_size))
+    return calibrated(encoder, list(batches))
 
 
 def _views(job: _Job) -> Any:
@@ -317,50 +340,6 @@ def _supervised(job: _Job) -> dict[str, Any]:
         )
         errors[str(count)] = [float(relative_error(found.predictions.double(), truth))]
     return {"relative_error": errors, "monitors": {}}
-
-
-# ----------------------------------------------------------------------------------------- table
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """Return the table of a study in Markdown: mean and standard error over seeds, the floors at the end.
-
-    Args:
-        results: what :func:`run_study` returned.
-    """
-    study, rows = results["study"], results["results"]
-    names = list(dict.fromkeys(r["variant"] for r in rows))
-    columns = [str(n) for n in study["labels"]]
-    scored = []
-    for name in names:
-        mine = [r for r in rows if r["variant"] == name]
-        good = [r for r in mine if "failed" not in r]
-        cells = []
-        for n in columns:
-            per_seed = [sum(r["relative_error"][n]) / len(r["relative_error"][n]) for r in good]
-            cells.append(_with_error(per_seed) if per_seed else "failed")
-        first = [sum(r["relative_error"][columns[0]]) / len(r["relative_error"][columns[0]]) for r in good]
-        rank = [r["monitors"].get("monitor/features_rank_me") for r in good]
-        rank = [r for r in rank if r is not None]
-        seconds = [r["seconds"] for r in good]
-        cells.append(f"{sum(rank) / len(rank):.1f}" if rank else "")
-        cells.append(f"{sum(seconds) / len(seconds):.0f}" if seconds else "")
-        if len(good) < len(mine):
-            cells[-1] += f" ({len(mine) - len(good)} of {len(mine)} failed)"
-        scored.append((name in FLOORS, sum(first) / len(first) if first else float("inf"), name, cells))
-    head = [study["target"], *(f"{n} labels [%]" for n in columns), "rank of features", "s per seed"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for floor, _, name, cells in sorted(scored, key=lambda s: (s[0], s[1])):
-        lines.append("| " + " | ".join([f"*{name}*" if floor else name, *cells]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _with_error(values: Sequence[float]) -> str:
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
-    return f"{mean:.2f} ± {spread:.2f}"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError
 from pdessl.inference.views import Views
-from pdessl.models import Normalised, embed
+from pdessl.models import Normalised, embed, spacing_arguments
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module
         norm.momentum = None  # the plain mean over batches
     encoder.train()
     for batch in batches:
-        encoder(batch.fields)
+        encoder(batch.fields, **spacing_arguments(encoder, batch))
     encoder.eval()
     for norm, momentum in before:
         norm.momentum = momentum
@@ -81,10 +81,11 @@ class Trunk(nn.Module):
     def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
         super().__init__()
         self.encoder, self.feature_dim = encoder, feature_dim
+        self.uses_spacing = getattr(encoder, "uses_spacing", False)
 
-    def forward(self, fields: Tensor) -> Tensor:
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
         """Return the pooled values."""
-        return self.encoder.trunk(fields)
+        return self.encoder.trunk(fields, **given)
 
 
 def trunk_of(encoder: nn.Module) -> nn.Module:

@@ -1,11 +1,15 @@
 """A study: variants and seeds in one table beside the floors, resumable, and honest about what failed."""
 
+import copy
 import json
+import shutil
 
 import pytest
+import torch
 import yaml
 
 from pdessl import catalog, cli
+from pdessl.cli import study
 from pdessl.cli.study import run_study, table
 from pdessl.data import generate
 from pdessl.errors import SchemaError, StoreError
@@ -102,6 +106,31 @@ def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp
     monitors = [r["monitors"] for r in (first["results"][-1], second["results"][-1])]
     assert monitors[0] == monitors[1]
     assert first["results"][-1]["relative_error"] != second["results"][-1]["relative_error"]
+
+
+def test_other_data_in_the_same_folder_are_trained_on_anew(recipe, store, tmp_path):
+    words = ["study.seeds=1", "study.draws=1", "study.supervised=null", f"base.data.path={tmp_path / 'data'}"]
+    shutil.copytree(store, tmp_path / "data")
+    first = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    shutil.rmtree(tmp_path / "data")
+    size = {"unlabelled": 16, "labelled": 16, "validation": 8, "test": 8}
+    generate("burgers_small", tmp_path / "data", size=size, overrides={"seed": 9})
+    second = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    for before, after in zip(first["results"], second["results"], strict=True):
+        assert before["relative_error"] != after["relative_error"]
+
+
+def test_the_random_floor_is_built_for_the_data_and_measures_its_norms(store):
+    encoder = {"class_path": "pdessl.models.ConvEncoder", "init_args": {"width": 4, "blocks": [1]}}
+    model = SMALL["base"]["model"] | {"encoder": encoder}
+    model["augmentation"] = copy.deepcopy(model["augmentation"])
+    model["augmentation"]["init_args"]["window"] = [8, 16]
+    data = {"path": str(store), "batch_size": 8}
+    made = study._fresh(study._Job("random encoder", 0, {"model": model, "data": data}, {}, "", ""))
+    assert made.module.init_args["periodic"] == [False] and made.module.in_channels == 1
+    norm = made.module.stem[1]
+    assert int(norm.num_batches_tracked) > 0 and not torch.equal(norm.running_mean, torch.zeros(4))
+    assert not any(m.training for m in made.modules())
 
 
 def test_a_training_that_fails_is_told_in_the_table(recipe, store, tmp_path):
