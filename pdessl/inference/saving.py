@@ -115,6 +115,11 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterMo
             f"{left} has no {DESCRIPTION}: writing the model was interrupted, or not all was copied. Copy the whole "
             "folder, or fit the model again."
         )
+    if not folder.is_file() and not any((f / models.checkpoint.RECIPE).exists() for f in (folder, folder / "encoder")):
+        raise CheckpointError(
+            f"{folder} holds neither a model of parameters ({DESCRIPTION}, written by 'pdessl regress') nor a network "
+            f"({models.checkpoint.RECIPE}, written by 'pdessl pretrain'). Check the path."
+        )
     return models.load(path, allow)
 
 

@@ -160,7 +160,7 @@ def test_mistakes_end_in_one_line_and_write_nothing(tmp_path, capsys, saved, fil
     (tmp_path / "broken.nc").write_bytes(files[0].read_bytes()[:1000])
     for arguments, message in (
         ([str(files[0]), "--model", str(tmp_path / "encoder")], "holds a network (ConvEncoder), not a model of parame"),
-        ([str(files[0]), "--model", str(tmp_path / "none")], "no recipe.json"),
+        ([str(files[0]), "--model", str(tmp_path / "none")], "neither a model of parameters"),
         ([str(tmp_path / "none.nc"), "--model", folder], "no file"),
         ([str(tmp_path / "broken.nc"), "--model", folder], "broken.nc"),
         ([str(tmp_path / "renamed.nc"), "--model", folder], "ds.rename({'velocity': 'u'})"),

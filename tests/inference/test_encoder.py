@@ -166,7 +166,7 @@ def test_data_unlike_those_of_fit_are_refused(encoder, dataset, held_out):
 
 
 def test_what_is_no_encoder_is_refused(tmp_path, dataset):
-    with pytest.raises(CheckpointError, match="no recipe.json"):
+    with pytest.raises(CheckpointError, match="neither a model of parameters .* nor a network"):
         SimulationEncoder(tmp_path / "nothing").fit(dataset)
 
 

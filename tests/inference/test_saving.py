@@ -67,7 +67,7 @@ def test_load_still_loads_networks(tmp_path, encoder, held_out):
     save_pretrained(tmp_path / "encoder", encoder)
     for path in (tmp_path, tmp_path / "encoder"):
         assert torch.equal(pdessl.load(path)(held_out.fields), encoder(held_out.fields))
-    with pytest.raises(CheckpointError, match="no recipe.json; expected a folder written by 'pdessl pretrain'"):
+    with pytest.raises(CheckpointError, match="holds neither a model of parameters .* nor a network .* Check the path"):
         pdessl.load(tmp_path / "nothing")
 
 
