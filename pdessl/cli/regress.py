@@ -94,6 +94,7 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     Intervals are calibrated on the validation runs where there are enough for the level, else by leaving out folds of
     the labelled ones.
     """
+    from pdessl.cli.views import fitting
     from pdessl.data import PDEDataModule
     from pdessl.inference import fit_parameter_model
     from pdessl.models import load
@@ -119,7 +120,7 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
         labelled,
         calibration,
         targets={settings.target: report["regression"]["scale"]},
-        views=dataclasses.replace(settings.views, moves=()),
+        views=dataclasses.replace(fitting(settings.views, labelled), moves=()),
         level=level,
         units=module.store.units,
         held_out=module.test if max(len(labelled), len(calibration or ())) >= fewest else None,
