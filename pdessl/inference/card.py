@@ -97,7 +97,15 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) 
             f"| {name} | {c['level']:.0%} | {c['share']:.1%} | {c['low']:.0%} to {c['high']:.0%} | {c['width']:.3g} | "
             f"{c['count']} |"
         )
-    return [*lines, "", "Measured on held-out runs of the same kind; it does not hold run by run, nor under shift."]
+    runs = min(len(t.conformal.scores) for t in model.targets)
+    spread = math.sqrt(model.level * (1 - model.level) / runs)
+    return [
+        *lines,
+        "",
+        f"Measured on held-out runs of the same kind; it does not hold run by run, nor under shift. What chance allows "
+        f"is that of the held-out runs; the draw of {runs} calibration runs moves the coverage by about ±{spread:.0%} "
+        "besides.",
+    ]
 
 
 def _views(model: ParameterModel) -> str:
