@@ -137,6 +137,8 @@ class Source(ABC):
             channels: numbers of the channels.
             out: shape (m, len(channels), t, *x), any float type.
             places: which entry of ``out`` each piece is for, shape (n,), int64.
+
+        Values need not be checked here: :class:`pdessl.data.windows.Windows` refuses those that are not finite.
         """
         for row, start, place in zip(rows, starts.tolist(), places.tolist(), strict=True):
             frames, *space = cuts(start, sizes, stride)

@@ -368,7 +368,8 @@ class Windows(Dataset[Trajectories]):
                 split = part.selection.splits[part.selection.split[number]]
                 raise DataError(
                     f"{part.source.name}: field '{self.field_names[channel]}' is not finite in trajectory "
-                    f"{int(part.selection.rows[number])} of split '{split}'. Remove or repair this trajectory."
+                    f"{int(part.selection.rows[number])} of split '{split}'. Repair it, or leave "
+                    f"such trajectories of files out with  missing: drop  in the mapping."
                 )
 
     def _starts(self, part: _Part, n: int, uniform: np.ndarray | None) -> np.ndarray:
