@@ -308,12 +308,12 @@ def _probed(job: _Job) -> dict[str, Any]:
     views, equation = _views(job), data.store.equation
     test = data.test
     truth = test.parameters[study["target"]].double()
-    queries = averaged(encoder, test, views, equation, seed=77)
+    queries = averaged(encoder, test, views, equation, seed=77, constants=data.store.constants)
     errors: dict[str, list[float]] = {}
     for count in study["labels"]:
         for draw in range(study["draws"]):
             labelled = data.labelled_subset(count, draw)
-            features = averaged(encoder, labelled, views, equation, seed=draw)
+            features = averaged(encoder, labelled, views, equation, seed=draw, constants=data.store.constants)
             known = labelled.parameters[study["target"]].double().log()
             # A linear readout of many features extrapolates wildly; nobody reports a value far from all labels.
             room = (known.max() - known.min()) / 2

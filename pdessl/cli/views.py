@@ -14,7 +14,7 @@ from pdessl.models import Normalised, embed, spacing_arguments
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = ["Trunk", "Views", "averaged", "calibrated", "fitting", "trunk_of", "untrained"]
 
@@ -28,10 +28,17 @@ def fitting(views: Views, runs: Trajectories) -> Views:
 
 
 def averaged(
-    encoder: nn.Module, runs: Trajectories, views: Views, equation: str, seed: int, batch: int = 256
+    encoder: nn.Module,
+    runs: Trajectories,
+    views: Views,
+    equation: str,
+    seed: int,
+    batch: int = 256,
+    constants: Collection[str] = (),
 ) -> Tensor:
-    """Return features (N, D), float64, averaged over views of every run; labels are not looked at."""
-    views, runs = fitting(views, runs), runs.without_parameters()
+    """Return features (N, D), float64, averaged over views of every run; of the parameters only constants are seen."""
+    known = {name: values for name, values in runs.parameters.items() if name in constants}
+    views, runs = fitting(views, runs), runs.replace(parameters=known)
     parts = [runs[slice(i, i + batch)] for i in range(0, len(runs), batch)]
     return embed(encoder, parts, views.augmentation(equation), views.count, seed).cpu()
 
