@@ -17,7 +17,7 @@ from pdessl.cli.supervision import Supervision, best_of_sweep
 from pdessl.cli.views import Views, averaged, calibrated, trunk_of, untrained
 from pdessl.cli.workers import Shared, each
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import PdesslError
+from pdessl.errors import PdesslError, ShapeError
 from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.physics_features import physics_features
@@ -289,9 +289,12 @@ class _Comparison:
             found[method] = (train, test)
             self.report(f"features of the {'pretrained' if method == 'frozen' else 'random'} encoder")
         if s.physics:
-            at_test = physics_features(self.test).values
-            found["physics"] = ({k: physics_features(r).values for k, r in subsets.items()}, [at_test] * s.seeds)
-            self.report("hand-made features")
+            try:
+                at_test = physics_features(self.test).values
+                found["physics"] = ({k: physics_features(r).values for k, r in subsets.items()}, [at_test] * s.seeds)
+                self.report("hand-made features")
+            except ShapeError as error:  # runs too short for a spectrum: the others go on
+                self.notes.append(f"{_METHODS['physics'][0]}: {error}")
         return found
 
     def _classical(self, runs: Trajectories) -> dict[str, Tensor]:
@@ -338,8 +341,11 @@ class _Comparison:
             self.report("intervals")
         for name, runs in self.others.items():
             found = {"mean": known.mean().expand(len(runs)), "frozen": by_ridge(train[most], known, frozen[name])}
-            if s.physics:
-                found["physics"] = self._by_physics(runs, self.data.labelled_subset(*most), known)
+            if "physics" in features:
+                try:
+                    found["physics"] = self._by_physics(runs, self.data.labelled_subset(*most), known)
+                except ShapeError as error:  # runs too short for a spectrum: the others go on
+                    self.notes.append(f"{_METHODS['physics'][0]}, {name}: {error}")
             own = {method: self._own(values, known) for method, values in found.items()}
             own |= {method: values for (shift, method), values in self.elsewhere.items() if shift == name}
             own |= self._classical(runs) if s.classical is not None else {}

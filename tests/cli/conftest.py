@@ -74,20 +74,6 @@ def store_of(request):
     return find
 
 
-@pytest.fixture(scope="session")
-def kdv_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kdv") / "data"
-    generate("kdv", folder, size={"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8})
-    return folder
-
-
-@pytest.fixture(scope="session")
-def smoke_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke") / "data"
-    generate("smoke_buoyancy_small", folder, size={"unlabelled": 16, "labelled": 8, "validation": 4, "test": 4})
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()

@@ -121,6 +121,13 @@ def test_an_estimate_that_cannot_be_made_is_noted_and_the_rest_goes_on(data):
     assert "least squares, pointwise: boussinesq_velocity lives on the axes x, y" in " ".join(result.notes)
 
 
+def test_runs_too_short_for_a_spectrum_leave_hand_made_features_out(data):
+    settings = Regression(labels=(8,), seeds=1, robustness=Robustness({"five frames": Shift(share=0.14)}))
+    result = compare_methods(encoder(), data, settings)
+    assert {r["method"] for r in result.robustness} == {"mean", "frozen"}
+    assert "hand-made physics features, same ridge, five frames: physics_features got fields" in result.notes[0]
+
+
 def test_the_scale_is_that_of_dataset_or_equation(data, ks_store):
     assert declared_scale(data, "viscosity") == "log"
     assert declared_scale(data, "initial_mean") == "linear"
