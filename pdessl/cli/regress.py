@@ -20,7 +20,7 @@ __all__ = ["main", "save_model"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.cli.regression.regress`, print the findings and where the report is."""
+    """Parse, call :func:`pdessl.cli.pipeline.run_regression` for every target, save a model, say where things are."""
     parser = Parser(
         "regress",
         "Regress a physical parameter from a pretrained encoder, frozen and fine-tuned, at several numbers of labels,\n"
