@@ -161,14 +161,23 @@ def sample_affine(
         write = _cubic_pairs if order == 3 else _quintic_pairs
         weights.append(write(scratch, table.shape[2 + i], places[plane * pairs :][:pairs], shares[plane]))
 
+    # grid_sample gives whole trajectories to threads: a single one is handed over in as many pieces as there are.
+    threads = torch.get_num_threads() if g == 1 and table.device.type == "cpu" else 1
+    split = max(k for k in range(1, threads + 1) if table.shape[1] % k == 0)
+
     def sampled(chosen: tuple[int, ...]) -> Tensor:
         if len(chosen) == d:
             numbers = [plane * pairs + k for plane, k in enumerate(chosen)]
             apart = numbers[1] - numbers[0]
             grid = places[numbers[0] :: apart][:2] if d == 2 else torch.stack([places[k] for k in numbers])
+            grid = grid.movedim(0, -1).expand(split * g, *points, d)
             return torch.nn.functional.grid_sample(
-                table, grid.movedim(0, -1), mode="bilinear", padding_mode="border", align_corners=True
-            )
+                table.reshape(split * g, -1, *table.shape[2:]),
+                grid,
+                mode="bilinear",
+                padding_mode="border",
+                align_corners=True,
+            ).reshape(g, -1, *points)
         share = weights[len(chosen)]
         first = sampled((*chosen, 0))
         if pairs == 2:
