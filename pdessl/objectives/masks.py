@@ -91,13 +91,21 @@ class BlockMasks:
         self.blocks, self.aspect, self.min_context = blocks, aspect, min_context
         self.scale, self.time_extent, self.context_scale = tuple(scale), tuple(time_extent), tuple(context_scale)
 
-    def __call__(self, batch: int, generator: torch.Generator, device: torch.device | str | None = None) -> Masks:
+    def __call__(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        device: torch.device | str | None = None,
+        rows: slice = slice(None),
+    ) -> Masks:
         """Draw masks.
 
         Args:
             batch: B, samples.
             generator: where all numbers come from: the same state, the same masks. On the CPU.
             device: where the indices go.
+            rows: samples whose masks are returned; all are drawn. Processes that share a batch each take their rows, and
+                block sizes and the number of visible tokens are then those of one process with all of them.
 
         Raises:
             ResolutionError: no draw left ``min_context`` visible tokens.
@@ -112,9 +120,9 @@ class BlockMasks:
             count = int(visible.sum(dim=1).min())
             if count >= self.min_context:
                 # Keys of hidden tokens are below those of all visible ones.
-                keys = torch.rand(visible.shape, generator=generator) + visible
+                keys = (torch.rand(visible.shape, generator=generator) + visible)[rows]
                 context = keys.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
-                return Masks(context.to(device), targets.to(device))
+                return Masks(context.to(device), targets[rows].to(device))
         raise ResolutionError(
             f"BlockMasks: {self.blocks} blocks of a share {self.scale} of the grid {self.grid} left fewer than "
             f"{self.min_context} visible tokens in {_ATTEMPTS} draws. Use fewer or smaller blocks, or smaller patches."

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
-from pdessl.models import spacing_arguments
-from pdessl.objectives import BlockMasks, ExponentialMovingAverage
+from pdessl.models import spacing_arguments, view_seed
+from pdessl.objectives import BlockMasks, ExponentialMovingAverage, Masks
+from pdessl.objectives.distributed import row_count, row_offset
 from pdessl.tasks.batches import step_generator
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
@@ -194,16 +195,13 @@ class MaskedPrediction(RepresentationTask):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Hide blocks, predict their latents, return the loss."""
-        generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
         view = batch
         if self.augmentation is not None:
             with torch.no_grad():
-                view, _ = self.augmentation(batch, generator)
+                view, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
         fields = view.fields
         grid = self.encoder.module.token_grid(fields.shape[2:])
-        # Masks are drawn on the CPU: the same on every device.
-        seeds = torch.randint(2**62, (1,), generator=generator, device=fields.device)
-        masks = self._drawer(grid, view)(len(fields), torch.Generator().manual_seed(int(seeds)), fields.device)
+        masks = self._masks(grid, view, batch_idx)
         given = spacing_arguments(self.encoder, view)
         context = self.encoder.tokens(fields, masks.context, **given)
         whole = self.encoder.tokens(fields, **given) if self.teacher is None else self._taught(fields, **given)
@@ -220,6 +218,18 @@ class MaskedPrediction(RepresentationTask):
     def _taught(self, fields: Tensor, **given: Tensor) -> Tensor:
         with torch.no_grad():
             return self.teacher.module.tokens(fields, **given)
+
+    def _masks(self, grid: tuple[int, ...], view: Any, batch_idx: int) -> Masks:
+        """The masks of this process's rows, drawn with those of all processes: blocks and contexts have one size.
+
+        On the CPU: the same on every device.
+        """
+        fields = view.fields
+        # Without the rank, and apart from the numbers that augmentations draw.
+        generator = torch.Generator().manual_seed(view_seed(self.seed, self.current_epoch, batch_idx))
+        start = row_offset(fields)
+        mine = slice(start, start + len(fields))
+        return self._drawer(grid, view)(row_count(fields), generator, fields.device, mine)
 
     def _drawer(self, grid: tuple[int, ...], view: Any) -> BlockMasks:
         periodic = (False, *(kind == "periodic" for kind in view.boundary))

@@ -31,6 +31,14 @@ def coverage(sampler, draws=400, batch=8):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_processes_that_share_a_batch_take_their_rows_of_its_masks(name):
+    whole = SAMPLERS[name](7, torch.Generator().manual_seed(4))
+    parts = [SAMPLERS[name](7, torch.Generator().manual_seed(4), rows=rows) for rows in (slice(0, 5), slice(5, 7))]
+    for joined, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(torch.cat(shares), joined)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_masks_are_disjoint_sorted_distinct_and_of_one_size(name):
     sampler, generator = SAMPLERS[name], torch.Generator().manual_seed(1)
     tokens = math.prod(sampler.grid)

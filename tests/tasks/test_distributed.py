@@ -11,8 +11,8 @@ from torch import nn
 
 from pdessl.errors import SchemaError
 from pdessl.models import ConvEncoder, SpaceTimeTransformer, TokenPredictor
-from pdessl.objectives import LeJEPA, TemporalJEPA, VICReg
-from pdessl.tasks import ParameterRegression, Pretraining, TemporalPrediction
+from pdessl.objectives import LeJEPA, MaskedJEPA, TemporalJEPA, VICReg
+from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
 
 from .toy import Held, trainer, waves
 
@@ -65,13 +65,29 @@ def temporal():
     )
 
 
+def masked(**settings):
+    torch.manual_seed(0)
+    encoder = SpaceTimeTransformer(1, (1, 4), width=16, depth=1, heads=2)
+    masks = {"blocks": 2, "scale": (0.2, 0.6), "time_extent": (0.2, 0.6)}
+    objective = MaskedJEPA(regulariser=None if "teacher" in settings else "vc", regularise=("target", "context"))
+    return MaskedPrediction(
+        encoder, TokenPredictor(16, width=16, depth=1, heads=2), objective, masks=masks, learning_rate=1e-2, **settings
+    )
+
+
 def regression():
     torch.manual_seed(0)
     encoder = ConvEncoder(width=4, blocks=(1,), norm="group")
     return ParameterRegression(encoder, "viscosity")
 
 
-MADE = {"VICReg": lambda: joint(VICReg()), "LeJEPA": lambda: joint(LeJEPA(slices=16)), "temporal": temporal}
+MADE = {
+    "VICReg": lambda: joint(VICReg()),
+    "LeJEPA": lambda: joint(LeJEPA(slices=16)),
+    "temporal": temporal,
+    "masked, teacher": lambda: masked(teacher={"start": 0.5}),
+    "masked, regularised": masked,
+}
 
 
 def fit(task, folder, **settings):
