@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         "write HDF5 shards that xarray opens, with a manifest. A killed run is continued with --resume.",
         examples=[
             "pdessl generate burgers --out data/burgers",
+            "pdessl generate smoke_buoyancy --out data/smoke --size 512 --device cuda --dtype float32",
             "pdessl generate burgers --out data/small --size unlabelled=256,labelled=64,validation=32,test=64",
             "pdessl generate my_dataset.yaml --out data/mine --device cuda --dtype float32",
             "pdessl generate burgers --out data/quiet --set observation.noise=0 observation.points=128",
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         "--size",
         type=sizes,
         metavar="N|SPLIT=N,...",
-        help="trajectories of the first split, or per split, instead of those of the dataset's file",
+        help="trajectories of the first split ('unlabelled' in every dataset here); the other splits shrink in proportion "
+        "and never grow, so N is not the total. Or per split, the others as in the dataset's file",
     )
     parser.add_argument(
         "--set",
@@ -52,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64"),
-        help="arithmetic of the simulator (default float64); float32 is another recipe: the data differ in their last "
-        "digits, and after a while altogether where the equation is chaotic",
+        help="arithmetic of the simulator (default as in the dataset's file, float64 unless it says); another one is "
+        "another recipe: the data differ in their last digits, and after a while altogether where the equation is "
+        "chaotic",
     )
     parser.add_argument("--workers", type=_workers, metavar="N", help="threads; default one per processor")
     parser.add_argument(
@@ -62,23 +65,26 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="continue a generation that was interrupted")
     options = parser.parse_args(arguments)
 
-    from pdessl.cli.settings import read_words
-    from pdessl.data import generate
+    from rich import filesize
 
-    overrides = read_words(options.set)
-    if options.dtype == "float32":
-        overrides["solver.precision"] = options.dtype
+    from pdessl.cli.settings import read_words
+    from pdessl.data import generate, load_recipe
+
+    recipe = load_recipe(options.dataset, options.size, read_words(options.set))
+    # What the file says already is not said again: the same data keep the same hash.
+    if options.dtype not in (None, recipe.content["solver"].get("precision", "float64")):
+        recipe = load_recipe(recipe, overrides={"solver.precision": options.dtype})
+    wanted = ", ".join(f"{split['size']} {name}" for name, split in recipe.splits.items())
+    print(f"{recipe.name}: {wanted}; {filesize.decimal(recipe.nbytes)}", flush=True)
     store = generate(
-        options.dataset,
+        recipe,
         out=options.out,
-        size=options.size,
         device=options.device,
         resume=options.resume,
-        overrides=overrides,
         workers=options.workers,
         scheduler=options.scheduler,
     )
-    print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
+    print(f"{options.out}: complete")
     if store.rejected_draws:
         print(f"{store.rejected_draws} draws blew up or were not finite and were drawn again")
     return 0

@@ -41,7 +41,8 @@ def generate(
     Args:
         dataset: a name from ``pdessl list datasets``, a path of a YAML file, or a recipe.
         out: folder of the store; made if missing. It must be empty unless ``resume``.
-        size: trajectories of the file's first split, or a mapping from split to number; default as in the file.
+        size: trajectories of the file's first split (the others shrink in proportion and never grow), or a mapping from
+            split to number; default as in the file.
         device: where to simulate, e.g. ``cuda``. The draws are the same on every device.
         resume: continue an interrupted generation. Shards that are whole are kept, damaged ones made anew, and the
             result is bitwise the store an uninterrupted run makes. Does nothing when all is there.

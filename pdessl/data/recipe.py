@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect as python_inspect
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,13 @@ class DatasetRecipe:
     def splits(self) -> dict[str, dict[str, Any]]:
         """``{name: {size, labels}}`` in the order of the file."""
         return {n: {"size": s["size"], "labels": s.get("labels", True)} for n, s in self.content["splits"].items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the fields of all splits on disk, float32."""
+        fields = self.content["solver"].get("arguments", {}).get("outputs", self.simulator.field_names)
+        values = len(fields) * self.observation["frames"] * math.prod(self.observed)
+        return 4 * values * sum(split["size"] for split in self.splits.values())
 
     # ------------------------------------------------------------------------------ what is drawn
 
@@ -191,7 +199,8 @@ def load_recipe(
 
     Args:
         dataset: a name from ``pdessl list datasets``, a path of a YAML file, or a recipe.
-        size: number of trajectories of the first split of the file, or a mapping from split to number.
+        size: number of trajectories of the first split of the file, where the others shrink in proportion (rounded up)
+            and never grow; or a mapping from split to number, where the others stay.
         overrides: other values by dotted key, e.g. ``{"observation.noise": 0.0}``; a new key is refused by the check.
 
     Raises:
@@ -214,10 +223,8 @@ def load_recipe(
     for key, value in (overrides or {}).items():
         _assign(content, key, value, name)
     if size is not None:
-        splits = content.get("splits")
-        check_type(splits, dict, f"{name}: splits")
-        sizes = dict(size) if isinstance(size, Mapping) else {next(iter(splits)): size}
-        for split, number in sizes.items():
+        splits = DatasetRecipe(name, content).content["splits"]  # checked before it is changed
+        for split, number in (size if isinstance(size, Mapping) else _in_proportion(splits, size)).items():
             if split not in splits:
                 raise CatalogError(
                     f"{name} has no split '{split}'.{did_you_mean(split, splits)} Splits: {', '.join(splits)}."
@@ -226,6 +233,14 @@ def load_recipe(
     recipe = DatasetRecipe(name, content)
     check_simulator(recipe)
     return recipe
+
+
+def _in_proportion(splits: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, int]:
+    """Return the size of every split when the first has ``size``: no split gets larger by it but the first."""
+    first, *others = splits
+    whole = splits[first]["size"]
+    smaller = {name: -(-splits[name]["size"] * size // whole) for name in others} if size < whole else {}
+    return {first: size, **smaller}
 
 
 def _assign(content: dict[str, Any], key: str, value: Any, name: str) -> None:

@@ -67,10 +67,28 @@ def test_unknown_simulator_and_split():
 
 def test_sizes_and_hash():
     recipe = load_recipe("burgers_small", size=7)
-    assert recipe.splits["unlabelled"] == {"size": 7, "labels": False} and recipe.splits["test"]["size"] == 8
+    assert recipe.splits["unlabelled"] == {"size": 7, "labels": False} and recipe.splits["test"]["size"] == 2
     assert recipe.hash != load_recipe("burgers_small").hash
     assert load_recipe("burgers_small", overrides={"about": "other words"}).hash == load_recipe("burgers_small").hash
     assert load_recipe("burgers_small", overrides={"seed": 1}).hash != load_recipe("burgers_small").hash
+
+
+def test_one_number_is_the_size_of_the_first_split_and_the_others_shrink_with_it_but_do_not_grow():
+    def sizes(size):
+        return [split["size"] for split in load_recipe("burgers_small", size=size).splits.values()]
+
+    assert sizes(None) == sizes(48) == [48, 16, 8, 8]
+    assert sizes(12) == [12, 4, 2, 2] and sizes(1) == [1, 1, 1, 1] and sizes(0) == [0, 0, 0, 0]
+    assert sizes(1000) == [1000, 16, 8, 8]
+    assert sizes({"labelled": 5}) == [48, 5, 8, 8]
+    with pytest.raises(SchemaError, match="expected >= 0, found -3"):
+        sizes(-3)
+
+
+def test_the_size_on_disk_is_known_beforehand():
+    recipe = load_recipe("boussinesq_small", size=1)
+    t, x, y, fields = recipe.observation["frames"], *recipe.observed, len(recipe.content["fields"])
+    assert recipe.nbytes == 4 * fields * t * x * y * 4
 
 
 @pytest.mark.parametrize("kind", ["uniform", "log_uniform"])
