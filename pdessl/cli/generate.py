@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         "--size",
         type=sizes,
         metavar="N|SPLIT=N,...",
-        help="trajectories of the first split ('unlabelled' in every dataset here); the other splits shrink in proportion "
-        "and never grow, so N is not the total. Or per split, the others as in the dataset's file",
+        help="trajectories of the first split ('unlabelled' in every dataset here); the other splits shrink in "
+        "proportion and never grow, so N is not the total. Or per split, the others as in the dataset's file",
     )
     parser.add_argument(
         "--set",
