@@ -84,10 +84,11 @@ class LieAugmentation(nn.Module):
     period is kept and nothing that grows with position is added; else it becomes ``window``. Where an axis is not
     periodic the strengths of a trajectory are shrunk together, in steps of 1/16, until everything it reads lies inside
     the data, and the window is then placed at random among the places where it does.
-    The spline continues an axis that is not periodic by its mirror image. Beside an end of the data, not of the view,
-    values are therefore off by up to 0.17 of the difference between neighbouring nodes, 0.07 one node further in (0.04
-    cubic) and 0.003 four nodes further in (0.001); by up to 0.02 seven nodes further in where a coarser grid needs the
-    low-pass. Data that reach a few nodes beyond the windows are free of it.
+    Where data end, nothing is assumed beyond: the spline obeys the not-a-knot condition there, with the same order of
+    accuracy as inside, whatever a wall does to each field. The error beside an end of the data, not of the view, is
+    larger by a constant all the same: for a wave of 16 nodes 5e-5 of its amplitude (cubic 7e-4) against 2e-7 (6e-5)
+    inside. The low-pass continues the data by a point reflection about the end, which keeps straight lines: it adds up
+    to 8e-4 within seven nodes.
 
     Mode ``metadata`` moves coordinates and values without touching positions in the array: exact and free, but only for
     maps that are the same on every frame (scalings, shifts). Mode ``coords`` appends the transformed coordinates as

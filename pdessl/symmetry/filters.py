@@ -1,6 +1,6 @@
 """Linear filters along the space axes of gridded fields: Fourier shifts, prefilters of B-splines, low-passes.
 
-All periodic axes are filtered in one Fourier transform; the others, mirrored about both end nodes, by a matrix each.
+All periodic axes are filtered in one Fourier transform, the others by a matrix each.
 """
 
 # B batch, T time frames, C channels, X one space axis of N nodes, P target nodes
@@ -11,13 +11,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
 
-__all__ = ["AxisFilter", "filter_axes", "filter_reach", "multiply_axis"]
+__all__ = ["AxisFilter", "Ends", "filter_axes", "filter_reach", "multiply_axis"]
+
+Ends = Literal["wrapped", "mirrored", "open"]
 
 # Taps on each side of the low-pass, a sinc under a Hann window, so that what it reads is bounded.
 _LOW_PASS = 24
@@ -28,16 +31,21 @@ class AxisFilter:
     """What is done to one whole axis before it is sampled.
 
     Args:
-        periodic: the axis wraps; otherwise it is mirrored about both end nodes.
+        ends: what lies beyond the end nodes. ``wrapped``: the axis is periodic. ``open``: nothing is known there. The
+            low-pass then sees u(-x) = 2 u(0) - u(x), which keeps straight lines, and coefficients obey the not-a-knot
+            condition: those beyond an end continue the ones inside as a polynomial of the degree of the spline, so
+            that such polynomials are reproduced up to the end nodes. ``mirrored``: u(-x) = u(x), for a piece cut out
+            of a periodic axis, whose ends are out of the reach of what is sampled.
         shift: cells, (B, T) or (B, 1): the result at node j is the trigonometric interpolant at j - shift. Exact for
             band-limited fields; for an even number of nodes the Nyquist mode is multiplied by the cosine of its phase,
             the only real choice. Periodic axes only.
-        order: 3 or 5: return the coefficients of the B-spline of this order that interpolates the fields.
+        order: 3 or 5: return the coefficients of the B-spline of this order that interpolates the fields: one per node,
+            and on an open axis order // 2 more beyond each end.
         coarsening: target spacing / source spacing, (B, T) or (B, 1); where it exceeds 1, modes that the target grid
             cannot hold are damped by a windowed sinc.
     """
 
-    periodic: bool
+    ends: Ends
     shift: Tensor | None = None
     order: int | None = None
     coarsening: Tensor | None = None
@@ -51,10 +59,10 @@ def filter_axes(fields: Tensor, filters: Sequence[AxisFilter | None]) -> Tensor:
         filters: one per space axis; None leaves the axis as it is.
 
     Source: prefilter as a division by the spectrum of the sampled B-spline: Unser, Aldroubi, Eden (1993), IEEE Trans.
-        Signal Processing 41, 821.
+        Signal Processing 41, 821. Not-a-knot: de Boor, A Practical Guide to Splines (2001), chapter IV.
     """
     d = fields.dim() - 3
-    wrapped = [i for i, f in enumerate(filters) if f is not None and f.periodic]
+    wrapped = [i for i, f in enumerate(filters) if f is not None and f.ends == "wrapped"]
     if wrapped:
         dims = [3 + i for i in wrapped]
         sizes = [fields.shape[k] for k in dims]
@@ -68,8 +76,12 @@ def filter_axes(fields: Tensor, filters: Sequence[AxisFilter | None]) -> Tensor:
             spectrum.mul_(response.reshape(shape))
         fields = torch.fft.irfftn(spectrum, s=sizes, dim=dims)
     for i, f in enumerate(filters):
-        if f is not None and not f.periodic and fields.shape[3 + i] > 1:
-            fields = multiply_axis(fields, _mirror_operator(f, fields.shape[3 + i], fields.dtype, fields.device), i)
+        if f is None or f.ends == "wrapped" or (f.ends == "mirrored" and fields.shape[3 + i] == 1):
+            continue
+        if f.shift is not None:
+            raise ShapeError("a Fourier shift needs a periodic axis; sample this one by a B-spline.")
+        operator = _open_operator if f.ends == "open" else _mirror_operator
+        fields = multiply_axis(fields, operator(f, fields.shape[3 + i], fields.dtype, fields.device), i)
     return fields
 
 
@@ -127,8 +139,6 @@ def _low_pass(coarsening: Tensor, turns: Tensor) -> Tensor:
 
 def _mirror_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The filter as a matrix on the nodes, (N, N) or (B, T | 1, N, N)."""
-    if chosen.shift is not None:
-        raise ShapeError("a Fourier shift needs a periodic axis; sample this one by a B-spline.")
     if chosen.coarsening is None:
         assert chosen.order is not None
         return _mirrored_prefilter(n, chosen.order, dtype, device)
@@ -153,6 +163,54 @@ def _cosines(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     ends[0] = ends[-1] = 0.5
     analysis = synthesis.T * ends[:, None] * ends * (2 / (n - 1))
     return synthesis.to(device), analysis.to(device), turns.to(device)
+
+
+def _open_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The filter as a matrix from the nodes to them (low-pass) or to coefficients, (K, N) or (B, T | 1, K, N)."""
+    if chosen.coarsening is None:
+        assert chosen.order is not None
+        return _not_a_knot(n, chosen.order, device).to(dtype)
+    line, synthesis, analysis, turns = _sines(n, chosen.order, device)
+    gain = _response(AxisFilter("open", coarsening=chosen.coarsening), turns, n, dtype)
+    return line.to(dtype) + synthesis.to(dtype) @ (gain[..., None] * analysis.to(dtype))
+
+
+@functools.lru_cache(maxsize=64)
+def _not_a_knot(n: int, order: int, device: torch.device) -> Tensor:
+    """From values at the nodes to coefficients on them and order // 2 beyond each end, (N + 2 (order // 2), N)."""
+    beyond, degree = order // 2, min(order, n - 1)
+    extended = torch.zeros(n + 2 * beyond, n, dtype=torch.float64)
+    extended[beyond : beyond + n] = torch.eye(n, dtype=torch.float64)
+    for k in range(beyond):
+        at = k - beyond  # a place beyond the first node: the polynomial through the first degree + 1, by Lagrange
+        for i in range(degree + 1):
+            weight = math.prod((at - j) / (i - j) for j in range(degree + 1) if j != i)
+            extended[k, i] = extended[-1 - k, n - 1 - i] = weight
+    taps = {3: (1 / 6, 4 / 6, 1 / 6), 5: (1 / 120, 26 / 120, 66 / 120, 26 / 120, 1 / 120)}[order]
+    sampled = sum(c * extended[k : k + n] for k, c in enumerate(taps))
+    return (extended @ torch.linalg.inv(sampled)).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _sines(n: int, order: int | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Signals as the line through their end nodes and a sine series, which continues them by a point reflection.
+
+    Returns:
+        (from nodes to the line, from modes to the rest, from nodes to modes, turns per node). With an order, the first
+        two give coefficients of the B-spline instead of values.
+    """
+    j, last = torch.arange(n, dtype=torch.float64), max(n - 1, 1)
+    line = torch.zeros(n, n, dtype=torch.float64)
+    line[:, -1] = j / last
+    line[:, 0] = 1 - j / last
+    turns = j[1:-1] / (2 * last)
+    synthesis = torch.sin(2 * math.pi * j[:, None] * turns)
+    analysis = synthesis.T @ (torch.eye(n, dtype=torch.float64) - line) * (2 / last)
+    line, synthesis, analysis, turns = (m.to(device) for m in (line, synthesis, analysis, turns))
+    if order is not None:
+        knots = _not_a_knot(n, order, device)
+        line, synthesis = knots @ line, knots @ synthesis
+    return line, synthesis, analysis, turns
 
 
 def multiply_axis(fields: Tensor, matrix: Tensor, axis: int) -> Tensor:

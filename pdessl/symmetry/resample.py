@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
-from pdessl.symmetry.filters import multiply_axis
+from pdessl.symmetry.filters import Ends, multiply_axis
 
 __all__ = ["sample_affine", "sample_axis"]
 
@@ -43,14 +43,14 @@ def _weights(offset: Tensor, order: int) -> list[Tensor]:
     return [far_t, middle_t, near_t, near_s, middle_s, far_s]
 
 
-def sample_axis(coefficients: Tensor, positions: Tensor, axis: int, periodic: bool, order: int = 5) -> Tensor:
+def sample_axis(coefficients: Tensor, positions: Tensor, axis: int, ends: Ends, order: int = 5) -> Tensor:
     """Evaluate a B-spline along one space axis.
 
     Args:
         coefficients: (B, T, C, *X), from :func:`filter_axes`.
         positions: in cells, (B, T, P) or (B, 1, P), float64.
         axis: space axis, 0 ... d - 1.
-        periodic: wrap, or mirror.
+        ends: of :class:`pdessl.symmetry.filters.AxisFilter`; positions on an open axis are those of nodes or between.
         order: 3 (cubic) or 5 (quintic).
 
     Returns:
@@ -70,8 +70,10 @@ def sample_axis(coefficients: Tensor, positions: Tensor, axis: int, periodic: bo
     weights = torch.stack(_weights((positions - base).to(coefficients.dtype), order), dim=-1)
     taps = torch.arange(order + 1, device=positions.device) - order // 2
     nodes = base.to(torch.int64)[..., None] + taps
-    if periodic:
+    if ends == "wrapped":
         nodes = nodes.remainder(n)
+    elif ends == "open":  # there are coefficients beyond the ends, except where their weight is 0
+        nodes = (nodes + order // 2).clamp(min=0, max=n - 1)
     elif n > 1:
         nodes = nodes.remainder(2 * n - 2)
         nodes = torch.minimum(nodes, 2 * n - 2 - nodes)
@@ -97,7 +99,7 @@ def sample_affine(
     matrix: Tensor,
     offset: Tensor,
     points: Sequence[int],
-    periodic: Sequence[bool],
+    ends: Sequence[Ends],
     order: int = 3,
     memory: list[Tensor] | None = None,
 ) -> Tensor:
@@ -113,7 +115,8 @@ def sample_affine(
         matrix: cells per target node, (B, T, d, d) or (B, 1, d, d), float64.
         offset: position of the middle of the target grid in cells, (B, T, d) or (B, 1, d), float64.
         points: nodes of the target grid, one number per axis.
-        periodic: per axis, wrap or mirror.
+        ends: per axis, of :class:`pdessl.symmetry.filters.AxisFilter`; positions on an open axis are those of nodes or
+            between.
         order: 3 or 5.
         memory: a list, empty at first, that keeps scratch memory from one call to the next; fresh memory is slow.
 
@@ -144,7 +147,7 @@ def sample_affine(
     g = b if shared else b * t
     matrix = matrix.expand(b, g // b, d, d).reshape(g, d, d)
     offset = offset.expand(b, g // b, d).reshape(g, d)
-    table = _extended(coefficients.reshape(g, -1, *sizes), periodic, order)
+    table = _extended(coefficients.reshape(g, -1, *sizes), ends, order)
 
     pairs = (order + 1) // 2
     # One block of memory for everything of the size of the target grid. First the places of all pairs along all axes,
@@ -156,7 +159,7 @@ def sample_affine(
     places, shares, scratch = work[: d * pairs], work[d * pairs : -3], work[-3:]
     weights: list[list[Tensor]] = []
     for plane, i in enumerate(reversed(range(d))):
-        period = sizes[i] if periodic[i] else None
+        period = sizes[i] if ends[i] == "wrapped" else None
         _affine_positions(matrix[:, i].detach(), offset[:, i].detach(), points, period, scratch)
         write = _cubic_pairs if order == 3 else _quintic_pairs
         weights.append(write(scratch, table.shape[2 + i], places[plane * pairs :][:pairs], shares[plane]))
@@ -255,19 +258,23 @@ def _quintic_pairs(scratch: Tensor, extended: int, places: Tensor, share: Tensor
     return shares
 
 
-def _extended(table: Tensor, periodic: Sequence[bool], order: int) -> Tensor:
-    """Repeat nodes beyond both ends of every axis of (G, C, *X), so that all taps lie inside."""
+def _extended(table: Tensor, ends: Sequence[Ends], order: int) -> Tensor:
+    """Repeat nodes beyond both ends of every axis of (G, C, *X), so that all taps lie inside.
+
+    On an open axis they are there, but for the last tap of the last node, whose weight is 0.
+    """
     left, right = order // 2, order // 2 + 1
     sizes = table.shape[2:]
-    result = table.new_empty((*table.shape[:2], *[n + left + right for n in sizes]))
-    result[(..., *[slice(left, left + n) for n in sizes])] = table
+    more = [(0, 0) if e == "open" else (left, right) for e in ends]
+    result = table.new_empty((*table.shape[:2], *[a + n + b for n, (a, b) in zip(sizes, more, strict=True)]))
+    result[(..., *[slice(a, a + n) for n, (a, _) in zip(sizes, more, strict=True)])] = table
     for i, n in enumerate(sizes):
-        dim = 2 + i
-        for node in (*range(-left, 0), *range(n, n + right)):
-            if periodic[i]:
+        dim, (before, after) = 2 + i, more[i]
+        for node in (*range(-before, 0), *range(n, n + after)):
+            if ends[i] == "wrapped":
                 same = node % n
             else:
                 same = node % (2 * n - 2) if n > 1 else 0
                 same = min(same, 2 * n - 2 - same)
-            result.select(dim, left + node).copy_(result.select(dim, left + same))
+            result.select(dim, before + node).copy_(result.select(dim, before + same))
     return result

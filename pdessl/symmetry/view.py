@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pdessl.symmetry.boundary import DiscreteSymmetry
-from pdessl.symmetry.filters import AxisFilter, filter_axes, filter_reach
+from pdessl.symmetry.filters import AxisFilter, Ends, filter_axes, filter_reach
 from pdessl.symmetry.placement import Plan, constant, reading
 from pdessl.symmetry.reflections import reflect
 from pdessl.symmetry.resample import sample_affine, sample_axis
@@ -111,7 +111,7 @@ class _Steps:
 
     starts: Tensor  # (B, d)
     counts: tuple[int, ...]
-    periodic: tuple[bool, ...]  # what was cut out still wraps
+    ends: tuple[Ends, ...]  # of what was cut out
     coarsening: tuple[Tensor | None, ...]  # (B, T | 1) per axis
     apart: Tensor | None  # (B, T, d): frames shifted in Fourier space, so that all are read at the same places
     offset: Tensor  # in cells of what was cut out
@@ -156,11 +156,11 @@ def gridded(
             spline = action in ("spline", "mixed")
             needed = spline or shift is not None
             filters.append(
-                AxisFilter(step.periodic[i], shift, chosen if spline else None, step.coarsening[i]) if needed else None
+                AxisFilter(step.ends[i], shift, chosen if spline else None, step.coarsening[i]) if needed else None
             )
         values = filter_axes(values, filters)
         if mixed:
-            values = sample_affine(values, part.matrix, step.offset, plan.points, step.periodic, chosen, memory)
+            values = sample_affine(values, part.matrix, step.offset, plan.points, step.ends, chosen, memory)
         for i, action in enumerate(plan.actions):
             if action == "fourier":
                 values = values.narrow(3 + i, 0, plan.points[i])
@@ -168,7 +168,7 @@ def gridded(
                 p = plan.points[i]
                 node = torch.arange(p, dtype=torch.float64, device=values.device) - (p - 1) / 2
                 places = step.offset[..., i, None] + part.matrix[:, :, i, i, None] * node
-                values = sample_axis(values, places, i, step.periodic[i], chosen)
+                values = sample_axis(values, places, i, step.ends[i], chosen)
         return values
 
     return _in_parts(fields, plan, steps.counts, geometry, one, reflections)
@@ -288,7 +288,8 @@ def _steps(
         else:
             diagonal = geometry.matrix.diagonal(dim1=-2, dim2=-1).abs()
             coarsening = [diagonal[..., i] if r else None for i, r in enumerate(plan.rescaled)]
-    starts, counts, periodic = geometry.start.clone(), list(plan.points), list(plan.periodic)
+    starts, counts = geometry.start.clone(), list(plan.points)
+    ends: list[Ends] = ["wrapped" if p else "open" for p in plan.periodic]
     # On a processor it costs nothing to look at the numbers; elsewhere that would wait for the device.
     looked = fields.device.type == "cpu" and apart is None
     splines = any(action in ("spline", "mixed") for action in plan.actions)
@@ -306,12 +307,14 @@ def _steps(
         if extent >= n:
             continue
         begin = (geometry.start[:, i] + (plan.points[i] - 1) / 2 + low[:, i]).floor().long() - margin
-        if not plan.periodic[i]:
+        if plan.periodic[i]:
+            ends[i] = "mirrored"
+        else:
             begin = begin.clamp(min=0, max=n - extent)
-        starts[:, i], counts[i], periodic[i] = begin, extent, False
+        starts[:, i], counts[i] = begin, extent
         offset = offset.clone()
         offset[..., i] -= begin[:, None]
-    return _Steps(starts, tuple(counts), tuple(periodic), tuple(coarsening), apart, offset)
+    return _Steps(starts, tuple(counts), tuple(ends), tuple(coarsening), apart, offset)
 
 
 def _largest_stretch(matrix: Tensor) -> Tensor:
