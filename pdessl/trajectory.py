@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,9 +166,9 @@ class Trajectories:
             boundary=tuple(boundary),
         )
 
-    def without_parameters(self) -> Trajectories:
-        """Return the batch with its labels removed."""
-        return dataclasses.replace(self, parameters={})
+    def without_parameters(self, but: Collection[str] = ()) -> Trajectories:
+        """Return the batch with its labels removed, all but those named."""
+        return dataclasses.replace(self, parameters={n: v for n, v in self.parameters.items() if n in but})
 
     @staticmethod
     def concatenate(parts: Sequence[Trajectories]) -> Trajectories:

@@ -186,6 +186,7 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
         seed,
         scale,
         others,
+        data.store.constants,
     )
     elsewhere = {name: values.double().numpy() for name, values in found.others.items()}
     return found.predictions.double().numpy(), found.summary, elsewhere

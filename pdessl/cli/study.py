@@ -336,7 +336,15 @@ def _supervised(job: _Job) -> dict[str, Any]:
     for count in study["labels"]:
         labelled = data.labelled_subset(count, job.seed)
         found = best_of_sweep(
-            _fresh(job), labelled, data.validation, test, study["target"], data.store.equation, settings, job.seed
+            _fresh(job),
+            labelled,
+            data.validation,
+            test,
+            study["target"],
+            data.store.equation,
+            settings,
+            job.seed,
+            constants=data.store.constants,
         )
         errors[str(count)] = [float(relative_error(found.predictions.double(), truth))]
     return {"relative_error": errors, "monitors": {}}

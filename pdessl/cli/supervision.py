@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,7 @@ def best_of_sweep(
     seed: int,
     scale: str = "log",
     others: Mapping[str, Trajectories] | None = None,
+    constants: Collection[str] = (),
 ) -> Supervised:
     """Train once per learning rate and keep the training with the lowest validation error.
 
@@ -146,6 +147,7 @@ def best_of_sweep(
         seed: of batches, views and the head.
         scale: on which the parameter is regressed, ``log`` or ``linear``.
         others: further runs that are predicted, by name.
+        constants: parameters that predictions may read, see :class:`pdessl.tasks.ParameterRegression`.
     """
     if settings.validation_runs is not None:
         validation = validation[slice(0, settings.validation_runs)]
@@ -162,6 +164,7 @@ def best_of_sweep(
                 hidden=list(settings.hidden),
                 augmentation=settings.views.augmentation(equation),
                 views=settings.validation_views,
+                constants=constants,
                 learning_rate=rate,
                 encoder_learning_rate=settings.encoder_rate * rate,
                 weight_decay=settings.weight_decay,

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import lightning
@@ -60,6 +60,8 @@ class ParameterRegression(lightning.LightningModule):
         hidden: widths of the head's hidden layers; none for a linear head.
         augmentation: as in :class:`~pdessl.tasks.Pretraining`; None for none.
         views: views averaged in validation and prediction; used with an augmentation.
+        constants: parameters that are known of every run, which predictions may read: those of the dataset that are the
+            same in all of its runs. Some generators need them to be applied.
         learning_rate: of AdamW at the end of the warm-up.
         encoder_learning_rate: of the encoder where it is fine-tuned; default the same.
         weight_decay: on weights; biases and norms have none.
@@ -83,6 +85,7 @@ class ParameterRegression(lightning.LightningModule):
         hidden: list[int] | None = None,
         augmentation: nn.Module | None = None,
         views: int = 1,
+        constants: Collection[str] = (),
         learning_rate: float = 1e-3,
         encoder_learning_rate: float | None = None,
         weight_decay: float = 0.01,
@@ -109,6 +112,7 @@ class ParameterRegression(lightning.LightningModule):
         if normalisation is not None:
             self.encoder.set_statistics(normalisation["mean"], normalisation["std"])
         self.readout, self.views, self.augmentation = readout, views, augmentation
+        self.constants = frozenset(constants) - set(self.targets)
         self.head = self._head(hidden)
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.encoder_learning_rate = learning_rate if encoder_learning_rate is None else encoder_learning_rate
@@ -201,13 +205,13 @@ class ParameterRegression(lightning.LightningModule):
         """Return the targets in their own units, averaged over views on their scales.
 
         Args:
-            batch: trajectories; their parameters are not read.
+            batch: trajectories; of their parameters only the constants are read.
             seed: of the views.
 
         Returns:
             (B,) for one target, (B, P) for several, float64.
         """
-        batch = batch.without_parameters()
+        batch = batch.without_parameters(but=self.constants)
         if self.augmentation is None:
             total, count = self._values(batch.fields, **spacing_arguments(self.encoder, batch)), 1
         else:

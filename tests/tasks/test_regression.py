@@ -199,3 +199,20 @@ def test_a_moved_label_is_moved_back_on_the_linear_scale_too():
     shifts = [learner.augmentation(runs.without_parameters(), generator)[1].log_parameter_shift for _ in range(2)]
     wanted = sum(2.0 * torch.exp(-s["viscosity"].double()) for s in shifts) / 2
     torch.testing.assert_close(estimates, wanted)
+
+
+def test_predictions_read_constants_and_no_label():
+    class Reading(torch.nn.Module):
+        seen: list[set[str]] = []
+
+        def forward(self, batch, generator=None):
+            self.seen.append(set(batch.parameters))
+            return batch, None
+
+    runs = waves(4)
+    runs = runs.replace(parameters=runs.parameters | {"steepening": torch.ones(4)})
+    # Whoever calls the target a constant does not get to read it.
+    learner = task(augmentation=Reading(), constants=["steepening", "viscosity"])
+    learner.target_std.fill_(1.0)
+    learner.eval().estimate(runs)
+    assert Reading.seen == [{"steepening"}]
