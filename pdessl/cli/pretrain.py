@@ -254,7 +254,7 @@ def _compiled(encoder: Any) -> Iterator[None]:
     """Compile what tasks call of an encoder. ``encoder.compile()`` would leave tokens and trunk as they are."""
     import torch
 
-    methods = [name for name in ("forward", "trunk", "tokens") if hasattr(encoder, name)]
+    methods = [name for name in ("forward", "trunk", "tokens", "trunk_and_tokens") if hasattr(encoder, name)]
     for name in methods:
         setattr(encoder, name, torch.compile(getattr(encoder, name)))
     try:

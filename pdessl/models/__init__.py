@@ -6,7 +6,7 @@ from pdessl.models.checkpoint import load, pretrained, save_pretrained
 from pdessl.models.convnext import ConvNeXtEncoder
 from pdessl.models.convolutional import ConvEncoder
 from pdessl.models.embedding import embed, view_seed
-from pdessl.models.heads import Head, Projector
+from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalised
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
@@ -24,6 +24,7 @@ __all__ = [
     "Projector",
     "RidgeReadout",
     "SpaceTimeTransformer",
+    "SplitProjector",
     "TimeStepper",
     "TokenPredictor",
     "bounded",

@@ -127,11 +127,16 @@ class ConvNeXtEncoder(nn.Module):
 
     def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the mean of the tokens, normalised, (B, ``trunk_dim``)."""
-        return self.norm(self._last(x, spacing).flatten(2).mean(dim=2))
+        return self.norm(self._last(x, spacing).mean(dim=1))
 
     def tokens(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the last stage node by node, normalised, (B, N, ``token_dim``), in the order of :meth:`token_grid`."""
-        return self.norm(self._last(x, spacing).flatten(2).transpose(1, 2))
+        return self.norm(self._last(x, spacing))
+
+    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
+        last = self._last(x, spacing)
+        return self.norm(last.mean(dim=1)), self.norm(last)
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the grid of the tokens (T', *X') for fields on (T, *X)."""
@@ -139,6 +144,7 @@ class ConvNeXtEncoder(nn.Module):
         return tuple(-(-n // stride) for n in grid)
 
     def _last(self, x: Tensor, spacing: Tensor | None) -> Tensor:
+        """The last stage node by node, (B, N, ``token_dim``)."""
         axes = 1 + len(self.init_args["periodic"])
         if x.ndim != axes + 2 or x.shape[1] != self.in_channels:
             raise ShapeError(
@@ -147,4 +153,4 @@ class ConvNeXtEncoder(nn.Module):
             )
         if self.uses_spacing:
             x = append_spacing(x, log_spacing(spacing, x, "ConvNeXtEncoder"))
-        return self.layers(x)
+        return self.layers(x).flatten(2).transpose(1, 2)

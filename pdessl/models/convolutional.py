@@ -174,8 +174,15 @@ class ConvEncoder(nn.Module):
 
     def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the pooled values (B, ``trunk_dim``), what the head maps to features."""
-        pooled = []
+        return self._pooled(self._stages(x, spacing))
+
+    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
         stages = self._stages(x, spacing)
+        return self._pooled(stages), stages[-1].flatten(2).transpose(1, 2)
+
+    def _pooled(self, stages: list[Tensor]) -> Tensor:
+        pooled = []
         for values in stages if self.pool == "all" else stages[-1:]:
             # Statistics over the grid in float32 at least: a bfloat16 mean of 1,000 nodes keeps two digits.
             values = values.flatten(2).to(torch.promote_types(values.dtype, torch.float32))

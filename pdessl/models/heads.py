@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from pdessl.errors import ShapeError
+from pdessl.errors import SchemaError, ShapeError
 
-__all__ = ["Head", "Projector"]
+__all__ = ["Head", "Projector", "SplitProjector"]
 
 
 class Projector(nn.Module):
@@ -43,6 +44,50 @@ class Projector(nn.Module):
         """Return embeddings (B, D)."""
         _check(self, features, self.in_features)
         return self.layers(features)
+
+
+class SplitProjector(nn.Module):
+    """Two projectors side by side, for a representation of two parts: the first columns have one, the rest the other.
+
+    Neither part of the embedding sees the other part of the features, so that what an objective wants of a part of the
+    embedding (for :class:`pdessl.objectives.SIE` that it is left, or moved, by the transformation) is asked of that
+    part of the features, which stay when the projectors are thrown away.
+
+    Args:
+        in_features: width of the features.
+        hidden: widths of the hidden layers, of both projectors together.
+        out_features: D, width of the embedding.
+        share: of every width, that goes to the first part, in (0, 1); rounded to whole columns.
+
+    Shapes:
+        (B, in_features) -> (B, out_features). Attribute ``first``: columns of the embedding that are the first part's.
+
+    Raises:
+        SchemaError: a width of which a part would have no column.
+
+    Source: Garrido, Najman, LeCun (2023), arXiv:2302.10283, section 4.
+    """
+
+    def __init__(
+        self, in_features: int, hidden: Sequence[int] = (256,), out_features: int = 256, share: float = 0.5
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *(int(h) for h in hidden), out_features]
+        firsts = [round(share * width) for width in widths]
+        if not all(0 < first < width for first, width in zip(firsts, widths, strict=True)):
+            raise SchemaError(
+                f"SplitProjector got widths {widths} and share {share}; expected at least one column of each width on "
+                "either side."
+            )
+        self.in_features, self.first = in_features, firsts[-1]
+        rests = [width - first for first, width in zip(firsts, widths, strict=True)]
+        self.parts = nn.ModuleList(Projector(w[0], w[1:-1], w[-1]) for w in (firsts, rests))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return embeddings (B, D), the first part's columns first."""
+        _check(self, features, self.in_features)
+        split = features.split([part.in_features for part in self.parts], dim=1)
+        return torch.cat([part(z) for part, z in zip(self.parts, split, strict=True)], dim=1)
 
 
 class Head(nn.Module):

@@ -92,6 +92,10 @@ class Normalised(nn.Module):
         """Return the module's tokens (B, N, D) for fields in the user's units; further arguments are the module's."""
         return self.module.tokens(self.standardise(x), *args, **kwargs)
 
+    def trunk_and_tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the module's trunk and tokens, in one pass, for fields in the user's units."""
+        return self.module.trunk_and_tokens(self.standardise(x), *args, **kwargs)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the module's output for fields in the user's units; further arguments are the module's."""
         return self.module(self.standardise(x), *args, **kwargs)

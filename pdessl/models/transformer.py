@@ -219,7 +219,12 @@ class SpaceTimeTransformer(nn.Module):
 
     def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the mean of the tokens, (B, ``trunk_dim``)."""
-        return self.tokens(x, spacing=spacing).mean(dim=1)
+        return self.trunk_and_tokens(x, spacing)[0]
+
+    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
+        tokens = self.tokens(x, spacing=spacing)
+        return tokens.mean(dim=1), tokens
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return features (B, ``feature_dim``) of fields (B, C, T, *X)."""

@@ -6,8 +6,9 @@ two views; those that need more say so in a class attribute and take it after th
 
 ======================  ================================================================================
 VICReg, BarlowTwins,    ``(z, z')``
-WMSE, MMCR, LeJEPA,
-SimSiam, SimCLR
+WMSE, SimSiam, SimCLR
+LeJEPA, MMCR            ``(z, z', ...)``, any number of views
+(``multi_view``)
 BYOL (``teacher``)      ``(z, z', t, t')``: the same views embedded by an ExponentialMovingAverage
 VICRegL (``tokens``)    ``(z, z', tokens, tokens', positions, positions')``
 SIE (``element``)       ``(z, z', g)``: coordinates of the element that carries view 1 to view 2
@@ -15,6 +16,8 @@ TemporalJEPA,           ``(prediction, target[, context])``: latents (B, N, D)
 MaskedJEPA
 (``predictive``)
 ======================  ================================================================================
+
+:func:`view_terms` takes the first row to more than two views, as the mean over pairs.
 
 Your own objective need not inherit from anything: a module that is called as one of these rows and returns a named
 tuple with ``loss`` first, or a scalar. ``CrossForecast`` and ``ParameterEquivariance`` are added to one of these.
@@ -56,6 +59,7 @@ from pdessl.objectives.monitors import (
     uniformity,
 )
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
+from pdessl.objectives.pairs import view_terms
 from pdessl.objectives.regularisation import make_regulariser
 from pdessl.objectives.sie import SIE, GroupAction, composition_error
 from pdessl.objectives.sigreg import LeJEPA, LeJEPATerms, SIGReg, SIGRegTerms, sigreg_term
@@ -126,5 +130,6 @@ __all__ = [
     "sigreg_term",
     "uniformity",
     "variance_term",
+    "view_terms",
     "whiten",
 ]

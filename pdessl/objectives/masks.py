@@ -104,8 +104,8 @@ class BlockMasks:
             batch: B, samples.
             generator: where all numbers come from: the same state, the same masks. On the CPU.
             device: where the indices go.
-            rows: samples whose masks are returned; all are drawn. Processes that share a batch each take their rows, and
-                block sizes and the number of visible tokens are then those of one process with all of them.
+            rows: samples whose masks are returned; all are drawn. Processes that share a batch each take their rows,
+                and block sizes and the number of visible tokens are then those of one process with all of them.
 
         Raises:
             ResolutionError: no draw left ``min_context`` visible tokens.

@@ -125,8 +125,9 @@ class SIE(nn.Module):
 
     g holds the coordinates of the element that carries view 1 to view 2, g₂∘g₁⁻¹ from composing the flows (the
     difference of drawn strengths only where the generators commute). What symmetries move is predicted instead of
-    discarded. The anti-collapse term runs on the whole vector, so that the two parts decorrelate; v(ŷ), the hinge on
-    the spread of the prediction, keeps the predictor from answering a constant.
+    discarded. With one projector for both parts the two may mix below it; :class:`pdessl.models.SplitProjector` keeps
+    them apart down to the features, as published. The anti-collapse term runs on the whole vector, so that the two
+    parts decorrelate; v(ŷ), the hinge on the spread of the prediction, keeps the predictor from answering a constant.
 
     Args:
         predictor: network (z_e (B, D_e), g (B, k)) -> (B, D_e); :class:`GroupAction` is linear in z_e and the identity

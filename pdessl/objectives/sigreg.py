@@ -155,30 +155,34 @@ class SIGReg(nn.Module):
 
 
 class LeJEPA(nn.Module):
-    """Two views agree while each is pulled towards an isotropic Gaussian: one weight, no projector tricks.
+    """Views agree while each is pulled towards an isotropic Gaussian: one weight, no projector tricks.
 
-        loss = λ ½ [SIGReg(z) + SIGReg(z')] + (1 - λ) mean over views of (z_v - ½(z + z'))²
+        loss = λ mean over views of SIGReg(z_v) + (1 - λ) mean over views, rows and columns of (z_v - c)²
 
-    The second term equals a quarter of the mean square difference.
+    c is the mean of the sample's global views. For two views the second term is a quarter of the mean square
+    difference. Any number of views; with local ones (smaller crops) the global views alone make the centre, and all
+    views are drawn to it.
 
     Args:
         weight: λ in [0, 1]; 0.02 to 0.1 are usual.
-        slices: K, projections per step; the two views share them.
+        slices: K, projections per step; the views share them.
         scale_by_n: keep the factor n of the statistic (see :class:`SIGReg`).
         seed: of the projections.
 
     Shapes:
-        z, z' (B, D), any float dtype -> LeJEPATerms of scalars in float32 (float64 in, float64 out).
+        z, z', ... each (B, D), any float dtype -> LeJEPATerms of scalars in float32 (float64 in, float64 out).
         Under DDP statistics are over all ranks; batches may differ in size.
 
     Raises:
-        ShapeError, DataError: as :class:`VICReg`.
+        ShapeError, DataError: as :class:`VICReg`; also more global views than there are.
         ValueError: a setting out of range.
 
     Source: Balestriero, LeCun (2025), arXiv:2511.08544.
     """
 
-    choose_when: ClassVar[str] = "two views; one weight to tune, batches too small for VICReg's covariance"
+    choose_when: ClassVar[str] = "two or more views; one weight to tune, batches too small for VICReg's covariance"
+    # Called objective(*embeddings, global_views=G): the first G are of global views.
+    multi_view: ClassVar[bool] = True
 
     def __init__(self, weight: float = 0.05, slices: int = 1024, scale_by_n: bool = True, seed: int = 0) -> None:
         super().__init__()
@@ -187,12 +191,23 @@ class LeJEPA(nn.Module):
         self.weight = weight
         self.regulariser = SIGReg(1.0, slices, scale_by_n, seed)
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> LeJEPATerms:
-        """Return the terms for embeddings of two views, the same rows in the same order."""
-        check_embeddings("LeJEPA", (z, z_prime))
+    def forward(self, z: Tensor, z_prime: Tensor, *more: Tensor, global_views: int | None = None) -> LeJEPATerms:
+        """Return the terms for embeddings of the views, the same rows in the same order.
+
+        Args:
+            z: embeddings of the first view, (B, D).
+            z_prime: of the second.
+            more: of further views.
+            global_views: how many of the first views make the centre; None: all.
+        """
+        given = (z, z_prime, *more)
+        check_embeddings("LeJEPA", given)
+        count = len(given) if global_views is None else global_views
+        if not 1 <= count <= len(given):
+            raise ShapeError(f"LeJEPA got {len(given)} views and global_views {count}; expected 1 to {len(given)}.")
         with torch.autocast(z.device.type, enabled=False):
-            views = torch.stack((full_precision(z), full_precision(z_prime)))
-            invariance = mean_over_rows((views[0] - views[1]).square()) / 4
-            found = self.regulariser(views)
+            views = torch.stack([full_precision(view) for view in given], dim=1)  # (B, V, D)
+            invariance = mean_over_rows((views - views[:, :count].mean(dim=1, keepdim=True)).square())
+            found = self.regulariser(views.transpose(0, 1))
             loss = self.weight * found.loss + (1 - self.weight) * invariance
             return LeJEPATerms(loss, invariance, found.gaussianity)

@@ -30,13 +30,16 @@ def squared_distances(p: Tensor, p_prime: Tensor, period: Tensor | Sequence[floa
     Returns:
         Shape (B, N, N').
     """
-    difference = p[:, :, None] - p_prime[:, None]
-    if period is not None:
-        length = torch.as_tensor(period, dtype=difference.dtype, device=difference.device)
-        length = length.expand(p.shape[0], p.shape[2])[:, None, None]
-        wrapped = difference - length * torch.round(difference / length)
-        difference = torch.where(torch.isfinite(length), wrapped, difference)
-    return difference.square().sum(dim=-1)
+    total = p.new_zeros(p.shape[0], p.shape[1], p_prime.shape[1])
+    for axis in range(p.shape[2]):  # one table at a time, not d
+        difference = p[:, :, None, axis] - p_prime[:, None, :, axis]
+        if period is not None:
+            length = torch.as_tensor(period, dtype=p.dtype, device=p.device)
+            length = length.expand(p.shape[0], p.shape[2])[:, None, None, axis]
+            wrapped = difference - length * torch.round(difference / length)
+            difference = torch.where(torch.isfinite(length), wrapped, difference)
+        total += difference.square()
+    return total
 
 
 def match_nearest(distance: Tensor, count: int | None) -> tuple[Tensor, Tensor, Tensor]:

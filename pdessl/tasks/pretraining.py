@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import Head, spacing_arguments
-from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance
+from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance, view_terms
 from pdessl.symmetry.relative import relative_element, source_positions
 from pdessl.tasks.batches import log_shift, step_generator
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
@@ -21,15 +21,17 @@ __all__ = ["Pretraining"]
 
 
 class Pretraining(RepresentationTask):
-    """Train an encoder without labels: two views of each trajectory, one embedding each, an objective between them.
+    """Train an encoder without labels: views of each trajectory, one embedding each, an objective between them.
 
-        loss = objective(p(f(view₁)), p(f(view₂)))
-               + w · mean (h(f(view₁)) - h(f(view₂)) - (δ₁ - δ₂))²
-               + w' · ½ [forecast(f(view₁), view₂) + forecast(f(view₂), view₁)]
+        loss = objective(p(f(view₁)), p(f(view₂)), ...)
+               + w · mean over v of mean (h(f(view_v)) - h(f(view_v')) - (δ_v - δ_v'))²
+               + w' · mean over v of forecast(f(view_v), view_v')
 
-    f: encoder, p: projector. The second part is there only with ``equivariance``: h is a linear head and δ the known
-    shift of log-parameter that the augmentation gave each view (see :class:`pdessl.objectives.ParameterEquivariance`).
-    The third is there only with ``forecast`` (see :class:`pdessl.objectives.CrossForecast`).
+    f: encoder, p: projector; v' = v + 1, and 1 after the last: with the usual two views each meets the other. An
+    objective of two views is averaged over the pairs of more (see :func:`pdessl.objectives.view_terms`). The second
+    part is there only with ``equivariance``: h is a linear head and δ the known shift of log-parameter that the
+    augmentation gave each view (see :class:`pdessl.objectives.ParameterEquivariance`). The third is there only with
+    ``forecast`` (see :class:`pdessl.objectives.CrossForecast`).
 
     An objective says by a class attribute what it wants besides the two embeddings: ``teacher`` (those of a slowly
     moving copy of encoder and projector), ``element`` (coordinates of the group element from the first view to the
@@ -47,6 +49,10 @@ class Pretraining(RepresentationTask):
         augmentation: called ``augmentation(batch, generator)``; returns (view, elements). Elements that move parameters
             state it as ``log_parameter_shift``, name -> (B,). Where ``augmentation.moved_parameters`` names any, the
             objective must not take two views as equal: it has to use the element, or ``equivariance`` has to name them.
+        views: V >= 2, views of each trajectory by ``augmentation``. Objectives with a teacher, an element or tokens
+            take two.
+        local_augmentation: makes smaller views (a shorter window), embedded too but only by the objective; None: none.
+        local_views: how many of them; needs ``local_augmentation``.
         projected: what the projector is given: the ``features``, or the ``trunk`` below the encoder's last layers (an
             encoder with methods ``trunk`` and ``head``, as :class:`pdessl.models.ConvEncoder` with ``features``). With
             ``trunk`` the objective shapes the trunk, and the features serve the forecast and the head alone: a narrow
@@ -76,6 +82,9 @@ class Pretraining(RepresentationTask):
         projector: nn.Module,
         objective: nn.Module,
         augmentation: nn.Module,
+        views: int = 2,
+        local_augmentation: nn.Module | None = None,
+        local_views: int = 0,
         projected: Literal["features", "trunk"] = "features",
         token_projector: nn.Module | None = None,
         teacher: dict[str, Any] | None = None,
@@ -102,11 +111,15 @@ class Pretraining(RepresentationTask):
             )
         if projected == "trunk" and forecast is None and equivariance is None:
             refuse_untrained_head(self.encoder, "Pretraining of the trunk without a forecast or equivariance")
+        _check_views(objective, views, local_views, local_augmentation)
+        _check_split(projector, objective)
+        self.view_count, self.local_views, self.local_augmentation = views, local_views, local_augmentation
         self.projected = projected
         self.projector, self.objective, self.augmentation = projector, objective, augmentation
         self.token_projector = nn.Identity() if token_projector is None else token_projector
         self.equivariance, self.equivariance_weight = equivariance, equivariance_weight
-        _refuse_moved_positives(augmentation, objective, equivariance)
+        for made_by in (augmentation, local_augmentation):
+            _refuse_moved_positives(made_by, objective, equivariance)
         # Standardised features: the head's learning rate then fits whatever scale the encoder has.
         self.head = Head(self.encoder.feature_dim, standardise=True) if equivariance else None
         self.equivariance_objective = ParameterEquivariance() if equivariance else None
@@ -132,45 +145,62 @@ class Pretraining(RepresentationTask):
     # -------------------------------------------------------------------------- training
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Draw two views, embed them, return the loss."""
+        """Draw views, embed them, return the loss."""
         generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
+        makers = [self.augmentation] * self.view_count + [self.local_augmentation] * self.local_views
         with torch.no_grad():
-            first, first_elements = self.augmentation(batch, generator)
-            second, second_elements = self.augmentation(batch, generator)
-        views, elements = (first, second), (first_elements, second_elements)
-        # One pass per view: batch norms see one distribution of views at a time, as both views are drawn alike.
-        given = [spacing_arguments(self.encoder, view) for view in views]
-        represented = (self.represent(view.fields, **g) for view, g in zip(views, given, strict=True))
-        features, projected = zip(*represented, strict=True)
-        terms = self.objective(*(self.projector(p) for p in projected), *self._wanted(batch, views, elements))
-        named = dict(terms._asdict()) if hasattr(terms, "_asdict") else {"loss": terms}
+            views, elements = zip(*(make(batch, generator) for make in makers), strict=True)
+        # One pass per view: batch norms see one distribution of views at a time, as all views are drawn alike.
+        features, projected, tokens = zip(*map(self._represented, views), strict=True)
+        embeddings = [self.projector(p) for p in projected]
+        wanted = self._wanted(batch, views, elements, tokens)
+        objective = (lambda *z: self.objective(*z, *wanted)) if wanted else self.objective
+        named = view_terms(objective, embeddings, self.view_count)
         loss = named["loss"]
+        pairs = [(v, (v + 1) % self.view_count) for v in range(self.view_count)]
         if self.head is not None:
             shifts = [log_shift(e, self.equivariance, batch) for e in elements]
-            outputs = [self.head(f)[:, 0] for f in features]
-            known = self.equivariance_objective(*outputs, *shifts)
-            loss = loss + self.equivariance_weight * known.loss
-            named |= {"equivariance": known.loss, "equivariance_floor": known.difference}
+            outputs = [self.head(f)[:, 0] for f in features[: self.view_count]]
+            known = [self.equivariance_objective(outputs[v], outputs[w], shifts[v], shifts[w]) for v, w in pairs]
+            named |= {
+                "equivariance": sum(terms.loss for terms in known) / len(known),
+                "equivariance_floor": sum(terms.difference for terms in known) / len(known),
+            }
+            loss = loss + self.equivariance_weight * named["equivariance"]
         if self.forecast is not None:
-            fields = [self.encoder.standardise(view.fields) for view in views]
-            start = torch.rand(2, len(batch), generator=generator, device=batch.fields.device)
-            ahead = [self.forecast(features[i], fields[1 - i], start[i]) for i in (0, 1)]
-            error = (ahead[0].loss + ahead[1].loss) / 2
-            loss = loss + self.forecast_weight * error
-            named |= {"forecast": error, "persistence": ahead[0].persistence}
+            fields = [self.encoder.standardise(view.fields) for view in views[: self.view_count]]
+            start = torch.rand(self.view_count, len(batch), generator=generator, device=batch.fields.device)
+            ahead = [self.forecast(features[v], fields[w], start[v]) for v, w in pairs]
+            named |= {
+                "forecast": sum(terms.loss for terms in ahead) / len(ahead),
+                "persistence": sum(terms.persistence for terms in ahead) / len(ahead),
+            }
+            loss = loss + self.forecast_weight * named["forecast"]
         self.log_terms(named, loss, len(batch))
         return loss
 
-    def _wanted(self, batch: Any, views: Sequence[Any], elements: Sequence[Any]) -> tuple[Any, ...]:
-        """What the objective wants besides the two embeddings."""
+    def _represented(self, view: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features, what the projector is given, and tokens where the objective wants them."""
+        given = spacing_arguments(self.encoder, view)
+        if not getattr(self.objective, "tokens", False):
+            return *self.represent(view.fields, **given), None
+        if not hasattr(self.encoder.module, "trunk_and_tokens"):
+            return *self.represent(view.fields, **given), self.encoder.tokens(view.fields, **given)
+        trunk, tokens = self.encoder.trunk_and_tokens(view.fields, **given)
+        features = self.encoder.module.head(trunk)
+        return features, trunk if self.projected == "trunk" else features, tokens
+
+    def _wanted(
+        self, batch: Any, views: Sequence[Any], elements: Sequence[Any], tokens: Sequence[Tensor | None]
+    ) -> tuple[Any, ...]:
+        """What the objective wants besides the embeddings; nothing for one that any number of views may be given."""
         if getattr(self.objective, "teacher", False):
             return tuple(self.teacher(v.fields, **spacing_arguments(self.encoder, v)) for v in views)
         if getattr(self.objective, "element", False):
             moved = getattr(self.augmentation, "moved_parameters", ())
             return (relative_element(batch, *elements, moved).to(batch.fields.dtype),)
         if getattr(self.objective, "tokens", False):
-            seen = [self.encoder.tokens(v.fields, **spacing_arguments(self.encoder, v)) for v in views]
-            tokens = [self.token_projector(t) for t in seen]
+            tokens = [self.token_projector(t) for t in tokens]
             places = [self._token_places(v, e, t.shape[1]) for v, e, t in zip(views, elements, tokens, strict=True)]
             period = [
                 length if kind == "periodic" else torch.full_like(length, torch.inf)
@@ -225,7 +255,31 @@ class _Embedding(nn.Module):
         return self.projector(encode(fields, **given))
 
 
-def _refuse_moved_positives(augmentation: nn.Module, objective: nn.Module, equivariance: str | None) -> None:
+def _check_views(objective: nn.Module, views: int, local_views: int, local_augmentation: nn.Module | None) -> None:
+    if views < 2 or local_views < 0 or (local_views > 0) != (local_augmentation is not None):
+        raise SchemaError(
+            f"Pretraining got views {views}, local_views {local_views} and local_augmentation "
+            f"{type(local_augmentation).__name__}; expected at least 2 views, and a local_augmentation with "
+            "local_views >= 1, or neither."
+        )
+    told = [name for name in ("teacher", "element", "tokens") if getattr(objective, name, False)]
+    if told and (views > 2 or local_views):
+        raise SchemaError(
+            f"{type(objective).__name__} is told the {told[0]} of two views, and got {views + local_views}; leave out "
+            "views and local_views, or choose an objective on embeddings alone (LeJEPA, MMCR, VICReg, ...)."
+        )
+
+
+def _check_split(projector: nn.Module, objective: nn.Module) -> None:
+    first, invariant = getattr(projector, "first", None), getattr(objective, "invariant", None)
+    if first is not None and invariant is not None and first != invariant:
+        raise SchemaError(
+            f"the first part of the projector has {first} columns of the embedding, and {type(objective).__name__} "
+            f"takes {invariant} as invariant; expected the same. Change the projector's share, or invariant."
+        )
+
+
+def _refuse_moved_positives(augmentation: nn.Module | None, objective: nn.Module, equivariance: str | None) -> None:
     moved = set(getattr(augmentation, "moved_parameters", ())) - {equivariance}
     if moved and not getattr(objective, "element", False):
         name = sorted(moved)[0]

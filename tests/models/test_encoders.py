@@ -9,6 +9,7 @@ from pdessl.errors import ShapeError
 from pdessl.models import (
     ConvEncoder,
     ConvNeXtEncoder,
+    Normalised,
     SpaceTimeTransformer,
     TokenPredictor,
     load,
@@ -47,6 +48,17 @@ def test_features_and_tokens_on_any_grid(name, shape, periodic):
     tokens = encoder.tokens(x)
     assert tokens.shape == (2, math.prod(encoder.token_grid(shape[2:])), encoder.token_dim)
     assert torch.isfinite(tokens).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_pass_gives_trunk_and_tokens(name):
+    encoder, x = build(name), field(2, 1, 8, 16)
+    trunk, tokens = encoder.trunk_and_tokens(x)
+    assert torch.equal(trunk, encoder.trunk(x))
+    assert torch.equal(tokens, encoder.tokens(x))
+    through = Normalised(encoder, [0.5], [2.0]).trunk_and_tokens(x)
+    for found, expected in zip(through, encoder.trunk_and_tokens((x - 0.5) / 2), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)

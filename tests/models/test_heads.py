@@ -14,7 +14,9 @@ from pdessl.models import (
     ConvNeXtEncoder,
     LowRank,
     Normalised,
+    Projector,
     SpaceTimeTransformer,
+    SplitProjector,
     bounded,
     fit_ridge,
     from_scale,
@@ -27,6 +29,31 @@ from pdessl.models.ridge import left_out_residuals
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ----------------------------------------------------------------------- two projectors in one
+
+
+def test_neither_part_of_the_embedding_sees_the_other_part_of_the_features():
+    torch.manual_seed(0)
+    projector = SplitProjector(10, (20, 10), 5, share=0.4).eval()
+    assert [(p.in_features, p.out_features) for p in projector.parts] == [(4, 2), (6, 3)]
+    assert [p.init_args["hidden"] for p in projector.parts] == [[8, 4], [12, 6]]
+    assert projector.first == 2
+    x = draw(7, 10)
+    z = projector(x)
+    other_second = projector(torch.cat([x[:, :4], draw(7, 6, seed=1)], dim=1))
+    assert torch.equal(other_second[:, :2], z[:, :2]) and not torch.allclose(other_second[:, 2:], z[:, 2:])
+    other_first = projector(torch.cat([draw(7, 4, seed=1), x[:, 4:]], dim=1))
+    assert torch.equal(other_first[:, 2:], z[:, 2:]) and not torch.allclose(other_first[:, :2], z[:, :2])
+    # each part is a projector of its own
+    alone = Projector(4, (8, 4), 2).eval()
+    alone.load_state_dict(projector.parts[0].state_dict())
+    assert torch.equal(alone(x[:, :4]), z[:, :2])
+    with pytest.raises(ShapeError, match=r"SplitProjector got features \(7, 4\); expected \(B, 10\)"):
+        projector(x[:, :4])
+    with pytest.raises(SchemaError, match=r"widths \[10, 1, 5\] and share 0.5; expected at least one column"):
+        SplitProjector(10, (1,), 5)
 
 
 # ------------------------------------------------------------------------- attentive pooling

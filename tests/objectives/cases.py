@@ -65,6 +65,10 @@ def two(z, w, e):
     return z, w
 
 
+def four(z, w, e):
+    return z, w, e["target"], e["target_prime"]
+
+
 def with_groups(z, w, e):
     return z, w, e["groups"]
 
@@ -105,9 +109,11 @@ CASES = {
     "w-mse": (WMSE, two),
     "w-mse sub-batches": (lambda: WMSE(sub_batch=9, shrinkage=0.1), two),
     "mmcr": (lambda: MMCR(0.3), two),
+    "mmcr views": (lambda: MMCR(0.3), four),
     "simclr": (lambda: SimCLR(0.5), two),
     "simclr groups": (lambda: SimCLR(0.2), with_groups),
     "lejepa": (lambda: LeJEPA(slices=7), two),
+    "lejepa views": (lambda: LeJEPA(slices=7), four),
     "lejepa unscaled": (lambda: LeJEPA(0.5, slices=7, scale_by_n=False), two),
     "byol": (lambda: BYOL(fixed(nn.Linear(WIDTH, WIDTH))), with_teacher),
     "byol sigreg": (lambda: BYOL(fixed(nn.Linear(WIDTH, WIDTH)), "sigreg"), with_teacher),

@@ -34,6 +34,13 @@ class InTurn(nn.Module):
         return batch.replace(fields=fields), None
 
 
+class Shorter(nn.Module):
+    """Local views: the first frames."""
+
+    def forward(self, batch, generator=None):
+        return batch.window(slice(0, 6)), None
+
+
 class Share(lightning.LightningDataModule):
     """The rows of each step and of validation, divided among the processes of the run."""
 
@@ -50,11 +57,11 @@ class Share(lightning.LightningDataModule):
         return [self._loader([waves(ROWS, 2)]), self._loader([waves(ROWS, 3)])]
 
 
-def joint(objective):
+def joint(objective, **settings):
     torch.manual_seed(0)
     encoder = ConvEncoder(width=4, blocks=(1,), norm="group")
     projector = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    return Pretraining(encoder, projector, objective, InTurn(), learning_rate=1e-2)
+    return Pretraining(encoder, projector, objective, InTurn(), learning_rate=1e-2, **settings)
 
 
 def temporal():
@@ -83,7 +90,7 @@ def regression():
 
 MADE = {
     "VICReg": lambda: joint(VICReg()),
-    "LeJEPA": lambda: joint(LeJEPA(slices=16)),
+    "LeJEPA, local views": lambda: joint(LeJEPA(slices=16), views=3, local_views=1, local_augmentation=Shorter()),
     "temporal": temporal,
     "masked, teacher": lambda: masked(teacher={"start": 0.5}),
     "masked, regularised": masked,
