@@ -20,9 +20,9 @@ from torch import nn
 from pdessl.errors import CheckpointError
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel
-from pdessl.inference.reading import RunReader
+from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.saving import load
-from pdessl.inference.views import Views, features_of
+from pdessl.inference.views import Views
 from pdessl.models import embed
 from pdessl.trajectory import Trajectories
 
@@ -38,7 +38,9 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         features = SimulationEncoder("runs/x").fit(ds).transform(ds)          # DataArray (trajectory, feature)
         make_pipeline(SimulationEncoder("runs/x"), StandardScaler(), RidgeCV()).fit(ds, ds.viscosity)
 
-    Datasets are read ``batch`` runs at a time, so that one backed by Dask, or opened lazily, may exceed memory.
+    Datasets are read ``batch`` runs at a time, so that one backed by Dask, or opened lazily, may exceed memory. Runs on
+    another grid are brought to the one the encoder was trained on, where it knows it, else to that of ``fit``, with a
+    warning (:func:`pdessl.inference.regridding.regridded`).
 
     Args:
         encoder: folder of a saved encoder, of a run or of a :class:`ParameterModel`, or the network itself.
@@ -115,15 +117,9 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         if isinstance(X, (xr.Dataset, Trajectories)):
             declared = self.format_ or self._declared(X)
             reader = RunReader(X, declared, self.missing, self.batch)
-            values: NDArray[np.float64] | None = None
-            for piece in reader:
-                views = declared.fitted(self._views(), piece.runs)
-                found = features_of(self.encoder_, piece.runs, views, self.equation or declared.equation, self.seed)
-                if values is None:
-                    values = np.empty((reader.count, found.shape[1]))
-                values[piece.places] = found.numpy()
+            values = encoded(reader, self.encoder_, self._views(), self.equation or declared.equation, self.seed)
             reader.warn()
-            return reader.features(values)
+            return reader.features(values.numpy())
         if getattr(self.encoder_, "uses_spacing", False):
             raise ValueError(
                 "the encoder is told the time step and the grid spacing, which an array does not have. Give a dataset "

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel, Target, labels_of
-from pdessl.inference.reading import RunReader
+from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import CrossConformal, Estimator, HeadReadout, fit_estimator
-from pdessl.inference.views import Views, features_of
+from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
 from pdessl.trajectory import Trajectories
 
@@ -100,19 +101,16 @@ def fit_parameter_model(
     if len(runs) < _FEWEST:
         raise DataError(f"{len(runs)} labelled runs; expected {_FEWEST} or more to fit and calibrate a readout.")
     declared = InputFormat.of(runs, encoder, views, units, constants_of(labelled, besides=scales))
-    runs = declared.with_constants(runs)
-    z = features_of(encoder, runs, views, declared.equation, seed)
-    other, known = (
-        None
-        if data is None
-        else torch.cat(
-            [
-                features_of(encoder, p.runs, declared.fitted(views, p.runs), declared.equation, seed)
-                for p in RunReader(data, declared)
-            ]
-        )
-        for data in (calibration, unlabelled)
-    )
+
+    def read(data: Trajectories | xr.Dataset) -> Tensor:
+        reader = RunReader(data, declared)
+        found = encoded(reader, encoder, views, declared.equation, seed)
+        for line in reader.warnings() if reader.regridded else ():
+            warnings.warn(line, UserWarning, stacklevel=3)
+        return found
+
+    z = read(labelled)
+    other, known = (None if data is None else read(data) for data in (calibration, unlabelled))
     fold = _folds(len(runs), folds, groups, seed) if other is None else None
     found = []
     for column, (name, scale) in enumerate(scales.items()):

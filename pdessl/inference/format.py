@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from pdessl.errors import FormatError, did_you_mean
+from pdessl.inference.regridding import regridded
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
@@ -36,7 +37,9 @@ class InputFormat:
         whole: space axes that views hold whole, so that a run may have any number of nodes along them.
         constants: parameters that had one value in all runs of training and are no target (the coefficient of a term,
             which some symmetries need); new runs are taken to have it too.
-        ranges: smallest and largest frames, time step, nodes, spacing and length of the runs it was trained on. Runs
+        steps: smallest and largest step of ``time`` and of each space axis that the encoder was trained on; runs on
+            other grids are brought to them (:func:`pdessl.inference.regridding.regridded`).
+        ranges: smallest and largest frames, time step, nodes, spacing and length of the runs it was fitted on. Runs
             outside are accepted with a warning.
     """
 
@@ -49,20 +52,35 @@ class InputFormat:
     frames: int | None = None
     whole: tuple[bool, ...] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
     def of(
-        runs: Trajectories,
+        data: Trajectories,
         encoder: nn.Module,
         views: Views,
         units: Mapping[str, str] | None = None,
         constants: Mapping[str, float] | None = None,
     ) -> InputFormat:
-        """Return the format of runs that a model is fitted on, as it reads them through its views."""
+        """Return the format of runs that a model is fitted on, as it reads them through its views.
+
+        Args:
+            data: the runs. Where the encoder knows the steps it was trained on, they are brought to them first.
+            encoder: as in :class:`pdessl.inference.ParameterModel`.
+            views: that features are averaged over.
+            units: of fields and axes.
+            constants: parameters that are the same in all runs.
+
+        Raises:
+            FormatError: runs on a grid that is too coarse for the encoder.
+        """
+        steps = {n: tuple(map(float, s)) for n, s in getattr(encoder, "trained_steps", {}).items()} or _steps(data)
+        parts = [part.runs for part in regridded(data, steps)]
+        runs = parts[0]
         inner = getattr(encoder, "module", encoder)
         stacked = getattr(inner, "stacked_frames", None)
-        nodes = runs.fields.shape[3:]
+        nodes = tuple(min(sizes) for sizes in zip(*(p.fields.shape[3:] for p in parts), strict=True))
         window = views.window or (stacked or 1, *nodes)
         whole = tuple(w >= n for w, n in zip(window[1:], nodes, strict=True))
         known = {*runs.field_names, *runs.axis_names, "time"}
@@ -76,7 +94,8 @@ class InputFormat:
             frames=stacked if views.window is None else None,
             whole=whole,
             constants=dict(constants or {}),
-            ranges={n: (float(v.min()), float(v.max())) for n, v in _measures(runs).items()},
+            steps=steps,
+            ranges={n: (float(v.min()), float(v.max())) for n, v in _measured(parts).items()},
         )
 
     def fitted(self, views: Views, runs: Trajectories) -> Views:
@@ -113,19 +132,31 @@ class InputFormat:
                     "both to one grid, e.g. with ds.interp."
                 )
         self._check_units(dataset)
-        sizes = [dataset.sizes[n] for n in ("time", *self.axis_names)]
-        for name, size, needed in zip(("time", *self.axis_names), sizes, self.needed, strict=True):
+        for name in ("time", *self.axis_names):
+            if not dataset.sizes[name]:
+                raise FormatError(f"the data have no entries along '{name}'. Give a longer run.")
+        return dimension
+
+    def check_size(self, runs: Trajectories, done: Mapping[str, str]) -> None:
+        """Check that runs on the grid of training are long enough.
+
+        Args:
+            runs: as they came out of :func:`pdessl.inference.regridding.regridded`.
+            done: what was done to which axis.
+
+        Raises:
+            FormatError: too few frames or nodes, or too many frames for the encoder.
+        """
+        for name, size, needed in zip(("time", *self.axis_names), runs.fields.shape[2:], self.needed, strict=True):
+            brought = f", {done[name]}" if name in done else ""
             if size < needed:
                 raise FormatError(
-                    f"the data have {size} entries along '{name}'; the model needs {needed} or more. Give a longer "
-                    "run, or fit a model with a smaller window."
+                    f"the data have {size} entries along '{name}'{brought}; the model needs {needed} or more. Give a "
+                    "longer run, or fit a model with a smaller window."
                 )
-        if self.frames is not None and sizes[0] != self.frames:
-            raise FormatError(
-                f"the data have {sizes[0]} frames; the encoder takes {self.frames}. Cut them: "
-                f"ds.isel(time=slice({self.frames}))."
-            )
-        return dimension
+            if name == "time" and self.frames is not None and size != self.frames:
+                repair = "Give shorter runs." if brought else f"Cut them: ds.isel(time=slice({self.frames}))."
+                raise FormatError(f"the data have {size} frames{brought}; the encoder takes {self.frames}. {repair}")
 
     def _run_dimension(self, dataset: xr.Dataset) -> str | None:
         first = dataset[self.field_names[0]]
@@ -194,6 +225,7 @@ class InputFormat:
             "frames": self.frames,
             "whole": list(self.whole),
             "constants": dict(self.constants),
+            "steps": {n: list(r) for n, r in self.steps.items()},
             "ranges": {n: list(r) for n, r in self.ranges.items()},
         }
 
@@ -210,7 +242,11 @@ class InputFormat:
             frames=state["frames"],
             whole=tuple(map(bool, state["whole"])),
             constants={str(n): float(v) for n, v in state["constants"].items()},
-            ranges={str(n): (float(low), float(high)) for n, (low, high) in state["ranges"].items()},
+            # Models written before steps were kept stay as they were: runs are read on the grid they have.
+            **{
+                kind: {str(n): (float(low), float(high)) for n, (low, high) in state.get(kind, {}).items()}
+                for kind in ("steps", "ranges")
+            },
         )
 
 
@@ -223,6 +259,17 @@ def constants_of(data: xr.Dataset | Trajectories, besides: Collection[str] = ())
         named = {n: data[n].values for n in names}
     held = {n: np.asarray(v, dtype=np.float64).reshape(-1) for n, v in named.items() if n not in besides}
     return {n: float(v[0]) for n, v in held.items() if len(v) > 1 and (v == v[0]).all()}
+
+
+def _steps(runs: Trajectories) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest step of time and of each axis."""
+    found = {"time": runs.time_step} | {n: runs.grid_spacing[:, i] for i, n in enumerate(runs.axis_names)}
+    return {n: (float(v.min()), float(v.max())) for n, v in found.items()}
+
+
+def _measured(parts: Sequence[Trajectories]) -> dict[str, Tensor]:
+    each = [_measures(runs) for runs in parts]
+    return {n: torch.cat([m[n] for m in each]) for n in each[0]}
 
 
 def _measures(runs: Trajectories) -> dict[str, Tensor]:

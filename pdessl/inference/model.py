@@ -23,9 +23,9 @@ from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.intervals import Coverage, coverage
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.format import InputFormat
-from pdessl.inference.reading import RunReader
+from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import CrossConformal, Estimator
-from pdessl.inference.views import Views, features_of
+from pdessl.inference.views import Views
 from pdessl.models.scale import from_scale
 from pdessl.trajectory import Trajectories
 
@@ -106,7 +106,7 @@ class ParameterModel:
     def features(self, data: xr.Dataset | Trajectories, missing: str = "refuse", batch: int = 64) -> xr.DataArray:
         """Return features over (run dimension, ``feature``), float64, read piece by piece; see :meth:`predict`."""
         reader = RunReader(data, self.format, missing, batch)
-        values = self._features(reader)
+        values = encoded(reader, self.encoder, self.views, self.format.equation, self.seed)
         reader.warn()
         return reader.features(values.numpy())
 
@@ -135,16 +135,17 @@ class ParameterModel:
             data.
 
         Raises:
-            FormatError: data outside the declared format (names, dimensions, units, size), with the repair.
+            FormatError: data outside the declared format (names, dimensions, units, size), or on a grid too coarse
+                for their fields, with the repair.
             DataError: values that are not finite, or a level outside (0, 1).
 
         Warns:
-            UserWarning: runs outside the ranges of training (time step, spacing, length, frames, boundary, equation),
-                which are predicted all the same, and repaired runs.
+            UserWarning: runs on another grid, which were brought to that of training; runs outside the ranges of
+                training (length, frames, boundary, equation), which are predicted all the same; and repaired runs.
         """
         level = self.level if level is None else level
         reader = RunReader(data, self.format, missing, batch)
-        features = self._features(reader)
+        features = encoded(reader, self.encoder, self.views, self.format.equation, self.seed)
         reader.warn()
         variables: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
         for target in self.targets:
@@ -165,22 +166,6 @@ class ParameterModel:
         variables["novelty"] = score, {"units": "1", "long_name": "distance from the runs of training; above 1: novel"}
         variables["in_distribution"] = score <= 1, {"long_name": "like the runs of training (novelty up to 1)"}
         return reader.dataset(variables)
-
-    def _features(self, reader: RunReader) -> Tensor:
-        rows: list[Tensor] = []
-        places: list[Tensor] = []
-        for piece in reader:
-            views = self.format.fitted(self.views, piece.runs)
-            found = features_of(self.encoder, piece.runs, views, self.format.equation, self.seed)
-            bad = ~torch.isfinite(found).all(dim=1)
-            if bool(bad.any()):
-                raise DataError(
-                    f"the encoder gives features that are not finite for run {int(piece.places[bad.numpy()][0])}: its "
-                    "values are too far from those of training. Check its units."
-                )
-            rows.append(found)
-            places.append(torch.from_numpy(piece.places))
-        return torch.cat(rows)[torch.argsort(torch.cat(places))]
 
     def measure(self, held_out: xr.Dataset | Trajectories, level: float | None = None) -> dict[str, Coverage]:
         """Return the measured coverage of each target's intervals on labelled runs that nothing was fitted on.

@@ -1,6 +1,6 @@
 """Runs of a dataset, read piece by piece and checked, and what of the dataset is carried through to results."""
 
-# n runs, C channels, T frames, X space
+# n runs, C channels, T frames, X space, D feature width
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pdessl.errors import DataError, FormatError, did_you_mean
 from pdessl.inference.format import InputFormat, same_unit
+from pdessl.inference.regridding import Regridded, regridded
+from pdessl.inference.views import Views, features_of
 from pdessl.trajectory import Trajectories
 
-__all__ = ["MISSING", "Piece", "RunReader"]
+__all__ = ["MISSING", "Piece", "RunReader", "encoded"]
 
 MISSING = ("refuse", "drop", "interpolate")
 
@@ -44,6 +48,7 @@ class RunReader:
     Attributes:
         count: number of runs.
         departures: after reading, how many runs lay outside the range of training, by what.
+        regridded: after reading, how many runs were brought to the grid of training, by axis and way.
         repaired: after reading, number of runs with frames dropped or interpolated.
 
     Raises:
@@ -84,6 +89,7 @@ class RunReader:
         if self.count == 0:
             raise DataError(f"the data hold no runs: '{self.dimension}' has no entries.")
         self.departures: dict[str, int] = {}
+        self.regridded: dict[str, int] = {}
         self.repaired = 0
 
     def _needed(self, data: xr.Dataset) -> xr.Dataset:
@@ -113,13 +119,16 @@ class RunReader:
     # ------------------------------------------------------------------------------------ reading
 
     def __iter__(self) -> Iterator[Piece]:
-        self.departures, self.repaired = {}, 0
+        self.departures, self.regridded, self.repaired = {}, {}, 0
         for start, stop in self._ranges():
             part = self._data.isel({self.dimension: slice(start, stop)}).compute()
             for places, chosen in self._complete(part, start):
                 runs = self._trajectories(chosen)
-                self._note(runs)
-                yield Piece(start + places, runs)
+                names = [self._label(start + int(place)) for place in places]
+                for part in regridded(runs, self.declared.steps, names.__getitem__):
+                    self.declared.check_size(part.runs, part.done)
+                    self._note(part)
+                    yield Piece(start + places[part.places], part.runs)
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """Yield first and last run (exclusive) of each piece; a chunk of Dask lies in one, so that it is made once."""
@@ -164,7 +173,7 @@ class RunReader:
             yield np.array([row]), self._repaired(run, complete[row], self._label(start + row))
 
     def _repaired(self, run: xr.Dataset, complete: NDArray[np.bool_], label: str) -> xr.Dataset:
-        needed = self.declared.frames or max(self.declared.needed[0], 2)
+        needed = self._frames_needed(run)
         there = np.flatnonzero(complete)
         if self.missing == "interpolate" and len(there):
             stretch = slice(int(there[0]), int(there[-1]) + 1)
@@ -187,6 +196,16 @@ class RunReader:
         if self.missing == "interpolate":
             run = self._interpolated(run, there)
         return run.isel(time=stretch)
+
+    def _frames_needed(self, run: xr.Dataset) -> int:
+        """Return the frames of this run that last as long as those the model needs."""
+        needed = self.declared.frames or max(self.declared.needed[0], 2)
+        times = np.asarray(run["time_nodes" if "time_nodes" in run.variables else "time"].values).reshape(-1)
+        step = float(times[-1] - times[0]) / max(len(times) - 1, 1)
+        low, high = self.declared.steps.get("time", (step, step))
+        if step <= 0 or low <= step <= high:
+            return needed
+        return max(math.ceil((needed - 1) * (low if step < low else high) / step - 1e-6) + 1, 2)
 
     def _interpolated(self, run: xr.Dataset, there: NDArray[np.int64]) -> xr.Dataset:
         """Fill the frames that lack values linearly in time, from the complete ones before and after."""
@@ -222,18 +241,23 @@ class RunReader:
 
     def _label(self, place: int) -> str:
         coordinate = self.carried.get(self.dimension)
-        named = "" if coordinate is None else f" ({self.dimension} {coordinate.values[place]})"
+        named = "" if coordinate is None else f" ({self.dimension} {np.atleast_1d(coordinate.values)[place]})"
         return f"run {place}{named}"
 
     # ------------------------------------------------------------------------------------ warnings
 
-    def _note(self, runs: Trajectories) -> None:
-        for name, outside in self.declared.departures(runs).items():
+    def _note(self, part: Regridded) -> None:
+        for name, outside in self.declared.departures(part.runs).items():
             self.departures[name] = self.departures.get(name, 0) + int(outside.sum())
+        for name, words in part.done.items():
+            self.regridded[f"{name} {words}"] = self.regridded.get(f"{name} {words}", 0) + len(part.places)
 
     def warnings(self) -> list[str]:
         """Return what a user should know about the runs that were read."""
-        found = []
+        found = [
+            f"{number} of {self.count} runs were brought to the grid of training: {what}."
+            for what, number in self.regridded.items()
+        ]
         for name, number in self.departures.items():
             low, high = self.declared.ranges[name]
             found.append(
@@ -280,3 +304,25 @@ class RunReader:
         )
         result.attrs = self.attributes
         return result.assign_coords({n: c for n, c in self.carried.items() if n != "feature"})
+
+
+def encoded(reader: RunReader, encoder: nn.Module, views: Views, equation: str | None, seed: int) -> Tensor:
+    """Return features of all runs, (n, D), float64, in their order; see :func:`pdessl.inference.views.features_of`.
+
+    Raises:
+        DataError: features that are not finite.
+    """
+    values: Tensor | None = None
+    for piece in reader:
+        found = features_of(encoder, piece.runs, reader.declared.fitted(views, piece.runs), equation, seed)
+        bad = ~torch.isfinite(found).all(dim=1)
+        if bool(bad.any()):
+            raise DataError(
+                f"the encoder gives features that are not finite for run {int(piece.places[bad.numpy()][0])}: its "
+                "values are too far from those of training. Check its units."
+            )
+        if values is None:
+            values = found.new_empty((reader.count, found.shape[1]))
+        values[torch.from_numpy(piece.places)] = found
+    assert values is not None  # noqa: S101  (a reader has runs)
+    return values

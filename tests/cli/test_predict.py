@@ -137,7 +137,7 @@ def test_warnings_are_told_once_with_the_file(tmp_path, capsys, saved, files):
     assert main([*arguments, "--missing", "interpolate"]) == 0
     told = capsys.readouterr().err.splitlines()
     assert all(line.startswith(f"warning: {tmp_path / 'coarse.nc'}: ") for line in told)
-    assert sum("spacing along x" in line for line in told) == 1
+    assert sum("x interpolated from steps" in line for line in told) == 1
     assert sum("1 of 5 runs lacked values and were interpolated" in line for line in told) == 1
     assert main(arguments) == 2
     error = capsys.readouterr().err

@@ -204,9 +204,10 @@ def test_durations_are_seconds_where_the_model_has_seconds(encoder, labelled, da
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"observation.points": 16}, "4 of 4 runs have spacing along x outside the range of training"),
-        ({"observation.points": 64}, "nodes along x outside the range of training"),
-        ({"observation.end": 1.0}, "time step outside the range of training"),
+        ({"observation.points": 16}, "4 of 4 runs were brought to the grid of training: x interpolated from"),
+        ({"observation.points": 64}, "training: x low-passed and sampled from steps of 0.09817 to 0.1963"),
+        ({"observation.end": 1.0}, "training: time low-passed and sampled from steps of 0.04348 to 0.08696"),
+        ({"observation.frames": 12}, "training: time interpolated from steps of 0.1818 to 0.08696"),
         ({"observation.frames": 12, "observation.end": 22 / 23}, "frames outside the range of training"),
         ({"domain.length": 9.0}, "length of x outside the range of training"),
     ],
@@ -248,7 +249,7 @@ def test_an_encoder_of_stacked_frames_takes_that_many(labelled, dataset):
     model = fit_parameter_model(ConvEncoder(width=4, blocks=(1,), stacked_frames=24).eval(), labelled)
     with pytest.raises(FormatError, match="15 entries along 'time'; the model needs 24"):
         model.predict(dataset.isel(time=slice(15)))
-    longer = xr.concat([dataset, dataset.isel(time=[-1]).assign_coords(time=[2.1])], "time", data_vars="minimal")
+    longer = xr.concat([dataset, dataset.isel(time=[-1]).assign_coords(time=[48 / 23])], "time", data_vars="minimal")
     with pytest.raises(FormatError, match=r"25 frames; the encoder takes 24. Cut them: ds.isel\(time=slice\(24\)\)"):
         model.predict(longer)
 
