@@ -97,7 +97,7 @@ def _plan(recipe: DatasetRecipe, draws: Sequence[Draw], device: torch.device) ->
     family = recipe.initial_condition
     numbers, lengths = stack(draws)
     probe = _probe(recipe)
-    fields = family.fields(numbers, probe, lengths).to(device)
+    fields = family.fields(numbers.to(device), probe, lengths.to(device))
     needed = build_simulator(recipe, draws, probe, device=device).points_needed(fields).cpu()
     grids = _choose_grids(recipe, draws, fields, lengths, needed)
     advisable, wanted = torch.empty(2, len(draws), dtype=torch.float64)
@@ -105,10 +105,7 @@ def _plan(recipe: DatasetRecipe, draws: Sequence[Draw], device: torch.device) ->
     for points in set(grids):
         rows = [i for i, g in enumerate(grids) if g == points]
         simulator = build_simulator(recipe, [draws[i] for i in rows], points, device=device)
-        own = fields[rows]
-        # In one dimension the probe serves on every grid: only its extremes are asked for.
-        if recipe.dimensions > 1 and points != probe:
-            own = family.fields(numbers[rows], points, lengths[rows]).to(device)
+        own = fields[rows]  # extremes are the same on every grid that resolves the field
         advisable[rows] = simulator.step_needed(own, 1.0).cpu()
         wanted[rows] = advisable[rows] if courant == 1.0 else simulator.step_needed(own, courant).cpu()
     return [Plan(g, n) for g, n in zip(grids, _count_steps(recipe, draws, advisable, wanted), strict=True)]

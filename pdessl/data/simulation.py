@@ -164,7 +164,7 @@ def _simulate_group(
     recipe: DatasetRecipe, draws: Sequence[Draw], planned: Plan, device: torch.device, target: torch.device
 ) -> tuple[Trajectories, list[float], list[bool], list[bool]]:
     numbers, lengths = stack(draws)
-    initial = recipe.initial_condition.fields(numbers, planned.points, lengths).to(device)
+    initial = recipe.initial_condition.fields(numbers.to(device), planned.points, lengths.to(device))
     times = torch.from_numpy(recipe.times)
     scale = torch.tensor([d.time_scale for d in draws], dtype=torch.float64)
     if not bool((scale == 1.0).all()):

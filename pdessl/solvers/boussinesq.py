@@ -129,7 +129,7 @@ class Boussinesq2D(IncompressibleFlow2D):
 
         U is about the speed that the scalar reaches when it falls or rises half the height of the domain.
         """
-        rate, _ = self._scales(initial)
+        rate = self._crossing_rate(initial)
         scalar = initial[:, 2].detach().to(torch.float64).flatten(1)
         jump = scalar.amax(dim=1) - scalar.amin(dim=1)
         fall = self.parameter("buoyancy", initial).detach().abs() * jump * self.lengths(initial).detach()[:, 1]
@@ -144,7 +144,7 @@ class Boussinesq2D(IncompressibleFlow2D):
         grid = SpectralGrid.build(self.lengths(initial).detach(), self.points, self.degree)
         scalar = grid.to_modes(initial[:, 2:].detach().to(torch.float64))
         slope = grid.to_fields(FlowOperators(grid).gradient * scalar).square().sum(dim=1).amax(dim=(1, 2)).sqrt()
-        rate = self._scales(initial)[1] + torch.sqrt(self.parameter("buoyancy", initial).detach().abs() * slope)
+        rate = self._largest_vorticity(initial) + torch.sqrt(self.parameter("buoyancy", initial).detach().abs() * slope)
         viscosity, diffusivity = (self.parameter(n, initial).detach() for n in ("viscosity", "scalar_diffusivity"))
         length = self.lengths(initial).detach().amax(dim=1)
         needed = length * torch.sqrt(rate / torch.minimum(viscosity, diffusivity))

@@ -124,12 +124,17 @@ class IncompressibleFlow2D(Periodic2D):
         found["u"], found["v"] = velocity.split(1, dim=1)
         return found
 
-    def _scales(self, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """Return max |u| / dx + max |v| / dy without the mean flow, and max |w|, each (B,), float64."""
-        grid = SpectralGrid.build(self.lengths(initial).detach(), self.points, self.degree)
-        state = grid.to_modes(initial.detach().to(torch.float64))
-        operators = FlowOperators(grid)
-        vorticity = operators.vorticity(state[:, :2])
-        fields = grid.to_fields(torch.cat([operators.velocity * vorticity, vorticity], dim=1))
-        largest = fields.abs().amax(dim=(2, 3))
-        return (largest[:, :2] / self.spacing(initial).detach()).sum(dim=1), largest[:, 2]
+    def _crossing_rate(self, initial: Tensor) -> Tensor:
+        """Return max |u| / dx + max |v| / dy without the mean flow, (B,); fields on any grid, dx and dy of this one."""
+        grid, vorticity = self._vorticity(initial)
+        speeds = grid.to_fields(FlowOperators(grid).velocity * vorticity).abs().amax(dim=(2, 3))
+        return (speeds / self.spacing(initial).detach()).sum(dim=1)
+
+    def _largest_vorticity(self, initial: Tensor) -> Tensor:
+        """Return max |w| of fields on any grid, shape (B,), float64."""
+        grid, vorticity = self._vorticity(initial)
+        return grid.to_fields(vorticity).abs().amax(dim=(1, 2, 3))
+
+    def _vorticity(self, initial: Tensor) -> tuple[SpectralGrid, Tensor]:
+        grid = SpectralGrid.build(self.lengths(initial).detach(), tuple(initial.shape[2:]), self.degree)
+        return grid, FlowOperators(grid).vorticity(grid.to_modes(initial[:, :2].detach().to(torch.float64)))

@@ -132,14 +132,14 @@ class NavierStokes2D(IncompressibleFlow2D):
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
         """Return courant / (max |u| / dx + max |v| / dy), the speed the force will reach included."""
-        rate, _ = self._scales(initial)
+        rate = self._crossing_rate(initial)
         speed, _ = self._forced_scales(initial)
         return courant / (rate + speed * (1 / self.spacing(initial).detach()).sum(dim=1)).clamp_min(1e-12)
 
     def points_needed(self, initial: Tensor) -> Tensor:
         """Return 0.75 L √(max |w| / ν), at least 8: dx is 1.3 times the width √(ν / |w|) of fine filaments."""
         lengths = self.lengths(initial).detach()
-        vorticity = self._scales(initial)[1] + self._forced_scales(initial)[1]
+        vorticity = self._largest_vorticity(initial) + self._forced_scales(initial)[1]
         viscosity = self.parameter("viscosity", initial).detach()
         return (0.75 * lengths.amax(dim=1) * torch.sqrt(vorticity / viscosity)).clamp_min(8.0)
 

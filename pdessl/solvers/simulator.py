@@ -174,7 +174,10 @@ class Simulator(ABC):
 
     @abstractmethod
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
-        """Return the largest advisable inner step of each trajectory on this simulator's grid, shape (B,), time."""
+        """Return the largest advisable inner step of each trajectory on this simulator's grid, shape (B,), time.
+
+        The fields may lie on another grid that resolves them: what counts are their extremes, which are the same there.
+        """
 
     def __call__(self, initial: Tensor, times: Tensor) -> Trajectories:
         """Integrate from fields (B, C, *X) at time 0 and return trajectories (B, C, T, *X) at the output times."""

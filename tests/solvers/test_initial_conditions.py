@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdessl.errors import SchemaError
-from pdessl.solvers import GaussianRandomField, SineSeries, fourier_series, random_stream
+from pdessl.solvers import FAMILIES, GaussianRandomField, SineSeries, fourier_series, random_stream
 
 
 def test_stream_depends_on_its_arguments_only():
@@ -69,3 +69,14 @@ def test_grid_too_coarse_for_the_series():
     family = SineSeries(wave_numbers=(1, 8))
     with pytest.raises(SchemaError, match="wave numbers up to 8"):
         fourier_series(family.draw(random_stream(0, "a", 0, "physics"))[None], 16)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fields_are_made_where_the_draws_are(name, monkeypatch):
+    """On a device without memory: an operation that mixes it with the processor's tensors is refused."""
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)  # it has no values to look at
+    family = FAMILIES[name]()
+    draws = torch.stack([family.draw(random_stream(0, "a", k, "physics")) for k in range(3)])
+    lengths = torch.ones(3, family.dimensions, dtype=torch.float64, device="meta")
+    fields = family.fields(draws.to("meta"), (64,) * family.dimensions, lengths)
+    assert fields.device.type == "meta" and fields.dtype == torch.float64
