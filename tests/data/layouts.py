@@ -129,7 +129,7 @@ def pdebench_compressible(path, dimensions, attributes, n=10, frames=3, points=6
     return np.stack([arrays[name] for name in names], axis=1)
 
 
-def pdebench_incompressible(path, n=2, frames=4, points=8):
+def pdebench_incompressible(path, n=2, frames=4, points=8, viscosity=0.01):
     arrays = {
         "velocity": numbers(n, frames, points, points, 2, dtype="<f4"),
         "particles": numbers(n, frames, points, points, 1, dtype="<f4"),
@@ -141,24 +141,28 @@ def pdebench_incompressible(path, n=2, frames=4, points=8):
         for name, values in arrays.items():
             chunks = (1, 1, *values.shape[2:])
             file.create_dataset(name, data=values, chunks=chunks, compression="lzf", shuffle=True)
-        file.attrs["config"], file.attrs["latestIndex"] = "domain_size: [1, 1]\n", n - 1
+        file.attrs["config"], file.attrs["latestIndex"] = f"grid_size:\n- {points}\nNU: {viscosity}\nseed: 1\n", n - 1
     fields = [arrays["velocity"][..., 0], arrays["velocity"][..., 1], arrays["particles"][..., 0]]
     return np.stack(fields, axis=1)
 
 
-def pdebench_seeds(path, n=10, frames=4, points=6, components=2, dimensions=2):
-    values = []
+def pdebench_seeds(path, n=10, frames=4, points=(6, 8), components=2, dimensions=2, entry=None):
+    """A group per seed; a plane is stored (time, y, x, component), with the configuration as YAML text."""
+    values, points = [], points[:dimensions]
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for seed in range(n):
             group = file.create_group(f"{seed:04d}")
-            data = numbers(frames, *[points] * dimensions, components, dtype="<f4")
-            group.create_dataset("data", data=data, compression="lzf")
-            for axis in "xy"[:dimensions]:
-                group.create_dataset(f"grid/{axis}", data=np.linspace(-0.9, 0.9, points).astype("<f4"))
-            group.create_dataset("grid/t", data=np.linspace(0, 1, frames).astype("<f4"))
-            group.attrs["config"] = "seed: 1\n"
-            values.append(np.moveaxis(data, -1, 0))
+            data = numbers(components, frames, *points, dtype="<f4")
+            stored = data if entry else data.swapaxes(2, -1)  # the dam break has x before y
+            group.create_dataset("data", data=np.moveaxis(stored, 0, -1), compression="lzf")
+            for axis, size in zip("xy", points, strict=False):
+                nodes = (np.arange(size) + 0.5) / size * 2 - 1
+                group.create_dataset(f"grid/{axis}", data=nodes.astype("<f4"), compression="lzf")
+            group.create_dataset("grid/t", data=np.linspace(0, 1, frames).astype("<f4"), compression="lzf")
+            line = f"  {entry}: {0.3 + seed / 100}\n" if entry else ""
+            group.attrs["config"] = f"name: run\nsim:\n  xdim: {points[0]}\n{line}  seed: {seed}\n"
+            values.append(data)
     return np.stack(values)
 
 

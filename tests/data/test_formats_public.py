@@ -85,6 +85,11 @@ def mae(folder):
     return {"train": held[..., :-1]}
 
 
+def mae_walls(folder):
+    held = layouts.mae_1d(folder / "d" / "HeatDirichlet_train_3.h5", "train", repeated=False, nu=0.4)
+    return {"train": held}
+
+
 def mae_2d(indexing):
     def make(folder):
         return {"train": layouts.mae_2d(folder / "d" / "Heat_Adv_Burgers_train_3072.h5", "train", indexing)}
@@ -121,9 +126,10 @@ CASES = {
     "pdebench_compressible_3d": compressible(3),
     "pdebench_incompressible": incompressible,
     "pdebench_diffusion_reaction": seeds("2D_diff-react_NA_NA.h5"),
-    "pdebench_shallow_water": seeds("2D_rdb_NA_NA.h5", components=1),
+    "pdebench_shallow_water": seeds("2D_rdb_NA_NA.h5", components=1, entry="dam_radius"),
     "pdebench_diffusion_sorption": seeds("1D_diff-sorp_NA_NA.h5", components=1, dimensions=1),
     "mae_pdes_1d": mae,
+    "mae_pdes_heat_walls": mae_walls,
     "mae_pdes_2d": mae_2d("ij"),
     "mae_pdes_2d (y first)": mae_2d("xy"),
     "the_well": well,
@@ -348,8 +354,40 @@ def test_the_repeated_end_of_a_periodic_axis_is_measured(tmp_path):
     data = open_source(tmp_path / "KS_train_3.h5").load("train")
     assert data.fields.shape[-1] == 9
     np.testing.assert_allclose(data.lengths, 18.0)
-    layouts.mae_1d(tmp_path / "HeatDirichlet_train_3.h5", "train", nu=1.0)
-    assert open_source(tmp_path / "HeatDirichlet_train_3.h5").boundary == ("window",)
+    layouts.mae_1d(tmp_path / "WaveNeu_train_3.h5", "train", c=1.0)
+    assert open_source(tmp_path / "WaveNeu_train_3.h5").boundary == ("window",)
+
+
+def test_heat_between_walls_has_true_times_and_nodes(tmp_path):
+    layouts.mae_1d(tmp_path / "HeatNeumann_train_3.h5", "train", repeated=False, frames=5, points=8, nu=0.4)
+    source = open_source(tmp_path / "HeatNeumann_train_3.h5")
+    data = source.load("train")
+    assert source.format == "mae_pdes_heat_walls" and data.boundary == ("window",) and data.fields.shape[-1] == 8
+    np.testing.assert_allclose(data.time[0], 0.008 + 2 / 5 * np.arange(5), rtol=1e-6)
+    np.testing.assert_allclose(data.space[0][0], 16 / 8 * np.arange(8))
+    assert any("the diffusivity is 1/nu" in w for w in source.warnings)
+
+
+def test_runs_in_groups_have_their_own_parameters_and_their_axes_in_order(tmp_path):
+    written = layouts.pdebench_seeds(tmp_path / "2D_rdb_NA_NA.h5", components=1, entry="dam_radius")
+    source = open_source(tmp_path / "2D_rdb_NA_NA.h5")
+    np.testing.assert_allclose(source.parameter_values("train")["dam_radius"], 0.3 + np.arange(9) / 100)
+    assert np.array_equal(source.load("test").fields[:, 0], written[9:, 0])
+    other = tmp_path / "other" / "2D_rdb_NA_NA.h5"
+    layouts.pdebench_seeds(other, components=1, entry="dam_radius")
+    with h5py.File(other, "r+") as file:
+        file["0003"].attrs["config"] = "sim: {}"
+    assert open_source(other).parameters == ()
+    wanted = {"format": "pdebench_shallow_water", "parameters": {"r": {"attribute": "config", "entry": "dam_radius"}}}
+    with pytest.raises(FormatError, match="no attribute 'config' and no line 'dam_radius: NUMBER' in it"):
+        open_source(other, wanted)
+    layouts.pdebench_incompressible(tmp_path / "ns" / "ns_incom_inhom_2d_512-0.h5", viscosity=2e-3)
+    assert open_source(tmp_path / "ns").parameter_values("all")["viscosity"].tolist() == [2e-3, 2e-3]
+    # diffusion and reaction: y before x in the file, walls half a step beyond the outer nodes
+    layouts.pdebench_seeds(tmp_path / "2D_diff-react_NA_NA.h5")
+    data = open_source(tmp_path / "2D_diff-react_NA_NA.h5").load("train")
+    assert data.fields.shape == (9, 2, 4, 6, 8) and data.boundary == ("wall", "wall")
+    np.testing.assert_allclose(data.lengths, 2.0, rtol=1e-6)
 
 
 def test_mesh_grids_of_either_order_give_axes_x_y(tmp_path):

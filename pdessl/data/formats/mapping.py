@@ -84,7 +84,8 @@ class AxisRule:
         length: length of the whole axis: a number, or an array of one per trajectory.
         extent_of: array of nodes whose last minus first entry is the length of the axis; its other entries are not
             used.
-        nodes: with ``length`` or ``extent_of``: ``points`` j L/X, ``centres`` (j + 1/2) L/X, ``ends`` j L/(X - 1).
+        nodes: with ``length`` or ``extent_of``: ``points`` j L/X, ``centres`` (j + 1/2) L/X, ``ends`` j L/(X - 1). With
+            ``dataset``, ``centres`` says that the axis goes on half a step beyond its outer nodes.
         end: ``repeated``: the last node of a periodic axis repeats the first and is left out; ``measured``: it is left
             out where the first trajectory shows that it does; None: it is a node like the others.
         scale: factor to the unit given.
@@ -126,8 +127,9 @@ class ParameterRule:
 
     Args:
         dataset: array with one number, or one per trajectory.
-        attribute: attribute of the file (or, with ``of``, of a group or array).
+        attribute: attribute of the file (or, with ``of``, of a group or array); with a group per run, of that group.
         of: the group or array.
+        entry: the attribute is a text (a configuration); the number that follows this word and a colon in it.
         token: text in the file's (else its folder's) name that a number follows, e.g. ``Nu``.
         value: the number itself.
         scale: factor from what is stored to the parameter.
@@ -138,6 +140,7 @@ class ParameterRule:
     dataset: str | None = None
     attribute: str | None = None
     of: str = ""
+    entry: str | None = None
     token: str | None = None
     value: float | None = None
     scale: float = 1.0
@@ -148,6 +151,7 @@ class ParameterRule:
         "dataset": str,
         "attribute": str,
         "of": str,
+        "entry": str,
         "token": str,
         "value": float,
         "scale": float,

@@ -80,6 +80,8 @@ def evaluate(
         values = (rule.start or 0.0) + step[:, None] * np.arange(points)
     elif dataset is not None and rule.extent_of is None and (length is None or rule.dataset is not None):
         values = _array(container, prefix + dataset, count, points, where, rule)
+        if rule.nodes == "centres" and length is None and points > 1:
+            length = (values[:, -1] - values[:, 0]) * points / (points - 1)
     elif length is not None or rule.extent_of is not None:
         if rule.extent_of is not None:
             known = _array(container, prefix + rule.extent_of, count, None, where)

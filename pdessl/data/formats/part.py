@@ -23,6 +23,7 @@ from pdessl.errors import DataError, FormatError
 __all__ = ["Part"]
 
 SCAN_BYTES = 64 << 20
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 class Part:
@@ -138,11 +139,9 @@ class Part:
             return np.concatenate(
                 [np.broadcast_to(v, (1,) if self.several else (self.stored,)) for v in values]
             ).astype(np.float64)
-        value = None
-        if rule.attribute is not None:
-            value = self.container.attributes(rule.of).get(rule.attribute)
-            if value is not None and not isinstance(value, (int, float)):
-                raise FormatError(f"{where}: attribute '{rule.attribute}' is {value!r}, expected a number.")
+        value = None if rule.attribute is None else self._attribute(rule, where)
+        if isinstance(value, np.ndarray):
+            return value
         if value is None:
             value = named
         elif named is not None and abs(named - value) > 1e-6 * abs(value):
@@ -156,12 +155,22 @@ class Part:
             if rule.optional:
                 return None
             looked = [f"attribute '{rule.attribute}'"] if rule.attribute else []
+            looked += [f"line '{rule.entry}: NUMBER' in it"] if rule.entry else []
             looked += [f"'{rule.token}' in the file's name"] if rule.token else []
             raise FormatError(
                 f"{where}: found no {' and no '.join(looked) or 'rule'}. Give it in the mapping:  "
                 f"parameters: {{{name}: {{value: 0.01}}}}"
             )
         return np.full(self.stored, float(value))
+
+    def _attribute(self, rule: ParameterRule, where: str) -> float | np.ndarray | None:
+        """Return the number an attribute holds; with a group per run one per run, where the groups have it."""
+        if self.several:
+            places = [self.container.attributes(prefix + rule.of) for prefix in self.prefixes]
+            found = [_number_in(held.get(rule.attribute), rule, where) for held in places]
+            if None not in found:
+                return np.array(found, dtype=np.float64)
+        return _number_in(self.container.attributes(rule.of).get(rule.attribute), rule, where)
 
     def _number(self, name: str, where: str) -> np.ndarray:
         array = self.container.array(name)
@@ -363,12 +372,21 @@ class Part:
         return values * scale if scale != 1.0 else values
 
 
+def _number_in(value: object, rule: ParameterRule, where: str) -> float | None:
+    if rule.entry is not None and isinstance(value, str):
+        found = re.search(rf"(?m)^\s*{re.escape(rule.entry)}\s*:\s*({NUMBER})\s*$", value)
+        return None if found is None else float(found.group(1))
+    if value is not None and not isinstance(value, (int, float)):
+        raise FormatError(f"{where}: attribute '{rule.attribute}' is {value!r:.80}, expected a number.")
+    return value
+
+
 def _after_token(token: str, path: Path | None) -> float | None:
     """Return the number that follows a text in the file's name, else in its folder's."""
     if path is None:
         return None
     for text in (path.name, path.parent.name):
-        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)", text)
+        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?({NUMBER})", text)
         if found:
             return float(found.group(1))
     return None
