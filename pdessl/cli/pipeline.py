@@ -17,7 +17,8 @@ import torch
 
 from pdessl import catalog
 from pdessl.cli.pretrain import pretrain
-from pdessl.cli.regression import Regression, as_report, compare_methods
+from pdessl.cli.regression import Regression, compare_methods
+from pdessl.cli.regression_result import as_report
 from pdessl.cli.settings import assign, fill, flatten, merge
 from pdessl.cli.stages import Stages
 from pdessl.cli.stepping import Stepping, compare_steppers

@@ -10,42 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdessl.cli.estimates import Classical, by_physics, equation_estimates
 from pdessl.cli.readouts import by_neighbours, by_ridge, declared_scale, targets_of
+from pdessl.cli.regression_result import METHODS, RegressionResult
 from pdessl.cli.robustness import Intervals, Robustness, interval_rows, reliability
 from pdessl.cli.shifts import shifted
 from pdessl.cli.supervision import Supervision, best_of_sweep
 from pdessl.cli.views import Views, averaged, calibrated, trunk_of, untrained
 from pdessl.cli.workers import Shared, each
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import PdesslError, ShapeError
-from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.errors import FormatError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.physics_features import physics_features
 from pdessl.evaluation.tables import regression_row
+from pdessl.inference.regridding import regridded, steps_of, trained_steps
 from pdessl.models import bounded, from_scale
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Classical", "Regression", "RegressionResult", "as_report", "compare_methods"]
+__all__ = ["Regression", "compare_methods"]
 
 ROOM = 0.5  # predictions are bounded by the labels' range and half of it on each side
-
-
-@dataclass(frozen=True)
-class Classical:
-    """Classical estimates of the equation's own coefficient, where the equation is linear in it.
-
-    Args:
-        half_width: frames, and points of each axis, on each side of a test function of the weak form; default 6.
-        noise_level: known standard deviation of the noise, 0 where it is not known.
-        equation: formulation that is fitted, by name; default that of the data. One without pressure where the data
-            hold none.
-        unknown: parameters that are estimated together with the target, instead of taken from the runs.
-    """
-
-    half_width: tuple[int, ...] | None = None
-    noise_level: float = 0.0
-    equation: str | None = None
-    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,50 +77,6 @@ class Regression:
         return {name: value for name, value in own.items() if value is not None} | (self.others or {})
 
 
-@dataclass
-class RegressionResult:
-    """What a comparison gave.
-
-    Attributes:
-        rows: of the table.
-        titles: method -> what readers see.
-        predictions: of the first seed by method.
-        features: of the test runs by encoder.
-        truth: of the test runs.
-        chosen: what validation chose for each training.
-        scale: on which the target was regressed.
-        intervals, reliability, robustness: rows and curves of the further sections; empty where they were left out.
-        notes: what could not be computed, and why.
-    """
-
-    rows: list[dict[str, Any]]
-    titles: dict[str, str]
-    predictions: dict[str, Tensor]
-    features: dict[str, Tensor]
-    truth: Tensor
-    chosen: list[dict[str, Any]]
-    scale: str
-    intervals: list[dict[str, Any]] = field(default_factory=list)
-    reliability: dict[str, Any] = field(default_factory=dict)
-    robustness: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-# method -> title and group of the table, in the order of the table
-_METHODS = {
-    "frozen": ("frozen encoder, ridge on its features", "pretrained"),
-    "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),
-    "finetuned": ("fine-tuned encoder", "pretrained"),
-    "mean": ("predict the mean", "floor"),
-    "random": ("random encoder, same ridge", "floor"),
-    "physics": ("hand-made physics features, same ridge", "floor"),
-    "scratch": ("supervised from scratch", "floor"),
-    "moved": ("supervised, views that move the label", "floor"),
-    "least_squares": ("least squares, pointwise", "classical"),
-    "weak_form": ("least squares, weak form", "classical"),
-}
-
-
 def compare_methods(
     encoder: nn.Module,
     data: PDEDataModule,
@@ -174,10 +114,11 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
     s, data = shared.settings, shared.data
     fresh = method in ("scratch", "moved")
     start = untrained(shared.encoder, seed=1000 + seed) if fresh else shared.encoder
+    labelled = data.labelled_subset(labels, seed)
     others = {n: shifted(data, shift) for n, shift in s.robustness.shifts.items()} if with_shifts else {}
     found = best_of_sweep(
         start,
-        data.labelled_subset(labels, seed),
+        labelled,
         data.validation,
         data.test,
         s.target,
@@ -185,11 +126,20 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
         s.trainings()[method],
         seed,
         scale,
-        others,
+        {name: runs for name, runs in others.items() if not _on_grid(runs, steps_of(labelled))[1]},
         data.store.constants,
     )
     elsewhere = {name: values.double().numpy() for name, values in found.others.items()}
     return found.predictions.double().numpy(), found.summary, elsewhere
+
+
+def _on_grid(runs: Trajectories, steps: Mapping[str, tuple[float, float]]) -> tuple[str, str]:
+    """Return how networks read runs on another grid than that of training, and why they cannot; empty: as they are."""
+    try:
+        done = next(regridded(runs, steps)).done
+    except FormatError as error:
+        return "", str(error)
+    return "; ".join(f"{axis} {words}" for axis, words in done.items()), ""
 
 
 class _Comparison:
@@ -214,6 +164,28 @@ class _Comparison:
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts = settings.robustness.shifts if settings.robustness is not None else {}
         self.others = {name: shifted(data, shift) for name, shift in shifts.items()}
+        self.steps = trained_steps(encoder, self.test)
+        self.refused: set[str] = set()
+        for name, runs in self.others.items():
+            done, reason = _on_grid(runs, self.steps)
+            if reason:
+                self.refused.add(name)
+                self.notes.append(f"{name}: not read by networks: {reason}")
+            elif done:
+                self.notes.append(f"{name}: brought to the grid of training for networks: {done}.")
+
+    def _averaged(self, runs: Trajectories, seed: int, encoder: nn.Module | None = None) -> Tensor:
+        """Return features of runs on the grid of training, averaged over views."""
+        constants, network = self.data.store.constants, self.encoder if encoder is None else encoder
+        return averaged(
+            network, runs, self.settings.views, self.equation, seed, constants=constants, steps=self.steps
+        )
+
+    def _of_the_equation(self, settings: Classical, runs: Trajectories) -> dict[str, Tensor]:
+        """Return the estimates that can be made of these runs; why others cannot is kept as a note."""
+        found, reasons = equation_estimates(settings, self.equation, self.settings.target, runs)
+        self.notes += [f"{METHODS[method][0]}: {reason}" for method, reason in reasons.items()]
+        return found
 
     def run(self) -> RegressionResult:
         s = self.settings
@@ -231,7 +203,7 @@ class _Comparison:
                 self._add("neighbours", n, by_neighbours(train[key], known, test[k]), known)
         self._train(subsets, labels)
         if s.classical is not None:
-            for method, values in self._classical(self.test).items():
+            for method, values in self._of_the_equation(s.classical, self.test).items():
                 self.predictions[method, None] = [values]
         most = (self.most, 0)
         result = RegressionResult(
@@ -285,8 +257,8 @@ class _Comparison:
                 if method == "random":
                     encoder = trunk_of(calibrated(untrained(self.encoder, seed=1000 + k), batches))
                 for n in self.counts:
-                    train[n, k] = averaged(encoder, subsets[n, k], s.views, self.equation, seed=k)
-                test.append(averaged(encoder, self.test, s.views, self.equation, seed=s.seeds + k))
+                    train[n, k] = self._averaged(subsets[n, k], k, encoder)
+                test.append(self._averaged(self.test, s.seeds + k, encoder))
             found[method] = (train, test)
             self.report(f"features of the {'pretrained' if method == 'frozen' else 'random'} encoder")
         if s.physics:
@@ -295,27 +267,7 @@ class _Comparison:
                 found["physics"] = ({k: physics_features(r).values for k, r in subsets.items()}, [at_test] * s.seeds)
                 self.report("hand-made features")
             except ShapeError as error:  # runs too short for a spectrum: the others go on
-                self.notes.append(f"{_METHODS['physics'][0]}: {error}")
-        return found
-
-    def _classical(self, runs: Trajectories) -> dict[str, Tensor]:
-        """Return the estimates that can be made of these runs; why others cannot is kept as a note."""
-        c = self.settings.classical
-        assert c is not None  # noqa: S101  (asked for by the caller)
-        equation, names = c.equation or self.equation, (self.settings.target, *c.unknown)
-        half = c.half_width
-        if half is not None:  # shorter or coarser runs take narrower test functions
-            half = tuple(max(1, min(h, (n - 1) // 4)) for h, n in zip(half, runs.fields.shape[2:], strict=False))
-        makers: dict[str, Callable[[], Tensor]] = {
-            "least_squares": lambda: least_squares(equation, runs, names),
-            "weak_form": lambda: weak_form(equation, runs, names, half, noise_level=c.noise_level),
-        }
-        found = {}
-        for method, make in makers.items():
-            try:
-                found[method] = make()[:, 0].cpu()
-            except PdesslError as error:
-                self.notes.append(f"{_METHODS[method][0]}: {error}")
+                self.notes.append(f"{METHODS['physics'][0]}: {error}")
         return found
 
     def _beyond(
@@ -324,15 +276,15 @@ class _Comparison:
         """Fill in the sections on intervals and robustness, at the largest number of labels and the first seed."""
         s = self.settings
         seed = s.seeds  # views of the test runs are drawn like this for the first seed
-        frozen = {name: averaged(self.encoder, r, s.views, self.equation, seed) for name, r in self.others.items()}
+        frozen = {name: self._averaged(r, seed) for name, r in self.others.items() if name not in self.refused}
         truths = {n: targets_of(runs, s.target, self.scale) for n, runs in self.others.items()}
         train, test = features["frozen"]
         if s.intervals is not None:
             validation = self.data.validation
-            calibration = averaged(self.encoder, validation, s.views, self.equation, seed)
+            calibration = self._averaged(validation, seed)
             given = (train[most], known, calibration, targets_of(validation, s.target, self.scale))
             tests = {"as in training": (test[0], targets_of(self.test, s.target, self.scale))}
-            tests |= {name: (frozen[name], truths[name]) for name in self.others}
+            tests |= {name: (found, truths[name]) for name, found in frozen.items()}
             result.intervals = interval_rows(*given, tests, self.scale, s.intervals.level)
             curves = reliability(*given, *tests["as in training"], s.intervals.levels)
             result.reliability = {
@@ -341,15 +293,17 @@ class _Comparison:
             }  # fmt: skip
             self.report("intervals")
         for name, runs in self.others.items():
-            found = {"mean": known.mean().expand(len(runs)), "frozen": by_ridge(train[most], known, frozen[name])}
+            found = {"mean": known.mean().expand(len(runs))}
+            if name in frozen:
+                found["frozen"] = by_ridge(train[most], known, frozen[name])
             if "physics" in features:
                 try:
-                    found["physics"] = self._by_physics(runs, self.data.labelled_subset(*most), known)
+                    found["physics"] = by_physics(self.data.labelled_subset(*most), known, runs)
                 except ShapeError as error:  # runs too short for a spectrum: the others go on
-                    self.notes.append(f"{_METHODS['physics'][0]}, {name}: {error}")
+                    self.notes.append(f"{METHODS['physics'][0]}, {name}: {error}")
             own = {method: self._own(values, known) for method, values in found.items()}
             own |= {method: values for (shift, method), values in self.elsewhere.items() if shift == name}
-            own |= self._classical(runs) if s.classical is not None else {}
+            own |= self._of_the_equation(s.classical, runs) if s.classical is not None else {}
             truth = from_scale(truths[name], self.scale)
             for method in self._ordered(own):
                 error, square = float(error_in_percent(own[method], truth)), float(nmse(own[method], truth))
@@ -357,13 +311,6 @@ class _Comparison:
                 result.robustness.append({**row, "relative_error": error, "nmse": square})
         if self.others:
             self.report("robustness")
-
-    def _by_physics(self, runs: Trajectories, labelled: Trajectories, known: Tensor) -> Tensor:
-        """Fit the hand-made features that both have: a coarser grid or a shorter run has fewer of the spectrum's."""
-        here, there = physics_features(runs), physics_features(labelled)
-        held = [name for name in there.names if name in here.names]
-        columns, others = ([f.names.index(name) for name in held] for f in (there, here))
-        return by_ridge(there.values[:, columns], known, here.values[:, others])
 
     def _own(self, on_scale: Tensor, known: Tensor) -> Tensor:
         """Return predictions in the parameter's own unit, bounded by what the labels allow."""
@@ -373,12 +320,12 @@ class _Comparison:
         self.predictions.setdefault((method, labels), []).append(self._own(on_scale, known))
 
     def _title(self, method: str) -> tuple[str, str]:
-        if method in _METHODS:
-            return _METHODS[method]
+        if method in METHODS:
+            return METHODS[method]
         return self.settings.trainings()[method].title or method, "pretrained"
 
     def _ordered(self, methods: Any) -> list[str]:
-        order = [*list(_METHODS)[:3], *(self.settings.others or {}), *list(_METHODS)[3:]]
+        order = [*list(METHODS)[:3], *(self.settings.others or {}), *list(METHODS)[3:]]
         return sorted(dict.fromkeys(methods), key=order.index)
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -396,32 +343,3 @@ class _Comparison:
         hidden = ("mean", "least_squares", "neighbours")
         at = {m: v[0] for (m, n), v in self.predictions.items() if n in (shown, None) and m not in hidden}
         return {method: at[method] for method in self._ordered(at)}
-
-
-def as_report(result: RegressionResult, settings: Regression) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the sections and arrays of a report; see :mod:`pdessl.evaluation.report`."""
-    arrays: dict[str, Any] = {"predictions/true": result.truth.numpy(), "embedding/parameter": result.truth.numpy()}
-    arrays |= {f"predictions/{method}": values.numpy() for method, values in result.predictions.items()}
-    arrays |= {f"embedding/{method}": np.asarray(f, dtype=np.float32) for method, f in result.features.items()}
-    encoders = {"frozen": "pretrained encoder", "random": "random encoder"}
-    counts = [row["labels"] for row in result.rows if row["labels"] is not None]
-    sections: dict[str, Any] = {
-        "regression": {
-            "target": settings.target,
-            "scale": result.scale,
-            "test_size": len(result.truth),
-            "rows": result.rows,
-            "chosen_on_validation": result.chosen,
-            "notes": result.notes,
-        },
-        "predictions": {
-            "labels": settings.shown or min(counts),
-            "methods": {method: result.titles[method] for method in result.predictions},
-        },
-        "embedding": {"encoders": {m: encoders[m] for m in result.features}},
-    }
-    if result.intervals:
-        sections["intervals"] = {"rows": result.intervals, "reliability": result.reliability}
-    if result.robustness:
-        sections["robustness"] = {"labels": max(counts), "rows": result.robustness}
-    return sections, arrays

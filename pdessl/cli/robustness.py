@@ -33,6 +33,10 @@ INTERVALS = {
 class Robustness:
     """How methods are tried on runs that differ from the labelled ones; nothing is fitted again for them.
 
+    Networks read runs on another grid as ``pdessl predict`` does: brought to the grid of training
+    (:func:`pdessl.inference.regridding.regridded`), or not at all where it is too coarse; the notes say which.
+    Hand-made features and least squares read them as they are.
+
     Args:
         shifts: name -> what is changed in the test runs.
     """

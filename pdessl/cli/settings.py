@@ -41,7 +41,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_words(words: Sequence[str]) -> dict[str, Any]:
-    """Read ``a.b=value`` words as dotted keys and values; values are YAML, so ``[32, 64]`` and ``1.0e-3`` work.
+    """Read ``a.b=value`` words as dotted keys and values; values are YAML, so ``[32, 64]`` works, and ``1e-3`` too.
 
     Raises:
         SchemaError: a word without ``=``, or a value that is not YAML.
@@ -55,12 +55,20 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SchemaError(f"'{word}': '{text}' is not a YAML value.") from None
-        if isinstance(value, str):
-            # YAML 1.1 reads 1e-3 as text
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        found[key] = value
+        found[key] = _with_numbers(value)
     return found
+
+
+def _with_numbers(value: Any) -> Any:
+    """Return a value with texts that are numbers as numbers, at any depth: YAML 1.1 reads 1e-3 as text."""
+    if isinstance(value, Mapping):
+        return {key: _with_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner) for inner in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def assign(content: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:

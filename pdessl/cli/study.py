@@ -301,7 +301,7 @@ def _views(job: _Job) -> Any:
 def _probed(job: _Job) -> dict[str, Any]:
     from pdessl.cli.views import averaged
     from pdessl.evaluation.metrics import relative_error
-    from pdessl.models import fit_ridge
+    from pdessl.models import bounded, fit_ridge
 
     study, data = job.study, _data(job)
     encoder, monitors = _encoder(job)
@@ -315,10 +315,7 @@ def _probed(job: _Job) -> dict[str, Any]:
             labelled = data.labelled_subset(count, draw)
             features = averaged(encoder, labelled, views, equation, seed=draw, constants=data.store.constants)
             known = labelled.parameters[study["target"]].double().log()
-            # A linear readout of many features extrapolates wildly; nobody reports a value far from all labels.
-            room = (known.max() - known.min()) / 2
-            prediction = fit_ridge(features, known).predict(queries)[:, 0]
-            prediction = prediction.clamp(known.min() - room, known.max() + room).exp()
+            prediction = bounded(fit_ridge(features, known).predict(queries)[:, 0], known).exp()
             errors.setdefault(str(count), []).append(float(relative_error(prediction, truth)))
     return {"relative_error": errors, "monitors": monitors}
 

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from pdessl.cli.training import interruptible
-from pdessl.cli.views import Views, fitting
+from pdessl.cli.views import Views, fitting, in_order
+from pdessl.inference.regridding import regridded, steps_of
 from pdessl.tasks import ParameterRegression
 from pdessl.trajectory import Trajectories
 
@@ -146,7 +147,7 @@ def best_of_sweep(
         settings: what is tried.
         seed: of batches, views and the head.
         scale: on which the parameter is regressed, ``log`` or ``linear``.
-        others: further runs that are predicted, by name.
+        others: further runs that are predicted, by name, on the grid of the labelled ones where they have another.
         constants: parameters that predictions may read, see :class:`pdessl.tasks.ParameterRegression`.
     """
     if settings.validation_runs is not None:
@@ -179,9 +180,15 @@ def best_of_sweep(
     task.views = settings.views.count
     task.eval()
 
+    steps = steps_of(labelled)
+
     def predicted(runs: Trajectories) -> Tensor:
-        task.augmentation = fitting(settings.views, runs).augmentation(equation)
-        return torch.cat([task.estimate(part, seed=i) for i, part in enumerate(FixedBatches(runs))]).cpu()
+        rows = []
+        for part in regridded(runs, steps):
+            task.augmentation = fitting(settings.views, part.runs).augmentation(equation)
+            found = [task.estimate(batch, seed=i) for i, batch in enumerate(FixedBatches(part.runs))]
+            rows.append((part.places, torch.cat(found).cpu()))
+        return in_order(rows)
 
     return Supervised(predicted(test), summary, {name: predicted(runs) for name, runs in (others or {}).items()})
 

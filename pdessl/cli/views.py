@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError
+from pdessl.inference.regridding import regridded
 from pdessl.inference.views import Views
 from pdessl.models import Normalised, embed, spacing_arguments
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Trunk", "Views", "averaged", "calibrated", "fitting", "trunk_of", "untrained"]
+    from numpy.typing import NDArray
+
+__all__ = ["Trunk", "Views", "averaged", "calibrated", "fitting", "in_order", "trunk_of", "untrained"]
 
 
 def fitting(views: Views, runs: Trajectories) -> Views:
@@ -35,12 +39,36 @@ def averaged(
     seed: int,
     batch: int = 256,
     constants: Collection[str] = (),
+    steps: Mapping[str, tuple[float, float]] | None = None,
 ) -> Tensor:
-    """Return features (N, D), float64, averaged over views of every run; of the parameters only constants are seen."""
+    """Return features (N, D), float64, averaged over views of every run; of the parameters only constants are seen.
+
+    Args:
+        encoder: on fields (B, C, T, *X).
+        runs: N of them.
+        views: how they are drawn; their window shrinks to shorter runs.
+        equation: name, for the augmentation.
+        seed: of the views.
+        batch: runs per call.
+        constants: names of the parameters that views may read.
+        steps: of training; runs on other grids are brought to them, see :func:`pdessl.inference.regridding.regridded`.
+
+    Raises:
+        FormatError: runs on a grid too coarse to be brought to that of training.
+    """
     known = {name: values for name, values in runs.parameters.items() if name in constants}
-    views, runs = fitting(views, runs), runs.replace(parameters=known)
-    parts = [runs[slice(i, i + batch)] for i in range(0, len(runs), batch)]
-    return embed(encoder, parts, views.augmentation(equation), views.count, seed).cpu()
+    rows = []
+    for part in regridded(runs.replace(parameters=known), steps or {}):
+        chosen, here = fitting(views, part.runs), part.runs
+        parts = [here[slice(i, i + batch)] for i in range(0, len(here), batch)]
+        rows.append((part.places, embed(encoder, parts, chosen.augmentation(equation), chosen.count, seed).cpu()))
+    return in_order(rows)
+
+
+def in_order(rows: Sequence[tuple[NDArray[np.int64], Tensor]]) -> Tensor:
+    """Return values of all runs in their order, from the places and values of some at a time."""
+    places = np.concatenate([places for places, _ in rows])
+    return torch.cat([values for _, values in rows])[torch.from_numpy(np.argsort(places))]
 
 
 def untrained(encoder: nn.Module, seed: int) -> nn.Module:

@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from pdessl.errors import FormatError, did_you_mean
-from pdessl.inference.regridding import regridded
+from pdessl.inference.regridding import regridded, trained_steps
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
@@ -75,7 +75,7 @@ class InputFormat:
         Raises:
             FormatError: runs on a grid that is too coarse for the encoder.
         """
-        steps = {n: tuple(map(float, s)) for n, s in getattr(encoder, "trained_steps", {}).items()} or _steps(data)
+        steps = trained_steps(encoder, data)
         parts = [part.runs for part in regridded(data, steps)]
         runs = parts[0]
         inner = getattr(encoder, "module", encoder)
@@ -259,12 +259,6 @@ def constants_of(data: xr.Dataset | Trajectories, besides: Collection[str] = ())
         named = {n: data[n].values for n in names}
     held = {n: np.asarray(v, dtype=np.float64).reshape(-1) for n, v in named.items() if n not in besides}
     return {n: float(v[0]) for n, v in held.items() if len(v) > 1 and (v == v[0]).all()}
-
-
-def _steps(runs: Trajectories) -> dict[str, tuple[float, float]]:
-    """Return the smallest and largest step of time and of each axis."""
-    found = {"time": runs.time_step} | {n: runs.grid_spacing[:, i] for i, n in enumerate(runs.axis_names)}
-    return {n: (float(v.min()), float(v.max())) for n, v in found.items()}
 
 
 def _measured(parts: Sequence[Trajectories]) -> dict[str, Tensor]:

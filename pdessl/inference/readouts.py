@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import DataError
 from pdessl.models import RidgeReadout, fit_ridge
+from pdessl.models.ridge import left_out_residuals
 from pdessl.models.scale import bounded
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
@@ -144,7 +145,7 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adapti
     labels = float(targets.min()), float(targets.max())
     if kind == "ridge":
         readout: Readout = fit_ridge(features, targets)
-        residual = _left_out_by_ridge(features, targets, readout)  # type: ignore[arg-type]
+        residual = left_out_residuals(readout, features, targets)[:, 0]  # type: ignore[arg-type]
     elif kind == "neighbours":
         readout = NeighbourReadout.fit(features, targets)
         residual = targets - nearest_neighbour_prediction(
@@ -173,14 +174,6 @@ def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
     else:
         far = torch.zeros_like(mu)
     return torch.stack([mu, mu.square(), far], dim=1)
-
-
-def _left_out_by_ridge(features: Tensor, targets: Tensor, readout: RidgeReadout) -> Tensor:
-    """Return y_i - ŷ_i with run i left out, (n,), at the penalty that was chosen: (y - Hy)_i/(1 - H_ii)."""
-    x = (features - readout.centre) / readout.scale
-    u, sigma, _ = torch.linalg.svd(x, full_matrices=False)
-    leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + 1 / len(x)
-    return (targets - readout.predict(features)[:, 0]) / (1 - leverage).clamp_min(1e-12)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline, make_lsq_spline
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdessl.errors import FormatError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["ROUGHEST", "Regridded", "regridded", "roughness"]
+__all__ = ["ROUGHEST", "Regridded", "regridded", "roughness", "steps_of", "trained_steps"]
 
 ROUGHEST = 1 / 4  # that of a wave of four nodes
 _ROUNDING = 1e-3  # relative: a step that differs by less is the same
@@ -72,7 +72,7 @@ def regridded(
     Raises:
         FormatError: a coarser grid that does not resolve its fields.
     """
-    plans = [_plans(runs, row, steps) for row in range(len(runs))]
+    plans = _plans(runs, steps)
     rough = functools.cache(lambda: roughness(runs))
     for row, plan in enumerate(plans):
         for axis, (name, chosen) in enumerate(plan.items()):
@@ -91,6 +91,22 @@ def regridded(
             part = part if plan is None else _resampled(part, axis, plan)
         done = {name: plan.words for name, plan in zip(plans[0], chosen, strict=True) if plan is not None}
         yield Regridded(places, part, done)
+
+
+def steps_of(runs: Trajectories) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest step of ``time`` and of each space axis, by name."""
+    found = {"time": runs.time_step} | {n: runs.grid_spacing[:, i] for i, n in enumerate(runs.axis_names)}
+    return {n: (float(v.min()), float(v.max())) for n, v in found.items()}
+
+
+def trained_steps(encoder: nn.Module, runs: Trajectories) -> dict[str, tuple[float, float]]:
+    """Return the steps that an encoder was trained on where it knows them, else those of the runs it is to be used on.
+
+    An encoder of ``pdessl pretrain`` has them as its attribute ``trained_steps``.
+    """
+    known = getattr(encoder, "trained_steps", None) or {}
+    axes = ("time", *runs.axis_names)
+    return {n: tuple(map(float, known[n])) for n in axes if n in known} or steps_of(runs)
 
 
 def roughness(runs: Trajectories) -> Tensor:
@@ -122,14 +138,18 @@ def _step(runs: Trajectories, axis: int, row: int) -> float:
     return float(nodes[-1] - nodes[0]) / max(len(nodes) - 1, 1)
 
 
-def _plans(runs: Trajectories, row: int, steps: Mapping[str, tuple[float, float]]) -> dict[str, _Plan | None]:
-    """Return what is done to each axis of a run; None: nothing."""
-    found = {}
-    for axis, name in enumerate(("time", *runs.axis_names)):
-        kind = "window" if axis == 0 else runs.boundary[axis - 1]
-        length = None if axis == 0 else float(runs.lengths[row, axis - 1])
-        nodes = _axis(runs, axis)[row].cpu().numpy()
-        found[name] = _plan(nodes, kind, length, steps[name]) if name in steps and len(nodes) > 1 else None
+def _plans(runs: Trajectories, steps: Mapping[str, tuple[float, float]]) -> list[dict[str, _Plan | None]]:
+    """Return, run by run, what is done to each axis; None: nothing."""
+    names, kinds = ("time", *runs.axis_names), ("window", *runs.boundary)
+    nodes = [v.cpu().numpy() for v in (runs.time, *runs.space)]
+    lengths = runs.lengths.cpu().numpy()
+    found: list[dict[str, _Plan | None]] = []
+    for row in range(len(runs)):
+        found.append({})
+        for axis, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+            length = float(lengths[row, axis - 1]) if axis else None
+            here = nodes[axis][row]
+            found[row][name] = _plan(here, kind, length, steps[name]) if name in steps and len(here) > 1 else None
     return found
 
 

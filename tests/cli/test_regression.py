@@ -9,10 +9,12 @@ import torch
 
 import pdessl
 from pdessl import catalog, cli
+from pdessl.cli.estimates import Classical
 from pdessl.cli.pipeline import read_settings
 from pdessl.cli.readouts import by_neighbours, declared_scale
 from pdessl.cli.regress import counts, default_recipe
-from pdessl.cli.regression import Classical, Regression, as_report, compare_methods
+from pdessl.cli.regression import Regression, compare_methods
+from pdessl.cli.regression_result import as_report
 from pdessl.cli.robustness import Intervals, Robustness, interval_rows, reliability
 from pdessl.cli.shifts import Shift, shifted
 from pdessl.cli.supervision import Supervision
@@ -119,6 +121,21 @@ def test_an_estimate_that_cannot_be_made_is_noted_and_the_rest_goes_on(data):
     result = compare_methods(encoder(), data, settings)
     assert {r["method"] for r in result.rows} == {"frozen", "neighbours", "random", "physics", "mean"}
     assert "least squares, pointwise: boussinesq_velocity lives on the axes x, y" in " ".join(result.notes)
+
+
+def test_networks_read_other_grids_on_that_of_training_or_say_why_not(data):
+    shifts = {"half the points": Shift(every=2), "every sixteenth": Shift(every=16), "noisy": Shift(noise=0.1)}
+    settings = Regression(labels=(0,), seeds=1, scratch=SHORT, intervals=Intervals(), robustness=Robustness(shifts))
+    result = compare_methods(encoder(), data, settings)
+    at = {(r["runs"], r["method"]): r["relative_error"] for r in result.robustness}
+    plain = next(r for r in result.rows if r["method"] == "frozen")["relative_error"]["mean"]
+    assert at["half the points", "frozen"] == pytest.approx(plain, rel=0.3)
+    assert {m for n, m in at if n == "half the points"} == {"mean", "frozen", "physics", "scratch"}
+    assert {m for n, m in at if n == "every sixteenth"} <= {"mean", "physics"}
+    assert {r["runs"] for r in result.intervals} == {"as in training", "half the points", "noisy"}
+    notes = "\n".join(result.notes)
+    assert "half the points: brought to the grid of training for networks: x interpolated from steps of" in notes
+    assert "every sixteenth: not read by networks: run 0: x has steps of" in notes
 
 
 def test_runs_too_short_for_a_spectrum_leave_hand_made_features_out(data):

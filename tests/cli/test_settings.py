@@ -54,6 +54,9 @@ def test_every_mistake_names_the_key_and_what_was_expected(content, said):
 def test_words_are_laid_over_a_mapping():
     content = assign({"a": {"b": 1, "c": 2}}, ["a.b=1e-3", "a.d=[32, 64]", "e=text"])
     assert content == {"a": {"b": 1e-3, "c": 2, "d": [32, 64]}, "e": "text"}
+    content = assign({}, ["rates=[1e-2, 3E-3, 5, x]", "shifts={noisy: {noise: 1e-1, without: [u]}}"])
+    assert content == {"rates": [1e-2, 3e-3, 5, "x"], "shifts": {"noisy": {"noise": 0.1, "without": ["u"]}}}
+    assert fill(Outer, assign({}, ["name=a", "inner.rates=[1e-2]"]), "words").inner.rates == (1e-2,)
     with pytest.raises(SchemaError, match="not like section.key=value"):
         assign({}, ["a.b"])
 
