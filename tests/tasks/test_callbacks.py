@@ -1,6 +1,7 @@
 """The collapse alarm rings on runs that collapse and only on those; weights are averaged."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from torch import nn
 
 from pdessl.errors import PdesslError, SchemaError
 from pdessl.models import ConvEncoder, Projector
-from pdessl.objectives import SimSiam, VICReg
+from pdessl.objectives import Diagnosis, SimSiam, VICReg, variance_term
+from pdessl.objectives.diagnosis import CAUSES
 from pdessl.tasks import AverageWeights, CollapseAlarm, Pretraining
 
-from .toy import ShiftAndSlow, WaveData, trainer
+from .toy import POINTS, ShiftAndSlow, WaveData, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:VICReg. with 8 rows")
 
@@ -40,6 +42,85 @@ def test_a_collapsing_run_rings_once_and_says_why(tmp_path, caplog):
     assert alarm.reason is not None and "collapse" in alarm.reason
     assert len([r for r in caplog.records if "collapse" in r.message]) == 1
     assert "monitor/collapsed" in run.callback_metrics
+
+
+class Far(nn.Linear):
+    """A linear map whose values lie far from the origin beside their spread."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs, 16)
+        nn.init.constant_(self.bias, 10.0)
+
+
+class Flat(nn.Module):
+    """An encoder of the first frame without norms: nothing holds its spread up."""
+
+    in_channels, feature_dim = 1, 16
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x[:, 0, 0])
+
+
+class Spreadless(nn.Module):
+    """Nothing is asked for but rows that are alike."""
+
+    def forward(self, z, z_prime):
+        return z.var(dim=0).mean() + z_prime.var(dim=0).mean()
+
+
+class Copies(nn.Module):
+    """Every column may vary, and all must vary alike."""
+
+    def forward(self, z, z_prime):
+        return 100 * (z - z.mean(dim=1, keepdim=True)).square().mean() + variance_term(z) + variance_term(z_prime)
+
+
+class Apart(nn.Module):
+    """Drives embeddings to infinity."""
+
+    def forward(self, z, z_prime):
+        return -1e10 * z.square().mean()
+
+
+class Noise(WaveData):
+    """Fields that vary in as many ways as they have nodes."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        for name in ("training", "labelled", "held_out"):
+            given = getattr(self, name)
+            setattr(self, name, given.replace(fields=torch.randn(given.fields.shape, generator=generator)))
+
+
+def near():
+    return Flat(nn.Linear(POINTS, 16))
+
+
+CAUSING = {
+    "complete collapse": (lambda: Flat(Far(POINTS)), nn.Identity, Spreadless, 3e-2),
+    "projector collapse": (lambda: near().requires_grad_(False), lambda: Far(16), Spreadless, 3e-2),
+    "dimensional collapse": (near, nn.Identity, Copies, 3e-2),
+    "non-finite": (near, nn.Identity, Apart, 1e30),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSING)
+def test_every_cause_it_can_name_has_a_run_that_makes_it_ring(cause, tmp_path):
+    torch.manual_seed(0)
+    encoder, projector, objective, learning_rate = CAUSING[cause]
+    learner = Pretraining(encoder(), projector(), objective(), ShiftAndSlow(), learning_rate=learning_rate, warmup=0.0)
+    with pytest.raises(PdesslError, match=rf"stopped in epoch \d+: {cause}: .*{re.escape(CAUSES[cause])}"):
+        trainer(tmp_path, 20, callbacks=[CollapseAlarm(stop_on_collapse=True)]).fit(learner, datamodule=Noise())
+
+
+def test_those_are_all_the_causes_it_can_name():
+    ringing = {cause for cause in CAUSES if Diagnosis(cause, "", {}).collapsed}
+    assert ringing == set(CAUSING)
 
 
 def test_it_can_stop_the_run(tmp_path):
