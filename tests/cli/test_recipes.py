@@ -8,7 +8,7 @@ import yaml
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.cli.pretrain import pretrain
+from pdessl.cli.pretrain import _command_line, _read_recipes, pretrain
 
 RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [
@@ -42,11 +42,32 @@ def test_every_recipe_trains_a_step_as_it_is(name, store_of, tmp_path):
     assert pdessl.load(tmp_path / "run").feature_dim > 0
 
 
-def test_the_full_size_is_built_and_takes_a_step(small_store, tmp_path):
-    words = ["--preset", "full", "--data.path", str(small_store), *STEP, "--data.batch_size=4"]
-    run = pretrain("burgers_jepa", words, tmp_path / "run")
-    assert pdessl.load(tmp_path / "run").feature_dim == 256
-    assert len(run.curves["train/loss"]) == 1
+FULL = [n for n in RECIPES if "full" in catalog.read("configs", n).get("presets", {})]
+
+
+def test_every_equation_has_its_recipes_at_full_size():
+    for equation in ("burgers", "ks"):
+        for method in ("vicreg", "sigreg", "jepa", "masked_jepa", "sie"):
+            assert any(n.rpartition("/")[2].startswith(f"{equation}_{method}") for n in FULL)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_full_size_is_built_and_takes_a_step(name, store_of):
+    smoke = name.endswith("smoke_resnet")
+    # The grid of the full size is in no test's data: a smaller window, the same network.
+    window = ["--model.augmentation.init_args.window=[16,28,28]"] if smoke else []
+    words = ["--config", name, "--preset", "full", "--data.path", str(store_of(name)), *STEP, "--data.batch_size=4"]
+    made = _command_line(*_read_recipes([*words, *window]))
+    task = made.model.train()
+    task.log_terms = lambda *arguments: None
+    task._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
+    task.training_step(next(iter(made.datamodule.train_dataloader())), 0).backward()
+    trained = [p for module in task.trained() for p in module.parameters()]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    assert sum(p.numel() for p in task.encoder.parameters()) > 5e6
+    assert task.encoder.feature_dim == (1024 if smoke else 256)
+    if hasattr(task, "projector"):
+        assert task.projector(torch.randn(4, task.encoder.feature_dim)).shape == (4, 512)
 
 
 @pytest.mark.parametrize("name", ["burgers_vicreg", "burgers_jepa", "burgers_sie"])
