@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.formats import open_source
+from pdessl.data.formats import open_apart
 from pdessl.data.formats.checks import RESOLVED, spectral_tail
 from pdessl.data.formats.files import Files
 from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
@@ -57,7 +57,7 @@ def convert(
         FormatError, DataError, SchemaError: see :func:`pdessl.open`.
         StoreError: ``out`` holds something else, or cannot be written.
     """
-    source = path if isinstance(path, Source) else open_source(path, mapping)
+    source = path if isinstance(path, Source) else open_apart(path, mapping)
     recipe = _recipe(source)
     folder = Path(out)
     manifest = _begin(recipe, folder, resume)

@@ -330,6 +330,7 @@ class Store(Source):
 def open(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    isolate: bool = True,
 ) -> Source:
     """Open a dataset lazily: a store, or files in another layout.
 
@@ -337,6 +338,8 @@ def open(
         path: folder of a store; or a file, a folder or a list of files in a layout that is recognised or mapped.
         mapping: how files are to be read: a name of ``pdessl list datasets``, a YAML file or its content; see
             :func:`pdessl.data.formats.load_mapping`. Default: recognised by what is there.
+        isolate: look into files first in a process of its own, whose end a damaged file may be; see
+            :func:`pdessl.data.formats.open_apart`. Stores, files that this library wrote, are opened here.
 
     Returns:
         A :class:`Store`, or another :class:`Source`; both load trajectories, or pieces of them, on demand.
@@ -349,6 +352,6 @@ def open(
         folder = Path(path)
         if (folder / MANIFEST).is_file() or not folder.exists():
             return Store(folder)
-    from pdessl.data.formats import open_source
+    from pdessl.data.formats import open_apart, open_source
 
-    return open_source(path, mapping)
+    return (open_apart if isolate else open_source)(path, mapping)

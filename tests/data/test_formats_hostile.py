@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import resource
+import sys
 import warnings
 
 import h5py
@@ -254,6 +255,11 @@ def sleep(path):
     time.sleep(60)
 
 
+def spin(path):
+    while True:
+        pass
+
+
 def test_a_library_that_crashes_or_hangs_is_an_error_like_others():
     assert isolated(os.path.basename, "/a/b.h5", label="b") == "b.h5"
     with pytest.raises(FormatError, match="b.h5 is odd"):
@@ -262,6 +268,72 @@ def test_a_library_that_crashes_or_hangs_is_an_error_like_others():
         isolated(crash, "b.h5", label="b.h5")
     with pytest.raises(FormatError, match="reading did not end within 0.2 s"):
         isolated(sleep, "b.h5", label="b.h5", limit=0.2)
+    if sys.platform == "linux":
+        with pytest.raises(FormatError, match="reading did not end within (1 s of computing|4 s)"):
+            isolated(spin, "b.h5", label="b.h5", limit=4)
+
+
+def test_opening_damaged_files_does_not_end_the_session(tmp_path, monkeypatch):
+    import pdessl
+    from pdessl.data.formats import detection
+
+    path = smoke_file(tmp_path)
+    for reading, message in (
+        (lambda *_: crash(path), r"the HDF5 library crashed on it \(exit code -11\); the file is damaged"),
+        (lambda *_: refuse(path), "is odd. Write it again"),
+        (lambda *_: np.empty(1 << 40), "asks for more memory than there is"),
+    ):
+        monkeypatch.setattr(detection, "open_source", reading)
+        with pytest.raises(FormatError, match=message):
+            pdessl.open(path)
+    monkeypatch.setattr(detection, "open_source", lambda *_: sleep(path))
+    monkeypatch.setattr(detection, "LIMIT", -0.8)
+    with pytest.raises(FormatError, match="reading did not end within 0.2 s; the file is damaged"):
+        pdessl.open(path)
+
+
+def test_files_are_opened_apart_and_read_as_if_opened_here(tmp_path, small_store, monkeypatch):
+    import pdessl
+    from pdessl.data.formats import detection, hdf5
+
+    made = {
+        "smoke": lambda p: layouts.smoke_folder(p),
+        "own.h5": lambda p: layouts.write(p, {"u": layouts.numbers(2, 3, 4)}, chunks=(1, 3, 4), compression="gzip"),
+        "own.nc": lambda p: xr.Dataset({"u": (("run", "time"), np.ones((2, 3)))}).to_netcdf(p, engine="h5netcdf"),
+    }
+    mappings = {"own.h5": PLAIN, "own.nc": {"fields": {"u": {}}, "time": {"step": 1.0}, "space": {}}}
+    for name, make in made.items():
+        make(tmp_path / name)
+        hdf5.close_all()
+        apart = pdessl.open(tmp_path / name, mappings.get(name))
+        assert not hdf5._handles
+        here = pdessl.open(tmp_path / name, mappings.get(name), isolate=False)
+        for split in here.splits:
+            one, other = apart.load(split), here.load(split)
+            assert np.array_equal(one.fields, other.fields) and np.array_equal(one.time, other.time)
+    # our own stores are not looked at, nor is anything where no process can be started
+    monkeypatch.setattr(detection, "isolated", None)
+    assert len(pdessl.open(small_store.path)) == len(small_store)
+    monkeypatch.setattr(detection, "cheap", lambda: False)
+    assert len(pdessl.open(tmp_path / "own.h5", PLAIN)) == 2
+
+
+def opens(path, answers):
+    import pdessl
+
+    answers.send(dict(pdessl.open(path).splits))
+
+
+def test_a_worker_that_may_have_no_children_opens_files_itself(tmp_path):
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    worker = context.Process(target=opens, args=(smoke_file(tmp_path), send), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        worker.start()
+    send.close()
+    assert receive.recv() == {"train": 3}
+    worker.join()
 
 
 def mutated(whole, seed):

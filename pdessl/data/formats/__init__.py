@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdessl.data.formats.detection import detect, open_source
+from pdessl.data.formats.detection import detect, open_apart, open_source
 from pdessl.data.formats.files import Files
 from pdessl.data.formats.in_memory import from_xarray, source_from_xarray
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping, mapping_names
@@ -14,6 +14,7 @@ __all__ = [
     "from_xarray",
     "load_mapping",
     "mapping_names",
+    "open_apart",
     "open_source",
     "source_from_xarray",
 ]

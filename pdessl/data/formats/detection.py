@@ -15,11 +15,51 @@ from pdessl.data.formats.container import Container
 from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, split_of
 from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.in_memory import source_from_xarray
+from pdessl.data.formats.isolation import LIMIT, cheap, isolated
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mapping, mapping_names
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
 
-__all__ = ["detect", "open_source", "recognise"]
+__all__ = ["detect", "open_apart", "open_source", "recognise"]
+
+PROBED = 32  # arrays of which the first and the last value are read when files are opened apart
+
+
+def open_apart(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | xr.Dataset,
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None = None,
+) -> Source:
+    """Open data as :func:`open_source` does, their HDF5 files in a process of its own, which then ends.
+
+    The HDF5 library crashes on some damaged files, or never returns; that process is bounded in time and memory, and
+    its end is an error like others. It goes through the structure of the files and the first and last value of the
+    arrays HDF5 has to unpack, and hands over what :func:`open_source` returned. Afterwards this process reads arrays
+    that are stored plainly without the HDF5 library; compressed ones with it.
+
+    Where no process can be started at once (elsewhere than on Linux, in workers of a loader) files are opened here.
+
+    Raises:
+        FormatError: the files are damaged in a way the library does not survive, or see :func:`open_source`.
+    """
+    if isinstance(path, xr.Dataset) or not cheap():
+        return open_source(path, mapping)
+    # What is no data file is read here: it is kept for the next time, and cannot crash.
+    if mapping is not None:
+        mapping = load_mapping(mapping)
+    else:
+        _known()
+    files = collect(path, mapping.get("files", ()) if mapping is not None else ())
+    if not any(file.is_file() for file in files):
+        return open_source(path, mapping)  # Zarr
+    label = os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"{files[0]} and {len(files) - 1} more"
+    return isolated(_opened_and_probed, path, mapping, label=label, limit=LIMIT + len(files))
+
+
+def _opened_and_probed(path: Any, mapping: DatasetMapping | None) -> Source:
+    source = open_source(path, mapping)
+    if isinstance(source, Files):
+        source.probe(PROBED)
+    return source
 
 
 def open_source(

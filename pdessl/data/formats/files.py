@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -283,6 +284,16 @@ class Files(Source):
         return result
 
     # ------------------------------------------------------------------------------ reading
+
+    def probe(self, arrays: int) -> None:
+        """Read the first and the last value of so many arrays that HDF5 has to unpack.
+
+        Raises:
+            FormatError: one of them is damaged.
+        """
+        parts = [part for held in self._parts_of.values() for part, _, _ in held]
+        for part, name in itertools.islice(((p, n) for p in parts for n in p.unpacked()), arrays):
+            part.probe(name)
 
     def mapped(self, split: str) -> bool:  # noqa: D102
         part = self._parts_of[self.known(split)][0][0]

@@ -148,7 +148,8 @@ def _array(
 def _numbers(container: Container, name: str, where: str, selection: tuple[slice | int, ...] = ()) -> np.ndarray:
     if container.array(name).dtype.kind not in "fiu":
         raise FormatError(f"{where}: '{name}' holds {container.array(name).dtype}, expected numbers.")
-    return container.read(name, selection).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found when the nodes are checked
+        return container.read(name, selection).astype(np.float64)
 
 
 def _check(values: np.ndarray, where: str, name: str) -> None:

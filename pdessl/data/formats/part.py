@@ -233,6 +233,19 @@ class Part:
         """Return the numbers that trajectories have in the file."""
         return rows if self.keep is None else self.keep[rows]
 
+    def unpacked(self) -> Iterator[str]:
+        """Yield the names of the arrays of channels that are not mapped from a plain run of the file."""
+        for prefix in self.prefixes:
+            for name in dict.fromkeys(prefix + channel.dataset for channel in self.channels):
+                if not (isinstance(self.container, HDF5File) and self.container.mapped(name)):
+                    yield name
+
+    def probe(self, name: str) -> None:
+        """Read the first and the last value of an array."""
+        sizes = self.container.array(name).shape
+        for corner in ([0] * len(sizes), [n - 1 for n in sizes]):
+            self.container.read(name, [slice(i, i + 1) for i in corner])
+
     def plain(self, channels: Sequence[int]) -> list[FileArray] | None:
         """Return the arrays of channels that are stored as they are read, (n, T, *X) each; None if one is not."""
         chosen = [self.channels[number] for number in channels]
