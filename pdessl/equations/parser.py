@@ -75,6 +75,8 @@ def _tokens(text: str) -> list[_Token]:
         found = _TOKEN.match(text, at)
         if not found:
             advice = " Write Greek letters out in ASCII: nu." if text[at].isalpha() else ""
+            if text[at] == "_" and text[:at].rstrip().endswith(")"):
+                advice = " The derivative of a bracket is not read: write its terms out, (u*v)_x as u_x*v + u*v_x."
             raise _fail(text, at, f"unexpected character {text[at]!r}.{advice}")
         kind = str(found.lastgroup)
         if found.group() == "^":

@@ -9,10 +9,9 @@ from typing import Any
 from pdessl.equations import Equation
 from pdessl.errors import CatalogError, SymmetryError, did_you_mean
 from pdessl.symmetry.boundary import boundary_class, boundary_conditions, discrete_symmetries
-from pdessl.symmetry.discovery import (
-    Certificate,
-)
+from pdessl.symmetry.discovery import MAX_DEGREE, Certificate, generic_dimensions
 from pdessl.symmetry.generator import SymmetryGenerator
+from pdessl.symmetry.naming import is_linear, scaling_weights
 from pdessl.symmetry.nullspace import nullspace
 from pdessl.symmetry.polynomial import JetSpace, Polynomial
 from pdessl.symmetry.prolongation import PDESystem
@@ -128,7 +127,7 @@ class SymmetryAlgebra:
         space = JetSpace(equation.independent, equation.dependent, equation.parameters)
         scalings, mixed = [], set()
         for generator in self.generators:
-            weights = _scaling(generator, space)
+            weights = scaling_weights(_polynomials(generator, space), space)
             if weights is None:
                 mixed |= {c for c in generator.components if c in equation.parameters}
             else:
@@ -224,6 +223,7 @@ class SymmetryAlgebra:
                 for d in equation.declarations
                 if d.functions
             ],
+            "linear": is_linear(equation),
             "discrete": [
                 {"text": s.text(), "maps": s.maps, "kind": s.kind, "parameters": list(s.parameters)}
                 for s in discrete_symmetries(equation, system)
@@ -232,12 +232,22 @@ class SymmetryAlgebra:
             "integrability_conditions": [f"{system.space.text(c)} = 0" for c in system.conditions],
             "certificate": None
             if self.certificate is None
-            else {**asdict(self.certificate), "complete": self.certificate.complete, "text": self.certificate.text()},
+            else {
+                **asdict(self.certificate),
+                "complete": self.certificate.complete,
+                "text": self.certificate.text(),
+                "next_degree": self._next_degree(),
+            },
         }
 
-    def text(
-        self, boundary: str | Mapping[str, Any] | None = None, observed: Sequence[str] | None = None
-    ) -> str:
+    def _next_degree(self) -> int | None:
+        """Number of generators in the ansatz of one degree more; None where no ansatz is that large."""
+        searched = self.certificate
+        if searched is None or searched.degree >= MAX_DEGREE:
+            return None
+        return generic_dimensions(self.equation, searched.degree + 1, searched.projectable)[0]
+
+    def text(self, boundary: str | Mapping[str, Any] | None = None, observed: Sequence[str] | None = None) -> str:
         """Return what :meth:`describe` says as text for people."""
         from pdessl.symmetry.presentation import text
 
@@ -265,30 +275,9 @@ def _polynomials(generator: SymmetryGenerator, space: JetSpace) -> dict[str, Pol
     return {c: p for c, p in field.items() if p}
 
 
-def _scaling(generator: SymmetryGenerator, space: JetSpace) -> dict[str, Any] | None:
-    """Weights of a scaling, coordinate -> weight; None for any other generator.
-
-    A frame that moves with the scaling (``x: x + c*t``) changes no length.
-    """
-    weights = {}
-    for c, p in _polynomials(generator, space).items():
-        own = space.units[space.number(c)]
-        time = space.units[space.number("t")]
-        moving = [m for m in p if m != own]
-        if own not in p or (moving and (c not in space.independent or any(not m & 31 or m % time for m in moving))):
-            return None
-        if any(k != space.number("t") and not len(space.independent) <= k < space.base for m in moving
-               for k, _ in space.exponents(m)):  # fmt: skip
-            return None
-        weights[c] = p[own]
-    return weights
-
-
 def _monomial_text(exponents: Mapping[str, int]) -> str:
     def side(sign: int) -> list[str]:
         return [n + (f"**{abs(e)}" if abs(e) > 1 else "") for n, e in exponents.items() if e * sign > 0]
 
     over, under = "*".join(side(1)) or "1", side(-1)
     return over if not under else f"{over}/{under[0]}" if len(under) == 1 else f"{over}/({'*'.join(under)})"
-
-

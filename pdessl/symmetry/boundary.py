@@ -21,7 +21,7 @@ from pdessl.symmetry.prolongation import PDESystem
 
 __all__ = ["BoundaryClass", "DiscreteSymmetry", "boundary_class", "boundary_conditions", "discrete_symmetries"]
 
-_ORDER = ("exact", "rescales", "rotates", "window")
+_ORDER = ("exact", "rescales", "rotates", "shears", "window")
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ class BoundaryClass:
 
     Args:
         kind: ``exact`` (same box), ``rescales`` (the lengths of the box change), ``rotates`` (the lattice turns; steps
-            of 90 degrees are exact on a square box), ``window`` (holds on interior windows only).
-        weights: axis -> w, where the length of the box becomes exp(w * strength) times as long.
+            of 90 degrees are exact on a square box), ``shears`` (the lattice is sheared), ``window`` (holds on interior
+            windows only).
+        weights: axis -> w, where the length of the box becomes exp(w * strength) times as long; text where it contains
+            parameters.
         aperiodic: potentials (hidden fields that occur only differentiated) that lose their periodicity; all others
             keep it.
     """
 
     kind: str
-    weights: Mapping[str, Fraction] = field(default_factory=dict)
+    weights: Mapping[str, Fraction | str] = field(default_factory=dict)
     aperiodic: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -47,6 +49,7 @@ class BoundaryClass:
             "rescales": "rescales the box: "
             + ", ".join(f"L_{a} -> exp({_times(w)}) L_{a}" for a, w in self.weights.items()),
             "rotates": "rotates the box (90 degrees are exact on a square)",
+            "shears": "shears the box (exact where it shifts one period by whole periods)",
             "window": "interior windows only",
         }[self.kind]
         if self.aperiodic:
@@ -54,7 +57,10 @@ class BoundaryClass:
         return words
 
 
-def _times(weight: Fraction) -> str:
+def _times(weight: Fraction | str) -> str:
+    if isinstance(weight, str):
+        plain = weight.replace("**", "^").replace("*", " ")
+        return f"({plain}) ε" if " + " in plain or " - " in plain else f"{plain} ε"
     return {Fraction(1): "ε", Fraction(-1): "-ε"}.get(weight, f"{weight} ε")
 
 
@@ -144,7 +150,7 @@ def boundary_class(
     worst = max((c.kind for c in found), key=_ORDER.index, default="exact")
     weights = {a: w for c in found for a, w in c.weights.items()}
     walled = any(set(entry.values()) != {"periodic"} for entry in conditions.values())
-    if worst == "window" or (worst == "rotates" and walled):
+    if worst == "window" or (worst in ("rotates", "shears") and walled):
         return BoundaryClass("window")
     aperiodic = tuple(dict.fromkeys(f for c in found for f in c.aperiodic))
     return BoundaryClass(worst, weights, aperiodic)
@@ -152,7 +158,7 @@ def boundary_class(
 
 def _periodic(axis: str, components: Mapping[str, Polynomial], equation: Equation, space: JetSpace) -> BoundaryClass:
     """The commutator rule: dv/dx_i must be a constant combination of space translations."""
-    free = potentials(equation)
+    free, constants = potentials(equation), {space.number(p) for p in equation.parameters}
     kind, weights, lost = "exact", {}, []
     for c, p in components.items():
         change = space.partial(p, space.number(axis))
@@ -160,11 +166,12 @@ def _periodic(axis: str, components: Mapping[str, Polynomial], equation: Equatio
             continue
         if c in free:
             lost.append(c)
-        elif c == axis and set(change) == {0}:
-            weights[axis] = Fraction(change[0])
+        elif c == axis and all({k for k, _ in space.exponents(m)} <= constants for m in change):
+            weights[axis] = Fraction(change[0]) if set(change) == {0} else space.text(change)
             kind = max(kind, "rescales", key=_ORDER.index)
         elif c in equation.space and set(change) == {0}:
-            kind = "rotates"
+            turned = space.partial(components.get(axis, {}), space.number(c))
+            kind = max(kind, "rotates" if turned == {0: -change[0]} else "shears", key=_ORDER.index)
         else:
             return BoundaryClass("window")
     return BoundaryClass(kind, weights, tuple(lost))

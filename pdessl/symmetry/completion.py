@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 from pdessl.equations import Equation, load_equation, parse_expression
 from pdessl.errors import SymmetryError
 from pdessl.symmetry.algebra import SymmetryAlgebra
 from pdessl.symmetry.discovery import (
+    MAX_DEGREE,
     Certificate,
     VectorField,
     find_fields,
-    generic_dimension,
+    generic_dimensions,
     parameter_point,
     residues,
 )
 from pdessl.symmetry.generator import SymmetryGenerator
+from pdessl.symmetry.naming import suggest_name
 from pdessl.symmetry.nullspace import Span
-from pdessl.symmetry.polynomial import BITS, JetSpace
+from pdessl.symmetry.polynomial import BITS
 from pdessl.symmetry.prolongation import PDESystem
 from pdessl.symmetry.verification import instantiate, symmetries
 
-__all__ = ["discover", "suggest_name"]
+__all__ = ["discover"]
 
 
 def discover(
@@ -51,18 +53,18 @@ def discover(
     """
     loaded = load_equation(equation)
     degree = loaded.ansatz["degree"] if degree is None else degree
-    if not 1 <= degree <= 8:
-        raise SymmetryError(f"degree {degree}: the ansatz needs a degree from 1 to 8.")
+    if not 1 <= degree <= MAX_DEGREE:
+        raise SymmetryError(f"degree {degree}: the ansatz needs a degree from 1 to {MAX_DEGREE}.")
     declared = symmetries(loaded)
-    generic = generic_dimension(loaded, degree, projectable)
+    generic, still = generic_dimensions(loaded, degree, projectable)
     first = loaded.ansatz["parameter_degree"] if parameter_degree is None else parameter_degree
     last = max(first, 4) if parameter_degree is None and loaded.parameters else first
     for q in range(first, last + 1):
         fields, system, unknowns, rows = find_fields(loaded, degree, q, projectable)
-        if len(fields) == generic:
+        moving = sum(any(c in loaded.parameters for c in f) for f in fields)
+        if len(fields) == generic and len(fields) - moving == still:
             break
-    moving = sum(any(c in loaded.parameters for c in f) for f in fields)
-    certificate = Certificate(degree, q, projectable, len(fields) - moving, moving, generic, unknowns, rows)
+    certificate = Certificate(degree, q, projectable, len(fields) - moving, moving, generic, still, unknowns, rows)
     extra = _unmatched(fields, declared, system, degree)
     return SymmetryAlgebra(loaded, (*declared.generators, *extra), certificate)
 
@@ -115,41 +117,3 @@ def _degree(monomial: int) -> int:
         total += monomial & 31
         monomial >>= BITS
     return total
-
-
-def suggest_name(components: Mapping[str, str], equation: Equation) -> str:
-    """Suggest a human name for a vector field from its pattern."""
-    moved = [c for c in components if c in equation.parameters]
-    axes = [c for c in components if c in equation.space]
-    suffix = f"_{axes[0]}" if len(equation.space) > 1 and axes else ""
-    trees = {c: parse_expression(text, equation.names) for c, text in components.items()}
-    space = JetSpace(equation.independent, equation.dependent, equation.parameters)
-    field = {c: space.from_tree(t) for c, t in trees.items()}
-    own = {c: {space.units[space.number(c)]} for c in field}
-    if len(field) == 1:
-        ((c, p),) = field.items()
-        if set(p) == {0}:
-            return "time_translation" if c == "t" else f"space_translation{suffix}" if c in axes else f"{c}_shift"
-    if all(set(p) == own[c] for c, p in field.items()):
-        if moved:
-            return "_".join((*(equation.parameter_names[c] for c in moved), "scaling"))
-        return "scaling" if "t" in field or axes else f"{'_'.join(field)}_scaling"
-    if moved:
-        return "_".join((*(equation.parameter_names[c] for c in moved), "motion"))
-    time = space.units[space.number("t")]
-    if field.get("t") and set(field["t"]) and all(m % time == 0 and (m & 31) == 2 for m in field["t"]):
-        return "projective"
-    if "t" not in field and len(axes) == 2:
-        i, j = (space.units[space.number(a)] for a in axes)
-        if set(field[axes[0]]) == {j} and set(field[axes[1]]) == {i}:
-            return "rotation" if len(equation.space) == 2 else f"rotation_{''.join(axes)}"
-        if set(field[axes[0]]) == {j + time} and set(field[axes[1]]) == {i + time}:
-            return "rotating_frame"
-    clock = {space.number(c) for c in ("t", *equation.parameters)}
-    timed = len(axes) == 1 and all((m & 31) and {k for k, _ in space.exponents(m)} <= clock for m in field[axes[0]])
-    if "t" not in field and timed:
-        return f"galilean_boost{suffix}" if all((m & 31) == 1 for m in field[axes[0]]) else f"acceleration{suffix}"
-    if not axes and "t" not in field:
-        plain = all(k < space.base for p in field.values() for m in p for k, _ in space.exponents(m))
-        return f"{'_'.join(field)}_{'gauge' if plain else 'motion'}"
-    return "generator"

@@ -24,9 +24,18 @@ from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
 from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to
 from pdessl.symmetry.prolongation import PDESystem
 
-__all__ = ["Certificate", "VectorField", "find_fields", "generic_dimension", "parameter_point", "residues"]
+__all__ = [
+    "MAX_DEGREE",
+    "Certificate",
+    "VectorField",
+    "find_fields",
+    "generic_dimensions",
+    "parameter_point",
+    "residues",
+]
 
 VectorField = dict[str, Polynomial]  # coordinate -> component
+MAX_DEGREE = 8
 MAX_UNKNOWNS = 20_000
 
 
@@ -41,6 +50,7 @@ class Certificate:
         symmetries: number of SYM found, independent over functions of the parameters.
         equivalences: number of EQV found.
         generic: number of generators at a random numeric parameter point, an upper bound inside the same ansatz.
+        generic_symmetries: how many of them keep the parameters there.
         unknowns: coefficients in the ansatz.
         determining: distinct determining equations.
     """
@@ -51,13 +61,14 @@ class Certificate:
     symmetries: int
     equivalences: int
     generic: int
+    generic_symmetries: int
     unknowns: int
     determining: int
 
     @property
     def complete(self) -> bool:
         """Whether everything inside the ansatz was found."""
-        return self.symmetries + self.equivalences == self.generic
+        return self.symmetries + self.equivalences == self.generic and self.symmetries == self.generic_symmetries
 
     def text(self) -> str:
         """One sentence for people."""
@@ -71,8 +82,9 @@ class Certificate:
                 "dimension at a generic parameter point."
             )
         return (
-            f"Not complete: {found} found, but {self.generic} exist at a generic parameter point within the ansatz "
-            f"({ansatz}); raise the parameter degree above {self.parameter_degree}."
+            f"Not complete: {found} found, {self.symmetries} of them keeping the parameters, but {self.generic} exist "
+            f"at a generic parameter point within the ansatz ({ansatz}), {self.generic_symmetries} of them keeping the "
+            f"parameters; raise the parameter degree above {self.parameter_degree}."
         )
 
 
@@ -235,10 +247,11 @@ def _pruned(raw: Sequence[VectorField], equation: Equation, space: JetSpace) -> 
             default=0,
         )
 
-    def simplicity(field: VectorField) -> tuple[bool, int, int, int]:
+    def simplicity(field: VectorField) -> tuple[bool, int, int, int, list[int]]:
         moves = any(c in parameters for c in field)
         terms = sum(len(p) for p in field.values())
-        return moves, parameter_degree(field), max(_total(m) for p in field.values() for m in p), terms
+        moved = [equation.coordinates.index(c) for c in field]
+        return moves, parameter_degree(field), max(_total(m) for p in field.values() for m in p), terms, moved
 
     point = parameter_point(equation)
     span = Span()
@@ -288,19 +301,26 @@ def _signed(field: VectorField, equation: Equation, space: JetSpace) -> VectorFi
     return {c: {m: int(v * factor) for m, v in field[c].items()} for c in ordered}
 
 
-def generic_dimension(equation: Equation, degree: int, projectable: bool = True) -> int:
-    """Number of generators at a random numeric parameter point, motions of the parameters included.
+def generic_dimensions(equation: Equation, degree: int, projectable: bool = True) -> tuple[int, int]:
+    """Number of generators at a random numeric parameter point: all of them, and those that keep the parameters.
 
     Since parameters are constants of the total derivatives, the determining equations hold point by point, so this
-    bounds the number of generators independent over functions of the parameters, whatever their degree in them.
+    bounds the number of generators independent over functions of the parameters, whatever their degree in them. The
+    second number tells whether two generators that move a parameter combine to one that does not.
     """
     draw = random.Random(7)
     values = {p: draw.randrange(10**5, 10**6) for p in equation.parameters}
     system = PDESystem(equation, values=values)
-    unknowns = [*_ansatz(system, degree, projectable), *((p, 0) for p in equation.parameters)]
+    still = _ansatz(system, degree, projectable)
+    unknowns = [*still, *((p, 0) for p in equation.parameters)]
     rows: dict[tuple[int, int], dict[int, Coefficient]] = {}
     for k, (_, contributions) in enumerate(_determining(system, unknowns)):
         for i, p in enumerate(contributions):
             for monomial, coefficient in p.items():
                 rows.setdefault((i, monomial), {})[k] = coefficient
-    return len(unknowns) - rank_modulo(sorted(_distinct(rows.values()), key=len))
+    ordered = sorted(_distinct(rows.values()), key=len)
+    total = len(unknowns) - rank_modulo(ordered)
+    if not equation.parameters:
+        return total, total
+    kept = [{k: c for k, c in row.items() if k < len(still)} for row in ordered]
+    return total, len(still) - rank_modulo(sorted((row for row in kept if row), key=len))

@@ -33,11 +33,24 @@ def tidy(expression: sympy.Expr, variables: Sequence[str]) -> sympy.Expr:
 
 
 def _coefficient(coefficient: sympy.Expr) -> sympy.Expr:
-    factors = sympy.Mul.make_args(coefficient)
+    factors = _like_bases(sympy.Mul.make_args(coefficient))
     power = sympy.Add(*(f.args[0] for f in factors if isinstance(f, sympy.exp)))
     rest = sympy.Mul(*(f for f in factors if not isinstance(f, sympy.exp)))
-    rest = min(rest, sympy.factor(rest), key=sympy.count_ops)
+    rest = min(rest, sympy.Mul(*_like_bases(sympy.Mul.make_args(sympy.factor(rest)))), key=sympy.count_ops)
     return rest * sympy.exp(sympy.factor(sympy.cancel(sympy.together(power))))
+
+
+def _like_bases(factors: Sequence[sympy.Expr]) -> list[sympy.Expr]:
+    """Write (ε t - 1)^n, n whole, with the base 1 - ε t where a root of that is another factor, so that they merge."""
+    roots = {f.as_base_exp()[0] for f in factors if not f.as_base_exp()[1].is_integer}
+    found = []
+    for factor in factors:
+        base, exponent = factor.as_base_exp()
+        turned = sympy.expand(-base)
+        if base.is_Add and exponent.is_Integer and turned in roots:
+            factor = (-1) ** exponent * turned**exponent
+        found.append(factor)
+    return found
 
 
 def show(expression: sympy.Expr, own: str | None = None) -> str:

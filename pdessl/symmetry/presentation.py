@@ -64,7 +64,7 @@ def _head(equation: Mapping[str, Any], boundary: Mapping[str, Mapping[str, str]]
     unseen = f"; not observed: {', '.join(hidden)}" if hidden else ""
     lines.append(f"    fields      {', '.join(equation['observed'])}{unseen}")
     lines.append(f"    boundary    {'; '.join(f'{a}: {_condition(c)}' for a, c in boundary.items()) or 'none'}")
-    lines += [f"    implied     {c}" for c in conditions]
+    lines += [_wrapped(f"implied     {c}") for c in conditions]
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def _generator(generator: Mapping[str, Any], equation: Mapping[str, Any], typed:
     lines = [f"  {generator['name']}" + ("   (found; not declared in the equation's file)" if unknown else "")]
     lines.append(_wrapped(f"v = {_unbroken(generator['vector_field']).replace(chr(160) + '+', ' +')}"))
     if generator["no_flow"]:
-        lines.append(_wrapped(f"no closed flow: {generator['no_flow']}"))
+        lines.append(_wrapped(f"no closed flow found: {generator['no_flow']}"))
     else:
         lines.append(_wrapped(", ".join(_unbroken(f"{c}' = {t}") for c, t in generator["flow_shown"].items())))
     letters = {p["name"]: letter for letter, p in equation["parameters"].items()}
@@ -120,6 +120,8 @@ def _families(description: Mapping[str, Any]) -> str:
         where = f" with {', '.join(f'{w} = 0' for w in family['where'])}" if family["where"] else ""
         shown = f"; shown: {', '.join(members)}" if members else ""
         lines.append(_wrapped(f"{family['name']}: {{{body}}} for every {functions}{where}{shown}", "  "))
+    if description["linear"] and not any(f["where"] for f in description["families"]):
+        lines.append("  superposition: the equations are linear, so that any other solution may be added")
     return "\n".join(["Infinite families, verified for arbitrary functions", *lines]) if lines else ""
 
 
@@ -136,7 +138,7 @@ def _identifiable(description: Mapping[str, Any]) -> str:
     if not equation["parameters"]:
         return ""
     found = description["identifiable"]
-    lines = [f"  given {given}: {', '.join(names) or 'nothing'}" for given, names in found.items()]
+    lines = [_wrapped(f"given {given}: {', '.join(names) or 'nothing'}", "  ") for given, names in found.items()]
     return "\n".join(["Invariant under every scaling (what can be learnt without knowing a scale)", *lines])
 
 
@@ -144,4 +146,12 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
     verified = "Every generator was verified exactly: its prolongation vanishes on the solutions of the equation."
     if certificate is None:
         return textwrap.fill(verified, _WIDTH)
-    return textwrap.fill(f"{verified} {certificate['text']}", _WIDTH)
+    lines = f"{verified} {certificate['text']}"
+    if certificate["next_degree"] is not None:
+        more = certificate["next_degree"] - certificate["generic"]
+        lines += f" Degree {certificate['degree'] + 1} " + (
+            f"holds {more} more, members of infinite families or generators of that degree: ask for it to see them."
+            if more
+            else "holds no more."
+        )
+    return textwrap.fill(lines, _WIDTH)

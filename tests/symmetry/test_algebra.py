@@ -244,7 +244,7 @@ def test_describe_is_plain_data(name):
     assert [g["name"] for g in description["generators"]] == list(algebra.names)
     for g in description["generators"]:
         assert g["kind"] == ("EQV" if g["moves"] else "SYM")
-        assert g["boundary"]["class"] in ("exact", "rescales", "rotates", "window")
+        assert g["boundary"]["class"] in ("exact", "rescales", "rotates", "shears", "window")
 
 
 def test_describe_carries_the_certificate_and_the_hidden_condition():

@@ -10,7 +10,7 @@ import sympy
 from pdessl.equations import Equation, load_equation, parse_expression
 from pdessl.errors import EquationError, SymmetryError
 from pdessl.symmetry import discover, symmetries
-from pdessl.symmetry.discovery import Certificate, find_fields, generic_dimension, parameter_point, residues
+from pdessl.symmetry.discovery import Certificate, find_fields, generic_dimensions, parameter_point, residues
 from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
 from pdessl.symmetry.prolongation import PDESystem
 
@@ -177,7 +177,7 @@ def test_reasonable_limits():
 
 
 def test_certificate_text_names_both_counts():
-    text = Certificate(2, 1, True, 4, 1, 6, 10, 10).text()
+    text = Certificate(2, 1, True, 4, 1, 6, 5, 10, 10).text()
     assert "5 found" in text and "6 exist" in text
 
 
@@ -264,9 +264,9 @@ def test_span_modulo_a_prime():
     assert not span.add({"a": PRIME})
 
 
-def test_generic_dimension_bounds_the_count():
+def test_generic_dimensions_bound_the_count():
     equation = load_equation("burgers")
-    assert generic_dimension(equation, 2) == 6
+    assert generic_dimensions(equation, 2) == (6, 5)
     names = equation.names
     assert parse_expression("nu", names)  # the parameter is still a name afterwards
 

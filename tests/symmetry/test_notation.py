@@ -100,3 +100,13 @@ def test_signs_and_fractions():
     assert show(-x / (e - 1)) == "x/(1 - ε)"
     assert show(1 / sympy.sqrt(1 + x)) == "1/sqrt(1 + x)"
     assert show(tidy(sympy.exp(e) * sympy.exp(-3 * e) * x, ["x"])) == "x exp(-2 ε)"
+
+
+def test_powers_and_roots_of_one_base_merge():
+    """As in the projective flow of the Kadomtsev-Petviashvili equation, where a square meets a cube root."""
+    t, u, e = sympy.symbols("t u epsilon")
+    image = u * (9 * e * t - 1) ** 2 / (1 - 9 * e * t) ** sympy.Rational(2, 3)
+    assert images({"u": image}, ("u",)) == {"u": "u (1 - 9 ε t)^(4/3)"}
+    cube = u * (9 * e * t - 1) ** 3 * sympy.sqrt(1 - 9 * e * t)
+    point = {t: 0.7, u: 1.3, e: 0.05}
+    assert float(tidy(cube, ("u",)).subs(point)) == pytest.approx(float(cube.subs(point)))
