@@ -1,10 +1,12 @@
 import lightning
 import pytest
 import torch
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
 
 from pdessl.errors import CheckpointError, SchemaError
-from pdessl.models import ConvEncoder, Normalised, Projector, TimeStepper, load
-from pdessl.objectives import CrossForecast, VICReg
+from pdessl.models import ConvEncoder, Normalised, Projector, TimeStepper, fit_ridge, load
+from pdessl.objectives import CrossForecast, VICReg, alpha_req, rank_me, uniformity
 from pdessl.tasks import ParameterRegression, Pretraining
 
 from .toy import ShiftAndSlow, WaveData, trainer, waves
@@ -118,6 +120,31 @@ def test_validation_logs_monitors_and_a_probe_that_gives_no_gradient(tmp_path):
     data.labelled = wrong
     trainer(tmp_path, 2).fit(other, datamodule=data)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_logged_probes_and_monitors_are_those_of_the_features(tmp_path):
+    learner, data = task(), WaveData()
+    run = trainer(tmp_path, 1)
+    run.fit(learner, datamodule=data)
+    learner.eval()
+    with torch.no_grad():
+        labelled, held_out = (learner.encoder(t.fields) for t in (data.labelled, data.held_out))
+        embeddings = learner.projector(held_out)
+    known, truth = (t.parameters["viscosity"].log().numpy() for t in (data.labelled, data.held_out))
+    near = KNeighborsRegressor(10, metric="cosine").fit(labelled.numpy(), known).predict(held_out.numpy())
+    linear = fit_ridge(labelled, torch.from_numpy(known)).predict(held_out)[:, 0].numpy()
+    expected = {
+        "probe/viscosity_neighbours_r2": r2_score(truth, near),
+        "probe/viscosity_r2": r2_score(truth, linear),
+        "monitor/rank_me": rank_me(embeddings),
+        "monitor/features_rank_me": rank_me(held_out),
+        "monitor/alpha_req": alpha_req(embeddings),
+        "monitor/features_uniformity": uniformity(held_out),
+        "monitor/std_median": float(embeddings.std(dim=0).median()),
+    }
+    for name, value in expected.items():
+        assert float(run.callback_metrics[name]) == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    assert {"monitor/lidar", "monitor/lidar_signal", "monitor/alignment"} <= set(run.callback_metrics)
 
 
 def test_the_saved_encoder_is_given_raw_fields(tmp_path):
