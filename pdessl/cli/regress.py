@@ -123,7 +123,8 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
         views=dataclasses.replace(fitting(settings.views, labelled), moves=()),
         level=level,
         units=module.store.units,
-        held_out=module.test if max(len(labelled), len(calibration or ())) >= fewest else None,
+        held_out=module.test,
+        interval="adaptive" if settings.intervals is None else settings.intervals.saved,
         record={"data": str(data), "encoder": str(encoder), "floors": floors},
     )
     model.save(folder)

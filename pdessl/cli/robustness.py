@@ -15,10 +15,8 @@ from torch import Tensor
 
 from pdessl.cli.shifts import Shift
 from pdessl.evaluation.intervals import Conformal, coverage
-from pdessl.evaluation.residual_quantiles import residual_quantiles
 from pdessl.inference.readouts import Estimator, fit_estimator
-from pdessl.models import fit_ridge, from_scale
-from pdessl.models.ridge import left_out_residuals
+from pdessl.models import from_scale
 
 __all__ = ["INTERVALS", "Intervals", "Robustness", "interval_rows", "reliability"]
 
@@ -53,9 +51,11 @@ class Intervals:
     Args:
         level: promised coverage.
         levels: of the calibration plot.
+        saved: kind of the intervals of the model that is saved: ``adaptive``, ``constant`` or ``quantile``.
     """
 
     level: float = 0.9
+    saved: str = "adaptive"
     levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
@@ -63,17 +63,12 @@ class _Kind:
     """One kind of interval, fitted on labelled runs and calibrated on others."""
 
     def __init__(self, kind: str, known: Tensor, labels: Tensor, calibration: Tensor, truth: Tensor) -> None:
-        self.kind, self.known = kind, known
-        self.estimator: Estimator = fit_estimator(known, labels, adaptive=kind == "adaptive")
-        self.residuals = left_out_residuals(fit_ridge(known, labels), known, labels)[:, 0]
+        self.estimator: Estimator = fit_estimator(known, labels, interval=kind)
         self.calibration, self.truth = calibration, truth.numpy()
 
     def _columns(self, features: Tensor, level: float) -> dict[str, Any]:
-        prediction = self.estimator.predict(features)
-        if self.kind != "quantile":
-            return {"prediction": prediction, "scale": self.estimator.scale(features)}
-        low, high = residual_quantiles(self.known, self.residuals, features, level)
-        return {"prediction": prediction + low.numpy(), "upper": prediction + high.numpy()}
+        low, high = self.estimator.ends(features, level)
+        return {"prediction": low, "scale": self.estimator.scale(features), "upper": high}
 
     def interval(self, features: Tensor, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper ends (m,) on the scale of the labels."""

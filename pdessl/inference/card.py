@@ -69,13 +69,14 @@ def card(model: ParameterModel) -> str:
 
 
 def _target_row(target: Target) -> str:
-    count = len(target.conformal.scores)
+    count = target.conformal.count
     way = "split conformal" if len(target.folds) == 1 else f"CV+ with {len(target.folds)} folds"
-    adaptive = "adaptive width" if target.estimator.spread is not None else "constant width"
+    width = "adaptive width" if target.estimator.spread is not None else "constant width"
+    width = width if target.estimator.known is None else "conformalised quantiles"
     readout = "ridge" if isinstance(target.estimator.readout, RidgeReadout) else _class(target)
     return (
         f"| {target.name} | {target.unit or '-'} | {target.count} | {target.low:.4g} to {target.high:.4g} | "
-        f"{target.scale} | {readout} | {way}, {count} runs, {adaptive} |"
+        f"{target.scale} | {readout} | {way}, {count} runs, {width} |"
     )
 
 
@@ -93,15 +94,19 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) 
         ]
     lines = ["| parameter | promised | measured | chance allows | mean width | runs |", "|---|---|---|---|---|---|"]
     for name, c in coverage.items():
+        width = "infinite" if c["width"] is None else f"{c['width']:.3g}"
         lines.append(
-            f"| {name} | {c['level']:.0%} | {c['share']:.1%} | {c['low']:.0%} to {c['high']:.0%} | {c['width']:.3g} | "
+            f"| {name} | {c['level']:.0%} | {c['share']:.1%} | {c['low']:.0%} to {c['high']:.0%} | {width} | "
             f"{c['count']} |"
         )
-    runs = min(len(t.conformal.scores) for t in model.targets)
+    runs = min(t.conformal.count for t in model.targets)
+    most = runs / (runs + 1)
+    few = [f"{runs} calibration runs allow intervals at level {most:.3g} at most; above it they are infinite.", ""]
     spread = math.sqrt(model.level * (1 - model.level) / runs)
     return [
         *lines,
         "",
+        *(few if model.level > most + 1e-9 else []),
         f"Measured on held-out runs of the same kind; it does not hold run by run, nor under shift. What chance allows "
         f"is that of the held-out runs; the draw of {runs} calibration runs moves the coverage by about ±{spread:.0%} "
         "besides.",

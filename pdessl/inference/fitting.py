@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,11 @@ import pdessl
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
+from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel, Target, labels_of
 from pdessl.inference.reading import RunReader, encoded
-from pdessl.inference.readouts import CrossConformal, Estimator, HeadReadout, fit_estimator
+from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
 from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
 from pdessl.trajectory import Trajectories
@@ -42,7 +44,7 @@ def fit_parameter_model(
     readout: str | HeadReadout = "ridge",
     level: float = 0.9,
     *,
-    adaptive: bool = True,
+    interval: str = "adaptive",
     folds: int = 10,
     groups: ArrayLike | None = None,
     novelty: str = "mahalanobis",
@@ -57,9 +59,10 @@ def fit_parameter_model(
 
     Calibration counts runs, never windows: features of a run are averaged over its views first. With ``calibration``
     runs, intervals are split conformal, guaranteed at the level. Without, labels are too few to be set aside: every
-    labelled run is scored by a readout fitted without its fold (CV+, see :class:`CrossConformal`), and all of them fit
-    the readout that predicts. The threshold of novelty is calibrated on the same runs in the same way, at
-    ``novelty_level`` or the highest level they allow, c/(c + 1).
+    labelled run is scored by a readout fitted without its fold (CV+, see
+    :class:`~pdessl.inference.conformal.CrossConformal`), and all of them fit the readout that predicts. The threshold
+    of novelty is calibrated on the same runs in the same way, at ``novelty_level`` or the highest level they allow,
+    c/(c + 1).
 
     ``model.save("runs/viscosity")`` writes it; ``pdessl.load`` and ``pdessl predict`` read it.
 
@@ -72,7 +75,8 @@ def fit_parameter_model(
         views: that features are averaged over; default whole runs as they are.
         readout: ``ridge``, ``neighbours``, or a trained head (which needs ``calibration``).
         level: of the intervals.
-        adaptive: scale intervals by a guess of each prediction's error; from 20 labelled runs on.
+        interval: ``adaptive``: width by a guess of each prediction's error, from 20 labelled runs on; ``constant``; or
+            ``quantile``: conformalised quantiles of the errors of the nearest labelled runs.
         folds: K, without calibration runs.
         groups: group of each labelled run, (n,): runs of one group are left out together.
         novelty: ``mahalanobis`` or ``neighbours``.
@@ -85,8 +89,8 @@ def fit_parameter_model(
         seed: of folds and views.
 
     Raises:
-        DataError: no such parameter, values <= 0 on a log scale, fewer than 6 labelled runs, or a trained head
-            without calibration runs.
+        DataError: no such parameter, values <= 0 on a log scale, fewer than 6 labelled runs, another kind of interval,
+            or a trained head without calibration runs or with quantiles.
         FormatError: datasets outside the format of the labelled runs.
     """
     views = views or Views(count=1)
@@ -117,7 +121,7 @@ def fit_parameter_model(
         y = to_scale(torch.from_numpy(labels_of(labelled, name)), scale, name)
         more = None if calibration is None else to_scale(torch.from_numpy(labels_of(calibration, name)), scale, name)
         given = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
-        main, parts, conformal = _calibrated(z, y, other, more, fold, given, adaptive)
+        main, parts, conformal = _calibrated(z, y, other, more, fold, given, interval)
         labels = labels_of(labelled, name)
         found.append(
             Target(
@@ -145,7 +149,9 @@ def fit_parameter_model(
     )
     if held_out is not None:
         measured = model.measure(held_out)
-        model = model.with_record(coverage={n: dataclasses.asdict(c) for n, c in measured.items()})
+        # Infinity is no plain data: intervals without an end have no width.
+        ends = {n: {} if math.isfinite(c.width) else {"width": None} for n, c in measured.items()}
+        model = model.with_record(coverage={n: dataclasses.asdict(c) | ends[n] for n, c in measured.items()})
     return model
 
 
@@ -203,24 +209,33 @@ def _calibrated(
     more: Tensor | None,
     fold: NDArray[np.int64] | None,
     readout: str | HeadReadout,
-    adaptive: bool,
-) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal]:
+    interval: str,
+) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal | CrossQuantiles]:
     if isinstance(readout, HeadReadout):
+        if interval == "quantile":
+            raise DataError(
+                "quantiles are those of errors on labelled runs left out of the fit, which a trained head has all "
+                "seen. Choose interval='constant', or a readout in closed form."
+            )
         if other is None:
             raise DataError("a trained head has seen the labelled runs: give calibration runs it was not trained on.")
         main = Estimator(readout, (float(y.min()), float(y.max())))
     else:
-        main = fit_estimator(z, y, readout, adaptive)
+        main = fit_estimator(z, y, readout, interval)
     if other is not None and more is not None:
+        if interval == "quantile":
+            return main, (main,), CrossQuantiles(other, more, np.zeros(len(more), dtype=np.int64))
         scores = _scores(main, other, more)
         return main, (main,), CrossConformal(scores, np.zeros(len(more), dtype=np.int64))
     assert fold is not None and isinstance(readout, str)  # noqa: S101  (set together above)
     parts, scores = [], np.empty(len(y))
     for k in range(int(fold.max()) + 1):
         left, kept = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        part = fit_estimator(z[kept], y[kept], readout, adaptive)
-        scores[left] = _scores(part, z[left], y[left])
+        part = fit_estimator(z[kept], y[kept], readout, interval)
         parts.append(part)
+        scores[left] = _scores(part, z[left], y[left])
+    if interval == "quantile":
+        return main, tuple(parts), CrossQuantiles(z, y, fold)
     return main, tuple(parts), CrossConformal(scores, fold)
 
 

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.intervals import Coverage, coverage
 from pdessl.evaluation.novelty import Novelty
+from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import InputFormat
 from pdessl.inference.reading import RunReader, encoded
-from pdessl.inference.readouts import CrossConformal, Estimator
+from pdessl.inference.readouts import Estimator
 from pdessl.inference.views import Views
 from pdessl.models.scale import from_scale
 from pdessl.trajectory import Trajectories
@@ -44,7 +45,7 @@ class Target:
         count: labelled runs.
         estimator: makes the prediction.
         folds: make the interval; the estimator itself where calibration runs were given apart.
-        conformal: scores of the calibration runs.
+        conformal: scores of the calibration runs, or the runs themselves where scores depend on the level.
     """
 
     name: str
@@ -55,14 +56,14 @@ class Target:
     count: int
     estimator: Estimator
     folds: tuple[Estimator, ...]
-    conformal: CrossConformal
+    conformal: CrossConformal | CrossQuantiles
 
     def predict(self, features: Tensor, level: float) -> tuple[NDArray[np.float64], ...]:
         """Return prediction, lower and upper end in the parameter's own unit, (m,) each."""
         value = self.estimator.predict(features)
-        predictions = np.stack([f.predict(features) for f in self.folds])
-        scales = np.stack([f.scale(features) for f in self.folds])
-        low, high = self.conformal.ends(predictions, scales, level)
+        rule = self.conformal.at(level, self.folds)
+        lower, upper = (np.stack(ends) for ends in zip(*(f.ends(features, level) for f in self.folds), strict=True))
+        low, high = rule.ends(lower, np.stack([f.scale(features) for f in self.folds]), level, upper)
         # Fold models differ from the one that predicts; an interval always holds its own prediction.
         found = value, np.minimum(low, value), np.maximum(high, value)
         return tuple(from_scale(torch.from_numpy(f), self.scale).numpy() for f in found)
@@ -123,8 +124,8 @@ class ParameterModel:
             data: fields over ``time``, the space axes and, for several runs, ``trajectory`` (or ``sample``, ``run``,
                 ``realization``, ``member``), in any order. Read ``batch`` runs at a time, so that a dataset opened
                 lazily or backed by Dask may exceed memory. Labels in it are not read.
-            level: of the intervals; default that of the model. Any level can be asked for: scores of the calibration
-                runs are kept.
+            level: of the intervals; default that of the model. Any level can be asked for: what the calibration runs
+                say is kept. n of them allow n/(n + 1) at most; above it intervals are infinite.
             missing: what is done with runs that hold NaN: ``refuse``; ``drop`` all but their longest stretch of
                 complete frames; ``interpolate`` linearly in time.
             batch: runs read at a time.
@@ -156,9 +157,11 @@ class ParameterModel:
             variables[f"{target.name}_low"] = low, {**ends, "long_name": f"{text}, lower end of the interval"}
             variables[f"{target.name}_high"] = high, {**ends, "long_name": f"{text}, upper end of the interval"}
             if not math.isfinite(high[0]):
+                count = target.conformal.count
                 warnings.warn(
-                    f"{target.name}: {len(target.conformal.scores)} calibration runs are too few for level {level}: "
-                    "the intervals are infinite. Ask for a lower level.",
+                    f"{target.name}: {count} calibration runs are too few for level {level}: the intervals are "
+                    f"infinite. {count} runs allow {count / (count + 1):.3g} at most: ask for that, or calibrate on "
+                    "more.",
                     UserWarning,
                     stacklevel=2,
                 )

@@ -1,6 +1,6 @@
-"""From features to one target: a readout, a guess of how wrong it is, and intervals calibrated by runs left out."""
+"""From features to one target: a readout, and a guess of how wrong it is."""
 
-# n labelled runs, m new runs, D feature width, K fold models
+# n labelled runs, m new runs, D feature width
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pdessl.errors import DataError
+from pdessl.errors import DataError, did_you_mean
+from pdessl.evaluation.residual_quantiles import residual_quantiles
 from pdessl.models import RidgeReadout, fit_ridge
 from pdessl.models.ridge import left_out_residuals
 from pdessl.models.scale import bounded
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
-__all__ = ["CrossConformal", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
+__all__ = ["INTERVALS", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
+
+INTERVALS = ("adaptive", "constant", "quantile")
 
 _FEWEST_FOR_SPREAD = 20  # runs; with fewer, a regression on log |residual| is noise
 _GAIN = 0.9  # of the variance of log |residual|: a spread that leaves more unexplained widens more than it helps
@@ -101,6 +104,9 @@ class Estimator:
 
         s(z) = exp(g(μ, μ², log |z|²)),   g: ridge on log |leave-one-out residual|, within a factor 4;  s = 1 without
 
+    Where the residuals of the labelled runs are kept, quantiles of the error are those of the 32 nearest of them
+    (:func:`pdessl.evaluation.residual_quantiles.residual_quantiles`).
+
     Predictions stay within the range of the labels, widened by half its width on each side
     (:func:`pdessl.models.scale.bounded`).
 
@@ -109,12 +115,15 @@ class Estimator:
         labels: smallest and largest label, on the scale of the readout.
         spread: ridge on log |residual|; None: every prediction is taken to be as wrong as the others.
         typical: mean log |residual|.
+        known, residuals: features (n, D) and left-out residuals (n,) of the labelled runs; None: no quantiles.
     """
 
     readout: Readout
     labels: tuple[float, float]
     spread: RidgeReadout | None = None
     typical: float = 0.0
+    known: Tensor | None = None
+    residuals: Tensor | None = None
 
     def predict(self, features: Tensor) -> NDArray[np.float64]:
         """Return predictions (m,) for features (m, D)."""
@@ -129,19 +138,30 @@ class Estimator:
         return log.clamp(-_RANGE, _RANGE).add(self.typical).exp().numpy()
 
 
-def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adaptive: bool = True) -> Estimator:
-    """Fit a readout and, where there are enough runs, the guess of its error.
+    def ends(self, features: Tensor, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what an interval starts from, (m,) each: quantiles of the prediction, or the prediction twice."""
+        value = self.predict(features)
+        if self.known is None or self.residuals is None:
+            return value, value
+        low, high = residual_quantiles(self.known, self.residuals, features, level)
+        return value + low.numpy(), value + high.numpy()
+
+
+def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", interval: str = "adaptive") -> Estimator:
+    """Fit a readout and, where there are enough runs, what the width of its intervals follows.
 
     Args:
         features: (n, D), float64.
         targets: (n,), float64, on the scale of the readout.
         kind: ``ridge`` or ``neighbours``.
-        adaptive: whether to fit a spread.
+        interval: ``constant``; ``adaptive``: fit a spread; ``quantile``: keep the residuals.
 
     Raises:
-        DataError: another kind.
+        DataError: another kind of readout or interval.
         ShapeError: fewer than three runs.
     """
+    if interval not in INTERVALS:
+        raise DataError(f"no interval '{interval}'.{did_you_mean(interval, INTERVALS)} Choose: {', '.join(INTERVALS)}.")
     labels = float(targets.min()), float(targets.max())
     if kind == "ridge":
         readout: Readout = fit_ridge(features, targets)
@@ -153,8 +173,10 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", adapti
         )
     else:
         raise DataError(f"no readout '{kind}'. Choose ridge or neighbours, or give a trained head (head=...).")
+    if interval == "quantile":
+        return Estimator(readout, labels, known=features, residuals=residual)
     size = residual.abs()
-    if not adaptive or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
+    if interval == "constant" or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
         return Estimator(readout, labels)
     log = size.clamp_min(_FLOOR * float(size.median())).log()
     spread = fit_ridge(_cues(readout, features, targets - residual), log)
@@ -174,50 +196,6 @@ def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
     else:
         far = torch.zeros_like(mu)
     return torch.stack([mu, mu.square(), far], dim=1)
-
-
-@dataclass(frozen=True, eq=False)
-class CrossConformal:
-    """Intervals from runs that each were predicted by a model which had not seen them.
-
-        [ -Q{ R_i s_k(i)(z) - μ_k(i)(z) },  Q{ μ_k(i)(z) + R_i s_k(i)(z) } ],   Q the ⌈(n+1) level⌉-th smallest
-
-    R_i = |y_i - μ_k(i)(z_i)|/s_k(i)(z_i) is the score of run i under model k(i). With one model and runs held out from
-    it this is split conformal prediction, μ ± q s, with coverage of at least the level on exchangeable runs. With K
-    models, each fitted without one fold, it is CV+: no label is spent on calibration alone; coverage is then close to
-    the level in practice, and at least 2 level - 1 - sqrt(2/n) for any data.
-
-    Args:
-        scores: R, (n,).
-        fold: k(i), (n,), int64.
-
-    Source: Lei et al. (2018), arXiv:1604.04173 (split, with scale); Barber, Candès, Ramdas, Tibshirani (2021),
-        arXiv:1905.02928, section 3 and theorem 4 (CV+).
-    """
-
-    scores: NDArray[np.float64]
-    fold: NDArray[np.int64]
-
-    def ends(
-        self, predictions: NDArray[np.float64], scales: NDArray[np.float64], level: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return lower and upper ends, (m,) each, from every model's predictions and scales, (K, m) each.
-
-        Infinite where there are fewer than level/(1 - level) runs: no finite interval could keep the promise.
-
-        Raises:
-            DataError: a level outside (0, 1).
-        """
-        if not 0 < level < 1:
-            raise DataError(f"level {level}: the share of runs an interval shall hold lies between 0 and 1, e.g. 0.9.")
-        n, m = len(self.scores), predictions.shape[1]
-        rank = math.ceil((n + 1) * level - 1e-9)
-        if rank > n:
-            return np.full(m, -np.inf), np.full(m, np.inf)
-        centre, margin = predictions[self.fold], self.scores[:, None] * scales[self.fold]
-        high = np.partition(centre + margin, rank - 1, axis=0)[rank - 1]
-        low = -np.partition(margin - centre, rank - 1, axis=0)[rank - 1]
-        return low, high
 
 
 # ---------------------------------------------------------------------------------------------- plain data

@@ -20,9 +20,10 @@ from pdessl import models
 from pdessl.errors import CheckpointError, PdesslError, StoreError
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.card import card
+from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import InputFormat
 from pdessl.inference.model import ParameterModel, Target
-from pdessl.inference.readouts import CrossConformal, Estimator, readout_arrays, readout_from
+from pdessl.inference.readouts import Estimator, readout_arrays, readout_from
 from pdessl.inference.views import Views
 
 __all__ = ["ARRAYS", "CARD", "DESCRIPTION", "load", "save"]
@@ -187,8 +188,12 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
 def _target_out(target: Target, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
     shared = target.folds == (target.estimator,)
     estimators = [target.estimator, *(() if shared else target.folds)]
-    arrays[f"{prefix}scores"] = torch.from_numpy(target.conformal.scores)
-    arrays[f"{prefix}fold"] = torch.from_numpy(target.conformal.fold)
+    rule = target.conformal
+    if isinstance(rule, CrossQuantiles):
+        arrays |= {f"{prefix}calibration/features": rule.features, f"{prefix}calibration/truth": rule.truth}
+    else:
+        arrays[f"{prefix}scores"] = torch.from_numpy(rule.scores)
+    arrays[f"{prefix}fold"] = torch.from_numpy(rule.fold)
     return {
         "name": target.name,
         "scale": target.scale,
@@ -202,7 +207,12 @@ def _target_out(target: Target, prefix: str, arrays: dict[str, Tensor]) -> dict[
 
 def _target_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor], head: nn.Module | None) -> Target:
     parts = [_estimator_in(e, f"{prefix}{k}/", arrays, head) for k, e in enumerate(data["estimators"])]
-    conformal = CrossConformal(arrays[f"{prefix}scores"].numpy(), arrays[f"{prefix}fold"].numpy())
+    fold, runs = arrays[f"{prefix}fold"].numpy(), arrays.get(f"{prefix}calibration/features")
+    conformal: CrossConformal | CrossQuantiles
+    if runs is not None:
+        conformal = CrossQuantiles(runs, arrays[f"{prefix}calibration/truth"], fold)
+    else:
+        conformal = CrossConformal(arrays[f"{prefix}scores"].numpy(), fold)
     folds = tuple(parts[1:]) or (parts[0],)
     if data["scale"] not in ("log", "linear") or not 0 <= conformal.fold.min() <= conformal.fold.max() < len(folds):
         raise ValueError(f"target {data['name']!r}")
@@ -225,6 +235,8 @@ def _estimator_out(estimator: Estimator, prefix: str, arrays: dict[str, Tensor])
     for name, readout in parts.items():
         found[name], values = readout_arrays(readout)
         arrays.update({f"{prefix}{name}/{n}": v for n, v in values.items()})
+    if estimator.known is not None and estimator.residuals is not None:
+        arrays.update({f"{prefix}left_out/known": estimator.known, f"{prefix}left_out/residuals": estimator.residuals})
     return found
 
 
@@ -238,7 +250,13 @@ def _estimator_in(
             own = {n.removeprefix(start): v for n, v in arrays.items() if n.startswith(start)}
             found[name] = readout_from(data[name], own, head)
     low, high = map(float, data["labels"])
-    return Estimator(found["readout"], (low, high), found.get("spread"), float(data["typical"]))  # type: ignore[arg-type]
+    return Estimator(
+        found["readout"],
+        (low, high),
+        found.get("spread"),  # type: ignore[arg-type]
+        float(data["typical"]),
+        *(arrays.get(f"{prefix}left_out/{n}") for n in ("known", "residuals")),
+    )
 
 
 def _novelty_out(novelty: Novelty, arrays: dict[str, Tensor]) -> dict[str, Any]:

@@ -54,11 +54,11 @@ def inside(model, runs, shrink=1.0):
     return int(((low.values <= truth) & (truth <= high.values)).sum())
 
 
-@pytest.mark.parametrize("scale", ["linear", "log"])
-def test_intervals_hold_as_many_truths_as_promised_and_narrower_ones_do_not(scale):
+@pytest.mark.parametrize(("scale", "interval"), [("linear", "adaptive"), ("log", "constant"), ("log", "quantile")])
+def test_intervals_hold_as_many_truths_as_promised_and_narrower_ones_do_not(scale, interval):
     """Split conformal on exchangeable runs: the number inside is beta-binomial, whatever the encoder is worth."""
     n, m, level = 600, 1000, 0.9
-    model = fit_parameter_model(Moments(), lines(100, 1), lines(n, 2), targets={"slope": scale}, level=level)
+    model = fit_parameter_model(Moments(), lines(100, 1), lines(n, 2), {"slope": scale}, level=level, interval=interval)
     rank = math.ceil((n + 1) * level)
     low, high = betabinom.interval(0.999, m, rank, n + 1 - rank)
     test = lines(m, 3)
@@ -66,17 +66,51 @@ def test_intervals_hold_as_many_truths_as_promised_and_narrower_ones_do_not(scal
     assert inside(model, test, shrink=0.8) < low
 
 
-def test_labels_that_calibrate_themselves_are_not_too_sure():
+@pytest.mark.parametrize("interval", ["adaptive", "quantile"])
+def test_labels_that_calibrate_themselves_are_not_too_sure(interval):
     """CV+ on 60 labels: no fewer truths inside than the level allows, and intervals of a fifth less hold too few."""
     shares, narrow = [], []
     for seed in range(12):
-        model = fit_parameter_model(Moments(), lines(60, 100 + seed), level=0.9)
+        model = fit_parameter_model(Moments(), lines(60, 100 + seed), level=0.9, interval=interval)
         test = lines(200, 200 + seed)
         shares.append(inside(model, test) / 200)
         narrow.append(inside(model, test, shrink=0.8) / 200)
     # Standard deviation of the mean of 12 shares: sqrt(0.09 (1/60 + 1/200) / 12) = 0.013
     assert abs(np.mean(shares) - 0.9) < 4 * 0.013
     assert np.mean(narrow) < 0.9 - 4 * 0.013
+
+
+def test_quantiles_of_errors_make_intervals_as_wide_as_errors_are():
+    """Noise that grows with the slope: intervals of quantiles grow with it, at every level; one width does not."""
+
+    class First(nn.Module):
+        in_channels, feature_dim = 1, 1
+
+        def forward(self, fields):
+            return fields[:, 0, 0, :1].double()
+
+    def runs(count, seed):
+        rng = np.random.default_rng(seed)
+        seen = 1 + rng.random(count)
+        made = lines(count, seed)
+        fields = torch.from_numpy(np.broadcast_to(seen[:, None, None, None], made.fields.shape).copy())
+        truth = seen + 0.3 * (seen - 0.9) * rng.normal(size=count)
+        return made.replace(fields=fields, parameters={"slope": torch.from_numpy(truth)})
+
+    test = runs(400, 3)
+    steep = test.fields[:, 0, 0, 0].numpy()
+    widths = {}
+    for kind in ("constant", "quantile"):
+        model = fit_parameter_model(First(), runs(400, 1), runs(400, 2), {"slope": "linear"}, interval=kind)
+        for level in (0.5, 0.9):
+            found = model.predict(test, level=level)
+            width = (found.slope_high - found.slope_low).values
+            widths[kind, level] = width[steep > 1.8].mean() / width[steep < 1.2].mean()
+            truth = test.parameters["slope"].numpy()
+            share = ((found.slope_low <= truth) & (truth <= found.slope_high)).mean()
+            assert abs(float(share) - level) < 0.1
+    assert widths["constant", 0.9] == pytest.approx(1)
+    assert min(widths["quantile", level] for level in (0.5, 0.9)) > 2.5  # noise is 4.75 times as large
 
 
 def test_measured_coverage_is_in_the_record():
@@ -173,6 +207,8 @@ def test_nearest_neighbours_and_a_trained_head_as_readouts(encoder, labelled, he
     assert np.allclose(model.predict(held_out).viscosity, task.estimate(held_out), rtol=1e-5)
     with pytest.raises(DataError, match="give calibration runs it was not trained on"):
         fit_parameter_model(encoder, labelled, readout=readout)
+    with pytest.raises(DataError, match="which a trained head has all seen. Choose interval='constant'"):
+        fit_parameter_model(encoder, labelled[:24], labelled[24:], readout=readout, interval="quantile")
 
 
 def test_runs_of_a_group_are_left_out_together(encoder, labelled):
@@ -202,6 +238,7 @@ def test_fitting_changes_neither_the_encoder_nor_the_random_numbers(encoder, lab
         ({"targets": {"viscosity": "decibel"}}, "no scale 'decibel'"),
         ({"views": Views(moves=("viscosity",))}, "views that move viscosity cannot be averaged"),
         ({"targets": []}, "no parameter to predict"),
+        ({"interval": "quantiles"}, "no interval 'quantiles'. Did you mean 'quantile'"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(encoder, labelled, changes, message):

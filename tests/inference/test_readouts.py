@@ -5,17 +5,17 @@ from sklearn.linear_model import Ridge
 
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import Conformal
+from pdessl.inference.conformal import CrossConformal
 from pdessl.inference.readouts import (
-    CrossConformal,
     Estimator,
     HeadReadout,
     NeighbourReadout,
-    _left_out_by_ridge,
     fit_estimator,
     readout_arrays,
     readout_from,
 )
 from pdessl.models import Head, fit_ridge
+from pdessl.models.ridge import left_out_residuals
 
 
 def linear(n, width=5, noise=0.3, seed=0):
@@ -35,7 +35,7 @@ def test_residuals_with_a_run_left_out_are_those_of_fits_without_it():
         # Our penalty is κ n with n = 12 rows, centring is of the rows that are kept.
         fit = Ridge(alpha=0.1 * 12).fit(x[kept], y.numpy()[kept])
         expected.append(y.numpy()[i] - fit.predict(x[i : i + 1])[0])
-    assert np.allclose(_left_out_by_ridge(z, y, readout).numpy(), expected, atol=1e-10)
+    assert np.allclose(left_out_residuals(readout, z, y)[:, 0].numpy(), expected, atol=1e-10)
 
 
 def test_one_model_is_split_conformal():
@@ -87,7 +87,7 @@ def test_intervals_widen_where_predictions_are_worse():
     constant = fit_estimator(z, 3 * z[:, 0] + 0.1 * noise)
     assert constant.spread is None
     assert (constant.scale(z) == 1).all()
-    assert fit_estimator(z, 3 * z[:, 0] + noise * z[:, 0], adaptive=False).spread is None
+    assert fit_estimator(z, 3 * z[:, 0] + noise * z[:, 0], interval="constant").spread is None
 
 
 def test_the_guess_of_the_error_stays_within_bounds_far_away():

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import shutil
 
 import numpy as np
@@ -22,6 +23,8 @@ def variants(encoder, labelled):
         "calibration": lambda: fit_parameter_model(encoder, labelled[:30], labelled[30:]),
         "views": lambda: fit_parameter_model(encoder, labelled[:12], views=views, seed=5),
         "neighbours": lambda: fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours"),
+        "quantile": lambda: fit_parameter_model(encoder, labelled, interval="quantile"),
+        "quantile, split": lambda: fit_parameter_model(encoder, labelled[:30], labelled[30:], interval="quantile"),
         "head": lambda: fit_parameter_model(
             encoder,
             labelled[:30],
@@ -31,7 +34,10 @@ def variants(encoder, labelled):
     }
 
 
-@pytest.mark.parametrize("kind", ["folds", "calibration", "views", "neighbours", "head"])
+KINDS = ("folds", "calibration", "views", "neighbours", "quantile", "quantile, split", "head")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_predicts_bit_for_bit_the_same(tmp_path, encoder, labelled, held_out, kind):
     model = variants(encoder, labelled)[kind]()
     expected = model.predict(held_out[:10], level=0.7)
@@ -69,6 +75,19 @@ def test_load_still_loads_networks(tmp_path, encoder, held_out):
         assert torch.equal(pdessl.load(path)(held_out.fields), encoder(held_out.fields))
     with pytest.raises(CheckpointError, match="holds neither a model of parameters .* nor a network .* Check the path"):
         pdessl.load(tmp_path / "nothing")
+
+
+def test_coverage_measured_on_intervals_without_an_end_is_saved_and_said(tmp_path, encoder, labelled, held_out):
+    with pytest.warns(UserWarning, match="7 calibration runs are too few for level 0.9.* 7 runs allow 0.875 at most"):
+        model = fit_parameter_model(encoder, labelled[:7], held_out=held_out)
+    model.save(tmp_path)
+    loaded = pdessl.load(tmp_path)
+    assert loaded.record["coverage"]["viscosity"]["share"] == 1.0
+    assert loaded.record["coverage"]["viscosity"]["width"] is None
+    text = (tmp_path / "card.md").read_text()
+    assert re.search(r"\| viscosity \| 90% \| 100.0% \| .* \| infinite \| 64 \|", text)
+    assert "7 calibration runs allow intervals at level 0.875 at most; above it they are infinite." in text
+    assert np.isfinite(loaded.predict(held_out, level=0.875).viscosity_high).all()
 
 
 def test_an_infinite_threshold_survives(tmp_path, model, held_out):
