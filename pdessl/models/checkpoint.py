@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,10 @@ def save_pretrained(
     """Write a module as a folder of weights and recipe.
 
     The recipe holds ``class_path`` and ``init_args`` of the module, ``normalisation`` (mean and std per channel where
-    the module is :class:`~pdessl.models.Normalised`, else null), ``provenance`` and the hash of the weights. The module
-    is built once from this recipe before anything is written, so that what is written can be loaded.
+    the module is :class:`~pdessl.models.Normalised`, else null), ``trained_steps`` (smallest and largest step of
+    ``time`` and each space axis by name, where the module has such an attribute), ``provenance`` and the hash of the
+    weights. The module is built once from this recipe before anything is written, so that what is written can be
+    loaded.
 
     Args:
         path: folder to write; its two files are replaced if they exist.
@@ -78,6 +81,7 @@ def save_pretrained(
         "class_path": class_path,
         "init_args": init_args,
         "normalisation": module.statistics if isinstance(module, Normalised) else None,
+        "trained_steps": getattr(module, "trained_steps", {}),
         "provenance": recipe.get("provenance", {}),
     }
     try:
@@ -111,6 +115,8 @@ def save_pretrained(
 
 def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     """Load a module written by :func:`save_pretrained`, in evaluation mode, on the CPU.
+
+    Its attribute ``trained_steps`` is the time step and spacing of the runs it was trained on, where they were saved.
 
     Nothing in the folder is run or unpickled: the weights are numbers, the recipe is data, and its class path must name
     a ``torch.nn.Module`` of pdessl, of ``torch.nn``, of a module that the program has already imported, or of a package
@@ -150,7 +156,10 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     _compare(state, module, f"{content['class_path']} as {folder / RECIPE} describes it")
     module.load_state_dict(state)
     statistics = content["normalisation"]
-    return (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
+    found = (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
+    if content.get("trained_steps"):
+        found.trained_steps = content["trained_steps"]  # type: ignore[assignment]  (plain data, no module)
+    return found
 
 
 def pretrained(checkpoint: str) -> nn.Module:
@@ -204,6 +213,10 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     statistics = content["normalisation"]
     if statistics is not None and not all(isinstance(statistics.get(k), list) for k in ("mean", "std")):
         raise CheckpointError(f"{path}: normalisation must hold lists 'mean' and 'std'. Copy the folder again.")
+    steps = content.get("trained_steps", {})  # folders of before have none
+    ends = [v for pair in steps.values() for v in pair] if isinstance(steps, dict) else [None]
+    if len(ends) != 2 * len(steps) or not all(isinstance(v, float) and 0 <= v < math.inf for v in ends):
+        raise CheckpointError(f"{path}: trained_steps must hold two numbers per axis. Copy the folder again.")
     return content
 
 

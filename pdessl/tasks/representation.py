@@ -82,6 +82,8 @@ class RepresentationTask(lightning.LightningModule):
         self.teacher: ExponentialMovingAverage | None = None
         self.diagnosis: Diagnosis | None = None
         self._collected: dict[int, dict[str, list[Tensor]]] = {}
+        self._steps: tuple[Tensor, Tensor] | None = None
+        self._axes: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ what a task supplies
 
@@ -121,6 +123,16 @@ class RepresentationTask(lightning.LightningModule):
                     "or max_steps, or a constant schedule."
                 )
             self.teacher.steps = int(total)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Note the time step and the grid spacing, which a saved encoder brings runs on other grids to."""
+        if not hasattr(batch, "grid_spacing"):
+            return
+        steps = torch.cat([batch.time_step[:, None], batch.grid_spacing], dim=1)
+        low, high = steps.amin(dim=0), steps.amax(dim=0)
+        if self._steps is not None:
+            low, high = torch.minimum(low, self._steps[0]), torch.maximum(high, self._steps[1])
+        self._steps, self._axes = (low, high), ("time", *batch.axis_names)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the teacher follow: once per optimiser step, not per accumulated micro-batch."""
@@ -204,6 +216,9 @@ class RepresentationTask(lightning.LightningModule):
         record = {"task": type(self).__name__, "seed": self.seed}
         if self._trainer is not None:
             record |= {"epochs": self.current_epoch, "steps": self.global_step}
+        if self._steps is not None:
+            pairs = torch.stack(self._steps, dim=1).double().tolist()
+            self.encoder.trained_steps = dict(zip(self._axes, pairs, strict=True))
         save_pretrained(path, self.encoder, {"provenance": {**record, **(provenance or {})}})
 
     def on_fit_end(self) -> None:

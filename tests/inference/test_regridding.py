@@ -1,6 +1,8 @@
 """Runs on other grids come back to the grid of training: exactly where the fields allow, else refused."""
 
+import copy
 import dataclasses
+import json
 import math
 import warnings
 
@@ -11,9 +13,10 @@ import torch
 import pdessl
 from pdessl import SimulationEncoder, Trajectories
 from pdessl.data import load_recipe, simulate
-from pdessl.errors import FormatError
+from pdessl.errors import CheckpointError, FormatError
 from pdessl.inference import Views, fit_parameter_model, regridding
 from pdessl.inference.regridding import ROUGHEST, regridded, roughness
+from pdessl.models import save_pretrained
 
 DURATION, LENGTH = 2.0, 3.0
 
@@ -233,6 +236,34 @@ def test_features_of_other_grids_are_those_of_the_grid_of_fit(encoder, grids):
     assert found.trajectory.identical(wanted.trajectory)
     spread = float(wanted.std("trajectory").mean())
     assert float(np.abs(found - wanted).mean()) < 0.25 * spread
+
+
+def test_an_encoder_knows_the_grid_it_was_trained_on(tmp_path, encoder, grids):
+    """Labelled runs on another grid than that of pretraining are brought to it, those of ``fit`` and new ones alike."""
+    known = copy.deepcopy(encoder)
+    known.trained_steps = regridding.steps_of(grids[32])
+    save_pretrained(tmp_path, known)
+    loaded = pdessl.load(tmp_path)
+    assert {n: tuple(v) for n, v in loaded.trained_steps.items()} == regridding.steps_of(grids[32])
+    with pytest.warns(UserWarning, match="64 of 64 runs were brought to the grid of training: x low-passed"):
+        model = fit_parameter_model(loaded, grids[64])
+    assert model.format.ranges["nodes along x"] == (32, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(grids[32])
+    with pytest.warns(UserWarning, match="brought"):
+        features = SimulationEncoder(str(tmp_path)).fit(grids[16]).transform(grids[64])
+    with pytest.warns(UserWarning, match="brought"):
+        assert np.allclose(features, SimulationEncoder(loaded).fit(grids[32]).transform(grids[64]), atol=1e-9)
+
+
+def test_steps_that_are_no_numbers_are_refused(tmp_path, encoder):
+    save_pretrained(tmp_path, encoder)
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    for steps in ({"x": [1.0]}, {"x": ["a", 1.0]}, [1.0], {"x": [-1.0, 1.0]}):
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe | {"trained_steps": steps}))
+        with pytest.raises(CheckpointError, match="trained_steps must hold two numbers per axis"):
+            pdessl.load(tmp_path)
 
 
 def test_runs_too_short_at_the_step_of_training_are_refused(encoder, labelled, grids):

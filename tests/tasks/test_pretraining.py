@@ -159,6 +159,10 @@ def test_the_saved_encoder_is_given_raw_fields(tmp_path):
         assert isinstance(encoder, Normalised)
         assert encoder.statistics["mean"][0] == pytest.approx(data.statistics["u"].mean, rel=1e-6)
         assert torch.equal(encoder(fields), trained(fields))
+        assert encoder.trained_steps == {
+            "time": [float(waves(5).time_step[0])] * 2,
+            "x": [float(waves(5).grid_spacing[0, 0])] * 2,
+        }
 
 
 def test_known_shifts_train_the_head(tmp_path):
