@@ -1,9 +1,12 @@
-"""Speed of the closed box: python benchmarks/closed_box.py [--device cuda] [--phiflow] [--trajectories 1664]
+"""Speed of the closed box.
+
+    python benchmarks/closed_box.py [--phiflow]
+    python benchmarks/closed_box.py --device cuda             # seconds of 1,664 trajectories of 128 x 128 x 56
 
 On a processor: CPU seconds per trajectory of PDEArena's set-up (128 x 128 cells, 64 steps of 1.5), one thread, best of
 the repeats, taken in turns; the divergence that is left; with --phiflow (extra ``validation``) the same steps by ΦFlow,
-of which the public generator is made. On a graphics card: seconds for many trajectories of 56 frames in the memory of
-the card, drawing and initial fields included.
+of which the public generator is made. On a graphics card (or with --trajectories): seconds for many trajectories of 56
+frames in the memory of the device, drawing and initial fields included.
 """
 
 import argparse
@@ -70,19 +73,22 @@ def on_processor(arguments):
 
 def on_card(arguments):
     device = torch.device(arguments.device)
-    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, batches of {arguments.batch}")
+    on_a_card = device.type == "cuda"
+    synchronise = torch.cuda.synchronize if on_a_card else (lambda: None)
+    name = torch.cuda.get_device_name(device) if on_a_card else platform.processor() or platform.machine()
+    print(f"{name}, torch {torch.__version__}, batches of {arguments.batch}")
     for scheme, precision in CASES:
         simulator = build(scheme, precision, arguments.batch, device)
         simulator(fields(0, arguments.batch, device), FRAMES[:2])
-        torch.cuda.synchronize(device)
+        synchronise()
         start = time.perf_counter()
         for first in range(0, arguments.trajectories, arguments.batch):
             frames = simulator(fields(first, arguments.batch, device), FRAMES).fields
-        torch.cuda.synchronize(device)
+        synchronise()
         took = time.perf_counter() - start
-        name = str(precision).removeprefix("torch.")
-        size = f"{arguments.trajectories} trajectories of {POINTS} x {POINTS} x {len(FRAMES)}"
-        print(f"{scheme}, {name}: {size} in {took:.1f} s, divergence {divergence(frames):.1e} rms")
+        kind = str(precision).removeprefix("torch.")
+        size = f"{arguments.trajectories} smoke trajectories, {POINTS} x {POINTS} x {len(FRAMES)}"
+        print(f"{size}, {scheme}, {kind}: {took:.1f} s, divergence {divergence(frames):.1e} rms", flush=True)
 
 
 def main():
@@ -90,14 +96,15 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, help="default 4 on a processor, 64 on a card")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--trajectories", type=int, default=1664, help="on a card; rounded up to whole batches")
+    parser.add_argument("--trajectories", type=int, help="in whole batches; default 1664 on a card")
     parser.add_argument("--phiflow", action="store_true")
     arguments = parser.parse_args()
     on_a_card = torch.device(arguments.device).type == "cuda"
     arguments.batch = arguments.batch or (64 if on_a_card else 4)
-    arguments.trajectories = -(-arguments.trajectories // arguments.batch) * arguments.batch
+    many = on_a_card or arguments.trajectories
+    arguments.trajectories = -(-(arguments.trajectories or 1664) // arguments.batch) * arguments.batch
     with torch.no_grad():
-        (on_card if on_a_card else on_processor)(arguments)
+        (on_card if many else on_processor)(arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, did_you_mean
-from pdessl.solvers.pseudo_spectral import ETDRK4
+from pdessl.solvers.pseudo_spectral import ETDRK4, tracked
 from pdessl.solvers.simulator import Leg, Simulator, Solution, SolverSettings
 from pdessl.solvers.spectral_2d import SpectralGrid, as_complex, as_real, real_scheme
 
@@ -219,12 +219,12 @@ class Periodic2D(Simulator):
             return as_real(found)
 
         exact_steps = nonlinear is None and steady is None and self.forcing is None
-        tracked = torch.is_grad_enabled() and (
-            self.forcing is not None or any(t.requires_grad for t in (modes, symbol, *parameters.values()))
+        differentiable = tracked(modes, symbol, *parameters.values()) or (
+            self.forcing is not None and torch.is_grad_enabled()
         )
         # In place, what is yielded is overwritten by the next step.
         v = as_real(modes.clone())
-        memory = [] if tracked or exact_steps else [torch.empty_like(v) for _ in range(3)]
+        memory = [] if differentiable or exact_steps else [torch.empty_like(v) for _ in range(3)]
         scheme: ETDRK4 | None = None
         for leg in legs:
             if leg.steps and exact_steps:
@@ -235,7 +235,7 @@ class Periodic2D(Simulator):
                     scheme = real_scheme(symbol, leg.step, self.precision)
                 for number in range(leg.steps):
                     now = leg.start + number * leg.step
-                    if tracked:
+                    if differentiable:
                         v = scheme.advance(v, lambda v, c, leg=leg, now=now: rate(v, leg, now + c * leg.step))
                     else:
                         scheme.advance_in_place(

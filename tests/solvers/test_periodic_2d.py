@@ -168,6 +168,20 @@ def test_steps_with_a_graph_are_those_in_place_and_gradients_are_right(name):
     assert torch.autograd.gradcheck(end, (initial, values), atol=1e-6, fast_mode=True)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_forward_derivatives_agree_with_differences(name):
+    made, initial = case(name, (16, 16), substeps=2)
+    direction = 0.1 * initial.roll(3, dims=-1)
+
+    def end(field):
+        return made(field, times(0, 0.3)).fields[:, :, -1]
+
+    _, found = torch.func.jvp(end, (initial,), (direction,))
+    step = 1e-5
+    expected = (end(initial + step * direction) - end(initial - step * direction)) / (2 * step)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
 # Of a force on an incompressible flow only the curl acts: the tests of the flows have their own.
 @pytest.mark.parametrize("name", [n for n in CASES if n not in ("navier_stokes_2d", "boussinesq")])
 def test_forcing_holds_a_state_where_it_is(name):
