@@ -42,14 +42,17 @@ class CrossForecast(nn.Module):
         forecaster: network (frames (B, C, K, *X), condition (B, D)) -> (B, C, *X), with attribute ``past`` = K.
             For instance :class:`pdessl.models.TimeStepper` with ``condition`` = D.
         horizon: h >= 1, frames between the last one given and the one forecast. Long enough for the parameter to
-            change the frame by more than the observation noise: 4 to 8 frames of 1/32 of the run for Burgers.
+            change the frame by more than the observation noise, and no longer than the frame can be forecast at all:
+            4 to 8 frames of 1/32 of the run for Burgers, 1 of 28 for smoke in a box.
+        starts: share of the possible s, from the first on, that is drawn from, in (0, 1]. Less than 1 for flows that
+            come to rest: late frames are easily forecast without the parameter.
 
     Shapes:
         features (B, D) of one view, fields (B, C, T, *X) of the other, T >= K + h, both standardised as the forecaster
         expects -> scalars in float32 (float64 in, float64 out). Means run over the rows of all processes.
 
     Raises:
-        SchemaError: horizon < 1.
+        SchemaError: horizon < 1, or starts outside (0, 1].
         ShapeError: rows that differ in number, or views too short.
 
     Source: ours. The idea of a context code that conditions a shared dynamics model: Kirchmeyer et al. (2022),
@@ -58,11 +61,13 @@ class CrossForecast(nn.Module):
 
     choose_when: ClassVar[str] = "beside another objective: keep what the other view's future depends on, drop the rest"
 
-    def __init__(self, forecaster: nn.Module, horizon: int = 6) -> None:
+    def __init__(self, forecaster: nn.Module, horizon: int = 6, starts: float = 1.0) -> None:
         super().__init__()
         if horizon < 1:
             raise SchemaError(f"CrossForecast got horizon {horizon}; expected at least 1 frame.")
-        self.forecaster, self.horizon = forecaster, horizon
+        if not 0 < starts <= 1:
+            raise SchemaError(f"CrossForecast got starts {starts}; expected a share in (0, 1].")
+        self.forecaster, self.horizon, self.starts = forecaster, horizon, starts
 
     def forward(self, features: Tensor, fields: Tensor, start: Tensor) -> CrossForecastTerms:
         """Return the terms.
@@ -81,7 +86,7 @@ class CrossForecast(nn.Module):
                 f"{tuple(start.shape)}; expected B rows each and at least {past + self.horizon} frames (the "
                 f"forecaster's {past} and the horizon {self.horizon}). Lower the horizon or use longer views."
             )
-        first = (start * (latest + 1)).long().clamp(max=latest)
+        first = (start * self.starts * (latest + 1)).long().clamp(max=latest)
         offsets = torch.tensor([*range(past), past - 1 + self.horizon], device=fields.device)
         rows = torch.arange(len(fields), device=fields.device)[:, None]
         window = fields.transpose(1, 2)[rows, first[:, None] + offsets].transpose(1, 2)
