@@ -96,6 +96,7 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     """
     from pdessl.cli.views import fitting
     from pdessl.data import PDEDataModule
+    from pdessl.evaluation.targets import with_target
     from pdessl.inference import fit_parameter_model
     from pdessl.models import load
 
@@ -103,11 +104,12 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     module.setup()
     rows = report["regression"]["rows"]
     count = max(row["labels"] for row in rows if row["labels"] is not None)
-    labelled = module.labelled_subset(count, 0)
+    labelled = with_target(module.labelled_subset(count, 0), settings.target)
     level = 0.9 if settings.intervals is None else settings.intervals.level
     fewest = math.ceil(level / (1 - level) - 1e-9)  # with fewer no finite interval keeps the promise
     try:
-        calibration = module.validation if len(module.validation) >= fewest else None
+        validation = with_target(module.validation, settings.target)
+        calibration = validation if len(validation) >= fewest else None
     except PdesslError:
         calibration = None
     floors = {
@@ -123,7 +125,7 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
         views=dataclasses.replace(fitting(settings.views, labelled), moves=()),
         level=level,
         units=module.store.units,
-        held_out=module.test,
+        held_out=with_target(module.test, settings.target),
         interval="adaptive" if settings.intervals is None else settings.intervals.saved,
         record={"data": str(data), "encoder": str(encoder), "floors": floors},
     )

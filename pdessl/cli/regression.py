@@ -23,6 +23,7 @@ from pdessl.errors import FormatError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.physics_features import physics_features
 from pdessl.evaluation.tables import regression_row
+from pdessl.evaluation.targets import with_target
 from pdessl.inference.regridding import regridded, steps_of, trained_steps
 from pdessl.models import bounded, from_scale
 from pdessl.trajectory import Trajectories
@@ -114,12 +115,12 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
     s, data = shared.settings, shared.data
     fresh = method in ("scratch", "moved")
     start = untrained(shared.encoder, seed=1000 + seed) if fresh else shared.encoder
-    labelled = data.labelled_subset(labels, seed)
+    labelled = with_target(data.labelled_subset(labels, seed), s.target)
     others = {n: shifted(data, shift) for n, shift in s.robustness.shifts.items()} if with_shifts else {}
     found = best_of_sweep(
         start,
         labelled,
-        data.validation,
+        with_target(data.validation, s.target),
         data.test,
         s.target,
         data.store.equation,
@@ -153,7 +154,7 @@ class _Comparison:
     ) -> None:
         self.workers = workers
         self.encoder, self.data, self.settings, self.report = encoder, data, settings, report
-        self.equation, self.test = data.store.equation, data.test
+        self.equation, self.test = data.store.equation, with_target(data.test, settings.target)
         self.scale = settings.scale or declared_scale(data, settings.target)
         self.truth = from_scale(targets_of(self.test, settings.target, self.scale), self.scale)
         self.counts = tuple(dict.fromkeys(n or len(data.labelled_subset(None)) for n in settings.labels))
@@ -163,7 +164,7 @@ class _Comparison:
         self.notes: list[str] = []
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts = settings.robustness.shifts if settings.robustness is not None else {}
-        self.others = {name: shifted(data, shift) for name, shift in shifts.items()}
+        self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}
         self.steps = trained_steps(encoder, self.test)
         self.refused: set[str] = set()
         for name, runs in self.others.items():
@@ -190,7 +191,9 @@ class _Comparison:
     def run(self) -> RegressionResult:
         s = self.settings
         # Checked before anything is trained: that there are as many labels as asked for.
-        subsets = {(n, k): self.data.labelled_subset(n, k) for n in self.counts for k in range(s.seeds)}
+        subsets = {
+            (n, k): with_target(self.data.labelled_subset(n, k), s.target) for n in self.counts for k in range(s.seeds)
+        }
         labels = {key: targets_of(runs, s.target, self.scale) for key, runs in subsets.items()}
         features = self._features(subsets)
         for key, known in labels.items():
@@ -280,7 +283,7 @@ class _Comparison:
         truths = {n: targets_of(runs, s.target, self.scale) for n, runs in self.others.items()}
         train, test = features["frozen"]
         if s.intervals is not None:
-            validation = self.data.validation
+            validation = with_target(self.data.validation, s.target)
             calibration = self._averaged(validation, seed)
             given = (train[most], known, calibration, targets_of(validation, s.target, self.scale))
             tests = {"as in training": (test[0], targets_of(self.test, s.target, self.scale))}

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pdessl.errors import DataError
+from pdessl.errors import DataError, did_you_mean
+from pdessl.trajectory import Trajectories
 
-__all__ = ["power_spectrum_targets"]
+__all__ = ["power_spectrum_targets", "with_target"]
 
 
 def power_spectrum_targets(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,3 +45,19 @@ def power_spectrum_targets(parameters: Mapping[str, Tensor]) -> dict[str, Tensor
             f"{', '.join(parameters) or 'none'}. Generate them with  initial_condition.record: true."
         )
     return found
+
+
+def with_target(runs: Trajectories, name: str) -> Trajectories:
+    """Return runs that have a target among their parameters: a power of the initial field is made of its coefficients.
+
+    Runs without labels, and targets that are no such power, are left as they are.
+
+    Raises:
+        DataError: the power of a wave number whose coefficients were not recorded.
+    """
+    if re.fullmatch(r"initial_power_\d+", name) is None or name in runs.parameters or not runs.parameters:
+        return runs
+    found = power_spectrum_targets(runs.parameters)
+    if name not in found:
+        raise DataError(f"no '{name}'.{did_you_mean(name, found)} Recorded: {', '.join(found)}.")
+    return runs.replace(parameters={**runs.parameters, name: found[name]})

@@ -295,3 +295,25 @@ def test_the_verb_writes_a_report_and_a_model_that_predicts(small_store, tmp_pat
     found = model.predict(pdessl.open(small_store).load("test"))
     assert np.isfinite(found["viscosity"].values).all()
     assert cli.main(["predict", "--model", str(tmp_path / "out"), str(small_store), "--split", "test"]) == 0
+
+
+@pytest.mark.parametrize("target", ["initial_cosine_1", "initial_power_1"])
+def test_initial_coefficients_and_their_power_are_targets(tmp_path, capsys, target):
+    """From the command line to predictions: raw coefficients are stored, their power is made of them."""
+    size = {"unlabelled": 16, "labelled": 16, "validation": 12, "test": 12}
+    changes = {"observation.points": 64, "observation.frames": 36, "initial_condition.record": True}
+    store = generate("burgers_small", tmp_path / "data", size=size, overrides=changes, progress=False)
+    save_pretrained(tmp_path / "encoder", encoder(), {})
+    words = ["--encoder", str(tmp_path / "encoder"), "--data", str(tmp_path / "data"), "--preset", "quick"]
+    words += ["--labels", "all", "--seeds", "1", "--set", "regression.robustness=null"]
+    assert cli.main(["regress", *words, "--target", target, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())["regression"]
+    assert (report["target"], report["scale"]) == (target, "linear")
+    assert {"frozen", "random", "physics", "mean"} <= {r["method"] for r in report["rows"]}
+    assert any(f"'{target}'" in note for note in report["notes"])  # no term of the equation holds it
+    found = pdessl.load(tmp_path / "out/model").predict(store.load("test"))
+    assert np.isfinite(found[target].values).all()
+    assert (found[f"{target}_low"] <= found[target]).all()
+    if "power" in target:
+        assert cli.main(["regress", *words, "--target", "initial_power_9", "--out", str(tmp_path / "none")]) == 2
+        assert "no 'initial_power_9'. Did you mean" in capsys.readouterr().err

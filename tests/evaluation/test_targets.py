@@ -3,8 +3,10 @@ import math
 import pytest
 import torch
 
+from pdessl import Trajectories
 from pdessl.errors import DataError
-from pdessl.evaluation.targets import power_spectrum_targets
+from pdessl.evaluation.targets import power_spectrum_targets, with_target
+from pdessl.models import fit_ridge
 
 
 def test_the_spectrum_is_that_of_the_field_and_does_not_move_with_it():
@@ -31,3 +33,36 @@ def test_missing_coefficients_are_named():
         power_spectrum_targets({"viscosity": one})
     with pytest.raises(DataError, match="no 'initial_sine_3'"):
         power_spectrum_targets({"initial_cosine_3": one})
+
+
+def test_shift_invariant_features_carry_the_powers_and_nothing_of_the_coefficients():
+    """Autocorrelations do not change with a translation: a ridge on them finds powers, and of coefficients the mean."""
+    stream = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 600, 2, generator=stream, dtype=torch.float64)
+    x = torch.arange(16, dtype=torch.float64) * 2 * math.pi / 16
+    u = sum(a[:, k, None] * torch.cos((k + 1) * x) + b[:, k, None] * torch.sin((k + 1) * x) for k in (0, 1))
+    features = torch.stack([(u * u.roll(lag, dims=1)).mean(dim=1) for lag in range(9)], dim=1)
+    parameters = {f"initial_cosine_{k + 1}": a[:, k] for k in range(2)}
+    parameters |= {f"initial_sine_{k + 1}": b[:, k] for k in range(2)}
+    targets = parameters | power_spectrum_targets(parameters)
+    for name, values in targets.items():
+        found = fit_ridge(features[:400], values[:400]).predict(features[400:])[:, 0]
+        error = float((found - values[400:]).square().mean() / values[400:].var(correction=0))
+        assert error < 1e-6 if "power" in name else error > 0.9, name
+
+
+def test_powers_are_added_to_runs_that_are_asked_for_them():
+    one = torch.ones(2, dtype=torch.float64)
+    runs = Trajectories(
+        fields=torch.zeros(2, 1, 3, 4),
+        time=torch.arange(3.0).double().expand(2, -1),
+        space=(torch.arange(4.0).double().expand(2, -1),),
+        lengths=4 * one[:, None],
+        parameters={"initial_cosine_2": 3 * one, "initial_sine_2": 4 * one, "viscosity": one},
+    )
+    assert with_target(runs, "initial_power_2").parameters["initial_power_2"].tolist() == [12.5, 12.5]
+    assert with_target(runs, "viscosity") is with_target(runs, "initial_power") is runs
+    bare = runs.without_parameters()
+    assert with_target(bare, "initial_power_2") is bare
+    with pytest.raises(DataError, match="no 'initial_power_1'. Did you mean 'initial_power_2'"):
+        with_target(runs, "initial_power_1")
