@@ -362,7 +362,8 @@ class Windows(Dataset[Trajectories]):
         step = max(1, CHECKED_AT_ONCE // math.prod(self.batch_shape))
         for first in range(0, len(places), step):
             values = fields[places[first : first + step]] if step > 1 else fields[places[first]][None]
-            if not np.isfinite(values).all():
+            # A sum is twice as fast as a mask and finite only where all terms are; where they are it may overflow.
+            if not math.isfinite(torch.from_numpy(values).sum().item()) and not np.isfinite(values).all():
                 row, channel = np.argwhere(~np.isfinite(values))[0, :2]
                 number = numbers[first + row]
                 split = part.selection.splits[part.selection.split[number]]

@@ -152,6 +152,19 @@ def test_values_that_are_not_finite_are_refused():
     assert len(windows(Broken("broken"), crop=Crop(frames=4))[draw([23], [[0.0, 0.0, 0.0]])]) == 1
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_values_are_told_from_large_ones(value):
+    class Large(ToySource):
+        def values(self, split, rows):
+            large = np.full_like(super().values(split, rows), 3e38)  # finite, but their sum in float32 is not
+            large[rows == 7, 0, 2] = value
+            return large
+
+    assert (windows(Large("large"))[draw([6])].fields == torch.tensor(3e38)).all()
+    with pytest.raises(DataError, match="not finite in trajectory 7"):
+        windows(Large("large"))[draw([6, 7])]
+
+
 def test_windows_that_do_not_fit():
     with pytest.raises(ShapeError, match=r"window of 13 x 6 x 5 .*does not fit into trajectories of 12 x 6 x 5"):
         windows(crop=Crop(frames=13))
