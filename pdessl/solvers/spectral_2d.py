@@ -70,8 +70,9 @@ class SpectralGrid:
         nx, ny = self.points
         k = modes.shape[-2]
         positive = (k + 1) // 2
-        gap = modes.new_zeros(()).expand(*modes.shape[:-2], nx - k, modes.shape[-1])
-        columns = torch.cat([modes[..., :positive, :], gap, modes[..., positive:, :]], dim=-2)
+        columns = modes.new_zeros(*modes.shape[:-2], nx, modes.shape[-1])
+        columns[..., :positive, :] = modes[..., :positive, :]
+        columns[..., nx - (k - positive) :, :] = modes[..., positive:, :]
         columns = torch.fft.ifft(columns, dim=-2, norm="forward")
         return torch.fft.irfft(columns, n=ny, norm="forward")
 
