@@ -102,11 +102,14 @@ def steps_of(runs: Trajectories) -> dict[str, tuple[float, float]]:
 def trained_steps(encoder: nn.Module, runs: Trajectories) -> dict[str, tuple[float, float]]:
     """Return the steps that an encoder was trained on where it knows them, else those of the runs it is to be used on.
 
-    An encoder of ``pdessl pretrain`` has them as its attribute ``trained_steps``.
+    An encoder of ``pdessl pretrain`` has them in its attribute ``trained_on``. Runs of another equation are read on the
+    grid they have: their units of length and time are not those of training.
     """
-    known = getattr(encoder, "trained_steps", None) or {}
-    axes = ("time", *runs.axis_names)
-    return {n: tuple(map(float, known[n])) for n in axes if n in known} or steps_of(runs)
+    known = getattr(encoder, "trained_on", None) or {}
+    steps, axes = known.get("steps", {}), ("time", *runs.axis_names)
+    if known.get("equation") != runs.equation or not set(axes) <= set(steps):
+        return steps_of(runs)
+    return {n: (float(steps[n][0]), float(steps[n][1])) for n in axes}
 
 
 def roughness(runs: Trajectories) -> Tensor:

@@ -34,10 +34,10 @@ def save_pretrained(
     """Write a module as a folder of weights and recipe.
 
     The recipe holds ``class_path`` and ``init_args`` of the module, ``normalisation`` (mean and std per channel where
-    the module is :class:`~pdessl.models.Normalised`, else null), ``trained_steps`` (smallest and largest step of
-    ``time`` and each space axis by name, where the module has such an attribute), ``provenance`` and the hash of the
-    weights. The module is built once from this recipe before anything is written, so that what is written can be
-    loaded.
+    the module is :class:`~pdessl.models.Normalised`, else null), ``trained_on`` (``equation``, and ``steps``: smallest
+    and largest step of ``time`` and each space axis by name; where the module has such an attribute), ``provenance``
+    and the hash of the weights. The module is built once from this recipe before anything is written, so that what is
+    written can be loaded.
 
     Args:
         path: folder to write; its two files are replaced if they exist.
@@ -81,7 +81,7 @@ def save_pretrained(
         "class_path": class_path,
         "init_args": init_args,
         "normalisation": module.statistics if isinstance(module, Normalised) else None,
-        "trained_steps": getattr(module, "trained_steps", {}),
+        "trained_on": getattr(module, "trained_on", {}),
         "provenance": recipe.get("provenance", {}),
     }
     try:
@@ -116,7 +116,7 @@ def save_pretrained(
 def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     """Load a module written by :func:`save_pretrained`, in evaluation mode, on the CPU.
 
-    Its attribute ``trained_steps`` is the time step and spacing of the runs it was trained on, where they were saved.
+    Its attribute ``trained_on`` holds equation and steps of the runs it was trained on, where they were saved.
 
     Nothing in the folder is run or unpickled: the weights are numbers, the recipe is data, and its class path must name
     a ``torch.nn.Module`` of pdessl, of ``torch.nn``, of a module that the program has already imported, or of a package
@@ -157,8 +157,8 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     module.load_state_dict(state)
     statistics = content["normalisation"]
     found = (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
-    if content.get("trained_steps"):
-        found.trained_steps = content["trained_steps"]  # type: ignore[assignment]  (plain data, no module)
+    if content.get("trained_on"):
+        found.trained_on = content["trained_on"]  # type: ignore[assignment]  (plain data, no module)
     return found
 
 
@@ -213,11 +213,16 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     statistics = content["normalisation"]
     if statistics is not None and not all(isinstance(statistics.get(k), list) for k in ("mean", "std")):
         raise CheckpointError(f"{path}: normalisation must hold lists 'mean' and 'std'. Copy the folder again.")
-    steps = content.get("trained_steps", {})  # folders of before have none
-    ends = [v for pair in steps.values() for v in pair] if isinstance(steps, dict) else [None]
-    if len(ends) != 2 * len(steps) or not all(isinstance(v, float) and 0 <= v < math.inf for v in ends):
-        raise CheckpointError(f"{path}: trained_steps must hold two numbers per axis. Copy the folder again.")
+    known = content.get("trained_on", {})  # folders of before have none
+    steps = known.get("steps", {}) if isinstance(known, dict) else None
+    pairs = list(steps.values()) if isinstance(steps, dict) else [None]
+    if not all(isinstance(p, list) and len(p) == 2 and all(_step(v) for v in p) for p in pairs):
+        raise CheckpointError(f"{path}: trained_on.steps must hold two numbers per axis. Copy the folder again.")
     return content
+
+
+def _step(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value < math.inf
 
 
 def _build(content: Mapping[str, Any], source: str, allow: Sequence[str]) -> nn.Module:

@@ -84,6 +84,7 @@ class RepresentationTask(lightning.LightningModule):
         self._collected: dict[int, dict[str, list[Tensor]]] = {}
         self._steps: tuple[Tensor, Tensor] | None = None
         self._axes: tuple[str, ...] = ()
+        self._equation: str | None = None
 
     # ------------------------------------------------------------------ what a task supplies
 
@@ -132,7 +133,7 @@ class RepresentationTask(lightning.LightningModule):
         low, high = steps.amin(dim=0), steps.amax(dim=0)
         if self._steps is not None:
             low, high = torch.minimum(low, self._steps[0]), torch.maximum(high, self._steps[1])
-        self._steps, self._axes = (low, high), ("time", *batch.axis_names)
+        self._steps, self._axes, self._equation = (low, high), ("time", *batch.axis_names), batch.equation
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the teacher follow: once per optimiser step, not per accumulated micro-batch."""
@@ -218,7 +219,10 @@ class RepresentationTask(lightning.LightningModule):
             record |= {"epochs": self.current_epoch, "steps": self.global_step}
         if self._steps is not None:
             pairs = torch.stack(self._steps, dim=1).double().tolist()
-            self.encoder.trained_steps = dict(zip(self._axes, pairs, strict=True))
+            self.encoder.trained_on = {
+                "equation": self._equation,
+                "steps": dict(zip(self._axes, pairs, strict=True)),
+            }
         save_pretrained(path, self.encoder, {"provenance": {**record, **(provenance or {})}})
 
     def on_fit_end(self) -> None:

@@ -241,10 +241,12 @@ def test_features_of_other_grids_are_those_of_the_grid_of_fit(encoder, grids):
 def test_an_encoder_knows_the_grid_it_was_trained_on(tmp_path, encoder, grids):
     """Labelled runs on another grid than that of pretraining are brought to it, those of ``fit`` and new ones alike."""
     known = copy.deepcopy(encoder)
-    known.trained_steps = regridding.steps_of(grids[32])
+    known.trained_on = {"equation": "burgers", "steps": regridding.steps_of(grids[32])}
     save_pretrained(tmp_path, known)
     loaded = pdessl.load(tmp_path)
-    assert {n: tuple(v) for n, v in loaded.trained_steps.items()} == regridding.steps_of(grids[32])
+    assert regridding.trained_steps(loaded, grids[64]) == regridding.steps_of(grids[32])
+    other = grids[64].replace(equation="heat")  # lengths and times of another problem
+    assert regridding.trained_steps(loaded, other) == regridding.steps_of(grids[64])
     with pytest.warns(UserWarning, match="64 of 64 runs were brought to the grid of training: x low-passed"):
         model = fit_parameter_model(loaded, grids[64])
     assert model.format.ranges["nodes along x"] == (32, 32)
@@ -261,8 +263,8 @@ def test_steps_that_are_no_numbers_are_refused(tmp_path, encoder):
     save_pretrained(tmp_path, encoder)
     recipe = json.loads((tmp_path / "recipe.json").read_text())
     for steps in ({"x": [1.0]}, {"x": ["a", 1.0]}, [1.0], {"x": [-1.0, 1.0]}):
-        (tmp_path / "recipe.json").write_text(json.dumps(recipe | {"trained_steps": steps}))
-        with pytest.raises(CheckpointError, match="trained_steps must hold two numbers per axis"):
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe | {"trained_on": {"steps": steps}}))
+        with pytest.raises(CheckpointError, match="trained_on.steps must hold two numbers per axis"):
             pdessl.load(tmp_path)
 
 

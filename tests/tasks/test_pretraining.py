@@ -159,7 +159,8 @@ def test_the_saved_encoder_is_given_raw_fields(tmp_path):
         assert isinstance(encoder, Normalised)
         assert encoder.statistics["mean"][0] == pytest.approx(data.statistics["u"].mean, rel=1e-6)
         assert torch.equal(encoder(fields), trained(fields))
-        assert encoder.trained_steps == {
+        assert encoder.trained_on["equation"] == waves(5).equation
+        assert encoder.trained_on["steps"] == {
             "time": [float(waves(5).time_step[0])] * 2,
             "x": [float(waves(5).grid_spacing[0, 0])] * 2,
         }
