@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pdessl.errors import ShapeError
+from pdessl.models.coordinates import append_coordinates, coordinate_channels
 from pdessl.models.padding import GridConvolution
 from pdessl.models.spacing import append_spacing, log_spacing
 
@@ -58,6 +59,9 @@ class ConvNeXtEncoder(nn.Module):
         stem_stride: stride of the first layer.
         spacing: the logarithms of time step and grid spacing are 1 + d further constant channels, for data on different
             grids; the methods then take ``spacing`` (B, 1 + d).
+        coordinates: the place of each node in its view is given as further channels (see
+            :func:`pdessl.models.coordinates.append_coordinates`); features then depend on where in the view something
+            is, which views that are shifted ask them to forget.
 
     Shapes:
         (B, C, T, *X) -> (B, ``feature_dim``); :meth:`tokens` gives (B, N, ``token_dim``), normalised.
@@ -84,6 +88,7 @@ class ConvNeXtEncoder(nn.Module):
         kernel: int = 7,
         stem_stride: int = 2,
         spacing: bool = False,
+        coordinates: bool = False,
     ) -> None:
         super().__init__()
         in_channels = 1 if in_channels is None else in_channels
@@ -102,13 +107,15 @@ class ConvNeXtEncoder(nn.Module):
             "kernel": kernel,
             "stem_stride": stem_stride,
             "spacing": spacing,
+            "coordinates": coordinates,
         }
         self.in_channels, self.uses_spacing = in_channels, spacing
         axes = (False, *(bool(p) for p in periodic))
+        self._located = axes if coordinates else ()
         layers: list[nn.Module] = []
         for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             if i == 0:
-                inputs = in_channels + (len(axes) if spacing else 0)
+                inputs = in_channels + (len(axes) if spacing else 0) + coordinate_channels(self._located)
                 layers.append(GridConvolution(inputs, width, 3, axes, stride=stem_stride))
                 layers.append(_ChannelNorm(width))
             else:
@@ -153,4 +160,6 @@ class ConvNeXtEncoder(nn.Module):
             )
         if self.uses_spacing:
             x = append_spacing(x, log_spacing(spacing, x, "ConvNeXtEncoder"))
+        if self._located:
+            x = append_coordinates(x, self._located)
         return self.layers(x).flatten(2).transpose(1, 2)

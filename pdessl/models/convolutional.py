@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
+from pdessl.models.coordinates import append_coordinates, coordinate_channels
 from pdessl.models.padding import GridConvolution
 from pdessl.models.spacing import append_spacing, log_spacing
 
@@ -77,6 +78,9 @@ class ConvEncoder(nn.Module):
             the network convolves over space only, as image networks on movies of two-dimensional flows do.
         spacing: the logarithms of time step and grid spacing are 1 + d further constant channels, for data on different
             grids; the methods then take ``spacing`` (B, 1 + d).
+        coordinates: the place of each node in its view is given as further channels (see
+            :func:`pdessl.models.coordinates.append_coordinates`); features then depend on where in the view something
+            is, which views that are shifted ask them to forget.
 
     Shapes:
         (B, C, T, *X) -> (B, D), where D is the attribute ``feature_dim``. :meth:`tokens` gives (B, N, ``token_dim``).
@@ -109,6 +113,7 @@ class ConvEncoder(nn.Module):
         hidden: int | None = None,
         stacked_frames: int | None = None,
         spacing: bool = False,
+        coordinates: bool = False,
     ) -> None:
         super().__init__()
         in_channels = 1 if in_channels is None else in_channels
@@ -135,12 +140,15 @@ class ConvEncoder(nn.Module):
             "stem_stride": stem_stride,
             "stacked_frames": stacked_frames,
             "spacing": spacing,
+            "coordinates": coordinates,
         }
         self.in_channels, self.uses_spacing = in_channels, spacing
         self.pool = pool
         self.stacked_frames = stacked_frames
         axes = tuple(bool(p) for p in periodic) if stacked_frames else (False, *(bool(p) for p in periodic))
         inputs = in_channels * (stacked_frames or 1) + (1 + len(periodic) if spacing else 0)
+        self._located = axes if coordinates else ()
+        inputs += coordinate_channels(self._located)
         self.stem = nn.Sequential(
             GridConvolution(inputs, width, stem_kernel, axes, stride=stem_stride, bias=False),
             _norm(norm, width, len(axes)),
@@ -212,6 +220,8 @@ class ConvEncoder(nn.Module):
             x = x.flatten(1, 2)
         if logs is not None:
             x = append_spacing(x, logs)
+        if self._located:
+            x = append_coordinates(x, self._located)
         if x.ndim == 4:
             # Weights and activations with channels last: 1.3 to 1.8 times as fast on two CPU cores.
             x = x.contiguous(memory_format=torch.channels_last)

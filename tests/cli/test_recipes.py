@@ -9,6 +9,7 @@ import yaml
 import pdessl
 from pdessl import catalog, cli
 from pdessl.cli.pretrain import _command_line, _read_recipes, pretrain
+from pdessl.tasks import CollapseAlarm
 
 RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [
@@ -93,6 +94,13 @@ def test_a_step_in_bfloat16_gives_the_loss_of_single_precision_and_finite_weight
     run = pretrain(f"burgers_{name}", [*words, "--trainer.precision=bf16-mixed"], tmp_path / "bf16")
     assert run.curves["train/loss"] == pytest.approx(plain.curves["train/loss"], rel=0.05)
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.task.parameters())
+
+
+def test_the_alarm_is_set_on_the_command_line(small_store):
+    words = ["--config", "burgers_sigreg", "--data.path", str(small_store), *STEP]
+    made = _command_line(*_read_recipes([*words, "--monitor.stop_on_collapse", "true", "--monitor.patience=1"]))
+    (alarm,) = [c for c in made.trainer.callbacks if isinstance(c, CollapseAlarm)]
+    assert alarm.stop_on_collapse is True and alarm.patience == 1
 
 
 def test_task_and_preset_are_checked(capsys):

@@ -16,6 +16,7 @@ from pdessl.models import (
     save_pretrained,
     token_positions,
 )
+from pdessl.models.coordinates import append_coordinates, coordinate_channels
 from pdessl.models.transformer import _turn
 
 
@@ -48,6 +49,32 @@ def test_features_and_tokens_on_any_grid(name, shape, periodic):
     tokens = encoder.tokens(x)
     assert tokens.shape == (2, math.prod(encoder.token_grid(shape[2:])), encoder.token_dim)
     assert torch.isfinite(tokens).all()
+
+
+def test_coordinates_have_no_seam_on_a_circle_and_end_at_the_walls_of_a_box():
+    x = torch.zeros(2, 1, 4, 6, 8)
+    found = append_coordinates(x, (False, True, False))
+    assert found.shape == (2, 5, 4, 6, 8) and coordinate_channels((False, True, False)) == 4
+    assert found[0, 1, :, 0, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
+    angle = torch.atan2(found[1, 3, 0, :, 0], found[1, 2, 0, :, 0])
+    turns = (angle.roll(-1) - angle).remainder(2 * math.pi)
+    torch.testing.assert_close(turns, torch.full((6,), math.pi / 3))  # the last step closes the circle
+    assert torch.equal(found[:, 4], found[:1, 4, :1, :1].expand(2, 4, 6, 8))
+    # A coarser grid: the mean of the nodes that each of its nodes covers.
+    fine = append_coordinates(torch.zeros(1, 1, 12), (False,))[0, 1]
+    torch.testing.assert_close(append_coordinates(torch.zeros(1, 1, 4), (False,))[0, 1], fine.view(4, 3).mean(dim=1))
+
+
+@pytest.mark.parametrize("make", [ConvEncoder, ConvNeXtEncoder])
+def test_an_encoder_with_coordinates_tells_places_apart(make, tmp_path):
+    torch.manual_seed(0)
+    encoder = make(2, periodic=(True,), coordinates=True).eval()
+    x = field(2, 2, 8, 32)
+    assert not torch.allclose(encoder(x), encoder(torch.roll(x, 8, dims=3)), rtol=1e-3)
+    plain = make(2, periodic=(True,)).eval()
+    torch.testing.assert_close(plain(x), plain(torch.roll(x, 8, dims=3)), rtol=1e-3, atol=1e-4)
+    save_pretrained(tmp_path / "encoder", encoder)
+    assert torch.equal(load(tmp_path / "encoder")(x), encoder(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
