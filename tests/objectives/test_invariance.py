@@ -104,6 +104,14 @@ def test_whitened_rows_have_identity_covariance_and_what_changes_them():
     assert float(WMSE()(draw(5000, 3, seed=9), draw(5000, 3, seed=10)).loss) == pytest.approx(2, abs=0.08)
 
 
+def test_shrinkage_whitens_a_mean_of_covariance_and_identity():
+    z, _ = pair(30)
+    white, shrunk = whiten(z, 0.25), 0.75 * np.cov(z.numpy().T) + 0.25 * np.eye(4)
+    inverse = np.linalg.inv(np.linalg.cholesky(shrunk))
+    expected = (z.numpy() - z.numpy().mean(axis=0)) @ inverse.T
+    np.testing.assert_allclose(white.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_w_mse_sub_batches_are_whitened_separately():
     z, w = pair(23)
     objective = WMSE(sub_batch=10)
