@@ -112,6 +112,15 @@ def test_alpha_req_of_power_laws():
     assert math.isnan(alpha_req(draw(50, 2) @ draw(2, 40, seed=1)))
 
 
+def test_alpha_req_is_the_weighted_fit_of_numpy():
+    z = draw(60, 40, seed=3) @ draw(40, 40, seed=4) ** 3 + 5  # no power law: the weights and the ranks decide
+    eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(z.numpy().T)))[::-1]
+    for first, last in ((4, 40), (2, 11)):
+        k = np.arange(first, last + 1)
+        slope = np.polyfit(np.log(k), np.log(eigenvalues[first - 1 : last]), 1, w=np.sqrt(1 / k))[0]
+        assert alpha_req(z, (first, last)) == pytest.approx(-slope, rel=1e-8)
+
+
 def test_normalised_std_is_one_for_isotropic_rows_of_any_scale_and_sees_a_line_and_an_offset():
     z = draw(4000, 32)
     assert normalised_std(7 * z) == pytest.approx(1, abs=0.01)
