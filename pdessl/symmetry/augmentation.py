@@ -81,9 +81,11 @@ class LieAugmentation(nn.Module):
       coarser.
 
     Times and nodes of the result are those of the transformed solution. An axis stays ``periodic`` where the whole
-    period is kept and nothing that grows with position is added; else it becomes ``window``. Where an axis is not
-    periodic the strengths of a trajectory are shrunk together, in steps of 1/16, until everything it reads lies inside
-    the data, and the window is then placed at random among the places where it does.
+    period is kept and nothing that grows with position is added, and ``wall`` where the whole axis is kept and fields
+    still meet the conditions at its walls (a boost along a no-slip wall slips); else it becomes ``window``. Where an
+    axis is not periodic the strengths of a trajectory are shrunk together, in steps of 1/16, until everything it reads
+    lies inside the data, and the window is then placed at random among the places where it does.
+
     Where data end, nothing is assumed beyond: the spline obeys the not-a-knot condition there, with the same order of
     accuracy as inside, whatever a wall does to each field. The error beside an end of the data, not of the view, is
     larger by a constant all the same: for a wave of 16 nodes 5e-5 of its amplitude (cubic 7e-4) against 2e-7 (6e-5)

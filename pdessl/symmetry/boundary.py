@@ -19,7 +19,14 @@ from pdessl.symmetry.generator import SymmetryGenerator
 from pdessl.symmetry.polynomial import BITS, JetSpace, Polynomial, add_to
 from pdessl.symmetry.prolongation import PDESystem
 
-__all__ = ["BoundaryClass", "DiscreteSymmetry", "boundary_class", "boundary_conditions", "discrete_symmetries"]
+__all__ = [
+    "BoundaryClass",
+    "DiscreteSymmetry",
+    "boundary_class",
+    "boundary_conditions",
+    "discrete_symmetries",
+    "keeps_walls",
+]
 
 _ORDER = ("exact", "rescales", "rotates", "shears", "window")
 
@@ -175,6 +182,27 @@ def _periodic(axis: str, components: Mapping[str, Polynomial], equation: Equatio
         else:
             return BoundaryClass("window")
     return BoundaryClass(kind, weights, tuple(lost))
+
+
+def keeps_walls(generator: SymmetryGenerator, axis: str) -> bool:
+    """Whether the conditions at the walls of an axis hold for the image too, wherever the walls are carried.
+
+    A boost along a no-slip wall is none: the image slips. Shifts and scalings of the axis take its walls with them.
+
+    Args:
+        generator: a verified generator.
+        axis: the axis with walls. The conditions are those of the equation file, or no-slip and zero gradient where it
+            declares none.
+    """
+    equation = generator.equation
+    conditions = boundary_conditions(equation)[axis]
+    if "" in conditions:
+        conditions = boundary_conditions(equation, {axis: "wall"})[axis]
+    space = JetSpace(equation.independent, equation.dependent, equation.parameters)
+    components = {c: space.from_tree(tree) for c, tree in generator.trees.items()}
+    if not space.partial(components.get(axis, {}), space.number(axis)):
+        components.pop(axis, None)
+    return _wall(axis, conditions, components, space).kind != "window"
 
 
 def _wall(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError, SymmetryError
+from pdessl.symmetry.boundary import keeps_walls
 from pdessl.symmetry.slice_affine import SliceAffine, inverse_matrix
 from pdessl.symmetry.strengths import Factor
 from pdessl.trajectory import Trajectories
@@ -104,12 +105,15 @@ def make_plan(factors: Sequence[Factor], mode: str, window: tuple[int, ...] | No
                 "Use mode='grid' or mode='coords'."
             )
     tilts = [any(s.tilts[i] for s in shapes) for i in range(d)]
-    kept = tuple(
-        "periodic"
-        if kind == "periodic" and whole[i] and not tilts[i] and actions[i] in ("cut", "fourier")
-        else ("window" if kind == "periodic" or not whole[i] or actions[i] != "cut" else kind)
-        for i, kind in enumerate(boundary)
-    )
+    kept = []
+    for i, kind in enumerate(boundary):
+        if kind == "periodic":
+            stays = whole[i] and not tilts[i] and actions[i] in ("cut", "fourier")
+        else:
+            stays = whole[i] and actions[i] == "cut"
+        if kind == "wall":
+            stays = stays and all(keeps_walls(f.generator, batch.axis_names[i]) for f in factors)
+        kept.append(kind if stays else "window")
     return Plan(
         frames=chosen[0],
         points=points,
@@ -120,7 +124,7 @@ def make_plan(factors: Sequence[Factor], mode: str, window: tuple[int, ...] | No
         carried=tuple(carried),
         periodic=tuple(kind == "periodic" for kind in boundary),
         bounded=tuple(i for i in range(d) if boundary[i] != "periodic" and actions[i] in ("spline", "mixed")),
-        boundary=kept,
+        boundary=tuple(kept),
         rescaled=tuple(
             not carried[i] and any((s.scales[i] or s.varies[i] or s.mixes) and not s.rigid for s in shapes)
             for i in range(d)

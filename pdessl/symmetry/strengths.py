@@ -100,6 +100,7 @@ class Factor:
 
     def __init__(self, generator: Any, maximum: float, algebra: Any) -> None:
         self.name, self.flow, self.maximum = generator.name, generator.flow, maximum
+        self.generator = generator
         if self.flow.obstruction is not None:
             raise SymmetryError(
                 f"'{self.name}' cannot be applied to gridded data: {self.flow.obstruction}. Leave it out (strength 0)."

@@ -206,7 +206,9 @@ def with_coordinates(fields: Tensor, plan: Plan, geometry: Geometry, time: Tenso
             if len(terms) == 1:
                 out[:, c + 1 + i] = terms[0]
             else:
-                torch.add(terms[0], terms[1], out=out[:, c + 1 + i])
+                # a result smaller than ``out`` would not be repeated over the frames, but written elsewhere
+                first = terms[0].expand(-1, plan.frames, *terms[0].shape[2:])
+                torch.add(first, terms[1], out=out[:, c + 1 + i])
                 for term in terms[2:]:
                     out[:, c + 1 + i] += term
         values = _cut(fields[rows], part.first, plan.frames, part.start, plan.points, memory)

@@ -302,6 +302,36 @@ def test_metadata_and_coords_agree_with_the_closed_forms(algebra):
     assert torch.allclose(view.fields[:, 0], data.fields[:, 0] + 0.1)
 
 
+@pytest.mark.parametrize("names", [("rotation",), ("rotation", "scaling"), ("scaling",)])
+def test_coordinates_of_a_map_that_is_the_same_on_every_frame(names):
+    data, _ = planar("window")
+    augment = LieAugmentation("burgers_2d", dict.fromkeys(names, 0.2), mode="coords", window=(4, 20, 16))
+    view, elements = augment(data, generator())
+    g, middle = elements.map, elements.centre
+    assert g.s.shape[1] == 1
+    mesh = torch.stack(
+        torch.broadcast_tensors(
+            (view.space[0] - middle[:, 1:2])[:, :, None], (view.space[1] - middle[:, 2:3])[:, None]
+        ),
+        dim=-1,
+    )
+    expected = torch.einsum("bij,bxyj->bixy", g.s[:, 0], mesh) + middle[:, 1:, None, None]
+    assert torch.allclose(view.fields[:, 3:], expected[:, :, None].expand(-1, -1, 4, -1, -1), atol=1e-12)
+    times = middle[:, :1] + g.new_time
+    assert torch.allclose(view.fields[:, 2], times[..., None, None].expand(-1, -1, 20, 16), atol=1e-12)
+
+
+def test_an_axis_has_walls_as_long_as_its_conditions_hold():
+    """Along no-slip walls nothing is boosted or shifted; scalings, turns of time and shifts of the axis keep them."""
+    data, _ = planar("wall")
+    cases = [("galilean_boost_x", "window"), ("scaling", "wall"), ("time_translation", "wall")]
+    for name, kind in cases:
+        view, _ = LieAugmentation("burgers_2d", {name: 0.1}, window=(5, 30, 48))(data, generator())
+        assert view.boundary == ("window", kind), name
+    view, _ = LieAugmentation("burgers_2d", {"space_translation_y": 0.1}, mode="metadata")(data, generator())
+    assert view.boundary == ("wall", "wall")
+
+
 def test_reflection_is_exact_and_keeps_the_equation(algebra):
     data = batch()
     augment = LieAugmentation(algebra, {}, reflections=True)
