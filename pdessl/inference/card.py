@@ -127,7 +127,8 @@ def _views(model: ParameterModel) -> str:
 
 def _novelty(model: ParameterModel) -> str:
     method = {"mahalanobis": "Mahalanobis distance", "neighbours": "distance to the nearest neighbours"}
-    text = f"{method[model.novelty.method]} of the features over its threshold; above 1 a run is called novel."
+    below = "" if model.trunk_novelty is None else ", or of the values below the encoder's head if larger"
+    text = f"{method[model.novelty.method]} of the features{below}, over its threshold; above 1 a run is called novel."
     if math.isinf(model.novelty.threshold):
         text += " Too few runs calibrated the threshold: nothing is ever called novel."
     return text

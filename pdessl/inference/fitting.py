@@ -26,7 +26,7 @@ from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel, Target, labels_of
 from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
-from pdessl.inference.views import Views
+from pdessl.inference.views import Views, with_trunk
 from pdessl.models.scale import to_scale
 from pdessl.trajectory import Trajectories
 
@@ -79,7 +79,8 @@ def fit_parameter_model(
             ``quantile``: conformalised quantiles of the errors of the nearest labelled runs.
         folds: K, without calibration runs.
         groups: group of each labelled run, (n,): runs of one group are left out together.
-        novelty: ``mahalanobis`` or ``neighbours``.
+        novelty: ``mahalanobis`` or ``neighbours``; where the encoder has a head, the larger of the scores of its
+            features and of the values below it.
         novelty_level: share of runs like those of training that are not to be called novel.
         units: of fields, axes, ``time`` and parameters, as :attr:`pdessl.data.Source.units`; datasets state their own.
         unlabelled: further runs, e.g. those of pretraining: they say what runs are like, and all labelled runs set the
@@ -108,20 +109,27 @@ def fit_parameter_model(
 
     def read(data: Trajectories | xr.Dataset) -> Tensor:
         reader = RunReader(data, declared)
-        found = encoded(reader, encoder, views, declared.equation, seed)
+        found = encoded(reader, network, views, declared.equation, seed)
         for line in reader.warnings() if reader.regridded else ():
             warnings.warn(line, UserWarning, stacklevel=3)
         return found
 
-    z = read(labelled)
-    other, known = (None if data is None else read(data) for data in (calibration, unlabelled))
+    network = with_trunk(encoder)
+    every = [None if data is None else read(data) for data in (labelled, calibration, unlabelled)]
+    parts = [every]
+    if network is not encoder:
+        width = int(encoder.feature_dim)  # type: ignore[arg-type]
+        columns = slice(width), slice(width, None)
+        parts = [[None if v is None else v[:, chosen].contiguous() for v in every] for chosen in columns]
+    z, other, _ = parts[0]
+    assert z is not None  # noqa: S101  (there are labelled runs)
     fold = _folds(len(runs), folds, groups, seed) if other is None else None
     found = []
     for column, (name, scale) in enumerate(scales.items()):
         y = to_scale(torch.from_numpy(labels_of(labelled, name)), scale, name)
         more = None if calibration is None else to_scale(torch.from_numpy(labels_of(calibration, name)), scale, name)
         given = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
-        main, parts, conformal = _calibrated(z, y, other, more, fold, given, interval)
+        main, left_out, conformal = _calibrated(z, y, other, more, fold, given, interval)
         labels = labels_of(labelled, name)
         found.append(
             Target(
@@ -132,16 +140,20 @@ def fit_parameter_model(
                 high=float(labels.max()),
                 count=len(labels),
                 estimator=main,
-                folds=parts,
+                folds=left_out,
                 conformal=conformal,
             )
         )
+    # Of two scores the larger counts: each calls half as many runs of known kinds novel.
+    each = 1 - (1 - novelty_level) / len(parts)
+    distances = [_novelty(*part, fold, novelty, each) for part in parts]
     model = ParameterModel(
         encoder=encoder,
         views=views,
         format=declared,
         targets=tuple(found),
-        novelty=_novelty(z, other, known, fold, novelty, novelty_level),
+        novelty=distances[0],
+        trunk_novelty=distances[1] if len(distances) > 1 else None,
         level=level,
         record={**(record or {}), "versions": _versions()},
         head=readout.head if isinstance(readout, HeadReadout) else None,

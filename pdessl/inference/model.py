@@ -26,7 +26,7 @@ from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import InputFormat
 from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import Estimator
-from pdessl.inference.views import Views
+from pdessl.inference.views import Views, with_trunk
 from pdessl.models.scale import from_scale
 from pdessl.trajectory import Trajectories
 
@@ -84,6 +84,8 @@ class ParameterModel:
         format: the input it takes.
         targets: the parameters it predicts.
         novelty: distance of features from those of training.
+        trunk_novelty: that of the pooled values below the encoder's head, where it has one. A head keeps what training
+            asked for, such as one parameter; the values below still tell other equations.
         level: of the intervals, unless another one is asked for.
         record: plain data for the model card: what trained it, floors, measured coverage, versions.
         head: the trained head that the readouts are columns of, where there is one.
@@ -99,6 +101,7 @@ class ParameterModel:
     record: Mapping[str, Any] = field(default_factory=dict)
     head: nn.Module | None = None
     seed: int = 0
+    trunk_novelty: Novelty | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(f"{t.name} in [{t.low:.3g}, {t.high:.3g}] {t.unit}".rstrip() for t in self.targets)
@@ -146,7 +149,10 @@ class ParameterModel:
         """
         level = self.level if level is None else level
         reader = RunReader(data, self.format, missing, batch)
-        features = encoded(reader, self.encoder, self.views, self.format.equation, self.seed)
+        network = self.encoder if self.trunk_novelty is None else with_trunk(self.encoder)
+        values = encoded(reader, network, self.views, self.format.equation, self.seed)
+        width = len(self.novelty.mean)
+        features, trunk = values[:, :width].contiguous(), values[:, width:].contiguous()
         reader.warn()
         variables: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
         for target in self.targets:
@@ -166,6 +172,8 @@ class ParameterModel:
                     stacklevel=2,
                 )
         score = self.novelty.score(features.numpy())
+        if self.trunk_novelty is not None:
+            score = np.maximum(score, self.trunk_novelty.score(trunk.numpy()))
         variables["novelty"] = score, {"units": "1", "long_name": "distance from the runs of training; above 1: novel"}
         variables["in_distribution"] = score <= 1, {"long_name": "like the runs of training (novelty up to 1)"}
         return reader.dataset(variables)

@@ -63,7 +63,8 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
             "count": model.views.count,
         },
         "targets": [_target_out(t, f"targets/{i}/", arrays) for i, t in enumerate(model.targets)],
-        "novelty": _novelty_out(model.novelty, arrays),
+        "novelty": _novelty_out(model.novelty, "novelty/", arrays),
+        "trunk_novelty": _novelty_out(model.trunk_novelty, "trunk_novelty/", arrays),
         "record": dict(model.record),
     }
     try:
@@ -159,7 +160,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
     try:
         # Products round differently where arrays are not aligned as torch aligns its own; those of a file are not.
         arrays = {n: v.clone() for n, v in load_file(folder / ARRAYS).items()}
-        views = content["views"]
+        views, below = content["views"], content.get("trunk_novelty")
         return ParameterModel(
             encoder=encoder,
             views=Views(
@@ -170,7 +171,8 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             ),
             format=InputFormat.from_state(content["input"]),
             targets=tuple(_target_in(t, f"targets/{i}/", arrays, head) for i, t in enumerate(content["targets"])),
-            novelty=_novelty_in(content["novelty"], arrays),
+            novelty=_novelty_in(content["novelty"], "novelty/", arrays),
+            trunk_novelty=None if below is None else _novelty_in(below, "trunk_novelty/", arrays),
             level=float(content["level"]),
             record=dict(content["record"]),
             head=head,
@@ -259,20 +261,22 @@ def _estimator_in(
     )
 
 
-def _novelty_out(novelty: Novelty, arrays: dict[str, Tensor]) -> dict[str, Any]:
+def _novelty_out(novelty: Novelty | None, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any] | None:
+    if novelty is None:
+        return None
     state = novelty.state()
     for name in ("mean", "scale", "reference"):
-        arrays[f"novelty/{name}"] = torch.from_numpy(np.ascontiguousarray(state[name]))
+        arrays[f"{prefix}{name}"] = torch.from_numpy(np.ascontiguousarray(state[name]))
     # An infinite threshold (none could be set) is no JSON.
-    arrays["novelty/threshold"] = torch.tensor(novelty.threshold, dtype=torch.float64)
+    arrays[f"{prefix}threshold"] = torch.tensor(novelty.threshold, dtype=torch.float64)
     return {"method": novelty.method, "neighbours": novelty.neighbours}
 
 
-def _novelty_in(data: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Novelty:
-    threshold = float(arrays["novelty/threshold"])
+def _novelty_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor]) -> Novelty:
+    threshold = float(arrays[f"{prefix}threshold"])
     if data["method"] not in ("mahalanobis", "neighbours") or not threshold > 0 or math.isnan(threshold):
         raise ValueError(f"novelty method {data['method']!r}, threshold {threshold}")
-    mean, scale, reference = (arrays[f"novelty/{n}"].numpy() for n in ("mean", "scale", "reference"))
+    mean, scale, reference = (arrays[f"{prefix}{n}"].numpy() for n in ("mean", "scale", "reference"))
     return Novelty(data["method"], mean, scale, reference, int(data["neighbours"]), threshold)
 
 

@@ -15,7 +15,7 @@ from pdessl.models import embed
 from pdessl.symmetry import LieAugmentation
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Views", "features_of"]
+__all__ = ["Views", "WithTrunk", "features_of", "with_trunk"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +95,27 @@ def features_of(
 
     rows = embed(encoder, drawn()).cpu()
     return rows.reshape(len(runs), views.count, -1).mean(dim=1)
+
+
+class WithTrunk(nn.Module):
+    """An encoder's features and, behind them, the pooled values its head makes them of: (B, D + ``trunk_dim``)."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.uses_spacing = getattr(encoder, "uses_spacing", False)
+
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        """Return both, in one pass."""
+        trunk = self.encoder.trunk(fields, **given)
+        return torch.cat([self.head(trunk), trunk], dim=1)
+
+
+def with_trunk(encoder: nn.Module) -> nn.Module:
+    """Return the encoder together with what is below its head; the encoder itself where it has no head."""
+    inner = getattr(encoder, "module", encoder)
+    head = getattr(inner, "head", None)
+    known = hasattr(inner, "trunk") and hasattr(inner, "feature_dim")
+    if not known or not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+        return encoder
+    return WithTrunk(encoder, head)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -10,10 +11,21 @@ import torch
 
 import pdessl
 from pdessl.errors import CheckpointError, StoreError
+from pdessl.evaluation.novelty import area_under_roc
 from pdessl.inference import HeadReadout, ParameterModel, Views, fit_parameter_model
-from pdessl.models import Head, load, save_pretrained
+from pdessl.models import ConvEncoder, Head, Normalised, load, save_pretrained
 
 from .conftest import UNITS
+
+
+def with_head(encoder):
+    """The same network with a head of two features."""
+    inner = encoder.module
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = Normalised(ConvEncoder(**(inner.init_args | {"features": 2})), **encoder.statistics)
+    found.module.load_state_dict(inner.state_dict(), strict=False)
+    return found.eval()
 
 
 def variants(encoder, labelled):
@@ -25,6 +37,7 @@ def variants(encoder, labelled):
         "neighbours": lambda: fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours"),
         "quantile": lambda: fit_parameter_model(encoder, labelled, interval="quantile"),
         "quantile, split": lambda: fit_parameter_model(encoder, labelled[:30], labelled[30:], interval="quantile"),
+        "trunk": lambda: fit_parameter_model(with_head(encoder), labelled),
         "head": lambda: fit_parameter_model(
             encoder,
             labelled[:30],
@@ -34,7 +47,7 @@ def variants(encoder, labelled):
     }
 
 
-KINDS = ("folds", "calibration", "views", "neighbours", "quantile", "quantile, split", "head")
+KINDS = ("folds", "calibration", "views", "neighbours", "quantile", "quantile, split", "trunk", "head")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,12 +104,25 @@ def test_coverage_measured_on_intervals_without_an_end_is_saved_and_said(tmp_pat
 
 
 def test_an_infinite_threshold_survives(tmp_path, model, held_out):
-    import dataclasses
-
     never = dataclasses.replace(model, novelty=dataclasses.replace(model.novelty, threshold=math.inf))
     never.save(tmp_path)
     assert (pdessl.load(tmp_path).predict(held_out[:2]).novelty == 0).all()
     assert "nothing is ever called novel" in (tmp_path / "card.md").read_text()
+
+
+def test_what_a_head_forgets_is_seen_below_it(encoder, labelled, held_out):
+    """Two features of a random head miss more noise; the layer below them does not."""
+    whole = with_head(encoder)
+    model = fit_parameter_model(whole, labelled)
+    without = dataclasses.replace(model, trunk_novelty=None)
+    assert model.features(held_out).shape == (64, 2)
+    assert without.predict(held_out).viscosity.identical(model.predict(held_out).viscosity)
+    noise = torch.randn(held_out.fields.shape, generator=torch.Generator().manual_seed(0))
+    strange = held_out.replace(fields=held_out.fields + 0.1 * noise)
+    areas = [area_under_roc(m.predict(held_out).novelty, m.predict(strange).novelty) for m in (without, model)]
+    print(f"area {areas[0]:.3f} of features, {areas[1]:.3f} with the layer below")
+    assert areas[1] > max(0.9, areas[0] + 0.3)
+    assert float(model.predict(held_out).in_distribution.mean()) > 0.85
 
 
 @pytest.fixture
