@@ -118,6 +118,17 @@ def test_every_cause_it_can_name_has_a_run_that_makes_it_ring(cause, tmp_path):
         trainer(tmp_path, 20, callbacks=[CollapseAlarm(stop_on_collapse=True)]).fit(learner, datamodule=Noise())
 
 
+@pytest.mark.parametrize(("rank", "rings"), [(6.0, False), (4.0, True)])
+def test_few_dimensions_ring_where_the_rank_has_halved(rank, rings):
+    alarm = CollapseAlarm(patience=1)
+    state = type("Trainer", (), {"sanity_checking": False, "current_epoch": 0})()
+    for value in (10.0, rank):
+        values = {"rank_me": value, "relative_deviation": 0.5}
+        learner = type("Task", (), {"diagnosis": Diagnosis("dimensional collapse", "few", values)})()
+        alarm.on_validation_end(state, learner)
+    assert (alarm.reason is not None) == rings
+
+
 def test_those_are_all_the_causes_it_can_name():
     ringing = {cause for cause in CAUSES if Diagnosis(cause, "", {}).collapsed}
     assert ringing == set(CAUSING)

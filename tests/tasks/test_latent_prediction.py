@@ -119,6 +119,19 @@ def test_hidden_fields_do_not_reach_the_context():
     assert seen["prediction"].shape == seen["target"].shape and seen["target"].shape[:2] == (4, 2)
 
 
+def test_masks_are_drawn_anew_for_every_step_and_alike_on_every_rank():
+    batch = WaveData().training[:4]
+
+    def masks(epoch, step, rank=0, seed=0):
+        task = masked(teacher={"start": 0.9}, seed=seed)
+        task._trainer = type("Stub", (), {"current_epoch": epoch, "global_rank": rank})()
+        return task._masks((10, 4), batch, step).targets.flatten().tolist()
+
+    drawn = [masks(0, 0), masks(0, 1), masks(1, 0), masks(0, 0, seed=1)]
+    assert all(a != b for i, a in enumerate(drawn) for b in drawn[:i])
+    assert masks(0, 1, rank=1) == drawn[1]
+
+
 @pytest.mark.parametrize("encoder", ["convnext", "convolutional"])
 def test_temporal_prediction_of_feature_maps_and_of_features(encoder, tmp_path):
     torch.manual_seed(0)
