@@ -13,7 +13,7 @@ from typing import Any
 
 from pdessl.data.description import describe_files, describe_store
 from pdessl.data.formats import open_source
-from pdessl.data.formats.isolation import isolated
+from pdessl.data.formats.detection import apart
 from pdessl.data.formats.summary import summarise
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.shards import open_shard
@@ -77,10 +77,7 @@ def inspect(
     single = isinstance(path, (str, os.PathLike))
     if mapping is None and single and (Path(path) / MANIFEST).is_file():
         return Inspection(_store(Store(path)))
-    if not isolate:
-        return Inspection(_files(path, mapping))
-    label = os.fspath(path) if single else ", ".join(map(os.fspath, path))
-    return Inspection(isolated(_files, path, mapping, label=label))
+    return Inspection(apart(_files, path, mapping) if isolate else _files(path, mapping))
 
 
 def _files(

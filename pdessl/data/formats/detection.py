@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -20,7 +21,7 @@ from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mappin
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
 
-__all__ = ["detect", "open_apart", "open_source", "recognise"]
+__all__ = ["apart", "detect", "open_apart", "open_source", "recognise"]
 
 PROBED = 32  # arrays of which the first and the last value are read when files are opened apart
 
@@ -41,18 +42,31 @@ def open_apart(
     Raises:
         FormatError: the files are damaged in a way the library does not survive, or see :func:`open_source`.
     """
-    if isinstance(path, xr.Dataset) or not cheap():
+    zarr = isinstance(path, (str, os.PathLike)) and Path(path).suffix == ".zarr"
+    if isinstance(path, xr.Dataset) or zarr or not cheap():
         return open_source(path, mapping)
+    return apart(_opened_and_probed, path, mapping)
+
+
+def apart(
+    function: Callable[[Any, Any], Any],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None,
+) -> Any:
+    """Call ``function(path, mapping)`` in a process of its own, which has a second more for every file.
+
+    Raises:
+        FormatError: see :func:`pdessl.data.formats.isolation.isolated`.
+    """
     # What is no data file is read here: it is kept for the next time, and cannot crash.
     if mapping is not None:
         mapping = load_mapping(mapping)
     else:
         _known()
+    single = isinstance(path, (str, os.PathLike))
     files = collect(path, mapping.get("files", ()) if mapping is not None else ())
-    if not any(file.is_file() for file in files):
-        return open_source(path, mapping)  # Zarr
-    label = os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"{files[0]} and {len(files) - 1} more"
-    return isolated(_opened_and_probed, path, mapping, label=label, limit=LIMIT + len(files))
+    label = os.fspath(path) if single else f"{files[0]} and {len(files) - 1} more"
+    return isolated(function, path, mapping, label=label, limit=LIMIT + len(files))
 
 
 def _opened_and_probed(path: Any, mapping: DatasetMapping | None) -> Source:

@@ -33,7 +33,7 @@ def isolated(function: Callable[..., Any], *arguments: Any, label: str, limit: f
         function: importable by name; what it returns must survive pickling.
         arguments: its arguments.
         label: file, for messages.
-        limit: seconds after which the process is ended; on Linux also after a quarter of them spent computing, as a
+        limit: seconds after which the process is ended; on Linux also after an eighth of them spent computing, as a
             library does that never returns and a slow disk does not.
 
     Raises:
@@ -44,7 +44,7 @@ def isolated(function: Callable[..., Any], *arguments: Any, label: str, limit: f
     # A fork starts at once; elsewhere than on Linux it is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(send, math.ceil(limit / 4), function, arguments), daemon=True)
+    process = context.Process(target=_answer, args=(send, math.ceil(limit / 8), function, arguments), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # on forks beside threads: the child runs none of them
         process.start()
@@ -57,7 +57,7 @@ def isolated(function: Callable[..., Any], *arguments: Any, label: str, limit: f
         process.join()
         end = f"the HDF5 library crashed on it (exit code {process.exitcode})"
         if hasattr(signal, "SIGXCPU") and process.exitcode == -signal.SIGXCPU:
-            end = f"reading did not end within {math.ceil(limit / 4)} s of computing"
+            end = f"reading did not end within {math.ceil(limit / 8)} s of computing"
         raise FormatError(f"{label}: {end}; the file is damaged. Fetch it again.") from None
     finally:
         if process.is_alive():
