@@ -178,9 +178,7 @@ class _Comparison:
     def _averaged(self, runs: Trajectories, seed: int, encoder: nn.Module | None = None) -> Tensor:
         """Return features of runs on the grid of training, averaged over views."""
         constants, network = self.data.store.constants, self.encoder if encoder is None else encoder
-        return averaged(
-            network, runs, self.settings.views, self.equation, seed, constants=constants, steps=self.steps
-        )
+        return averaged(network, runs, self.settings.views, self.equation, seed, constants=constants, steps=self.steps)
 
     def _of_the_equation(self, settings: Classical, runs: Trajectories) -> dict[str, Tensor]:
         """Return the estimates that can be made of these runs; why others cannot is kept as a note."""

@@ -137,7 +137,6 @@ class Estimator:
         log = self.spread.predict(_cues(self.readout, features, self.readout.predict(features)))[:, 0] - self.typical
         return log.clamp(-_RANGE, _RANGE).add(self.typical).exp().numpy()
 
-
     def ends(self, features: Tensor, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return what an interval starts from, (m,) each: quantiles of the prediction, or the prediction twice."""
         value = self.predict(features)
