@@ -28,7 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("quickstart"), metavar="FOLDER", help="default ./quickstart")
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe of the catalog, or a YAML file")
     parser.add_argument("--preset", metavar="NAME", help="a smaller or larger variant in the recipe, e.g. tiny")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change a setting; repeatable"
+    )
     options = parser.parse_args(arguments)
 
     from pdessl.cli.pipeline import quickstart

@@ -363,7 +363,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("config", help="recipe of a study: name from 'pdessl list configs', or a YAML file")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the study")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     options = parser.parse_args(arguments)
     if options.workers < 1:

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", required=True, metavar="STORE", help="folder of a store with labelled and test runs")
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe with a section 'timestepping'")
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. tiny")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. timestepping.width=48")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. timestepping.width=48"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/timestepping"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
 

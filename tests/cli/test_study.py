@@ -149,6 +149,9 @@ def test_mistakes_are_told(recipe, store, tmp_path, capsys):
         run_study(recipe, tmp_path / "out", words, ["none"])
     with pytest.raises(SchemaError, match="no key 'label'. Did you mean 'labels'"):
         run_study(recipe, tmp_path / "out", [*words, "study.label=3"])
+    for change in (["base.data.path=gone", "--set", "study.seeds=1"], ["base.data.path=gone", "study.seeds=1"]):
+        assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *change]) == 2
+        assert "gone)" in capsys.readouterr().err
     recipe.write_text("study: {target: viscosity}\n")
     with pytest.raises(SchemaError, match="expected the keys study, base and variants"):
         run_study(recipe, tmp_path / "out")
