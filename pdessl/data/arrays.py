@@ -14,10 +14,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from pdessl.errors import FormatError
 
-__all__ = ["MAX_OPEN", "FileArray", "copy_windows", "cuts", "open_files"]
+__all__ = ["MAX_OPEN", "FileArray", "all_finite", "copy_windows", "cuts", "open_files"]
 
 MAX_OPEN = 8
 """Files of one kind (mappings, HDF5 handles) that a process holds open; the least recently used one is let go."""
@@ -197,7 +198,7 @@ class FileArray:
         stride: int,
         out: np.ndarray,
         places: np.ndarray,
-    ) -> None:
+    ) -> bool:
         """Copy another window of each row (an entry of the first axis) into an existing array.
 
         Args:
@@ -208,15 +209,20 @@ class FileArray:
             out: shape (m, *sizes).
             places: which entry of ``out`` each window is for, shape (n,).
 
+        Returns:
+            Whether all values copied are finite.
+
         Raises:
             FormatError: see :meth:`read`.
         """
         if self.mapped:
             with self._readable():
-                copy_windows(self._mapping(), rows, starts, sizes, stride, out, places)
-            return
+                return copy_windows(self._mapping(), rows, starts, sizes, stride, out, places, check=True)
+        finite = True
         for row, start, place in zip(rows.tolist(), starts.tolist(), places.tolist(), strict=True):
             self.read((row, *cuts(start, sizes, stride)), out[place])
+            finite &= all_finite(out[place])
+        return finite
 
     def _mapping(self) -> np.ndarray:
         return _mappings.get(self.path, self._version).array(self.shape, self.dtype, self._offset)
@@ -256,7 +262,8 @@ def copy_windows(
     stride: int,
     out: np.ndarray,
     places: np.ndarray,
-) -> None:
+    check: bool = False,
+) -> bool:
     """Copy another window of each row of an array in memory, or mapped into it; see :meth:`FileArray.read_windows`.
 
     Args:
@@ -267,14 +274,20 @@ def copy_windows(
         stride: step along the first of them.
         out: shape (m, ..., *sizes).
         places: which entry of ``out`` each window is for.
+        check: look whether the values are finite, which costs least while they are in the processor's cache.
+
+    Returns:
+        False if it was looked, and a value is not finite.
     """
+    finite = True
     if not len(rows):
-        return
+        return finite
     if out[0].nbytes > SMALL_WINDOW:
         between = (slice(None),) * (values.ndim - 1 - len(sizes))
         for row, start, place in zip(rows.tolist(), starts.tolist(), places.tolist(), strict=True):
             out[place] = values[(row, *between, *cuts(start, sizes, stride))]
-        return
+            finite &= not check or all_finite(out[place])
+        return finite
     # One indexing operation on a view that has all windows there are.
     first = values.ndim - len(sizes)
     steps = (stride,) + (1,) * (len(sizes) - 1)
@@ -287,4 +300,12 @@ def copy_windows(
     windows = np.lib.stride_tricks.as_strided(
         values, shape, (strides[0], *strides[first:], *strides[1:first], *inner), writeable=False
     )
-    out[places] = windows[(rows, *starts.T)]
+    found = windows[(rows, *starts.T)].astype(out.dtype, copy=False)
+    out[places] = found
+    return not check or all_finite(found)
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Return whether all values are finite."""
+    # A sum is twice as fast as a mask and finite only where all terms are; where they are it may overflow.
+    return math.isfinite(torch.from_numpy(values).sum().item()) or bool(np.isfinite(values).all())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pdessl.data.arrays import cuts
+from pdessl.data.arrays import all_finite, cuts
 from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.trajectory import Trajectories
 
@@ -125,7 +125,7 @@ class Source(ABC):
         channels: Sequence[int],
         out: np.ndarray,
         places: np.ndarray,
-    ) -> None:
+    ) -> bool:
         """Copy another piece of each trajectory into memory that is there already.
 
         Args:
@@ -138,11 +138,15 @@ class Source(ABC):
             out: shape (m, len(channels), t, *x), any float type.
             places: which entry of ``out`` each piece is for, shape (n,), int64.
 
-        Values need not be checked here: :class:`pdessl.data.windows.Windows` refuses those that are not finite.
+        Returns:
+            Whether all values copied are finite; :class:`pdessl.data.windows.Windows` refuses others.
         """
+        finite = True
         for row, start, place in zip(rows, starts.tolist(), places.tolist(), strict=True):
             frames, *space = cuts(start, sizes, stride)
             out[place] = self.read(split, row[None], frames, tuple(space), channels)[0]
+            finite &= all_finite(out[place])
+        return finite
 
     # ---------------------------------------------------------------- what users call
 

@@ -246,11 +246,14 @@ class Store(Source):
         channels: Sequence[int],
         out: np.ndarray,
         places: np.ndarray,
-    ) -> None:
+    ) -> bool:
         """Copy another piece of each trajectory into memory; see :meth:`Source.read_windows`."""
+        finite = True
         for shard, which, numbers in self._places(split, rows):
             for i, channel in enumerate(channels):
-                shard.fields[channel].read_windows(numbers, starts[which], sizes, stride, out[:, i], places[which])
+                array = shard.fields[channel]
+                finite &= array.read_windows(numbers, starts[which], sizes, stride, out[:, i], places[which])
+        return finite
 
     def mapped(self, split: str) -> bool:
         """Whether fields are read through mappings of the files, without a copy by a library in between."""

@@ -27,7 +27,6 @@ from pdessl.trajectory import Trajectories
 __all__ = ["Crop", "Windows"]
 
 SPARE_BUFFERS = 8
-CHECKED_AT_ONCE = 1 << 18  # values
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,19 @@ class _Part:
         stride: int,
         out: np.ndarray,
         places: np.ndarray,
-    ) -> None:
-        """Copy windows that begin at ``starts`` (n, 1 + d) to their ``places`` in ``out`` (m, C, *sizes)."""
+    ) -> bool:
+        """Copy windows that begin at ``starts`` (n, 1 + d) to their ``places`` in ``out`` (m, C, *sizes).
+
+        Returns:
+            Whether all values are finite; those held in memory are known to be.
+        """
         if self.held is not None:
-            copy_windows(self.held.fields.numpy(), numbers, starts, sizes, stride, out, places)
-            return
+            return copy_windows(self.held.fields.numpy(), numbers, starts, sizes, stride, out, places)
         split, rows = self.selection.split[numbers], self.selection.rows[numbers]
+        finite = True
         for name in np.unique(split):
             which = np.flatnonzero(split == name)
-            self.source.read_windows(
+            finite &= self.source.read_windows(
                 self.selection.splits[name],
                 rows[which],
                 starts[which],
@@ -135,6 +138,7 @@ class _Part:
                 out,
                 places[which],
             )
+        return finite
 
     def read_whole(self, numbers: np.ndarray, out: np.ndarray) -> None:
         """Copy whole trajectories to ``out`` (n, C, T, *X)."""
@@ -302,9 +306,8 @@ class Windows(Dataset[Trajectories]):
             part, places = self._parts[number], np.flatnonzero(owner == number)
             inside = numbers[places] - self._first[number]
             starts = self._starts(part, len(places), None if uniform is None else uniform[places])
-            part.read(inside, starts, self.sizes, self.stride, fields, places)
-            if part.held is None:
-                self._check_finite(part, inside, fields, places)
+            if not part.read(inside, starts, self.sizes, self.stride, fields, places):
+                self._refuse(part, inside, fields, places)
             whole = part.coordinates(inside)
             for axis, full in enumerate((whole.time, *whole.space)):
                 steps = np.arange(self.sizes[axis]) * (self.stride if axis == 0 else 1)
@@ -357,21 +360,17 @@ class Windows(Dataset[Trajectories]):
                 part.read(some, starts, sizes, 1, values, np.arange(len(some)))
                 yield torch.from_numpy(values)
 
-    def _check_finite(self, part: _Part, numbers: np.ndarray, fields: np.ndarray, places: np.ndarray) -> None:
-        # Some at a time: the mask of a large batch would be memory that is handed out anew.
-        step = max(1, CHECKED_AT_ONCE // math.prod(self.batch_shape))
-        for first in range(0, len(places), step):
-            values = fields[places[first : first + step]] if step > 1 else fields[places[first]][None]
-            # A sum is twice as fast as a mask and finite only where all terms are; where they are it may overflow.
-            if not math.isfinite(torch.from_numpy(values).sum().item()) and not np.isfinite(values).all():
-                row, channel = np.argwhere(~np.isfinite(values))[0, :2]
-                number = numbers[first + row]
-                split = part.selection.splits[part.selection.split[number]]
-                raise DataError(
-                    f"{part.source.name}: field '{self.field_names[channel]}' is not finite in trajectory "
-                    f"{int(part.selection.rows[number])} of split '{split}'. Repair it, or leave "
-                    f"such trajectories of files out with  missing: drop  in the mapping."
-                )
+    def _refuse(self, part: _Part, numbers: np.ndarray, fields: np.ndarray, places: np.ndarray) -> None:
+        """Raise an error that names the first trajectory whose window is not finite."""
+        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
+            for name, values in zip(self.field_names, fields[place], strict=True):
+                if not np.isfinite(values).all():
+                    split = part.selection.splits[part.selection.split[number]]
+                    raise DataError(
+                        f"{part.source.name}: field '{name}' is not finite in trajectory "
+                        f"{int(part.selection.rows[number])} of split '{split}'. Repair it, or leave such trajectories "
+                        f"of files out with  missing: drop  in the mapping."
+                    )
 
     def _starts(self, part: _Part, n: int, uniform: np.ndarray | None) -> np.ndarray:
         """Return the first frame and nodes of windows, shape (n, 1 + d)."""

@@ -310,14 +310,16 @@ class Files(Source):
         channels: Sequence[int],
         out: np.ndarray,
         places: np.ndarray,
-    ) -> None:
+    ) -> bool:
+        finite = True
         for where, part, inside in self._located(split, rows):
-            arrays = part.plain(channels)
+            begin, place, arrays = starts[where], places[where], part.plain(channels)
             if arrays is None:
-                super().read_windows(split, rows[where], starts[where], sizes, stride, channels, out, places[where])
+                finite &= super().read_windows(split, rows[where], begin, sizes, stride, channels, out, place)
                 continue
             for number, array in enumerate(arrays):
-                array.read_windows(part.rows(inside), starts[where], sizes, stride, out[:, number], places[where])
+                finite &= array.read_windows(part.rows(inside), begin, sizes, stride, out[:, number], place)
+        return finite
 
     def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
         return self._shapes[self.known(split)]
