@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from pdessl.errors import FormatError, did_you_mean
 from pdessl.inference.regridding import regridded, trained_steps
+from pdessl.inference.units import conversion
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
-__all__ = ["RUN_NAMES", "InputFormat", "constants_of", "same_unit"]
+__all__ = ["RUN_NAMES", "InputFormat", "constants_of"]
 
 RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
 _ROUNDING = 1e-3  # relative: a spacing that differs by less is the same
@@ -31,7 +32,8 @@ class InputFormat:
 
     Args:
         field_names, axis_names, boundary, equation: as in :class:`pdessl.Trajectories`.
-        units: unit of fields, axes and ``time`` as far as known; a file that names another one is refused.
+        units: unit of fields, axes and ``time`` as far as known. A file that names another one of the same kind (cm for
+            m) is converted; one of another kind is refused.
         needed: frames and nodes per axis that the encoder or its window takes at least, (1 + d,).
         frames: number of frames the encoder takes, no more and no fewer; None: any from ``needed`` on.
         whole: space axes that views hold whole, so that a run may have any number of nodes along them.
@@ -108,10 +110,10 @@ class InputFormat:
     # ------------------------------------------------------------------------------ refused
 
     def check(self, dataset: xr.Dataset) -> str | None:
-        """Check names, dimensions, sizes and units of a dataset, and return its dimension of runs (None: one run).
+        """Check names, dimensions and sizes of a dataset, and return its dimension of runs (None: one run).
 
         Raises:
-            FormatError: a field, dimension, or unit that is not the declared one; the message says how to mend it.
+            FormatError: a field or dimension that is not the declared one; the message says how to mend it.
         """
         held = ", ".join(f"'{n}' {tuple(v.dims)}" for n, v in dataset.data_vars.items()) or "nothing"
         for name in self.field_names:
@@ -131,7 +133,6 @@ class InputFormat:
                     f"{tuple(dataset[self.field_names[0]].dims)} in any order, as '{self.field_names[0]}' has. Bring "
                     "both to one grid, e.g. with ds.interp."
                 )
-        self._check_units(dataset)
         for name in ("time", *self.axis_names):
             if not dataset.sizes[name]:
                 raise FormatError(f"the data have no entries along '{name}'. Give a longer run.")
@@ -180,17 +181,28 @@ class InputFormat:
             f"is an axis of space, choose a slice: ds.isel({extra[0]}=0)."
         )
 
-    def _check_units(self, dataset: xr.Dataset) -> None:
+    def conversions(self, dataset: xr.Dataset) -> dict[str, tuple[str, float]]:
+        """Return, by variable, the unit of the data and the factor from it to that of training, where these differ.
+
+        Raises:
+            FormatError: a unit that no factor takes to the declared one; the message says how to mend it.
+        """
+        found = {}
         for name, unit in self.units.items():
-            for variable in (name, f"{name}_nodes"):
+            for variable in (name, f"{name}_nodes", f"length_{name}"):
                 if variable not in dataset.variables:
                     continue
-                found = str(dataset[variable].attrs.get("units", ""))
-                if found and not same_unit(found, unit):
+                stated = [str(dataset[v].attrs.get("units", "")) for v in (variable, name) if v in dataset.variables]
+                here = next((u for u in stated if u), unit)
+                factor = conversion(here, unit)
+                if factor is None:
                     raise FormatError(
-                        f"'{variable}' is in '{found}' in the data; the model was trained on '{unit}'. Convert the "
+                        f"'{variable}' is in '{here}' in the data; the model was trained on '{unit}'. Convert the "
                         f"values, or, where both mean the same, write ds['{variable}'].attrs['units'] = '{unit}'."
                     )
+                if factor != 1:
+                    found[variable] = here, factor
+        return found
 
     # ------------------------------------------------------------------------------ accepted with a warning
 
@@ -275,9 +287,3 @@ def _measures(runs: Trajectories) -> dict[str, Tensor]:
         found[f"spacing along {axis}"] = runs.grid_spacing[:, i]
         found[f"length of {axis}"] = runs.lengths[:, i]
     return {n: v.detach().cpu() for n, v in found.items()}
-
-
-def same_unit(a: str, b: str) -> bool:
-    """Return whether two units are spelled alike, spaces and the sign of powers aside (``m^2/s``, ``m**2 / s``)."""
-    plain = [u.replace("**", "^").replace(" ", "").replace("²", "^2").replace("³", "^3") for u in (a, b)]
-    return plain[0] == plain[1]

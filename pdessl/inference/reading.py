@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pdessl.errors import DataError, FormatError, did_you_mean
-from pdessl.inference.format import InputFormat, same_unit
+from pdessl.inference.format import InputFormat
 from pdessl.inference.regridding import Regridded, regridded
+from pdessl.inference.units import conversion
 from pdessl.inference.views import Views, features_of
 from pdessl.trajectory import Trajectories
 
@@ -49,6 +50,7 @@ class RunReader:
         count: number of runs.
         departures: after reading, how many runs lay outside the range of training, by what.
         regridded: after reading, how many runs were brought to the grid of training, by axis and way.
+        conversions: by variable, its unit in the data and the factor that takes it to that of training.
         repaired: after reading, number of runs with frames dropped or interpolated.
 
     Raises:
@@ -85,6 +87,7 @@ class RunReader:
             if n in data.variables and data[n].dtype.kind in "fiu"
         }
         self._data = self._needed(data if found else data.expand_dims(self.dimension))
+        self.conversions = declared.conversions(self._data)
         self.count = self._data.sizes[self.dimension]
         if self.count == 0:
             raise DataError(f"the data hold no runs: '{self.dimension}' has no entries.")
@@ -107,13 +110,13 @@ class RunReader:
         kind = kept["time"].dtype.kind if "time" in kept.coords else "f"
         if kind in "mM":
             unit = self.declared.units.get("time", "")
-            if not any(same_unit(unit, second) for second in ("s", "second", "seconds")):
+            if conversion("s", unit) is None:
                 raise FormatError(
                     f"'time' holds dates or durations, the model was trained on times in '{unit or 'no unit'}'. Open "
                     "the file with xr.open_dataset(file, decode_times=False, decode_timedelta=False)."
                 )
             elapsed = kept["time"] - kept["time"][0] if kind == "M" else kept["time"]
-            kept = kept.assign_coords(time=elapsed / np.timedelta64(1, "s"))
+            kept = kept.assign_coords(time=(elapsed / np.timedelta64(1, "s")).assign_attrs(units="s"))
         return kept
 
     # ------------------------------------------------------------------------------------ reading
@@ -121,7 +124,7 @@ class RunReader:
     def __iter__(self) -> Iterator[Piece]:
         self.departures, self.regridded, self.repaired = {}, {}, 0
         for start, stop in self._ranges():
-            part = self._data.isel({self.dimension: slice(start, stop)}).compute()
+            part = self._converted(self._data.isel({self.dimension: slice(start, stop)}).compute())
             for places, chosen in self._complete(part, start):
                 runs = self._trajectories(chosen)
                 names = [self._label(start + int(place)) for place in places]
@@ -129,6 +132,11 @@ class RunReader:
                     self.declared.check_size(part.runs, part.done)
                     self._note(part)
                     yield Piece(start + places[part.places], part.runs)
+
+    def _converted(self, part: xr.Dataset) -> xr.Dataset:
+        """Return a part in the units of training."""
+        # Variables, not arrays: those would be aligned with the coordinates they had before.
+        return part.assign({name: part[name].variable * factor for name, (_, factor) in self.conversions.items()})
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """Yield first and last run (exclusive) of each piece; a chunk of Dask lies in one, so that it is made once."""
@@ -254,7 +262,13 @@ class RunReader:
 
     def warnings(self) -> list[str]:
         """Return what a user should know about the runs that were read."""
+        names = self.declared.units
         found = [
+            f"{name} was converted from {unit} to {names[name.removesuffix('_nodes').removeprefix('length_')]}."
+            for name, (unit, _) in self.conversions.items()
+            if name in names
+        ]
+        found += [
             f"{number} of {self.count} runs were brought to the grid of training: {what}."
             for what, number in self.regridded.items()
         ]

@@ -10,7 +10,7 @@ from pdessl import Trajectories
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import DataError, FormatError
 from pdessl.inference import Views, fit_parameter_model
-from pdessl.inference.format import same_unit
+from pdessl.inference.units import conversion
 from pdessl.models import ConvEncoder
 
 from .conftest import UNITS
@@ -186,11 +186,53 @@ def test_the_repairs_repair(model, dataset):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "alike"),
-    [("m^2/s", "m**2 / s", True), ("m²/s", "m^2/s", True), ("m/s", "cm/s", False), ("1", "", False)],
+    ("found", "wanted", "factor"),
+    [
+        ("m^2/s", "m**2 / s", 1),
+        ("m²/s", "m2 s-1", 1),
+        ("cm/s", "m/s", 1e-2),
+        ("mm^2/ms", "m^2/s", 1e-3),
+        ("km/h", "m s⁻¹", 1 / 3.6),
+        ("min", "s", 60),
+        ("kPa", "kg m-1 s-2", 1e3),
+        ("length / time", "length time-1", 1),
+        ("1/s", "Hz", 1),
+        ("m/s", "length/time", None),
+        ("m", "s", None),
+        ("degC", "K", None),
+        ("1", "", None),
+        ("10^3 m", "m", None),
+        ("ks^999", "s", None),
+    ],
 )
-def test_units_are_compared_by_spelling(a, b, alike):
-    assert same_unit(a, b) is alike
+def test_units_of_one_kind_are_converted_and_others_told_apart(found, wanted, factor):
+    assert conversion(found, wanted) == (None if factor is None else pytest.approx(factor, rel=1e-12))
+    back = conversion(wanted, found)
+    assert back == (None if factor is None else pytest.approx(1 / factor, rel=1e-12))
+
+
+def test_a_file_in_other_units_is_read_as_what_it_says(tmp_path, encoder, labelled, dataset):
+    """Time in ms, x in cm and velocities in cm/s: the same runs, and the same viscosity in m²/s."""
+    model = fit_parameter_model(encoder, labelled, units={"u": "m/s", "viscosity": "m^2/s", "time": "s", "x": "m"})
+    plain = dataset.copy(deep=True)
+    for name, unit in (("u", "m/s"), ("time", "s"), ("x", "m")):
+        plain[name].attrs["units"] = unit
+    expected = model.predict(plain)
+    other = plain.assign(u=(100 * plain.u).assign_attrs(units="cm/s"))
+    other = other.assign_coords(time=(1000 * plain.time).assign_attrs(units="ms"))
+    other = other.assign_coords(x=(100 * plain.x).assign_attrs(units="cm"), length_x=100 * plain.length_x)
+    found, words = told(model, other)
+    assert same(found, expected)
+    for line in ("u was converted from cm/s to m/s", "time was converted from ms to s", "x was converted from cm to m"):
+        assert words.count(line) == 1
+    with pytest.raises(FormatError, match="'time' is in 'cm' in the data; the model was trained on 's'"):
+        model.predict(other.assign_coords(time=other.time.assign_attrs(units="cm")))
+    # From a file, opened as anybody would: xarray makes durations of times in ms, and of no other unit.
+    other.to_netcdf(tmp_path / "runs.nc", engine="h5netcdf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of xarray: what it decodes by default will change
+        opened = xr.load_dataset(tmp_path / "runs.nc", engine="h5netcdf")
+    assert same(told(model, opened)[0], expected)
 
 
 def test_durations_are_seconds_where_the_model_has_seconds(encoder, labelled, dataset):
