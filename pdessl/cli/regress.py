@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
         "physics features, the same network trained from scratch, and least squares of the equation's own terms.\n"
         "Writes report.html, report.json, and a model that 'pdessl predict --model FOLDER' reads.",
         examples=[
-            "pdessl regress --encoder runs/pretraining --data data/burgers --target viscosity",
-            "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --labels 16,64,all",
+            "pdessl regress --encoder runs/pretraining --data data/burgers --target viscosity --labels 16,64,all",
+            "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --out runs/nu4",
             "pdessl regress --encoder runs/pretraining --data data/burgers --preset quick      closed forms only",
         ],
         python="from pdessl.cli.regression import Regression, compare_methods\n"
@@ -46,9 +46,11 @@ def main(arguments: Sequence[str]) -> int:
         help="recipe with a section 'regression'; default regression/EQUATION of the data, else regression/default",
     )
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. quick")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. regression.seeds=5")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. regression.seeds=5"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes of one thread each")
-    parser.add_argument("--out", type=Path, default=Path("runs/regression"), metavar="FOLDER", help="folder to write")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write; default runs/TARGET")
     options = parser.parse_args(arguments)
     words = list(options.set)
     words += [f"regression.labels={options.labels}"] if options.labels else []
@@ -62,11 +64,12 @@ def main(arguments: Sequence[str]) -> int:
     for target in targets:
         chosen = [f"regression.target={target}"] if target else []
         settings = read_settings(config, options.preset, words + chosen)
-        folder = options.out / target if len(targets) > 1 else options.out
+        name = settings.regression.target
+        folder = options.out if options.out and len(targets) == 1 else (options.out or Path("runs")) / name
         command = shlex.join(["pdessl", "regress", *arguments])
         report = run_regression(options.encoder, options.data, settings, folder, [command])
         save_model(options.encoder, options.data, settings.regression, report, folder / "model")
-        print(f"model: pdessl predict --model {folder / 'model'} NEW_RUNS.nc")
+        print(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
     return 0
 
 

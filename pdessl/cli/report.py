@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
         "report",
         "Write the tables and figures of a run as one HTML file that needs nothing else. The run's folder holds\n"
         "report.json (the tables) and report.npz (the figures); quickstart, regress and timestep write them.",
-        examples=["pdessl report quickstart", "pdessl report runs/regression --out shown"],
+        examples=["pdessl report quickstart", "pdessl report runs/viscosity --out shown"],
         python="from pdessl.evaluation.report import read_report, write_report\n"
         "write_report('shown', *read_report('quickstart'))",
     )
