@@ -116,7 +116,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        kinds = [a for a in arguments if a is not type(None)]
+        lists = [a for a in kinds if typing.get_origin(a) is tuple] if isinstance(value, list) else []
+        return _convert((lists or kinds)[0], value, where)
     if dataclasses.is_dataclass(hint):
         return fill(typing.cast(type, hint), value, where)
     if origin is tuple:

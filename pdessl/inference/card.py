@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pdessl.inference.elsewhere import AS_IN_TRAINING
 from pdessl.models import RidgeReadout
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def card(model: ParameterModel) -> str:
     declared, record = model.format, dict(model.record)
     names = ", ".join(t.name for t in model.targets)
     coverage, floors = record.pop("coverage", {}), record.pop("floors", {})
-    versions = record.pop("versions", {})
+    versions, elsewhere = record.pop("versions", {}), record.pop("elsewhere", {})
     lines = [
         f"# {names.capitalize()} of {declared.equation or 'runs'}",
         "",
@@ -37,9 +38,11 @@ def card(model: ParameterModel) -> str:
         "",
         *_coverage(coverage, model),
         "",
-        "## Floors",
+        "## Errors and floors",
         "",
+        *_errors(elsewhere, model),
         *([f"* {n}: {_short(v)}" for n, v in floors.items()] or ["No floors were given by who fitted the model."]),
+        *_elsewhere(elsewhere, model),
         "",
         "## Input",
         "",
@@ -113,6 +116,39 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) 
     ]
 
 
+def _errors(elsewhere: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+    if AS_IN_TRAINING not in elsewhere:
+        return []
+    row = elsewhere[AS_IN_TRAINING]
+    return [f"* this model, {n}: {v:.4g} % on {row['count']} held-out runs" for n, v in row["error"].items()]
+
+
+def _elsewhere(elsewhere: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+    """Return the section on runs that differ from those of training, where some were tried."""
+    if len(elsewhere) < 2:
+        return []
+    names = [t.name for t in model.targets]
+    head = [f"{n}: {what}" for n in names for what in ("error, %", f"in its {model.level:.0%} interval")]
+    head = ["runs", "number", *head, "called novel", "AUROC of novelty"]
+    lines = ["", "## Runs unlike those of training", "", _row(head), _row(["---"] * len(head))]
+    notes = []
+    for name, row in elsewhere.items():
+        if "refused" in row:
+            lines.append(_row([name, "-", *["-"] * (2 * len(names)), "refused", "-"]))
+            notes.append(f"* {name}: refused: {row['refused']}")
+            continue
+        pairs = [(row["error"].get(n), row["coverage"].get(n)) for n in names]
+        cells = [c for e, s in pairs for c in (("-", "-") if e is None else (f"{e:.3g}", f"{s:.0%}"))]
+        area = f"{row['area']:.2f}" if "area" in row else "-"
+        lines.append(_row([name, str(row["count"]), *cells, f"{row['novel']:.0%}", area]))
+    said = "AUROC: how often the novelty of such a run is above that of a run as in training; 0.5 is chance."
+    return [*lines, "", said, *(["", *notes] if notes else [])]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _views(model: ParameterModel) -> str:
     views = model.views
     if not views.drawn:
@@ -122,7 +158,11 @@ def _views(model: ParameterModel) -> str:
         parts.append(f"of {' x '.join(map(str, views.window))} frames and nodes")
     if views.strengths:
         parts.append("under " + ", ".join(f"{n} up to {s:g}" for n, s in views.strengths.items()))
-    return " ".join(parts) + (" and reflections" if views.reflections else "")
+    if views.reflections:
+        parts.append(
+            "and reflections" if views.reflections is True else f"and reflected: {'; '.join(views.reflections)}"
+        )
+    return " ".join(parts)
 
 
 def _novelty(model: ParameterModel) -> str:

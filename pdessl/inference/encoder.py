@@ -47,7 +47,7 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         views: views that features are averaged over, where some are drawn.
         strengths: generator -> greatest strength; see :class:`pdessl.LieAugmentation`. None: no symmetry is drawn.
         window: frames and nodes of a view; None: whole runs.
-        reflections: draw the equation's reflections too.
+        reflections: draw the equation's reflections too, or those named.
         equation: name in the catalog; default that of the data. Needed where views are drawn.
         missing: what is done with runs that hold NaN, in datasets: ``refuse``, ``drop`` or ``interpolate``.
         batch: runs read at a time.
@@ -75,7 +75,7 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         views: int = 8,
         strengths: Mapping[str, float] | None = None,
         window: Sequence[int] | None = None,
-        reflections: bool = False,
+        reflections: bool | Sequence[str] = False,
         equation: str | None = None,
         missing: str = "refuse",
         batch: int = 64,
@@ -151,7 +151,8 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
 
     def _views(self) -> Views:
         window = None if self.window is None else tuple(self.window)
-        return Views(dict(self.strengths or {}), window, (), self.reflections, self.views)
+        reflections = self.reflections if isinstance(self.reflections, bool) else tuple(self.reflections)
+        return Views(dict(self.strengths or {}), window, (), reflections, self.views)
 
     def _declared(self, data: xr.Dataset | Trajectories) -> InputFormat:
         """Return the format of the data, from their first run."""

@@ -59,7 +59,7 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
         "views": {
             "strengths": dict(model.views.strengths),
             "window": None if model.views.window is None else list(model.views.window),
-            "reflections": model.views.reflections,
+            "reflections": named if isinstance(named := model.views.reflections, bool) else list(named),
             "count": model.views.count,
         },
         "targets": [_target_out(t, f"targets/{i}/", arrays) for i, t in enumerate(model.targets)],
@@ -166,7 +166,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             views=Views(
                 strengths={str(n): float(s) for n, s in views["strengths"].items()},
                 window=None if views["window"] is None else tuple(map(int, views["window"])),
-                reflections=bool(views["reflections"]),
+                reflections=named if isinstance(named := views["reflections"], bool) else tuple(map(str, named)),
                 count=int(views["count"]),
             ),
             format=InputFormat.from_state(content["input"]),

@@ -26,20 +26,20 @@ class Views:
         strengths: generator -> greatest strength, in the unit of the equation's file.
         window: frames and points of a view; None: whole runs.
         moves: parameters that generators may move, by name; labels move with them.
-        reflections: draw the equation's reflections too.
+        reflections: draw the equation's reflections too, or those named.
         count: views that features or predictions are averaged over when evaluating.
     """
 
     strengths: dict[str, float] = field(default_factory=dict)
     window: tuple[int, ...] | None = None
     moves: tuple[str, ...] = ()
-    reflections: bool = False
+    reflections: bool | tuple[str, ...] = False
     count: int = 8
 
     @property
     def drawn(self) -> bool:
         """Whether a view differs from its run at all."""
-        return bool(self.strengths) or self.window is not None or self.reflections
+        return bool(self.strengths) or self.window is not None or bool(self.reflections)
 
     def augmentation(self, equation: str) -> LieAugmentation | None:
         """Return the augmentation, or None where nothing is drawn and nothing cut."""
@@ -54,7 +54,7 @@ def _augmentation(
     strengths: tuple[tuple[str, float], ...],
     window: tuple[int, ...] | None,
     moves: tuple[str, ...],
-    reflections: bool,
+    reflections: bool | tuple[str, ...],
 ) -> LieAugmentation:
     # Verifying the algebra and composing its flows takes 0.1 s; a sweep asks for the same views many times.
     return LieAugmentation(equation, dict(strengths), window=window, moves=moves, reflections=reflections)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SymmetryError, did_you_mean
 from pdessl.symmetry.placement import Plan, constant, draw_start, largest_fitting, make_plan, room
-from pdessl.symmetry.reflections import exchange_nodes, reflections_of, signed_permutations
+from pdessl.symmetry.reflections import choose_reflections, exchange_nodes, signed_permutations
 from pdessl.symmetry.slice_affine import SliceAffine, compose
 from pdessl.symmetry.strengths import Widths, choose_factors
 from pdessl.symmetry.view import Geometry, gridded, unmoved, with_coordinates
@@ -111,7 +111,8 @@ class LieAugmentation(nn.Module):
             parameters are refused: two views with different parameters must not be called equal.
         reflections: draw each discrete symmetry of the equation that keeps the parameters, with probability 1/2,
             exactly on the grid: reflections, and exchanges of two axes on which the view has as many nodes and the same
-            kind of boundary (together they give the turns by 90 degrees).
+            kind of boundary (together they give the turns by 90 degrees). Or the names of those to draw, where the data
+            have only some: ``["x,u"]`` of smoke that always rises, and never the other, which turns it upside down.
         spline_order: 3 or 5, of the B-spline. Default: 5, but 3 where axes mix, which is where 5 costs far more.
         observed: names of the fields that the network sees, for the default of ``strengths``. Default: those of the
             equation file.
@@ -120,7 +121,7 @@ class LieAugmentation(nn.Module):
         fields (B, C, T, *X) -> (B, C, frames, *points); mode ``coords``: (B, C + 1 + d, frames, *points).
 
     Raises:
-        SymmetryError: an unknown generator, one that moves a parameter not in ``moves``, one outside the slice-affine
+        SymmetryError: an unknown generator or reflection, a generator that moves a parameter not in ``moves``, one outside the slice-affine
             class, one that needs a parameter or a field that the batch does not hold, or a mode that cannot express it.
         ShapeError: a window larger than the trajectory, or an empty batch.
 
@@ -135,7 +136,7 @@ class LieAugmentation(nn.Module):
         mode: str = "grid",
         window: Sequence[int] | None = None,
         moves: Sequence[str] = (),
-        reflections: bool = False,
+        reflections: bool | Sequence[str] = False,
         spline_order: int | None = None,
         observed: Sequence[str] | None = None,
     ) -> None:
@@ -160,10 +161,8 @@ class LieAugmentation(nn.Module):
                     f"{', '.join(self._names.values()) or 'none'}."
                 )
         self.factors = choose_factors(algebra, strengths, self.moves, observed)
-        self.reflections = reflections_of(algebra) if reflections else {}
+        self.reflections = choose_reflections(algebra, reflections)
         self._plans: dict[Any, Plan] = {}
-        if reflections and not self.reflections:
-            raise SymmetryError(f"{equation.name} has no reflection that keeps its parameters; set reflections=False.")
 
     @property
     def moved_parameters(self) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdessl.errors import SymmetryError, did_you_mean
 from pdessl.symmetry.boundary import DiscreteSymmetry, discrete_symmetries
 from pdessl.symmetry.placement import Plan, constant
 
-__all__ = ["exchange_nodes", "reflect", "reflections_of", "signed_permutations"]
+__all__ = ["choose_reflections", "exchange_nodes", "reflect", "reflections_of", "signed_permutations"]
 
 
 def reflections_of(algebra: Any) -> dict[str, DiscreteSymmetry]:
@@ -23,6 +24,30 @@ def reflections_of(algebra: Any) -> dict[str, DiscreteSymmetry]:
         for found in discrete_symmetries(algebra.equation)
         if not found.parameters
     }
+
+
+def choose_reflections(algebra: Any, wanted: bool | str | Sequence[str]) -> dict[str, DiscreteSymmetry]:
+    """Return all of :func:`reflections_of`, none, or those named (spaces in a name do not count).
+
+    Raises:
+        SymmetryError: a name of none of them, or all are wanted and there are none.
+    """
+    if wanted is False:
+        return {}
+    found = reflections_of(algebra)
+    if wanted is True:
+        if not found:
+            name = algebra.equation.name
+            raise SymmetryError(f"{name} has no reflection that keeps its parameters; set reflections=False.")
+        return found
+    names = ["".join(name.split()) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+    for name in names:
+        if name not in found:
+            raise SymmetryError(
+                f"{algebra.equation.name} has no reflection '{name}' that keeps its parameters."
+                f"{did_you_mean(name, found)} Reflections: {'; '.join(found) or 'none'}."
+            )
+    return {name: found[name] for name in names}
 
 
 def reflect(values: Tensor, reflection: DiscreteSymmetry, fields: Sequence[str], axes: Sequence[str]) -> Tensor:

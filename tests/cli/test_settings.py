@@ -20,6 +20,7 @@ class Outer:
     inner: Inner = Inner()
     anything: Any = None
     on: bool = True
+    some: bool | tuple[str, ...] = False
 
 
 def test_nested_values_are_converted():
@@ -30,6 +31,8 @@ def test_nested_values_are_converted():
     )
     assert settings == Outer("a", Inner((1.0, 2.5), (3, 4), {"boost": 1.0}), None, False)
     assert isinstance(settings.inner.rates[0], float)
+    assert fill(Outer, {"name": "a", "some": ["x", "y"]}, "f.yaml").some == ("x", "y")
+    assert fill(Outer, {"name": "a", "some": True}, "f.yaml").some is True
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,7 @@ def test_nested_values_are_converted():
         ({"name": "a", "inner": {"strengths": [1]}}, "strengths: expected a mapping"),
         ({"name": "a", "inner": None}, "f.yaml.inner: expected a mapping"),
         ({"name": "a", "on": 1}, "f.yaml.on: expected true or false"),
+        ({"name": "a", "some": [1]}, r"f.yaml.some\[0\]: expected text"),
         ({"name": 1}, "f.yaml.name: expected text, found 1"),
         ({}, "f.yaml: missing key 'name'"),
     ],

@@ -34,6 +34,7 @@ def variants(encoder, labelled):
         "folds": lambda: fit_parameter_model(encoder, labelled, units=UNITS),
         "calibration": lambda: fit_parameter_model(encoder, labelled[:30], labelled[30:]),
         "views": lambda: fit_parameter_model(encoder, labelled[:12], views=views, seed=5),
+        "named reflections": lambda: fit_parameter_model(encoder, labelled, views=Views(reflections=("x,u",), count=2)),
         "neighbours": lambda: fit_parameter_model(encoder, labelled, readout="neighbours", novelty="neighbours"),
         "quantile": lambda: fit_parameter_model(encoder, labelled, interval="quantile"),
         "quantile, split": lambda: fit_parameter_model(encoder, labelled[:30], labelled[30:], interval="quantile"),

@@ -515,6 +515,20 @@ def test_reflections_and_exchanges_of_axes_equal_the_closed_form(flags, mode):
     assert torch.allclose(found[..., 3:], moved, atol=1e-12)
 
 
+def test_reflections_can_be_drawn_by_name():
+    data, _ = planar("periodic")
+    some, every = (LieAugmentation("burgers_2d", {}, reflections=r) for r in (["x, u"], True))
+    assert list(some.reflections) == ["x,u"] and not LieAugmentation("burgers_2d", {}, reflections=[]).reflections
+    flags = torch.tensor([True, False])
+    found = some.apply(data, {}, reflected={"x,u": flags})[0].fields
+    assert torch.equal(found, every.apply(data, {}, reflected={"x,u": flags})[0].fields)
+    assert torch.equal(found[1], data.fields[1]) and not torch.equal(found[0], data.fields[0])
+    with pytest.raises(SymmetryError, match="no reflection 'x'.*Reflections: x,u; y,v; x<->y,u<->v"):
+        LieAugmentation("burgers_2d", {}, reflections=["x"])
+    with pytest.raises(SymmetryError, match="set reflections=False"):
+        LieAugmentation("kdv", {"galilean_boost": 0.1}, reflections=True)
+
+
 def test_axes_that_differ_are_not_exchanged():
     data, _ = planar("periodic")
     augment = LieAugmentation("burgers_2d", {}, window=(5, 20, 30), reflections=True)
