@@ -121,8 +121,9 @@ class LieAugmentation(nn.Module):
         fields (B, C, T, *X) -> (B, C, frames, *points); mode ``coords``: (B, C + 1 + d, frames, *points).
 
     Raises:
-        SymmetryError: an unknown generator or reflection, a generator that moves a parameter not in ``moves``, one outside the slice-affine
-            class, one that needs a parameter or a field that the batch does not hold, or a mode that cannot express it.
+        SymmetryError: an unknown generator or reflection, a generator that moves a parameter not in ``moves``, one outside
+            the slice-affine class, one that needs a parameter or a field that the batch does not hold, or a mode that
+            cannot express it.
         ShapeError: a window larger than the trajectory, or an empty batch.
 
     Source: Brandstetter, Welling, Worrall (2022), arXiv:2202.07643, and Mialon et al. (2023), arXiv:2307.05432, for the
