@@ -24,7 +24,8 @@ tuple with ``loss`` first, or a scalar. ``CrossForecast`` and ``ParameterEquivar
 
 The anti-collapse terms VarianceCovariance (``vc``) and SIGReg (``sigreg``) can be exchanged, by name or object,
 wherever a ``regulariser`` is taken; any callable on embeddings will do. First line of each docstring: what it is; class
-attribute ``choose_when``: when to choose it.
+attribute ``choose_when``: when to choose it; ``target_std``: the spread that embeddings are meant to have, where the
+objective has one.
 
 Batch size, width, device and precision come from the tensors. Statistics run over the rows of all processes (loss and
 gradient of several processes are those of one that holds the joined batch) and are computed in float32 (float64 stays),

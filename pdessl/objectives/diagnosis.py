@@ -25,8 +25,8 @@ CAUSES = {
         "and teacher; then the learning rate."
     ),
     "projector collapse": (
-        "The encoder's features are spread, the embeddings are not: look at the projector (width, last layer, dead "
-        "activations), not at the encoder."
+        "The encoder's features are spread, the embeddings are not: raise the weights of the anti-collapse term, or "
+        "look at the projector (last layer, dead activations), not at the encoder."
     ),
     "dimensional collapse": (
         "The embeddings fill few dimensions. Raise the decorrelation (covariance) weight, narrow the projector, or use "
@@ -41,11 +41,16 @@ CAUSES = {
         "Two views of a sample are as far apart as two samples: raise the invariance weight, or weaken the "
         "augmentation."
     ),
+    "narrow embeddings": (
+        "The features fill many dimensions, the embeddings few: usual where two views share few quantities, and no "
+        "collapse as long as the rank of the features holds."
+    ),
 }
 
 # A share of the root mean square below which all rows are one point; of the spread aimed at; of dimensions; of the rank
-# that Gaussian embeddings of the same shape have; of the distance between samples.
-ONE_POINT, NO_SPREAD, DEAD_SHARE, LOW_RANK, UNRELATED = 0.01, 0.05, 0.05, 0.25, 0.9
+# that Gaussian embeddings of the same shape have; of the distance between samples. PLANE is an effective rank, not a
+# share: two directions with some noise. VICReg on Burgers' runs ends at 5 to 10, without its covariance term at 2.
+ONE_POINT, NO_SPREAD, DEAD_SHARE, LOW_RANK, UNRELATED, PLANE = 0.01, 0.05, 0.05, 0.25, 0.9, 3.0
 
 
 class Diagnosis(NamedTuple):
@@ -55,11 +60,14 @@ class Diagnosis(NamedTuple):
         cause: one of ``CAUSES``.
         message: what was found and what to do, one line.
         values: the numbers it rests on.
+        relative_to: of a collapse, the value that may be low from the start (the spread of a new projector, the rank of
+            data that vary in few ways), and counts where it has fallen; None: a collapse whatever it was before.
     """
 
     cause: str
     message: str
     values: dict[str, float]
+    relative_to: str | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -99,21 +107,23 @@ def collapse_diagnosis(
     =====================  =============================================================================
     non-finite             any entry is NaN or infinite
     complete collapse      deviations below 1 % of the root mean square, or every std below 5 % of the target
-    projector collapse     the embeddings are collapsed (completely or in dimension), the features are not
-    dimensional collapse   RankMe below a quarter of that of Gaussian rows of the same shape
+    projector collapse     the embeddings are one point or lie in a plane (RankMe below 3), the features do not
+    dimensional collapse   RankMe of the embeddings, and of the features, below a quarter of that of Gaussian rows
     noise floor            median std within 15 % of the equilibrium of VICReg at this batch, and below 0.9
     dead dimensions        more than 5 % of the columns have a std below 5 % of the target (or of the median)
     unrelated views        partners are more than 0.9 as far apart as different samples
+    narrow embeddings      RankMe of the embeddings below that quarter, of the features not; no collapse
     healthy                none of these
     =====================  =============================================================================
 
     The thresholds are ours and generous: they shall not cry wolf. A representation of data that vary in two ways only
-    may rightly have a low rank; features may be low in rank where a projector is not.
+    may rightly have a low rank. The rank of embeddings falls in sound trainings too, to a third and less where views
+    share few quantities; that of the features below the projector, which are what is kept, does not.
 
     Args:
         embeddings: of one view of each sample, shape (n, D), n >= 4 D where possible.
         second: embeddings of another view of the same samples, for ``unrelated views``.
-        features: the encoder's features of the same samples, shape (n, D'), for ``projector collapse``.
+        features: what the projector is given of the same samples, shape (n, D'), to tell its doing from the encoder's.
         target_std: spread that the objective aims at; None for objectives without one (cosine losses, Barlow Twins).
         batch: rows over all processes in a training step, for ``noise floor``; None where the objective has no
             covariance term.
@@ -141,19 +151,30 @@ def collapse_diagnosis(
         "rank_me": summary.rank_me,
         "relative_rank": _relative_rank(z),
     }
-    one_point = deviation < ONE_POINT or (target_std is not None and largest < NO_SPREAD * target_std)
+    small = target_std is not None and largest < NO_SPREAD * target_std
+    one_point = deviation < ONE_POINT or small
+    scale = "std_max" if deviation >= ONE_POINT else None
     low_rank = z.shape[1] > 1 and values["relative_rank"] < LOW_RANK
-    if (one_point or low_rank) and features is not None:
+    narrow, spread_below = False, False
+    aim = "" if target_std is None else f" (aim {target_std:g})"
+    if features is not None:
         f = features.detach().double()
-        values |= {"features_deviation": _spread(f)[1], "features_relative_rank": _relative_rank(f)}
-        if values["features_deviation"] >= ONE_POINT and (one_point or values["features_relative_rank"] >= LOW_RANK):
-            what = f"embeddings of rank {summary.rank_me:.1f} and largest std {largest:.2g} from features of rank "
-            return _result("projector collapse", values, what + f"{rank_me(f):.1f}")
+        values |= {"features_deviation": _spread(f)[1], "features_rank_me": rank_me(f)}
+        values["features_relative_rank"] = _relative_rank(f)
+        spread_below = values["features_deviation"] >= ONE_POINT
+        narrow = low_rank and spread_below and values["features_relative_rank"] >= LOW_RANK
+    if (one_point and spread_below) or (narrow and summary.rank_me < PLANE):
+        what = f"embeddings of rank {summary.rank_me:.1f} and largest std {largest:.2g}{aim} from features of rank "
+        what += f"{values['features_rank_me']:.1f}"
+        return _result("projector collapse", values, what, scale if one_point else None)
     if one_point:
-        return _result("complete collapse", values, f"largest std {largest:.2g}, {deviation:.1%} of the size of a row")
-    if low_rank:
+        what = f"largest std {largest:.2g}{aim}, {deviation:.1%} of the size of a row"
+        return _result("complete collapse", values, what, scale)
+    if low_rank and not narrow:
         what = f"effective rank {summary.rank_me:.1f} of {z.shape[1]}, {values['relative_rank']:.0%} of what "
-        return _result("dimensional collapse", values, what + f"{len(z)} Gaussian rows have")
+        below = "" if features is None else f"; features of rank {values['features_rank_me']:.1f}"
+        what += f"{len(z)} Gaussian rows have{below}"
+        return _result("dimensional collapse", values, what, "rank_me" if features is None else "features_rank_me")
     if batch is not None and not debias_covariance and target_std is not None:
         values["equilibrium_std"] = target_std * equilibrium_std(batch, z.shape[1], variance, covariance)
         ratio = summary.std_median / values["equilibrium_std"]
@@ -171,8 +192,11 @@ def collapse_diagnosis(
         if values["view_distance"] > UNRELATED:
             what = f"partners are {values['view_distance']:.2f} times as far apart (squared) as different samples"
             return _result("unrelated views", values, what)
+    if narrow:
+        what = f"effective rank {summary.rank_me:.1f} of {z.shape[1]} from features of rank "
+        return _result("narrow embeddings", values, what + f"{values['features_rank_me']:.1f}")
     return _result("healthy", values, f"median std {summary.std_median:.2f}, effective rank {summary.rank_me:.1f}")
 
 
-def _result(cause: str, values: dict[str, float], found: str) -> Diagnosis:
-    return Diagnosis(cause, f"{cause}: {found}. {CAUSES[cause]}", values)
+def _result(cause: str, values: dict[str, float], found: str, relative_to: str | None = None) -> Diagnosis:
+    return Diagnosis(cause, f"{cause}: {found}. {CAUSES[cause]}", values, relative_to)

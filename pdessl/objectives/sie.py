@@ -151,6 +151,8 @@ class SIE(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two views; symmetries move what the head needs (position, frame, amplitude)"
+    # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
+    target_std: ClassVar[float] = 1.0
     # Called objective(z, z', g).
     element: ClassVar[bool] = True
 

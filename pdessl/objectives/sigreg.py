@@ -181,6 +181,8 @@ class LeJEPA(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two or more views; one weight to tune, batches too small for VICReg's covariance"
+    # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
+    target_std: ClassVar[float] = 1.0
     # Called objective(*embeddings, global_views=G): the first G are of global views.
     multi_view: ClassVar[bool] = True
 

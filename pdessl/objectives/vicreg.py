@@ -68,6 +68,8 @@ class VICReg(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two views; the first to try: few settings, no negatives, from some 64 rows in a batch"
+    # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
+    target_std: ClassVar[float] = 1.0
 
     def __init__(
         self,

@@ -97,6 +97,8 @@ class VICRegL(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two views with tokens; what is wanted varies in space (fields, local parameters)"
+    # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
+    target_std: ClassVar[float] = 1.0
     # Called objective(z, z', tokens, tokens', positions, positions', period).
     tokens: ClassVar[bool] = True
 

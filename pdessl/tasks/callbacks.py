@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from typing import Any
 
 import lightning
@@ -13,21 +12,21 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from pdessl.errors import PdesslError, SchemaError
-from pdessl.objectives.diagnosis import ONE_POINT
 
 __all__ = ["AverageWeights", "CollapseAlarm"]
 
 _log = logging.getLogger(__name__)
-FALLEN = 0.5  # share of the first rank, or of the first spread, below which few dimensions are a collapse
+FALLEN = 0.5  # share of the highest value so far, below which a low one is a collapse
 
 
 class CollapseAlarm(Callback):
     """Warn, or stop the run, when validation shows that the representation has collapsed, and name the likely cause.
 
     What counts as collapse, and the causes told apart, are those of
-    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions count only where the rank, or the spread
-    beside the size of an embedding, has halved since the first validation: data that vary in few ways have few
-    dimensions from the start.
+    :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions of what the projector is given, and
+    embeddings that are small beside the spread that the objective aims at, count only where they have fallen below half
+    of the highest value so far: data that vary in few ways have few dimensions from the start, and a new projector may
+    give small numbers. The rank of the embeddings alone does not count: in sound trainings it falls to a third.
 
     Args:
         stop_on_collapse: end the run with an error instead of a warning.
@@ -46,19 +45,18 @@ class CollapseAlarm(Callback):
         self.stop_on_collapse, self.patience = stop_on_collapse, patience
         self.reason: str | None = None
         self._bad = 0
-        self._first: dict[str, float] = {}
+        self._highest: dict[str, float] = {}
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Read the diagnosis of this validation."""
         diagnosis = getattr(pl_module, "diagnosis", None)
         if diagnosis is None or trainer.sanity_checking:
             return
-        found = {name: diagnosis.values.get(name, math.nan) for name in ("rank_me", "relative_deviation")}
-        if not self._first and all(map(math.isfinite, found.values())):
-            self._first = found
-        one_point = not found["relative_deviation"] >= ONE_POINT  # also where it is not finite
-        falling = any(found[name] < FALLEN * first for name, first in self._first.items())
-        self._bad = self._bad + 1 if diagnosis.collapsed and (one_point or falling) else 0
+        for name in ("std_max", "rank_me", "features_rank_me"):
+            self._highest[name] = max(diagnosis.values.get(name, 0.0), self._highest.get(name, 0.0))
+        low = diagnosis.relative_to
+        rings = diagnosis.collapsed and (low is None or diagnosis.values[low] < FALLEN * self._highest[low])
+        self._bad = self._bad + 1 if rings else 0
         if self._bad < self.patience:
             return
         self.reason = diagnosis.message
@@ -69,11 +67,11 @@ class CollapseAlarm(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"bad": self._bad, "first": self._first}
+        return {"bad": self._bad, "highest": self._highest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting."""
-        self._bad, self._first = state_dict["bad"], dict(state_dict["first"])
+        self._bad, self._highest = state_dict["bad"], dict(state_dict["highest"])
 
 
 class AverageWeights(Callback):

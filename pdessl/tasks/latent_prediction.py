@@ -116,10 +116,11 @@ class TemporalPrediction(RepresentationTask):
         every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
         return self.predictor(context, every[:, :count], every[:, count:], (2 * tokens[0], *tokens[1:]))
 
-    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
         """Return features, and the mean of the tokens (or the features again)."""
         features = self.encoder(fields, **given)
-        return features, self.encoder.tokens(fields, **given).mean(dim=1) if self.on_tokens else features
+        latent = self.encoder.tokens(fields, **given).mean(dim=1) if self.on_tokens else features
+        return {"features": features, "embeddings": latent}
 
 
 class MaskedPrediction(RepresentationTask):
@@ -237,9 +238,10 @@ class MaskedPrediction(RepresentationTask):
             self._drawers[grid, periodic] = BlockMasks(grid, periodic, **self.masks)
         return self._drawers[grid, periodic]
 
-    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
         """Return features, and the mean of the tokens."""
-        return self.encoder(fields, **given), self.encoder.tokens(fields, **given).mean(dim=1)
+        features, tokens = self.encoder(fields, **given), self.encoder.tokens(fields, **given)
+        return {"features": features, "embeddings": tokens.mean(dim=1)}
 
 
 class _Windows(nn.Module):

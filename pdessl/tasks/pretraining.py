@@ -237,10 +237,11 @@ class Pretraining(RepresentationTask):
         features = self.encoder(fields, **given)
         return features, features
 
-    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and projected embeddings of raw fields."""
+    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
+        """Return features, projected embeddings, and the trunk where that is what is projected."""
         features, projected = self.represent(fields, **given)
-        return features, self.projector(projected)
+        made = {"features": features, "embeddings": self.projector(projected)}
+        return made | {"trunk": projected} if self.projected == "trunk" else made
 
 
 class _Embedding(nn.Module):

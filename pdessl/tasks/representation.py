@@ -26,16 +26,20 @@ from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
 __all__ = ["RepresentationTask", "refuse_untrained_head"]
 
+# What validation collects besides labels.
+_WATCHED = ("features", "embeddings", "trunk", "views")
+
 
 class RepresentationTask(lightning.LightningModule):
     """Interface of the tasks that train an encoder without labels.
 
     Each epoch's validation logs monitors (``monitor/...``: of the embeddings and, with ``features_`` in the name, of
-    the features; RankMe, α-ReQ, uniformity, spread per dimension, and, where there are views, alignment and LiDAR),
-    names what looks wrong (attribute ``diagnosis``; :class:`pdessl.tasks.CollapseAlarm` rings on it), and scores two
-    online probes of log-parameter (``probe/...``: ridge, and the mean of the ten nearest neighbours), fitted on the
-    labelled loader, scored on the validation loader. Probes see labels; they give the encoder no gradient. Under DDP
-    all of these are computed from the rows of all processes.
+    the features, with ``trunk_`` of a trunk that the projector is given in their place; RankMe, α-ReQ, uniformity,
+    spread per dimension, and, where there are views, alignment and LiDAR), names what looks wrong (attribute
+    ``diagnosis``; :class:`pdessl.tasks.CollapseAlarm` rings on it), and scores two online probes of log-parameter
+    (``probe/...``: ridge, and the mean of the ten nearest neighbours), fitted on the labelled loader, scored on the
+    validation loader. Probes see labels; they give the encoder no gradient. Under DDP all of these are computed from
+    the rows of all processes.
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D).
@@ -93,10 +97,14 @@ class RepresentationTask(lightning.LightningModule):
         """Return the modules whose parameters are trained."""
 
     @abstractmethod
-    def features_and_embeddings(self, fields: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, D) and what the objective regularises, one row per trajectory (B, D'), of raw fields.
+    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
+        """Return what is watched, of raw fields, one row per trajectory.
 
         What an encoder wants besides the fields is ``given``, see :func:`pdessl.models.spacing_arguments`.
+
+        Returns:
+            ``features`` (B, D), ``embeddings`` (B, D'), which the objective regularises, and, where these are not made
+            from the features, ``trunk``, what they are made from.
         """
 
     def student(self) -> nn.Module:
@@ -166,11 +174,11 @@ class RepresentationTask(lightning.LightningModule):
         """Collect features and labels; loader 0 is the labelled split, loader 1 the one that is scored."""
         seed = view_seed(self.seed, dataloader_idx, batch_idx)
         views = self.views() if self.probe_views else None
-        both = embed(_FeaturesAndEmbeddings(self), batch, views, max(self.probe_views, 1), seed)
-        features, embeddings = both.split([self.encoder.feature_dim, both.shape[1] - self.encoder.feature_dim], dim=1)
-        kept = self._collected.setdefault(dataloader_idx, {"features": [], "embeddings": []})
-        kept["features"].append(features.cpu())
-        kept["embeddings"].append(embeddings.cpu())
+        network = _SideBySide(self)
+        rows = embed(network, batch, views, max(self.probe_views, 1), seed)
+        kept = self._collected.setdefault(dataloader_idx, {})
+        for name, values in zip(network.widths, rows.split(list(network.widths.values()), dim=1), strict=True):
+            kept.setdefault(name, []).append(values.cpu())
         if dataloader_idx > 0 and self.views() is not None:
             kept.setdefault("views", []).append(self._two_views(batch, view_seed(seed, 1)))
         positive = [name for name, values in batch.parameters.items() if bool((values > 0).all())]
@@ -181,8 +189,8 @@ class RepresentationTask(lightning.LightningModule):
         """Embeddings of two views of each trajectory, (B, 2, D')."""
         generator = torch.Generator(device=batch.fields.device).manual_seed(seed)
         drawn = [self.views()(batch, generator)[0] for _ in range(2)]
-        both = [self.features_and_embeddings(v.fields, **spacing_arguments(self.encoder, v)) for v in drawn]
-        return torch.stack([embeddings.double().cpu() for _, embeddings in both], dim=1)
+        made = [self.representations(v.fields, **spacing_arguments(self.encoder, v))["embeddings"] for v in drawn]
+        return torch.stack([embeddings.double().cpu() for embeddings in made], dim=1)
 
     def on_validation_epoch_end(self) -> None:
         """Log monitors and probe scores, and name what looks wrong."""
@@ -193,12 +201,16 @@ class RepresentationTask(lightning.LightningModule):
         scored = splits[max(splits)]
         values: dict[str, float] = {}
         if len(scored["features"]) >= 2:
-            # No target for the spread: what counts is the spread beside the size, whatever the objective aims at.
-            self.diagnosis = collapse_diagnosis(scored["embeddings"], features=scored["features"], target_std=None)
+            # Without an aim for the spread what counts is the spread beside the size of an embedding.
+            self.diagnosis = collapse_diagnosis(
+                scored["embeddings"],
+                features=scored.get("trunk", scored["features"]),
+                target_std=getattr(getattr(self, "objective", None), "target_std", None),
+            )
             values["monitor/collapsed"] = float(self.diagnosis.collapsed)
             values |= _monitors(scored)
         if len(splits) > 1 and len(splits[0]["features"]) >= 3:
-            for name in [n for n in splits[0] if n not in ("features", "embeddings", "views")]:
+            for name in [n for n in splits[0] if n not in _WATCHED]:
                 if any(len(s.get(name, ())) != len(s["features"]) for s in (splits[0], scored)):
                     continue  # positive in some batches only: it has no logarithm to probe
                 values |= _probes(splits[0]["features"], splits[0][name], scored["features"], scored[name], name)
@@ -267,9 +279,9 @@ def _joined(collected: Sequence[dict[int, dict[str, list[Tensor]]]]) -> dict[int
 
 def _monitors(scored: dict[str, Tensor]) -> dict[str, float]:
     values: dict[str, float] = {}
-    for name, prefix in (("embeddings", ""), ("features", "features_")):
-        z = scored[name]
-        if not torch.isfinite(z).all():
+    for name, prefix in (("embeddings", ""), ("features", "features_"), ("trunk", "trunk_")):
+        z = scored.get(name)
+        if z is None or not torch.isfinite(z).all():
             continue
         summary = collapse_summary(z)
         for key in ("std_min", "std_median", "share_collapsed", "rank_me"):
@@ -295,13 +307,19 @@ def _probes(features: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, na
     }
 
 
-class _FeaturesAndEmbeddings(nn.Module):
-    """Both outputs of :meth:`RepresentationTask.features_and_embeddings` side by side, so that one pass gives both."""
+class _SideBySide(nn.Module):
+    """All of :meth:`RepresentationTask.representations` side by side, so that one pass gives them.
+
+    Attribute ``widths``: columns of each, by name, after a call.
+    """
 
     def __init__(self, task: RepresentationTask) -> None:
         super().__init__()
-        self.encoder, self._both = task.encoder, task.features_and_embeddings
+        self.encoder, self._made = task.encoder, task.representations
         self.uses_spacing = task.encoder.uses_spacing
+        self.widths: dict[str, int] = {}
 
     def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
-        return torch.cat(self._both(fields, **given), dim=1)
+        made = self._made(fields, **given)
+        self.widths = {name: rows.shape[1] for name, rows in made.items()}
+        return torch.cat(list(made.values()), dim=1)

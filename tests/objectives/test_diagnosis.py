@@ -48,6 +48,8 @@ def shrunk(n=256, width=16):
         ("complete collapse", one_point, {"features": one_point()}),
         ("projector collapse", one_point, {"features": healthy()}),
         ("projector collapse", low_rank, {"features": healthy()}),
+        ("projector collapse", shrunk, {"features": healthy()}),
+        ("narrow embeddings", lambda: low_rank(256, 64, 6), {"features": healthy()}),
         ("dimensional collapse", low_rank, {}),
         ("dimensional collapse", low_rank, {"features": low_rank()}),
         ("dead dimensions", dead, {}),
@@ -65,6 +67,24 @@ def test_each_deliberate_failure_gets_its_name_and_a_remedy(cause, make, more):
     assert found.message.endswith(CAUSES[cause])
     assert found.collapsed == ("collapse" in cause or cause == "non-finite")
     assert all(math.isfinite(v) for v in found.values.values())
+
+
+@pytest.mark.parametrize(
+    ("relative_to", "make", "more"),
+    [
+        (None, one_point, {}),
+        (None, low_rank, {"features": healthy()}),
+        ("std_max", shrunk, {}),
+        ("std_max", shrunk, {"features": healthy()}),
+        ("rank_me", low_rank, {}),
+        ("features_rank_me", low_rank, {"features": low_rank()}),
+        (None, healthy, {}),
+    ],
+)
+def test_what_may_be_low_from_the_start_is_named(relative_to, make, more):
+    found = collapse_diagnosis(make(), **more)
+    assert found.relative_to == relative_to
+    assert relative_to is None or relative_to in found.values
 
 
 def test_every_cause_of_the_table_is_documented():
