@@ -21,8 +21,7 @@ __all__ = ["Plan", "build_simulator", "check_before_starting", "plan"]
 
 # Grids and steps are rounded up to few values, so that trajectories can be advanced together.
 LADDER = tuple(sorted({m << n for m in (1, 3) for n in range(14)}))
-# Inner steps longer than this many advisable ones (courant = 1) are refused: explicit fourth-order schemes are unstable
-# beyond about 3 where nothing damps the waves.
+# Inner steps longer than this many advisable ones (courant = 1) are refused where the simulator knows no limit itself.
 LONGEST_STEP = 4.0
 # Trajectories of each split that are planned before starting, and the grid values that they may have together.
 CHECKED, CHECKED_VALUES = 256, 1 << 18
@@ -139,21 +138,24 @@ def _choose_grids(
         per_axis = per_axis.clamp_min(3 * highest + 1)
     if not recipe.content["solver"].get("check_resolution", True) and recipe.grids():
         return [candidates[-1]] * len(draws)
-    chosen = []
-    for row, wanted in enumerate(per_axis.tolist()):
-        fitting = [g for g in candidates if all(n >= w * (1 - 1e-9) for n, w in zip(g, wanted, strict=True))]
-        if not fitting:
-            numbers = ", ".join(f"{n} {v:.4g}" for n, v in draws[row].parameters.items())
-            advice = "x".join(str(math.ceil(w / o) * o) for w, o in zip(wanted, observed, strict=True))
-            raise ResolutionError(
-                f"{recipe.name}: {'x'.join(map(str, candidates[-1]))} points do not resolve a trajectory that is drawn "
-                f"({numbers}, field from {float(fields[row].min()):.3g} to {float(fields[row].max()):.3g}): it needs "
-                f"{'x'.join(str(math.ceil(w)) for w in wanted)}. Set solver.points to 'auto' or at least {advice}, or "
-                f"smooth the initial fields, or raise the parameters. solver.check_resolution: false runs it all the "
-                f"same."
-            )
-        chosen.append(fitting[0])
-    return chosen
+    wanted = per_axis.tolist()
+    fitting = [
+        [g for g in candidates if all(n >= w * (1 - 1e-9) for n, w in zip(g, row, strict=True))] for row in wanted
+    ]
+    if not all(fitting):
+        row = max((i for i, grids in enumerate(fitting) if not grids), key=lambda i: math.prod(wanted[i]))
+        numbers = ", ".join(f"{n} {v:.4g}" for n, v in draws[row].parameters.items())
+        # Enough for all that are drawn: one refusal, not one after another.
+        units = [n if n % 2 == 0 else 2 * n for n in observed]
+        most = per_axis.amax(dim=0).tolist()
+        advice = "x".join(str(math.ceil(w / unit) * unit) for w, unit in zip(most, units, strict=True))
+        raise ResolutionError(
+            f"{recipe.name}: {'x'.join(map(str, candidates[-1]))} points do not resolve a trajectory that is drawn "
+            f"({numbers}, field from {float(fields[row].min()):.3g} to {float(fields[row].max()):.3g}): it needs "
+            f"{'x'.join(str(math.ceil(w)) for w in wanted[row])}. Set solver.points to 'auto' or at least {advice}, or "
+            f"smooth the initial fields, or raise the parameters. solver.check_resolution: false runs it all the same."
+        )
+    return [grids[0] for grids in fitting]
 
 
 def _count_steps(recipe: DatasetRecipe, draws: Sequence[Draw], advisable: Tensor, wanted: Tensor) -> list[int]:
@@ -165,7 +167,8 @@ def _count_steps(recipe: DatasetRecipe, draws: Sequence[Draw], advisable: Tensor
     taken = torch.minimum(step, interval * scale)
     ratio = taken / advisable
     worst = int(ratio.argmax())
-    if solver.get("check_resolution", True) and float(ratio[worst]) > LONGEST_STEP:
+    longest = min(LONGEST_STEP, recipe.simulator.largest_courant)
+    if solver.get("check_resolution", True) and float(ratio[worst]) > longest:
         key = "time_step" if "time_step" in solver else "courant"
         advice = f"{float(advisable.min()):.3g}" if key == "time_step" else "1"
         raise ResolutionError(

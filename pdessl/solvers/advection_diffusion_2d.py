@@ -72,7 +72,9 @@ class AdvectionDiffusion2D(Periodic2D):
         return Drift(torch.stack(velocity, dim=1), torch.zeros_like(velocity[0]))
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
-        """Return courant dx / (|c| + |d|): what a forcing that rests sees of the moving field."""
+        """Return infinity; with a forcing, courant dx / (|c| + |d|): what one that rests sees of the moving field."""
+        if self.forcing is None:
+            return torch.full((len(initial),), math.inf, dtype=torch.float64, device=initial.device)
         speed = sum(self.parameter(f"advection_velocity_{axis}", initial).detach().abs() for axis in "xy")
         return courant * self.spacing(initial).detach().amin(dim=1) / speed.clamp_min(1e-12)
 

@@ -16,6 +16,7 @@ from pdessl.solvers.legs import Leg
 __all__ = [
     "ETDRK4",
     "integrate",
+    "interpolate",
     "kept_modes",
     "sample",
     "spectral_tail",
@@ -67,6 +68,16 @@ def sample(spectrum: Tensor, points: int, observed: int | None = None, sampling:
         j = torch.arange(modes, dtype=spectrum.real.dtype, device=spectrum.device)
         spectrum = spectrum * torch.sinc(j / observed)
     return torch.fft.irfft(spectrum, n=points)[..., :: points // observed]
+
+
+def interpolate(field: Tensor, points: Sequence[int]) -> Tensor:
+    """Evaluate the Fourier series of periodic fields (..., *X), each X even, on another grid (..., *points)."""
+    for axis, n in enumerate(points, start=-len(points)):
+        have = field.shape[axis]
+        modes = torch.fft.rfft(field, dim=axis, norm="forward")
+        modes.narrow(axis, have // 2, 1).mul_(0.5)  # on a finer grid the highest mode stands for k and for -k
+        field = torch.fft.irfft(modes, n=n, dim=axis, norm="forward")
+    return field
 
 
 def spectral_tail(spectrum: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -17,11 +18,13 @@ from torch import Tensor
 from pdessl.errors import DataError, ResolutionError, ShapeError
 from pdessl.solvers.forcing import Forcing, TimeVarying
 from pdessl.solvers.legs import Leg, divide, stretches
+from pdessl.solvers.pseudo_spectral import interpolate
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Leg", "Simulator", "Solution", "SolverSettings"]
 
 SAMPLINGS = ("points", "cell_average", "spectral")
+LARGEST_ADVISED = 1 << 20  # grid points up to which a field is interpolated to the grid that is advised
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,20 +258,36 @@ class Simulator(ABC):
         return initial.to(self.precision), times
 
     def _refuse_unresolved(self, initial: Tensor) -> None:
-        lengths, needed = self.lengths(initial).detach(), self.points_needed(initial)
-        per_axis = needed[:, None] * lengths / lengths.amax(dim=1, keepdim=True)
-        excess = (per_axis / per_axis.new_tensor(self.points)).amax(dim=1)
+        excess = (self._points_per_axis(initial) / initial.new_tensor(self.points, dtype=torch.float64)).amax(dim=1)
         worst = int(excess.argmax())
         if float(excess[worst]) > 1 + 1e-9:
-            grid, enough = (
-                "x".join(map(str, numbers))
-                for numbers in (self.points, [max(8, 2 * math.ceil(n / 2 - 1e-9)) for n in per_axis[worst].tolist()])
-            )
+            grid, enough = ("x".join(map(str, n)) for n in (self.points, self._enough_points(initial, worst)))
             raise ResolutionError(
                 f"{self._name}: {grid} points do not resolve trajectory {worst} ({self._describe(initial, worst)}). "
                 f"Use at least {enough} points, or smoother initial fields. "
                 f"check_resolution=False runs it all the same."
             )
+
+    def _points_per_axis(self, initial: Tensor) -> Tensor:
+        """Return the points that resolve each trajectory along each axis, shape (B, d): fewer where it is shorter."""
+        lengths = self.lengths(initial).detach()
+        return self.points_needed(initial)[:, None] * lengths / lengths.amax(dim=1, keepdim=True)
+
+    def _enough_points(self, initial: Tensor, row: int) -> tuple[int, ...]:
+        """Return the grid to advise for a trajectory: one that is accepted when the field is given on it.
+
+        An extreme that lies between the nodes of the coarse grid counts on the finer one, where it may lie on a node.
+        """
+        one = copy.copy(self)
+        one.parameters = {n: self.parameter(n, initial)[row : row + 1] for n in self.parameters}
+        one.domain_length = self.lengths(initial)[row : row + 1]
+        field, enough = initial[row : row + 1].detach().to(torch.float64), (8,) * self.dimensions
+        while True:
+            needed = one._points_per_axis(field)[0].tolist()
+            enough = tuple(max(m, 2 * math.ceil(n / 2 - 1e-9)) for m, n in zip(enough, needed, strict=True))
+            if enough == one.points or math.prod(enough) > LARGEST_ADVISED or "wall" in (self.boundary or ()):
+                return enough
+            field, one.points = interpolate(field, enough), enough
 
     def _describe(self, initial: Tensor, row: int) -> str:
         values = [f"{n} {float(self.parameter(n, initial)[row].detach()):.4g}" for n in self.parameters]
