@@ -21,6 +21,9 @@ from pdessl.trajectory import Trajectories
 __all__ = ["least_squares", "weak_form"]
 
 ENDS = 3  # frames whose time derivative is one-sided
+# A coefficient so large that its term balances the others is no estimate: the term is the rounding of a derivative of a
+# field that is constant, one that was not measured and filled in.
+LARGEST = 1e12
 
 
 def least_squares(equation: str | Equation, trajectories: Trajectories, unknown: str | Sequence[str]) -> Tensor:
@@ -66,7 +69,7 @@ def least_squares(equation: str | Equation, trajectories: Trajectories, unknown:
     # The equation is linear in the unknowns: two evaluations give the factor of each.
     factors = torch.stack([at({**zero, name: 1.0}) - rest for name in names], dim=2)
     gram, right = torch.einsum("bnk,bnl->bkl", factors, factors), -torch.einsum("bnk,bn->bk", factors, rest)
-    found = _solve(gram, right)
+    found = _solve(gram, right, rest.square().sum(dim=1))
     return found[:, 0] if single else found
 
 
@@ -115,7 +118,7 @@ def weak_form(
     size = len(letters)
     gram = torch.zeros(len(runs), size, size, dtype=torch.float64, device=runs.device)
     right = torch.zeros(len(runs), size, dtype=torch.float64, device=runs.device)
-    added = torch.zeros_like(gram)
+    added, others = torch.zeros_like(gram), torch.zeros_like(right[:, 0])
     for _, terms in unknown_terms(equation, letters):
         parts: list[Tensor | None] = [None] * (size + 1)
         for k, term in terms:
@@ -126,13 +129,14 @@ def weak_form(
         factors = torch.stack([c.flatten(1) for c in columns], dim=2)
         gram += torch.einsum("bnk,bnl->bkl", factors, factors)
         right -= torch.einsum("bnk,bn->bk", factors, rest.flatten(1))
+        others += rest.flatten(1).square().sum(dim=1)
         if noise_level:
             added += factors.shape[1] * projection.noise(terms, letters)
     # Never below a tenth of what was measured: beyond that the data hold no information and 1/0 would be returned.
     measured = gram.diagonal(dim1=1, dim2=2)
     gram = gram - added
     kept = torch.maximum(gram.diagonal(dim1=1, dim2=2), 0.1 * measured)
-    found = _solve(gram + torch.diag_embed(kept - gram.diagonal(dim1=1, dim2=2)), right)
+    found = _solve(gram + torch.diag_embed(kept - gram.diagonal(dim1=1, dim2=2)), right, others)
     return found[:, 0] if single else found
 
 
@@ -281,8 +285,16 @@ def _double(trajectories: Trajectories) -> Trajectories:
     return trajectories.replace(fields=trajectories.fields.double())
 
 
-def _solve(gram: Tensor, right: Tensor) -> Tensor:
-    """Solve K equations per run; a run without information gives 0 instead of an error."""
+def _solve(gram: Tensor, right: Tensor, rest: Tensor) -> Tensor:
+    """Solve K equations per run; a run without information gives 0 instead of an error.
+
+    Args:
+        gram: products of the factors, (B, K, K).
+        right: products of the factors with the other terms, (B, K).
+        rest: sum of squares of the other terms, (B,).
+    """
+    seen = gram.diagonal(dim1=1, dim2=2) * LARGEST**2 > rest[:, None]
+    gram, right = gram * seen[:, :, None] * seen[:, None, :], right * seen
     scale = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
     scaled = gram / scale[:, :, None] / scale[:, None, :]
     return (torch.linalg.pinv(scaled, hermitian=True) @ (right / scale)[:, :, None])[:, :, 0] / scale

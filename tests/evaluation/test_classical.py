@@ -214,3 +214,25 @@ def test_what_does_not_fit_is_refused():
         weak_form("burgers", runs.replace(time=uneven), "viscosity")
     with pytest.raises(ValueError, match="power 2 above the highest order 2"):
         weak_form("burgers", runs, "viscosity", power=2)
+
+
+@pytest.mark.parametrize("estimate", [least_squares, weak_form])
+def test_a_field_that_was_filled_in_tells_nothing(estimate):
+    """Smoke that was not measured is the same number everywhere; its slope is the rounding of differences."""
+    wave = torch.linspace(0, 3, 16, dtype=torch.float64)
+    t, x, y = torch.meshgrid(wave, wave * 1.1, wave * 0.9, indexing="ij")
+    velocity = torch.stack([torch.sin(x + t) * torch.cos(y), torch.cos(x - t) * torch.sin(y)])
+    runs = Trajectories(
+        fields=torch.stack([*velocity, torch.full_like(t, 0.1234567).float().double()])[None],
+        time=wave[None],
+        space=(wave[None] * 1.1, wave[None] * 0.9),
+        lengths=torch.tensor([[3.3, 2.7]], dtype=torch.float64),
+        parameters={"viscosity": torch.tensor([0.01], dtype=torch.float64)},
+        field_names=("u", "v", "s"),
+        axis_names=("x", "y"),
+        boundary=("wall", "wall"),
+    )
+    assert estimate("boussinesq_velocity", runs, "buoyancy").tolist() == [0.0]
+    smoke = torch.sin(2 * x + y)
+    seen = runs.replace(fields=torch.stack([*velocity, smoke])[None])
+    assert 1e-3 < estimate("boussinesq_velocity", seen, "buoyancy").abs().item() < 1e3
