@@ -15,6 +15,7 @@ from pdessl.errors import PdesslError
 
 if TYPE_CHECKING:
     from pdessl.cli.regression import Regression
+    from pdessl.inference import ParameterModel
 
 __all__ = ["main", "save_model"]
 
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         folder = options.out if options.out and len(targets) == 1 else (options.out or Path("runs")) / name
         command = shlex.join(["pdessl", "regress", *arguments])
         report = run_regression(options.encoder, options.data, settings, folder, [command])
-        save_model(options.encoder, options.data, settings.regression, report, folder / "model")
+        model = save_model(options.encoder, options.data, settings.regression, report, folder / "model")
+        add_elsewhere(folder, model)
         print(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
     return 0
 
@@ -91,12 +93,29 @@ def default_recipe(data: str) -> str:
     return name if name in catalog.names("configs") else "regression/default"
 
 
-def save_model(encoder: str, data: str, settings: Regression, report: dict[str, Any], folder: Path) -> None:
+def add_elsewhere(folder: Path, model: ParameterModel) -> None:
+    """Write the report once more, with what the saved model makes of runs unlike those of training, and say it."""
+    from pdessl.evaluation.report import read_report, write_report
+
+    found = model.record["elsewhere"]
+    if len(found) < 2:
+        return
+    report, arrays = read_report(folder)
+    write_report(folder, {**report, "elsewhere": {"level": model.level, "rows": found}}, arrays)
+    for name, row in found.items():
+        if "area" in row:
+            inside = "".join(f"; {share:.0%} of {n} in its interval" for n, share in row["coverage"].items())
+            print(f"{name}: novelty AUROC {row['area']:.2f}, {row['novel']:.0%} called novel{inside}")
+
+
+def save_model(encoder: str, data: str, settings: Regression, report: dict[str, Any], folder: Path) -> ParameterModel:
     """Fit the frozen encoder's readout on the largest labelled subset, calibrate it, and save it with its card.
 
-    Intervals are calibrated on the validation runs where there are enough for the level, else by leaving out folds of
-    the labelled ones.
+    Its errors, coverage and novelty are measured on the test runs and on the settings' shifts and strangers. Intervals
+    are calibrated on the validation runs where there are enough for the level, else by leaving out folds of the
+    labelled ones.
     """
+    from pdessl.cli.shifts import applicable, shifted
     from pdessl.cli.views import fitting
     from pdessl.data import PDEDataModule
     from pdessl.evaluation.targets import with_target
@@ -116,12 +135,20 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     except PdesslError:
         calibration = None
     floors = {
-        row["title"]: row["relative_error"]["mean"]
+        f"{row['title']}, %": row["relative_error"]["mean"]
         for row in rows
         if row["group"] == "floor" and row["labels"] in (count, None)
     }
+    elsewhere = {}
+    if settings.robustness is not None:
+        for name, shift in applicable(module, settings.robustness.shifts)[0].items():
+            elsewhere[name] = with_target(shifted(module, shift), settings.target)
+        for name, shift in applicable(module, settings.robustness.strangers)[0].items():
+            elsewhere[name] = shifted(module, shift)
+    network = load(encoder)
+    trained = (getattr(network, "trained_on", None) or {}).get("equation")
     model = fit_parameter_model(
-        load(encoder),
+        network,
         labelled,
         calibration,
         targets={settings.target: report["regression"]["scale"]},
@@ -129,7 +156,13 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
         level=level,
         units=module.store.units,
         held_out=with_target(module.test, settings.target),
+        elsewhere=elsewhere,
         interval="adaptive" if settings.intervals is None else settings.intervals.saved,
-        record={"data": str(data), "encoder": str(encoder), "floors": floors},
+        record={
+            "data": str(data),
+            "encoder": f"{encoder}{f', pretrained on {trained}' if trained else ''}",
+            "floors": floors,
+        },
     )
     model.save(folder)
+    return model

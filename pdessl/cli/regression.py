@@ -14,7 +14,7 @@ from pdessl.cli.estimates import Classical, by_physics, equation_estimates
 from pdessl.cli.readouts import by_neighbours, by_ridge, declared_scale, targets_of
 from pdessl.cli.regression_result import METHODS, RegressionResult
 from pdessl.cli.robustness import Intervals, Robustness, interval_rows, reliability
-from pdessl.cli.shifts import shifted
+from pdessl.cli.shifts import applicable, shifted
 from pdessl.cli.supervision import Supervision, best_of_sweep
 from pdessl.cli.views import Views, averaged, calibrated, trunk_of, untrained
 from pdessl.cli.workers import Shared, each
@@ -116,7 +116,8 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
     fresh = method in ("scratch", "moved")
     start = untrained(shared.encoder, seed=1000 + seed) if fresh else shared.encoder
     labelled = with_target(data.labelled_subset(labels, seed), s.target)
-    others = {n: shifted(data, shift) for n, shift in s.robustness.shifts.items()} if with_shifts else {}
+    shifts = applicable(data, s.robustness.shifts)[0] if with_shifts else {}
+    others = {n: shifted(data, shift) for n, shift in shifts.items()}
     found = best_of_sweep(
         start,
         labelled,
@@ -163,10 +164,17 @@ class _Comparison:
         self.chosen: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
-        shifts = settings.robustness.shifts if settings.robustness is not None else {}
+        shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}
         self.steps = trained_steps(encoder, self.test)
         self.refused: set[str] = set()
+        trained = (getattr(encoder, "trained_on", None) or {}).get("equation")
+        if trained and trained != self.equation:
+            self.notes.append(
+                f"The encoder was pretrained on runs of {trained}, these are of {self.equation}: it reads them on the "
+                "grid they have, and what pretraining kept need not be what tells this parameter."
+            )
+        self.notes += left_out
         for name, runs in self.others.items():
             done, reason = _on_grid(runs, self.steps)
             if reason:

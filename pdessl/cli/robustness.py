@@ -37,9 +37,12 @@ class Robustness:
 
     Args:
         shifts: name -> what is changed in the test runs.
+        strangers: name -> runs that only the novelty of the saved model is measured on: other equations, parameters out
+            of the range of training.
     """
 
     shifts: dict[str, Shift] = field(default_factory=dict)
+    strangers: dict[str, Shift] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

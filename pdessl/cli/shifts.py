@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from pdessl.errors import DataError, did_you_mean
 from pdessl.solvers import random_stream
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Shift", "shifted"]
+__all__ = ["Shift", "applicable", "shifted"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Shift:
         without: fields that were not measured; they are filled with their mean over the test runs.
         simulate: changes of the dataset's recipe by dotted key, e.g. ``{initial_condition.amplitude: 1.2}``: other
             runs are simulated, with the parameters drawn as before. For stores that were generated.
+        dataset: another recipe that is simulated instead, by name or file, e.g. ``heat``: other equations, with domain,
+            initial fields and observation of the store's recipe; its parameters are drawn as it says, or as
+            ``simulate`` says.
     """
 
     noise: float = 0.0
@@ -39,6 +43,7 @@ class Shift:
     lost: float = 0.0
     without: tuple[str, ...] = ()
     simulate: dict[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
 
 
 def shifted(data: PDEDataModule, shift: Shift, seed: int = 0) -> Trajectories:
@@ -49,7 +54,7 @@ def shifted(data: PDEDataModule, shift: Shift, seed: int = 0) -> Trajectories:
     """
     if shift.noise < 0 or shift.every < 1 or not 0 < shift.share <= 1 or not 0 <= shift.lost < 1:
         raise DataError(f"{shift}: expected noise >= 0, every >= 1, share in (0, 1] and lost in [0, 1).")
-    runs = _simulated(data, shift.simulate) if shift.simulate else data.test
+    runs = _simulated(data, shift) if shift.simulate or shift.dataset else data.test
     fields = runs.fields
     if shift.noise:
         scale = fields.double().square().mean(dim=(0, *range(2, fields.ndim)), keepdim=True).sqrt() * shift.noise
@@ -72,11 +77,33 @@ def shifted(data: PDEDataModule, shift: Shift, seed: int = 0) -> Trajectories:
     )
 
 
-def _simulated(data: PDEDataModule, changes: dict[str, Any]) -> Trajectories:
-    store = data.store
-    if not isinstance(store, Store) or "converted" in store.manifest["recipe"]:
+def applicable(data: PDEDataModule, shifts: Mapping[str, Shift]) -> tuple[dict[str, Shift], list[str]]:
+    """Return the shifts that can be made of the data, and why others cannot: those that simulate need a recipe."""
+    found = {n: s for n, s in shifts.items() if _was_simulated(data) or not (s.simulate or s.dataset)}
+    left = [n for n in shifts if n not in found]
+    return found, [f"{n}: left out, {data.store.name} was not simulated here, and has no other runs." for n in left]
+
+
+def _was_simulated(data: PDEDataModule) -> bool:
+    return isinstance(data.store, Store) and "converted" not in data.store.manifest["recipe"]
+
+
+def _simulated(data: PDEDataModule, shift: Shift) -> Trajectories:
+    store, test = data.store, data.test
+    if not _was_simulated(data):
         raise DataError(f"{store.name} was not generated here: other runs of it cannot be simulated.")
-    return simulate(load_recipe(store.recipe, None, changes), "shifted", range(len(data.test)))
+    if shift.dataset is None:
+        return simulate(load_recipe(store.recipe, None, shift.simulate), "shifted", range(len(test)))
+    own = store.recipe.content
+    alike = {name: own[name] for name in ("domain", "initial_condition")}
+    alike |= {f"observation.{name}": value for name, value in own["observation"].items()}
+    runs = simulate(load_recipe(shift.dataset, None, alike | shift.simulate), "shifted", range(len(test)))
+    if len(runs.field_names) != len(test.field_names):
+        raise DataError(
+            f"{shift.dataset} has the fields {', '.join(runs.field_names)}, {store.name} has "
+            f"{', '.join(test.field_names)}: give a dataset with as many."
+        )
+    return runs.replace(field_names=test.field_names)
 
 
 def _interpolated(fields: Tensor, time: Tensor, lost: float, seed: int) -> Tensor:

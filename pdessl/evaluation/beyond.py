@@ -3,6 +3,7 @@
 ``intervals``: ``rows`` (``runs``, ``kind``, ``title``, ``level``, ``share``, ``expected``, ``median_relative_width``,
 ``spread_of_widths``) and ``reliability`` (``levels``, ``measured`` by kind, ``count``, ``calibrated_on``).
 ``robustness``: ``labels`` and ``rows`` (``runs``, ``title``, ``relative_error``, ``nmse``).
+``elsewhere``: ``level`` and ``rows``, those of :func:`pdessl.inference.elsewhere.measured_elsewhere`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from pdessl.evaluation.plots import METHOD_COLOURS, svg
 
-__all__ = ["intervals_section", "reliability_figure", "robustness_section"]
+__all__ = ["elsewhere_section", "intervals_section", "reliability_figure", "robustness_section"]
 
 
 def reliability_figure(levels: Sequence[float], measured: Mapping[str, Sequence[float]], count: int) -> Figure:
@@ -96,3 +97,25 @@ def robustness_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[A
         "nothing is fitted again, but hand-made features that the other runs lack are left out of the fit."
     )
     return f"<h2>Runs unlike those of training</h2>{_table(['method', *kinds], rows, caption)}"
+
+
+def elsewhere_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the table of what the saved model makes of runs unlike those of training."""
+    section = report["elsewhere"]
+    rows = []
+    for name, row in section["rows"].items():
+        if "refused" in row:
+            rows.append([name, "–", "–", "refused", "–"])
+            continue
+        errors, shares = (", ".join(form(v) for v in row[kind].values()) or "–" for kind, form in _FORMS.items())
+        area = f"{row['area']:.2f}" if "area" in row else "–"
+        rows.append([name, errors, shares, f"{100 * row['novel']:.0f}", area])
+    head = ["runs", "relative error, %", "in its interval, %", "called novel, %", "AUROC of novelty"]
+    caption = (
+        f"The saved model, intervals at level {section['level']:g}. AUROC: how often the novelty of such a run is "
+        "above that of a run as in training (0.5 is chance). Runs without the parameter have no error."
+    )
+    return f"<h2>The saved model on other runs</h2>{_table(head, rows, caption)}"
+
+
+_FORMS = {"error": "{:.3g}".format, "coverage": lambda share: f"{100 * share:.0f}"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pdessl.errors import FormatError
 from pdessl.evaluation import plots
-from pdessl.evaluation.beyond import intervals_section, robustness_section
+from pdessl.evaluation.beyond import elsewhere_section, intervals_section, robustness_section
 from pdessl.evaluation.tables import GROUPS, findings
 
 __all__ = ["render"]
@@ -255,6 +255,7 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
         "regression": _regression,
         "intervals": intervals_section,
         "robustness": robustness_section,
+        "elsewhere": elsewhere_section,
         "timestepping": _timestepping,
     }
     for name, section in sections.items():

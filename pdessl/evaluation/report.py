@@ -8,8 +8,8 @@ A report is a plain dictionary (what ``report.json`` holds) and a dictionary of 
 * ``training``: ``curves`` (name -> list) and ``width``
 * ``regression``: ``target``, ``test_size``, ``rows`` (see :func:`pdessl.evaluation.tables.regression_row`), ``notes``
 * ``predictions``: ``labels`` and ``methods`` (key -> title); arrays ``predictions/true`` and ``predictions/KEY``
-* ``intervals``: ``rows`` and ``reliability``, and ``robustness``: ``labels`` and ``rows``, see
-  :mod:`pdessl.evaluation.beyond`
+* ``intervals``: ``rows`` and ``reliability``; ``robustness``: ``labels`` and ``rows``; ``elsewhere``: ``level`` and
+  ``rows``, see :mod:`pdessl.evaluation.beyond`
 * ``embedding``: ``encoders`` (key -> title); arrays ``embedding/parameter`` and ``embedding/KEY``
 * ``timestepping``: ``rows`` (``title``, ``one_step``, ``rollout``), ``frames``, ``error_over_time`` (title -> list),
   ``shown`` (key -> title); arrays ``rollout/time|space|truth`` and ``rollout/KEY``

@@ -22,8 +22,10 @@ from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
+from pdessl.inference.elsewhere import measured_elsewhere
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
-from pdessl.inference.model import ParameterModel, Target, labels_of
+from pdessl.inference.labels import labels_of
+from pdessl.inference.model import ParameterModel, Target
 from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
 from pdessl.inference.views import Views, with_trunk
@@ -52,6 +54,7 @@ def fit_parameter_model(
     units: Mapping[str, str] | None = None,
     unlabelled: Trajectories | xr.Dataset | None = None,
     held_out: Trajectories | xr.Dataset | None = None,
+    elsewhere: Mapping[str, Trajectories | xr.Dataset] | None = None,
     record: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> ParameterModel:
@@ -86,15 +89,21 @@ def fit_parameter_model(
         unlabelled: further runs, e.g. those of pretraining: they say what runs are like, and all labelled runs set the
             threshold of novelty.
         held_out: labelled runs on which coverage is measured, for the model card.
+        elsewhere: name -> runs unlike those of training, on which errors, coverage and novelty are measured beside
+            ``held_out``, for the card; see :func:`pdessl.inference.elsewhere.measured_elsewhere`.
         record: plain data for the model card: ``data``, ``encoder``, ``floors`` ({name: error}), ``notes``.
         seed: of folds and views.
 
     Raises:
         DataError: no such parameter, values <= 0 on a log scale, fewer than 6 labelled runs, another kind of interval,
-            or a trained head without calibration runs or with quantiles.
+            a trained head without calibration runs or with quantiles, or ``elsewhere`` without ``held_out``.
         FormatError: datasets outside the format of the labelled runs.
     """
     views = views or Views(count=1)
+    if elsewhere and held_out is None:
+        raise DataError(
+            "runs unlike those of training are compared with held-out runs like them: give held_out too."
+        )
     if views.moves:
         raise DataError(
             f"views that move {', '.join(views.moves)} cannot be averaged for a readout of fixed labels. Leave 'moves' "
@@ -164,6 +173,7 @@ def fit_parameter_model(
         # Infinity is no plain data: intervals without an end have no width.
         ends = {n: {} if math.isfinite(c.width) else {"width": None} for n, c in measured.items()}
         model = model.with_record(coverage={n: dataclasses.asdict(c) | ends[n] for n, c in measured.items()})
+        model = model.with_record(elsewhere=measured_elsewhere(model, held_out, elsewhere or {}))
     return model
 
 

@@ -19,11 +19,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.intervals import Coverage, coverage
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import InputFormat
+from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import RunReader, encoded
 from pdessl.inference.readouts import Estimator
 from pdessl.inference.views import Views, with_trunk
@@ -208,23 +208,3 @@ class ParameterModel:
         from pdessl.inference.saving import save
 
         return save(path, self)
-
-
-def labels_of(data: xr.Dataset | Trajectories, name: str) -> NDArray[np.float64]:
-    """Return the labels (n,), float64, of one parameter.
-
-    Raises:
-        DataError: no such parameter, or values that are not finite.
-    """
-    known = data.parameters if isinstance(data, Trajectories) else data.variables
-    if name not in known:
-        raise DataError(
-            f"the labelled runs have no parameter '{name}'.{did_you_mean(name, map(str, known))} They have: "
-            f"{', '.join(map(str, known)) or 'none'}."
-        )
-    values = known[name]
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    array = np.atleast_1d(array).astype(np.float64).reshape(-1)
-    if not np.isfinite(array).all():
-        raise DataError(f"'{name}' is not finite in {int((~np.isfinite(array)).sum())} of {len(array)} labelled runs.")
-    return array
