@@ -90,6 +90,17 @@ class Trajectories:
     def __len__(self) -> int:
         return self.fields.shape[0]
 
+    def __repr__(self) -> str:
+        axes = zip(self.axis_names, self.fields.shape[3:], self.boundary, strict=True)
+        parts = [
+            f"{len(self)} of {self.equation or 'an equation not named'}",
+            f"fields {', '.join(self.field_names)} ({str(self.fields.dtype).removeprefix('torch.')})",
+            f"{self.fields.shape[2]} frames",
+            *(f"{name} {points} {kind}" for name, points, kind in axes),
+            f"parameters {', '.join(self.parameters) or 'unknown'}",
+        ]
+        return f"Trajectories({'; '.join(parts)})"
+
     @property
     def device(self) -> torch.device:
         """Device of the fields (coordinates and parameters lie on the same one)."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["available_memory", "readable_size"]
+from pdessl.errors import DataError
+
+__all__ = ["available_memory", "check_memory", "readable_size"]
 
 
 def available_memory() -> int:
@@ -57,3 +59,22 @@ def readable_size(size: float) -> str:
             return f"{size:.3g} {unit}" if unit != "bytes" else f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.3g} TiB"
+
+
+def check_memory(wanted: int, what: str) -> None:
+    """Refuse what does not fit into memory before it is allocated.
+
+    Args:
+        wanted: bytes.
+        what: beginning of the message: what needs them.
+
+    Raises:
+        DataError: more bytes than are available.
+    """
+    # Asking the system costs more than reading a small piece, and a small piece fits.
+    if wanted > 64 << 20 and wanted > (available := available_memory()):
+        raise DataError(
+            f"{what} needs {readable_size(wanted)} of memory, {readable_size(available)} are available. Read fewer "
+            f"trajectories (indices=...), frames or fields at once, or convert the data:  "
+            f"pdessl convert PATH --out STORE"
+        )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 import xarray as xr
 
 from pdessl.data.arrays import all_finite, cuts
+from pdessl.data.memory import check_memory
 from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.trajectory import Trajectories
 
@@ -213,9 +215,38 @@ class Source(ABC):
             equation=self.equation,
         )
 
-    def to_xarray(self, split: str, indices: Indices = None) -> xr.Dataset:
-        """Return a split as a dataset with named dimensions, coordinates, units and parameters; see :meth:`load`."""
-        dataset = self.load(split, indices).to_xarray()
+    def to_xarray(self, split: str | None = None, indices: Indices = None) -> xr.Dataset:
+        """Return trajectories as a dataset with named dimensions, coordinates, units and parameters.
+
+        Args:
+            split: name of a split; default all, one after another, with a coordinate ``split`` over the trajectories
+                and NaN for the parameters of a split that has no labels.
+            indices: which trajectories of the split; default all.
+
+        Raises:
+            DataError: splits that differ in shape, or more than fits into memory; give a split and indices.
+            CatalogError, IndexError, FormatError: see :meth:`load`.
+        """
+        names = [name for name, size in self.splits.items() if size] if split is None else [split]
+        if len(names) == 1:
+            return self.described(self.load(names[0], indices).to_xarray())
+        shapes = {name: self.shape(name) for name in names}
+        if indices is not None or len(set(shapes.values())) != 1:
+            raise DataError(f"{self.name}: its splits are {shapes}. Name one of them:  to_xarray('{names[0]}')")
+        total = sum(self.splits[name] for name in names)
+        # Twice: they are read split by split and then joined.
+        check_memory(8 * total * math.prod(shapes[names[0]]), f"{self.name}: reading {total} trajectories at once")
+        parts = [self.load(name) for name in names]
+        known = {name: torch.full((), math.nan, dtype=torch.float64) for part in parts for name in part.parameters}
+        parts = [
+            part.replace(parameters={n: part.parameters.get(n, nan.expand(len(part))) for n, nan in known.items()})
+            for part in parts
+        ]
+        dataset = self.described(Trajectories.concatenate(parts).to_xarray())
+        return dataset.assign_coords(split=("trajectory", np.repeat(names, [len(part) for part in parts])))
+
+    def described(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Return a dataset of trajectories of this source with units and what else is known of its variables."""
         for name, unit in self.units.items():
             for variable in (name, f"{name}_nodes", f"length_{name}"):
                 if variable in dataset.variables:

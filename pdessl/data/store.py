@@ -18,6 +18,7 @@ import xarray as xr
 from pdessl import catalog
 from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.manifest import MANIFEST, checksum, manifest_recipe, read_manifest
+from pdessl.data.memory import check_memory
 from pdessl.data.recipe import DatasetRecipe, differences
 from pdessl.data.shards import Shard, check_file, describe, recipe_units
 from pdessl.data.source import Coordinates, Indices, Source
@@ -227,6 +228,8 @@ class Store(Source):
         for shard, places, numbers in self._places(split, rows):
             if values is None:
                 dtype = np.result_type(*(shard.fields[c].dtype for c in channels)).newbyteorder("=")
+                size = len(rows) * len(channels) * math.prod(cut) * dtype.itemsize
+                check_memory(size, f"{self.name}: reading {len(rows)} trajectories at once")
                 values = np.empty((len(rows), len(channels), *cut), dtype)
             if len(numbers) > 1 and (np.diff(numbers) == 1).all() and (np.diff(places) == 1).all():
                 run = values[places[0] : places[-1] + 1]
@@ -283,9 +286,8 @@ class Store(Source):
             held = {self._shard_of(split, int(i))["file"] for i in loaded.index}
             raise DataError(f"{self.path / min(held)}{' or a later shard' if len(held) > 1 else ''}: {error}") from None
 
-    def to_xarray(self, split: str, indices: Indices = None) -> xr.Dataset:
-        """Return a split as a dataset with named dimensions, coordinates, units and parameters; see :meth:`load`."""
-        return describe(self.load(split, indices).to_xarray(), self.recipe)
+    def described(self, dataset: xr.Dataset) -> xr.Dataset:  # noqa: D102
+        return describe(dataset, self.recipe)
 
     def _places(self, split: str, rows: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
         """Yield, shard by shard, the shard, the places of its trajectories in ``rows``, and their numbers in it."""
@@ -353,7 +355,8 @@ def open(
     """
     if mapping is None and isinstance(path, (str, os.PathLike)):
         folder = Path(path)
-        if (folder / MANIFEST).is_file() or not folder.exists():
+        # A name with a suffix is that of a file: what is missing is not a store.
+        if (folder / MANIFEST).is_file() or not (folder.exists() or folder.suffix):
             return Store(folder)
     from pdessl.data.formats import open_apart, open_source
 

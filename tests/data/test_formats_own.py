@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import layouts
 import numpy as np
 import pytest
@@ -101,10 +102,64 @@ def test_nan_names_the_trajectory_or_drops_it():
     assert np.array_equal(data.parameters["nu"], ds.nu.values[[0, 2]])
 
 
+def test_dropping_every_trajectory_says_so():
+    with pytest.raises(FormatError, match=r"no trajectories in 1 files. dataset: 3 of 3 .* are not finite"):
+        from_xarray(runs() * np.nan, missing="drop")
+
+
+def test_hdf5_without_names_of_dimensions_is_told_to_name_them(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["velocity"], file["t"] = layouts.numbers(3, 5, 8), np.arange(5.0)
+    with pytest.raises(DataError, match=r"'velocity' \(3, 5, 8\) have no names.*dimensions: \[trajectory, time, x\]"):
+        open_source(tmp_path / "a.h5", {"fields": {"u": "velocity"}})
+    mapping = {"dimensions": ["trajectory", "time", "x"], "fields": {"u": "speed"}, "time": "t", "space": {"x": {}}}
+    with pytest.raises(FormatError, match=r"no array 'speed'.*fields: {u: velocity}"):
+        open_source(tmp_path / "a.h5", mapping)
+
+
+def test_a_missing_file_is_no_missing_store(tmp_path):
+    with pytest.raises(FormatError, match=r"no file or folder .*run.nc. Check the path"):
+        pdessl.open(tmp_path / "run.nc")
+
+
+def test_a_whole_dataset_as_xarray_names_the_split_of_each_trajectory(tmp_path):
+    for split, number in (("train", 3), ("test", 2)):
+        runs(number).to_netcdf(tmp_path / f"runs_{split}.nc", engine="h5netcdf")
+    source = open_source(tmp_path, {"parameters": {"nu": {}}})
+    whole = source.to_xarray()
+    assert whole.split.values.tolist() == ["train"] * 3 + ["test"] * 2 and whole.u.attrs["units"] == "m/s"
+    assert whole.trajectory.values.tolist() == [0, 1, 2, 0, 1]
+    for name in source.splits:
+        part = whole.isel(trajectory=whole.split.values == name)
+        assert part.drop_vars("split").identical(source.to_xarray(name))
+    assert np.array_equal(pdessl.from_xarray(whole).fields[:, 0], whole.u.values)
+    with pytest.raises(DataError, match=r"Name one of them:  to_xarray\('train'\)"):
+        source.to_xarray(indices=[0])
+    runs(2, points=9).to_netcdf(tmp_path / "runs_test.nc", engine="h5netcdf")
+    with pytest.raises(DataError, match=r"its splits are .*9.*Name one of them"):
+        open_source(tmp_path, {"parameters": {"nu": {}}}).to_xarray()
+
+
+def test_more_than_fits_into_memory_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file.create_dataset("u", data=np.ones((40, 64, 2048)), compression="gzip", compression_opts=1)
+    axes = {"time": {"step": 0.1}, "space": {"x": {"step": 1.0}}}
+    source = open_source(tmp_path, {"dimensions": ["trajectory", "time", "x"], "fields": {"u": "u"}, **axes})
+    monkeypatch.setattr("pdessl.data.memory.available_memory", lambda: 70 << 20)
+    assert len(source.load("all", frames=slice(0, 1))) == 80
+    with pytest.raises(DataError, match="reading 80 trajectories at once needs 80 MiB of memory, 70 MiB are"):
+        source.load("all")
+
+
 def test_extra_dimensions():
     ds = runs()
     assert np.array_equal(from_xarray(ds.expand_dims(level=[0.0])).fields[:, 0], ds.u.values)
     two = xr.concat([ds, ds + 1], "level")
+    with pytest.raises(DataError, match=r"axis level: the coordinate is missing.*no axis of space.*select: {level: 0}"):
+        from_xarray(two[["u"]])
+    with pytest.raises(FormatError, match=r"'seed' of size 3.*If its entries are runs:  trajectory: seed"):
+        from_xarray(ds.rename(run="seed"), space=["x"])
     with pytest.raises(FormatError, match=r"extra dimension 'level' of size 2. Choose one .*select: {level: 0}"):
         from_xarray(two[["u"]], space=["x"])
     assert np.array_equal(from_xarray(two[["u"]], select={"level": 1}).fields[:, 0], ds.u.values + 1)
@@ -137,10 +192,13 @@ def test_one_name_needs_no_list_and_an_array_is_refused_with_the_repair():
 def test_integers_are_refused_unless_conversion_is_declared():
     ds = runs()
     ds["u"] = (ds.u * 100).astype("i4")
-    with pytest.raises(FormatError, match="holds int32, expected floating-point .* To convert .* integers: convert"):
-        from_xarray(ds, fields=["u"])
-    data = from_xarray(ds, fields=["u"], dtype="float32")
-    assert data.fields.dtype == torch.float32 and np.array_equal(data.fields[:, 0], ds.u.values)
+    for named in (["u"], None):
+        with pytest.raises(
+            FormatError, match="holds int32, expected floating-point .* To convert .* integers: convert"
+        ):
+            from_xarray(ds, fields=named)
+        data = from_xarray(ds, fields=named, dtype="float32")
+        assert data.fields.dtype == torch.float32 and np.array_equal(data.fields[:, 0], ds.u.values)
 
 
 def test_units_are_carried_and_converted_only_where_declared(tmp_path):

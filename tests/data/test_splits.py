@@ -10,9 +10,7 @@ from pdessl.errors import CatalogError, DataError
 
 
 def members(selection):
-    return {
-        (selection.splits[s], r) for s, r in zip(selection.split.tolist(), selection.rows.tolist(), strict=True)
-    }
+    return {(selection.splits[s], r) for s, r in zip(selection.split.tolist(), selection.rows.tolist(), strict=True)}
 
 
 def groups(selection):

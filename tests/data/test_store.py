@@ -131,6 +131,19 @@ def test_noise_has_the_level_of_the_recipe_and_leaves_the_physics_alone():
     assert abs(neighbours.item()) < 0.05
 
 
+def test_to_xarray_of_all_splits(small_store):
+    whole = small_store.to_xarray()
+    assert whole.sizes["trajectory"] == len(small_store) and whole.viscosity.attrs["units"] == "length^2/time"
+    unlabelled = whole.split.values == "unlabelled"
+    assert (
+        np.array_equal(np.isnan(whole.viscosity.values), unlabelled)
+        and unlabelled.sum() == small_store.splits["unlabelled"]
+    )
+    values = whole.viscosity.values[whole.split.values == "test"]
+    assert np.array_equal(values, small_store.parameter_values("test")["viscosity"])
+    assert "frames; x" in repr(small_store.load("test")) and len(repr(small_store.load("test"))) < 120
+
+
 def test_to_xarray(small_store):
     dataset = small_store.to_xarray("labelled")
     assert dataset.viscosity.attrs["units"] == "length^2/time" and dataset.sizes["trajectory"] == 16

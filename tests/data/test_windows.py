@@ -236,4 +236,3 @@ def test_windows_of_external_files_are_bitwise_what_was_written(smoke, settings)
                 cut = stored[a : a + (t - 1) * stride + 1 : stride, b : b + x, c : c + y]
                 assert np.array_equal(batch.fields[k, channel].numpy(), cut.astype("f4"))
     assert torch.equal(batch.parameters["buoyancy"], torch.from_numpy(np.where(numbers < 4, 0.3, 0.4)))
-

@@ -54,6 +54,8 @@ def channel_of(container: Container, mapping: DatasetMapping, rule: FieldRule, p
             entry = 0
         else:
             other = ", or component: 0 in the field" if axis == "component" else ""
+            if "trajectory" not in names:
+                other += f". If its entries are runs:  trajectory: {axis}"
             raise FormatError(
                 f"{label}: '{found}' has an extra dimension '{axis}' of size {size}. Choose one entry of it in the "
                 f"mapping:  select: {{{axis}: 0}}{other}"

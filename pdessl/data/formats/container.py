@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pdessl.data.memory import available_memory, readable_size
-from pdessl.errors import DataError, FormatError, did_you_mean
+from pdessl.errors import FormatError, did_you_mean
 
-__all__ = ["Array", "Container", "check_memory"]
+__all__ = ["Array", "Container"]
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,14 @@ class Container(ABC):
         short = {n.rsplit("/", 1)[-1]: n for n in known}
         return FormatError(
             f"{self.label} has no array '{name}'.{did_you_mean(name, [*known, *short])} {self.held()} "
-            f"Map it in the dataset file, e.g.  fields: {{u: {known[0] if known else 'NAME'}}}"
+            f"Map it in the dataset file, e.g.  fields: {{u: {self._likely(name) or 'NAME'}}}"
         )
+
+    def _likely(self, name: str) -> str | None:
+        """Return the array that a wrong name may have meant, or that looks most like a field."""
+        arrays = self.arrays()
+        close = difflib.get_close_matches(name, arrays, n=1)
+        return close[0] if close else max(arrays, key=lambda n: len(arrays[n].shape), default=None)
 
     def held(self) -> str:
         """Return a sentence that lists the arrays."""
@@ -102,18 +108,3 @@ class Container(ABC):
             names.append(f"'{name}' {tuple(array.dimensions) if array.dimensions else array.shape}")
         more = len(self.arrays()) - len(names)
         return f"It holds {', '.join(names) or 'no arrays'}{f' and {more} more' if more else ''}."
-
-
-def check_memory(wanted: int, what: str) -> None:
-    """Refuse what does not fit into memory before it is allocated.
-
-    Raises:
-        DataError: more bytes than are available.
-    """
-    # Asking the system costs more than reading a small piece, and a small piece fits.
-    if wanted > 64 << 20 and wanted > (available := available_memory()):
-        raise DataError(
-            f"{what} needs {readable_size(wanted)} of memory, {readable_size(available)} are available. Read fewer "
-            f"trajectories (indices=...), frames or fields at once, or convert the data:  "
-            f"pdessl convert PATH --out STORE"
-        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +17,12 @@ import numpy as np
 from pdessl.data.formats.checks import check_axis_order
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.hdf5 import HDF5File, close_all
-from pdessl.data.formats.labelled import LabelledFile, explicit
+from pdessl.data.formats.labelled import LabelledFile, close_labelled, explicit
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping
 from pdessl.data.formats.meshgrid import meshgrid_mapping
 from pdessl.data.formats.part import Part
 from pdessl.data.formats.well import well_mapping
+from pdessl.data.memory import check_memory
 from pdessl.data.source import Coordinates, Source
 from pdessl.errors import FormatError
 
@@ -137,10 +139,14 @@ class Files(Source):
         self.format = mapping.format
         try:
             parts = [part for container in containers for part in self._parts(container)]
-        finally:
-            close_all()  # an open file would keep its owner from writing it
+        finally:  # an open file would keep its owner from writing it
+            close_all()
+            close_labelled()
         if not any(part.count for part in parts):
-            raise FormatError(f"{self.name}: no trajectories in {self.files} files. Check 'group' in the mapping.")
+            left_out = " ".join(w for part in parts for w in part.warnings if part.dropped)
+            raise FormatError(
+                f"{self.name}: no trajectories in {self.files} files. {left_out or 'Check group in the mapping.'}"
+            )
         self._parts_of = self._sorted(parts)
         self._describe(parts)
         if velocity := tuple(mapping.get("divergence_free", ())):
@@ -366,12 +372,12 @@ class Files(Source):
         frames = slice(*frames.indices(self._shapes[split][1]))
         if len(pieces) == 1:
             return pieces[0][1].read(pieces[0][2], frames, space, channels)
-        out = None
+        cut = [len(range(*c.indices(n))) for c, n in zip((frames, *space), self._shapes[split][1:], strict=True)]
+        shape, dtype = (len(rows), len(channels), *cut), pieces[0][1].dtype
+        check_memory(math.prod(shape) * dtype.itemsize, f"{self.name}: reading {len(rows)} trajectories at once")
+        out = np.empty(shape, dtype)
         for where, part, inside in pieces:
-            values = part.read(inside, frames, space, channels)
-            if out is None:
-                out = np.empty((len(rows), *values.shape[1:]), dtype=values.dtype)
-            out[where] = values
+            out[where] = part.read(inside, frames, space, channels)
         return out
 
 

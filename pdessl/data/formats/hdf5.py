@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from pdessl.data.arrays import FileArray
-from pdessl.data.formats.container import Array, Container, check_memory
+from pdessl.data.formats.container import Array, Container
+from pdessl.data.memory import check_memory
 from pdessl.errors import FormatError, PdesslError
 
 __all__ = ["HDF5File", "close_all", "readable", "selected_size"]

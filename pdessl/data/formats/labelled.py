@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -12,18 +13,26 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdessl.data.formats.container import Array, Container, check_memory
+from pdessl.data.formats.container import Array, Container
 from pdessl.data.formats.hdf5 import HDF5File, readable, selected_size
 from pdessl.data.formats.mapping import DatasetMapping
+from pdessl.data.memory import check_memory
 from pdessl.errors import DataError, FormatError, did_you_mean
 
-__all__ = ["LabelledFile", "explicit"]
+__all__ = ["LabelledFile", "close_labelled", "explicit"]
 
 TIME_NAMES = ("time", "t")
 RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
 MAX_OPEN = 16
 
 _open_files: dict[tuple[int, str, int], xr.Dataset] = {}
+
+
+def close_labelled() -> None:
+    """Close the files of this process that are open."""
+    for key in [k for k in _open_files if k[0] == os.getpid()]:
+        with contextlib.suppress(Exception):
+            _open_files.pop(key).close()
 
 
 class LabelledFile(Container):
@@ -179,12 +188,13 @@ def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
 
     Raises:
         DataError: a field, dimension or parameter is missing; the message lists what there is.
+        FormatError: fields are integers, and the mapping does not say that they may be converted.
     """
     arrays, attributes, content = container.arrays(), container.attributes(), dict(mapping.content)
     dimensions = {d for a in arrays.values() for d in a.dimensions or ()}
     time = _time(mapping, dimensions, container)
     if not content.get("fields"):
-        content["fields"] = dict.fromkeys(_fields(attributes, arrays, time, container), {})
+        content["fields"] = dict.fromkeys(_fields(mapping, attributes, arrays, time, container), {})
     fields = {
         n: ({"dataset": r} if isinstance(r, str) else {"dataset": n} | dict(r)) for n, r in content["fields"].items()
     }
@@ -197,6 +207,11 @@ def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
             )
     first = arrays[next(iter(fields.values()))["dataset"]]
     if time not in (first.dimensions or ()):
+        if any(d.startswith("phony_dim") for d in first.dimensions or ()):
+            raise DataError(
+                f"{container.label}: the axes of '{first.name}' {first.shape} have no names in the file. Name them in "
+                f"the mapping, in the order they are stored:  dimensions: [trajectory, time, x]"
+            )
         raise DataError(
             f"{container.label}: field '{first.name}' has dimensions {first.dimensions}, none named '{time}'. Name the "
             f"time dimension: time='...', in a mapping  time: {{dataset: ...}}"
@@ -256,18 +271,24 @@ def _time(mapping: DatasetMapping, dimensions: set[str], container: Container) -
     return next((n for n in TIME_NAMES if n in dimensions), "time")
 
 
-def _fields(attributes: Mapping[str, Any], arrays: Mapping[str, Array], time: str, container: Container) -> list[str]:
+def _fields(
+    mapping: DatasetMapping, attributes: Mapping[str, Any], arrays: Mapping[str, Array], time: str, container: Container
+) -> list[str]:
     named = [n for n in str(attributes.get("fields", "")).split(",") if n in arrays]
     coordinates = {d for a in arrays.values() for d in a.dimensions or ()}
-    found = named or [
+    over_time = [
         n
         for n, a in arrays.items()
-        if time in (a.dimensions or ())
-        and len(a.shape) > 1
-        and a.dtype.kind == "f"
-        and n not in coordinates
-        and not n.endswith("_nodes")
+        if time in (a.dimensions or ()) and len(a.shape) > 1 and n not in coordinates and not n.endswith("_nodes")
     ]
+    kinds = "fiu" if mapping.get("integers") == "convert" else "f"
+    found = named or [n for n in over_time if arrays[n].dtype.kind in kinds]
+    integers = [n for n in over_time if arrays[n].dtype.kind in "iu"]
+    if not found and integers:
+        raise FormatError(
+            f"{container.label}: '{integers[0]}' holds {arrays[integers[0]].dtype}, expected floating-point numbers. "
+            f"To convert integers, say so in the mapping:  integers: convert"
+        )
     if not found:
         raise DataError(
             f"{container.label}: no variable with a time dimension '{time}' and another one. {container.held()} "

@@ -92,6 +92,8 @@ def evaluate(
     else:
         key = "time: {step: 0.1}  (dt=0.1)" if name == "time" else f"space: {{{name}: {{step: 0.1}}}}  (dx=0.1)"
         other = "" if name == "time" else f", or its length:  space: {{{name}: {{length: 1.0}}}}  (length=1.0)"
+        if name not in ("time", "x", "y", "z"):
+            other += f". If it is no axis of space, choose an entry:  select: {{{name}: 0}}"
         raise DataError(f"{where}: the coordinate is missing. Give the step in the mapping:  {key}{other}")
     if rule.scale != 1.0:
         values, length = values * rule.scale, None if length is None else length * rule.scale

@@ -13,11 +13,12 @@ import numpy as np
 
 from pdessl.data.arrays import FileArray
 from pdessl.data.formats.channels import Channel, channel_of, sizes_of
-from pdessl.data.formats.container import Container, check_memory
+from pdessl.data.formats.container import Container
 from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.mapping import DatasetMapping, ParameterRule
 from pdessl.data.formats.nodes import Nodes, evaluate
 from pdessl.data.formats.transform import TRANSFORMS, to_centres
+from pdessl.data.memory import check_memory
 from pdessl.errors import DataError, FormatError
 
 __all__ = ["Part"]
