@@ -24,9 +24,10 @@ class CollapseAlarm(Callback):
 
     What counts as collapse, and the causes told apart, are those of
     :func:`pdessl.objectives.diagnosis.collapse_diagnosis`. Few dimensions of what the projector is given, and
-    embeddings that are small beside the spread that the objective aims at, count only where they have fallen below half
-    of the highest value so far: data that vary in few ways have few dimensions from the start, and a new projector may
-    give small numbers. The rank of the embeddings alone does not count: in sound trainings it falls to a third.
+    embeddings whose spread is small beside their size (though above 1 %) or beside what the objective aims at, count
+    only where they have fallen below half of the highest value so far: data that vary in few ways have few dimensions
+    from the start, and a new network may give numbers that are small, or all alike. The rank of the embeddings alone
+    does not count: in sound trainings it falls to a third.
 
     Args:
         stop_on_collapse: end the run with an error instead of a warning.
@@ -52,7 +53,7 @@ class CollapseAlarm(Callback):
         diagnosis = getattr(pl_module, "diagnosis", None)
         if diagnosis is None or trainer.sanity_checking:
             return
-        for name in ("std_max", "rank_me", "features_rank_me"):
+        for name in ("relative_deviation", "std_max", "rank_me", "features_rank_me"):
             self._highest[name] = max(diagnosis.values.get(name, 0.0), self._highest.get(name, 0.0))
         low = diagnosis.relative_to
         rings = diagnosis.collapsed and (low is None or diagnosis.values[low] < FALLEN * self._highest[low])

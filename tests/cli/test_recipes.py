@@ -1,6 +1,8 @@
 """Every shipped pretraining recipe runs through the real command line, at its small and its full size."""
 
 import functools
+import json
+import re
 
 import pytest
 import torch
@@ -9,7 +11,6 @@ import yaml
 import pdessl
 from pdessl import catalog, cli
 from pdessl.cli.pretrain import _command_line, _read_recipes, pretrain
-from pdessl.tasks import CollapseAlarm
 
 RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [
@@ -96,11 +97,19 @@ def test_a_step_in_bfloat16_gives_the_loss_of_single_precision_and_finite_weight
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.task.parameters())
 
 
-def test_the_alarm_is_set_on_the_command_line(small_store):
-    words = ["--config", "burgers_sigreg", "--data.path", str(small_store), *STEP]
-    made = _command_line(*_read_recipes([*words, "--monitor.stop_on_collapse", "true", "--monitor.patience=1"]))
-    (alarm,) = [c for c in made.trainer.callbacks if isinstance(c, CollapseAlarm)]
-    assert alarm.stop_on_collapse is True and alarm.patience == 1
+def test_a_run_that_collapses_is_stopped_at_the_command_line(small_store, tmp_path, capsys):
+    words = ["--data", str(small_store), "--data.batch_size", "16", "--model.learning_rate", "1e-2"]
+    words += ["--model.objective", "pdessl.objectives.SimSiam", "--model.projector", "torch.nn.Identity"]
+    words += ["--model.objective.init_args.predictor", "torch.nn.Identity"]
+    words += ["--model.objective.init_args.stop_gradient", "false", "--trainer.enable_progress_bar", "false"]
+    words += ["--trainer.max_epochs", "15", "--trainer.accelerator", "cpu", "--out", str(tmp_path / "run")]
+    stop = ["--monitor.stop_on_collapse", "true", "--monitor.patience", "3"]
+    assert cli.main(["pretrain", "--config", "burgers_sigreg", *words, *stop]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"stopped in epoch \d+: complete collapse: .* Raise the weight of the anti-collapse term", said)
+    history = json.loads((tmp_path / "run/history.json").read_text())["monitor/collapsed"]
+    assert len(history) < 15 and history[-2:] == [1, 1]
+    assert not (tmp_path / "run/encoder").exists()
 
 
 def test_task_and_preset_are_checked(capsys):

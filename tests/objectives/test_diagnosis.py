@@ -73,6 +73,8 @@ def test_each_deliberate_failure_gets_its_name_and_a_remedy(cause, make, more):
     ("relative_to", "make", "more"),
     [
         (None, one_point, {}),
+        ("relative_deviation", lambda: 30 + healthy(), {"features": 30 + healthy()}),
+        ("relative_deviation", lambda: 30 + healthy(), {"features": healthy()}),
         (None, low_rank, {"features": healthy()}),
         ("std_max", shrunk, {}),
         ("std_max", shrunk, {"features": healthy()}),
