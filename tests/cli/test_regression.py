@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pdessl.cli.regress import counts, default_recipe
 from pdessl.cli.regression import Regression, compare_methods
 from pdessl.cli.regression_result import as_report
 from pdessl.cli.robustness import Intervals, Robustness, interval_rows, reliability
-from pdessl.cli.shifts import Shift, shifted
+from pdessl.cli.shifts import Shift, applicable, shifted
 from pdessl.cli.supervision import Supervision
 from pdessl.cli.views import Views, averaged, fitting
 from pdessl.data import generate
@@ -239,6 +240,27 @@ def test_other_initial_conditions_are_simulated(data):
         shifted(data, Shift(without=("v",)))
 
 
+def test_another_equation_is_simulated_on_the_grid_of_the_data_from_initial_fields_like_theirs(data):
+    runs, test = shifted(data, Shift(dataset="heat", simulate={"parameters.diffusivity.high": 0.05})), data.test
+    assert (runs.equation, runs.field_names, runs.fields.shape) == ("heat", test.field_names, test.fields.shape)
+    assert torch.equal(runs.time, test.time) and torch.equal(runs.space[0], test.space[0])
+    assert float(runs.parameters["diffusivity"].max()) <= 0.05
+    first, known = (r.fields[:, :, 0].std() for r in (runs, test))
+    assert float(first / known) == pytest.approx(1, rel=0.3)
+    two = test.replace(fields=test.fields.expand(-1, 2, -1, -1), field_names=("u", "v"))
+    with pytest.raises(DataError, match="heat has the fields u, .* has u, v: give a dataset with as many"):
+        shifted(SimpleNamespace(store=data.store, test=two), Shift(dataset="heat"))
+
+
+def test_data_that_were_not_simulated_here_go_without_the_shifts_that_simulate():
+    lab = SimpleNamespace(store=SimpleNamespace(name="lab.h5"))
+    shifts = {"noisy": Shift(noise=0.1), "other fields": Shift(simulate={"seed": 3}), "heat": Shift(dataset="heat")}
+    found, reasons = applicable(lab, shifts)
+    assert list(found) == ["noisy"]
+    assert [reason.split(":")[0] for reason in reasons] == ["other fields", "heat"]
+    assert "lab.h5 was not simulated here" in reasons[0]
+
+
 def test_windows_shrink_to_the_runs_and_features_do_not_see_labels(data):
     views = Views({"space_translation": 0.5}, window=(32, 64), count=2)
     small = shifted(data, Shift(every=2, share=0.5))
@@ -285,12 +307,15 @@ def test_the_verb_writes_a_report_and_a_model_that_predicts(small_store, tmp_pat
     save_pretrained(tmp_path / "encoder", encoder(), {})
     words = ["--encoder", str(tmp_path / "encoder"), "--data", str(small_store), "--preset", "quick"]
     assert cli.main(["regress", *words, "--labels", "8,all", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
-    assert "pdessl predict --model" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"pdessl predict --model {tmp_path / 'out'} NEW_RUNS.nc --out viscosity.csv" in said
+    assert "heat equation: novelty AUROC" in said
+    assert "| heat equation | 8 |" in (tmp_path / "out/model/card.md").read_text()
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert {r["labels"] for r in report["regression"]["rows"]} == {8, 16, None}
     page = (tmp_path / "out/report.html").read_text()
     assert "promised coverage" in page or "Promised and measured coverage" in page
-    assert "Runs unlike those of training" in page
+    assert "Runs unlike those of training" in page and "The saved model on other runs" in page
     model = pdessl.load(tmp_path / "out/model")
     found = model.predict(pdessl.open(small_store).load("test"))
     assert np.isfinite(found["viscosity"].values).all()

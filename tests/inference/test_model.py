@@ -121,6 +121,32 @@ def test_measured_coverage_is_in_the_record():
     assert measured == dataclasses.asdict(model.measure(test)["slope"])
 
 
+def test_errors_coverage_and_novelty_are_measured_on_other_runs_too():
+    alike, test = lines(200, 4), lines(300, 3)
+    bright = alike.replace(fields=alike.fields + 20)
+    # Noise in every point: a coarser grid cannot be interpolated.
+    coarse = alike.replace(fields=alike.fields[..., ::2], space=(alike.space[0][:, ::2],))
+    others = {"alike": alike, "unlabelled": alike.without_parameters(), "bright": bright, "coarse": coarse}
+    model = fit_parameter_model(Moments(), lines(80, 1), lines(200, 2), held_out=test, elsewhere=others)
+    rows = model.record["elsewhere"]
+    assert list(rows) == ["as in training", *others]
+    assert rows["as in training"]["coverage"]["slope"] == model.record["coverage"]["slope"]["share"]
+    assert rows["alike"]["coverage"]["slope"] == inside(model, alike) / 200
+    found, truth = model.predict(alike), alike.parameters["slope"].numpy()
+    assert rows["alike"]["error"]["slope"] == pytest.approx(100 * (np.abs(found.slope - truth) / truth).mean())
+    assert rows["alike"]["area"] == area_under_roc(model.predict(test).novelty, found.novelty)
+    assert abs(rows["alike"]["area"] - 0.5) < 0.1
+    assert rows["unlabelled"] == {**rows["alike"], "error": {}, "coverage": {}}
+    assert (rows["bright"]["area"], rows["bright"]["novel"]) == (1, 1)
+    assert "x has steps of 0.25" in rows["coarse"]["refused"]
+    card = model.card()
+    assert f"| bright | 200 | {rows['bright']['error']['slope']:.3g} | 0% | 100% | 1.00 |" in card
+    assert "| coarse | - | - | - | refused | - |" in card
+    assert f"* coarse: refused: {rows['coarse']['refused']}" in card
+    with pytest.raises(DataError, match="compared with held-out runs like them: give held_out too"):
+        fit_parameter_model(Moments(), lines(80, 1), elsewhere=others)
+
+
 def test_another_level_is_recalibrated():
     runs, calibration, test = lines(60, 1), lines(99, 2), lines(20, 3)
     model = fit_parameter_model(Moments(), runs, calibration, level=0.9)
