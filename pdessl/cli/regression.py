@@ -167,6 +167,13 @@ class _Comparison:
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}
         self.steps = trained_steps(encoder, self.test)
+        try:
+            self._averaged(self.test[[0]], 0)
+        except ShapeError as error:
+            what = f"{', '.join(self.test.field_names)} over time, {', '.join(self.test.axis_names)}"
+            raise ShapeError(
+                f"the encoder cannot read {data.store.name} ({what}): {error} Pretrain one on data like these."
+            ) from None
         self.refused: set[str] = set()
         trained = (getattr(encoder, "trained_on", None) or {}).get("equation")
         if trained and trained != self.equation:

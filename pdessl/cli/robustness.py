@@ -33,7 +33,8 @@ class Robustness:
 
     Networks read runs on another grid as ``pdessl predict`` does: brought to the grid of training
     (:func:`pdessl.inference.regridding.regridded`), or not at all where it is too coarse; the notes say which.
-    Hand-made features and least squares read them as they are.
+    Hand-made features and least squares read them as they are. For runs shorter than a view, the comparison shrinks the
+    views; the saved model refuses such runs, and its card says so.
 
     Args:
         shifts: name -> what is changed in the test runs.

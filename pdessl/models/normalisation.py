@@ -80,7 +80,16 @@ class Normalised(nn.Module):
         return len(self.mean)
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Return (x - mean) / std for fields (B, C, ...) in the user's units."""
+        """Return (x - mean) / std for fields (B, C, ...) in the user's units.
+
+        Raises:
+            ShapeError: another number of fields.
+        """
+        if x.shape[1] != len(self.mean):  # one field would be broadcast to as many as were wanted
+            raise ShapeError(
+                f"the network was trained on {len(self.mean)} fields and got {x.shape[1]} (fields {tuple(x.shape)}). "
+                "Give the same fields, in the same order."
+            )
         shape = (1, -1, *(1,) * (x.ndim - 2))
         return (x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape)
 

@@ -22,7 +22,7 @@ from pdessl.cli.supervision import Supervision
 from pdessl.cli.views import Views, averaged, fitting
 from pdessl.data import generate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import DataError
+from pdessl.errors import DataError, ShapeError
 from pdessl.evaluation.tables import findings
 from pdessl.models import ConvEncoder, Normalised, save_pretrained
 
@@ -122,6 +122,26 @@ def test_an_estimate_that_cannot_be_made_is_noted_and_the_rest_goes_on(data):
     result = compare_methods(encoder(), data, settings)
     assert {r["method"] for r in result.rows} == {"frozen", "neighbours", "random", "physics", "mean"}
     assert "least squares, pointwise: boussinesq_velocity lives on the axes x, y" in " ".join(result.notes)
+
+
+def test_an_encoder_of_other_fields_or_dimensions_is_refused_before_anything_is_trained(data):
+    two = Normalised(ConvEncoder(in_channels=2, width=4, blocks=(1,)), [0.0, 0.0], [1.0, 1.0]).eval()
+    plane = Normalised(ConvEncoder(width=4, blocks=(1,), periodic=(True, True)), [0.0], [1.0]).eval()
+    for network, why in ((two, "was trained on 2 fields and got 1"), (plane, "with 2 space axes")):
+        with pytest.raises(
+            ShapeError, match=rf"cannot read .* \(u over time, x\): .*{why}.* Pretrain one on data like"
+        ):
+            compare_methods(network, data, SETTINGS)
+
+
+def test_an_encoder_of_another_equation_is_read_with_a_note(data):
+    network = encoder()
+    network.trained_on = {"equation": "kuramoto_sivashinsky", "steps": {"time": [0.2, 0.2], "x": [0.5, 0.5]}}
+    result = compare_methods(network, data, Regression(labels=(8,), seeds=1, physics=False))
+    assert "pretrained on runs of kuramoto_sivashinsky, these are of burgers" in result.notes[0]
+    plain = compare_methods(encoder(), data, Regression(labels=(8,), seeds=1, physics=False))
+    assert torch.equal(result.predictions["frozen"], plain.predictions["frozen"])  # on the grid the runs have
+    assert not any("pretrained on runs" in note for note in plain.notes)
 
 
 def test_networks_read_other_grids_on_that_of_training_or_say_why_not(data):
