@@ -217,10 +217,10 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path, kind):
 
 
 def test_what_does_not_fit_into_memory_says_so(tmp_path, monkeypatch):
-    import pdessl.data.formats.container as container
+    from pdessl.data import memory
 
     layouts.write(tmp_path / "a.h5", {"u": np.ones((2, 64, 1 << 17))})
-    monkeypatch.setattr(container, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1 << 20)
     source = open_source(tmp_path / "a.h5", PLAIN)
     with pytest.raises(DataError, match=r"needs 128 MiB of memory, 1 MiB are available. Read fewer.*pdessl convert"):
         source.load("all")
