@@ -8,8 +8,9 @@ from typing import Any
 
 from pdessl.equations import Equation
 from pdessl.errors import CatalogError, SymmetryError, did_you_mean
-from pdessl.symmetry.boundary import boundary_class, boundary_conditions, discrete_symmetries
+from pdessl.symmetry.boundary import BoundaryClass, boundary_class, boundary_conditions
 from pdessl.symmetry.discovery import MAX_DEGREE, Certificate, generic_dimensions
+from pdessl.symmetry.discrete import discrete_symmetries
 from pdessl.symmetry.generator import SymmetryGenerator
 from pdessl.symmetry.naming import is_linear, scaling_weights
 from pdessl.symmetry.nullspace import nullspace
@@ -165,10 +166,10 @@ class SymmetryAlgebra:
                     f"Fields: {', '.join(equation.dependent)}."
                 )
         system = PDESystem(equation)
+        conditions = boundary_conditions(equation, boundary)
         warnings = self.confounded(seen)
         generators = []
         for g in self.generators:
-            where = boundary_class(g, boundary)
             generators.append(
                 {
                     "name": g.name,
@@ -178,12 +179,7 @@ class SymmetryAlgebra:
                     "moves": g.moves,
                     "family": g.family,
                     "named": g.named,
-                    "boundary": {
-                        "class": where.kind,
-                        "text": where.text(),
-                        "weights": {a: str(w) for a, w in where.weights.items()},
-                        "aperiodic": list(where.aperiodic),
-                    },
+                    "boundary": _survival(boundary_class(g, conditions)),
                     "hidden": [f for f in equation.dependent if f not in seen and f in g.components],
                     "warning": warnings.get(g.name),
                     "strength": {"max": g.strength_max, "unit": g.strength_unit},
@@ -211,7 +207,7 @@ class SymmetryAlgebra:
                 },
                 "references": list(equation.references),
             },
-            "boundary": boundary_conditions(equation, boundary),
+            "boundary": conditions,
             "generators": generators,
             "families": [
                 {
@@ -225,7 +221,13 @@ class SymmetryAlgebra:
             ],
             "linear": is_linear(equation),
             "discrete": [
-                {"text": s.text(), "maps": s.maps, "kind": s.kind, "parameters": list(s.parameters)}
+                {
+                    "text": s.text(),
+                    "maps": s.maps,
+                    "kind": s.kind,
+                    "parameters": list(s.parameters),
+                    "boundary": _survival(s.boundary(conditions)),
+                }
                 for s in discrete_symmetries(equation, system)
             ],
             "identifiable": identifiable,
@@ -252,6 +254,16 @@ class SymmetryAlgebra:
         from pdessl.symmetry.presentation import text
 
         return text(self.describe(boundary, observed))
+
+
+def _survival(found: BoundaryClass) -> dict[str, Any]:
+    """What boundary conditions leave of a symmetry, as data."""
+    return {
+        "class": found.kind,
+        "text": found.text(),
+        "weights": {a: str(w) for a, w in found.weights.items()},
+        "aperiodic": list(found.aperiodic),
+    }
 
 
 def _closed_form(generator: SymmetryGenerator) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SymmetryError, did_you_mean
+from pdessl.symmetry.boundary import wall_conditions
 from pdessl.symmetry.placement import Plan, constant, draw_start, largest_fitting, make_plan, room
 from pdessl.symmetry.reflections import choose_reflections, exchange_nodes, signed_permutations
 from pdessl.symmetry.slice_affine import SliceAffine, compose
@@ -121,9 +122,9 @@ class LieAugmentation(nn.Module):
         fields (B, C, T, *X) -> (B, C, frames, *points); mode ``coords``: (B, C + 1 + d, frames, *points).
 
     Raises:
-        SymmetryError: an unknown generator or reflection, a generator that moves a parameter not in ``moves``, one outside
-            the slice-affine class, one that needs a parameter or a field that the batch does not hold, or a mode that
-            cannot express it.
+        SymmetryError: an unknown generator or reflection, a generator that moves a parameter not in ``moves``, one
+            outside the slice-affine class, one that needs a parameter or a field that the batch does not hold, or a
+            mode that cannot express it.
         ShapeError: a window larger than the trajectory, or an empty batch.
 
     Source: Brandstetter, Welling, Worrall (2022), arXiv:2202.07643, and Mialon et al. (2023), arXiv:2307.05432, for the
@@ -293,9 +294,11 @@ class LieAugmentation(nn.Module):
     def _possible(self, plan: Plan) -> list[bool]:
         """Which reflections the view admits: axes can be exchanged if they have as many nodes and like ends."""
         ends = dict(zip(plan.axes, zip(plan.points, plan.boundary, strict=True), strict=True))
+        walls = {a: wall_conditions(self.algebra.equation, a) for a, (_, kind) in ends.items() if kind == "wall"}
         held = [*plan.fields, *plan.axes]
         return [
             all(ends.get(a) == ends.get(b) and (a in held) == (b in held) for a, b in r.swaps)
+            and r.boundary(walls).kind != "window"
             for r in self.reflections.values()
         ]
 

@@ -1,4 +1,4 @@
-"""What boundary conditions leave of a symmetry, and the discrete symmetries, both computed from the equations.
+"""What boundary conditions leave of a symmetry, computed from its generator.
 
 Periodic axis: a map of the box must turn lattice translations into lattice translations. For a generator this means
 that the commutator [d/dx_i, v] = dv/dx_i is a constant combination of space translations. Walls: v must be tangent to
@@ -8,25 +8,16 @@ acts on local solutions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import combinations, product
 
 from pdessl.equations import BOUNDARY_CONDITIONS, Equation
 from pdessl.errors import SymmetryError, did_you_mean
 from pdessl.symmetry.generator import SymmetryGenerator
 from pdessl.symmetry.polynomial import BITS, JetSpace, Polynomial, add_to
-from pdessl.symmetry.prolongation import PDESystem
 
-__all__ = [
-    "BoundaryClass",
-    "DiscreteSymmetry",
-    "boundary_class",
-    "boundary_conditions",
-    "discrete_symmetries",
-    "keeps_walls",
-]
+__all__ = ["BoundaryClass", "boundary_class", "boundary_conditions", "keeps_walls", "wall_conditions"]
 
 _ORDER = ("exact", "rescales", "rotates", "shears", "window")
 
@@ -37,8 +28,8 @@ class BoundaryClass:
 
     Args:
         kind: ``exact`` (same box), ``rescales`` (the lengths of the box change), ``rotates`` (the lattice turns; steps
-            of 90 degrees are exact on a square box), ``shears`` (the lattice is sheared), ``window`` (holds on interior
-            windows only).
+            of 90 degrees are exact on a square box), ``shears`` (the lattice is sheared), ``square`` (an exchange of
+            axes, exact where the box is a square), ``window`` (holds on interior windows only).
         weights: axis -> w, where the length of the box becomes exp(w * strength) times as long; text where it contains
             parameters.
         aperiodic: potentials (hidden fields that occur only differentiated) that lose their periodicity; all others
@@ -57,6 +48,7 @@ class BoundaryClass:
             + ", ".join(f"L_{a} -> exp({_times(w)}) L_{a}" for a, w in self.weights.items()),
             "rotates": "rotates the box (90 degrees are exact on a square)",
             "shears": "shears the box (exact where it shifts one period by whole periods)",
+            "square": "exact on a square box",
             "window": "interior windows only",
         }[self.kind]
         if self.aperiodic:
@@ -184,6 +176,12 @@ def _periodic(axis: str, components: Mapping[str, Polynomial], equation: Equatio
     return BoundaryClass(kind, weights, tuple(lost))
 
 
+def wall_conditions(equation: Equation, axis: str) -> dict[str, str]:
+    """Return field -> condition at the walls of an axis: of the equation file, or no-slip and zero gradient."""
+    conditions = boundary_conditions(equation)[axis]
+    return boundary_conditions(equation, {axis: "wall"})[axis] if "" in conditions else conditions
+
+
 def keeps_walls(generator: SymmetryGenerator, axis: str) -> bool:
     """Whether the conditions at the walls of an axis hold for the image too, wherever the walls are carried.
 
@@ -191,13 +189,10 @@ def keeps_walls(generator: SymmetryGenerator, axis: str) -> bool:
 
     Args:
         generator: a verified generator.
-        axis: the axis with walls. The conditions are those of the equation file, or no-slip and zero gradient where it
-            declares none.
+        axis: the axis with walls, see :func:`wall_conditions`.
     """
     equation = generator.equation
-    conditions = boundary_conditions(equation)[axis]
-    if "" in conditions:
-        conditions = boundary_conditions(equation, {axis: "wall"})[axis]
+    conditions = wall_conditions(equation, axis)
     space = JetSpace(equation.independent, equation.dependent, equation.parameters)
     components = {c: space.from_tree(tree) for c, tree in generator.trees.items()}
     if not space.partial(components.get(axis, {}), space.number(axis)):
@@ -244,157 +239,3 @@ def _wall(
         if change:
             return BoundaryClass("window")
     return BoundaryClass(kind, weights)
-
-
-# ------------------------------------------------------------------- discrete symmetries
-
-
-@dataclass(frozen=True)
-class DiscreteSymmetry:
-    """A change of signs, with or without an exchange of two space axes, that maps solutions to solutions.
-
-    Args:
-        flips: coordinates that change sign (after the exchange).
-        swaps: pairs of coordinates that are exchanged.
-        parameters: letters of the parameters that move; empty for a symmetry at fixed parameters.
-    """
-
-    flips: tuple[str, ...]
-    swaps: tuple[tuple[str, str], ...] = ()
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """``EQV`` if a parameter changes sign or place, else ``SYM``."""
-        return "EQV" if self.parameters else "SYM"
-
-    @property
-    def maps(self) -> dict[str, str]:
-        """Coordinate -> its image as text, for the coordinates that move."""
-        image = {a: b for a, b in self.swaps} | {b: a for a, b in self.swaps}
-        return {c: ("-" if c in self.flips else "") + image.get(c, c) for c in dict.fromkeys((*image, *self.flips))}
-
-    def text(self) -> str:
-        """``-(x, u)``, or ``x <-> y, u <-> v, -(w)``."""
-        words = [f"{a} <-> {b}" for a, b in self.swaps]
-        if self.flips:
-            words.append(f"-({', '.join(self.flips)})")
-        return ", ".join(words)
-
-
-def discrete_symmetries(equation: Equation, system: PDESystem | None = None) -> list[DiscreteSymmetry]:
-    """Return a generating set of the sign changes, and one exchange for each pair of space axes that admits one.
-
-    Time is never reversed: that would turn the arrow of time. A change of signs keeps the leading derivatives, so it
-    is a symmetry if and only if every term of the completed, reduced system has the parity of its leading derivative:
-    linear algebra over the field of two elements. An exchange is tested by reduction to zero.
-    """
-    system = system or PDESystem(equation)
-    space = system.space
-    movable = [c for c in equation.coordinates if c != "t"]
-    parities = {_parity(lead, m, movable, space) for lead, m in _terms(system)}
-    allowed = [f for f in range(1, 1 << len(movable)) if all((f & q).bit_count() % 2 == 0 for q in parities)]
-    fixed = sum(1 << i for i, c in enumerate(movable) if c in equation.parameters)
-    allowed.sort(key=lambda f: (bool(f & fixed), f.bit_count(), f))
-    basis: list[int] = []
-    span = {0}
-    for f in allowed:
-        if f not in span:
-            basis.append(f)
-            span |= {f ^ g for g in span}
-    names = [[c for i, c in enumerate(movable) if f >> i & 1] for f in basis]
-    found = [DiscreteSymmetry(tuple(n), (), tuple(c for c in n if c in equation.parameters)) for n in names]
-    for pair in combinations(equation.space, 2):
-        exchange = _exchange(pair, equation, system, movable, span)
-        if exchange:
-            found.append(exchange)
-    return found
-
-
-def _terms(system: PDESystem) -> Iterator[tuple[int, int]]:
-    """(monomial of the lead, monomial of a term) of all rules, reduced against each other."""
-    for lead, right in system.rules.items():
-        unit = system.space.units[system.space.jet(*lead)]
-        for m in system.reduce(right):
-            yield unit, m
-
-
-def _parity(first: int, second: int, movable: Sequence[str], space: JetSpace) -> int:
-    """Bit mask of the coordinates that occur an odd number of times in both monomials together."""
-    mask = 0
-    for monomial in (first, second):
-        for k, e in space.exponents(monomial):
-            if e % 2 == 0:
-                continue
-            variable = space.variables[k]
-            if isinstance(variable, str):
-                letters: list[str] = [variable]
-            else:
-                number, index = variable
-                odd = [i for i, n in zip(space.independent, index, strict=True) if n % 2]
-                letters = [space.fields[number], *odd]
-            for letter in letters:
-                if letter in movable:
-                    mask ^= 1 << movable.index(letter)
-    return mask
-
-
-def _exchange(
-    pair: tuple[str, str], equation: Equation, system: PDESystem, movable: Sequence[str], span: set[int]
-) -> DiscreteSymmetry | None:
-    """The exchange of two axes with the fewest sign changes, or None."""
-    signs = sorted(range(1 << len(movable)), key=lambda f: (f.bit_count(), f))
-    for swaps in _field_swaps(pair, equation):
-        tried: set[int] = set()
-        for f in signs:
-            if f in tried:
-                continue
-            tried |= {f ^ g for g in span}  # sign changes that are symmetries make no difference
-            flips = tuple(c for i, c in enumerate(movable) if f >> i & 1)
-            if all(not system.reduce(_image(p, swaps, flips, system.space)) for p in system.polynomials):
-                moved = tuple(p for p in equation.parameters if p in flips or any(p in s for s in swaps))
-                return DiscreteSymmetry(flips, swaps, moved)
-    return None
-
-
-def _field_swaps(pair: tuple[str, str], equation: Equation) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Ways to exchange components of vectors, and parameters, together with two axes; fewest parameters first."""
-    a, b = pair
-    vectors = tuple((v[a], v[b]) for v in equation.vectors.values() if a in v and b in v)
-    fields: list[tuple[tuple[str, str], ...]] = [vectors]
-    if not equation.vectors:  # typed in: nothing says which fields are components of a vector
-        fields = [(), *(((f, g),) for f, g in combinations(equation.dependent, 2))]
-        fields += [
-            (one, two)
-            for one, two in combinations(list(combinations(equation.dependent, 2)), 2)
-            if not set(one) & set(two)
-        ]
-    constants = [(), *(((p, q),) for p, q in combinations(equation.parameters, 2))]
-    for parameters, components in product(constants, fields):
-        yield (pair, *components, *parameters)
-
-
-def _image(p: Polynomial, swaps: Sequence[tuple[str, str]], flips: Sequence[str], space: JetSpace) -> Polynomial:
-    """The polynomial after the exchange and the sign changes."""
-    partner = {a: b for a, b in swaps} | {b: a for a, b in swaps}
-    result: Polynomial = {}
-    for m, c in p.items():
-        new = 0
-        for k, e in space.exponents(m):
-            variable = space.variables[k]
-            if isinstance(variable, str):
-                sign = variable in flips
-                target = space.number(partner.get(variable, variable))
-            else:
-                number, index = variable
-                name = space.fields[number]
-                image = partner.get(name, name)
-                letters = [partner.get(i, i) for i, n in zip(space.independent, index, strict=True) for _ in range(n)]
-                odd = sum(i in flips for i, n in zip(space.independent, index, strict=True) for _ in range(n))
-                sign = (odd + (name in flips)) % 2 == 1
-                target = space.jet(space.fields.index(image), space.index_of(letters))
-            new += e * space.units[target]
-            if sign and e % 2:
-                c = -c
-        add_to(result, {new: c})
-    return result

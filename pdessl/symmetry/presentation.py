@@ -128,9 +128,13 @@ def _families(description: Mapping[str, Any]) -> str:
 def _discrete(description: Mapping[str, Any]) -> str:
     if not description["discrete"]:
         return "Discrete: no reflection of space or fields (time is never reversed)"
-    moved = [f"; moves {', '.join(d['parameters'])}" if d["parameters"] else "" for d in description["discrete"]]
-    found = [f"  {d['text']}{m}" for d, m in zip(description["discrete"], moved, strict=True)]
-    return "\n".join(["Discrete (exact on the grid)", *found])
+    lines = []
+    for found in description["discrete"]:
+        notes = [f"moves {', '.join(found['parameters'])}"] if found["parameters"] else []
+        if found["boundary"]["class"] != "exact":
+            notes.append(found["boundary"]["text"])
+        lines.append("  " + "; ".join([found["text"], *notes]))
+    return "\n".join(["Discrete (exact on the grid, about the middle of the box)", *lines])
 
 
 def _identifiable(description: Mapping[str, Any]) -> str:

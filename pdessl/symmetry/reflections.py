@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import SymmetryError, did_you_mean
-from pdessl.symmetry.boundary import DiscreteSymmetry, discrete_symmetries
+from pdessl.symmetry.discrete import DiscreteSymmetry, discrete_symmetries
 from pdessl.symmetry.placement import Plan, constant
 
 __all__ = ["choose_reflections", "exchange_nodes", "reflect", "reflections_of", "signed_permutations"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdessl.symmetry.boundary import DiscreteSymmetry
+from pdessl.symmetry.discrete import DiscreteSymmetry
 from pdessl.symmetry.filters import AxisFilter, Ends, filter_axes, filter_reach
 from pdessl.symmetry.placement import Plan, constant, reading
 from pdessl.symmetry.reflections import reflect

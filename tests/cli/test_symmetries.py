@@ -36,7 +36,7 @@ def test_burgers_reads_as_in_a_book(capsys):
     assert "interior windows only" in projective
     scaling = paragraph(printed, "viscosity_scaling")
     assert "moves viscosity: nu' = nu exp(2 ε)" in scaling and "rescales the box: L_x -> exp(ε) L_x" in scaling
-    assert "Discrete (exact on the grid)\n  -(x, u)\n" in printed
+    assert "Discrete (exact on the grid, about the middle of the box)\n  -(x, u)\n" in printed
     assert "5\nsymmetries and 1 equivalence transformation" in printed
 
 

@@ -9,7 +9,8 @@ from pdessl import catalog
 from pdessl.equations import Equation
 from pdessl.errors import SymmetryError
 from pdessl.symmetry import discover, verify
-from pdessl.symmetry.boundary import boundary_class, boundary_conditions, discrete_symmetries
+from pdessl.symmetry.boundary import boundary_class, boundary_conditions
+from pdessl.symmetry.discrete import discrete_symmetries
 from pdessl.symmetry.prolongation import PDESystem
 
 
@@ -139,7 +140,7 @@ def test_discrete_symmetries_by_substitution():
     """The parity rule against brute force: substitute every combination of signs and reduce."""
     from itertools import product
 
-    from pdessl.symmetry.boundary import _image
+    from pdessl.symmetry.discrete import _image
 
     for name in ("burgers", "kdv_coefficients", "navier_stokes_2d_vorticity", "boussinesq_velocity"):
         equation = pdessl.load_equation(name)
@@ -155,6 +156,59 @@ def test_discrete_symmetries_by_substitution():
             if not s.swaps:
                 group |= {frozenset(s.flips) ^ g for g in group}
         assert group == brute, name
+
+
+def test_an_exchange_by_substitution():
+    """The signs of an exchange against brute force, where some are needed and where none helps."""
+    from itertools import product
+
+    from pdessl.symmetry.discrete import _image
+
+    vorticity = pdessl.load_equation("navier_stokes_2d_streamfunction")
+    stretched = Equation.parse(["u_t = 2*v_xx + v_yy - u_y", "v_t = u_xx + u_yy + v_x"])
+    opposed = Equation.parse("u_tt = u_xx - u_yy + a*u**2", parameters=["a"])
+    for equation, swaps in ((vorticity, [("x", "y")]), (stretched, [("x", "y")]), (opposed, [("x", "y")])):
+        system = PDESystem(equation)
+        movable = [c for c in equation.coordinates if c != "t"]
+        brute = [
+            f
+            for n in product((False, True), repeat=len(movable))
+            for f in [[c for c, s in zip(movable, n, strict=True) if s]]
+            if all(not system.reduce(_image(p, swaps, f, system.space)) for p in system.polynomials)
+        ]
+        found = [s for s in discrete_symmetries(equation, system) if list(s.swaps) == swaps]
+        assert bool(found) == bool(brute)
+        if found:
+            assert list(found[0].flips) in brute and len(found[0].flips) == min(map(len, brute))
+
+
+def test_many_parameters_are_no_burden():
+    """Signs come from linear algebra: 2^34 combinations would never be gone through."""
+    letters = [f"k{chr(97 + i)}" for i in range(26)]
+    source = " + ".join(f"{k}*u**{i % 5 + 1}*v**{i // 5}" for i, k in enumerate(letters))
+    for along_y, expected in ((1, ["x <-> y"]), (2, [])):
+        texts = [f"u_t = u_xx + {along_y}*u_yy + {source}", "v_t = v_xx + v_yy + u"]
+        found = discrete_symmetries(Equation.parse(texts, parameters=letters))
+        assert [s.text() for s in found if s.swaps] == expected
+        odd = tuple(k for i, k in enumerate(letters) if (i % 5 + i // 5) % 2)
+        assert [s.flips for s in found if not s.swaps] == [("x",), ("y",), ("u", "v", *odd)]
+
+
+@pytest.mark.parametrize(
+    ("boundary", "mirror", "exchange"),
+    [
+        ("periodic", "exact", "square"),
+        ("noslip", "exact", "square"),
+        ("window", "window", "window"),
+        ({"x": "periodic", "y": "noslip"}, "exact", "window"),
+        ({"x": {"u": "noslip", "v": "dirichlet"}, "y": {"u": "dirichlet", "v": "noslip"}}, "exact", "square"),
+        ({"x": {"u": "noslip"}, "y": {"u": "noslip"}}, "exact", "window"),
+    ],
+)
+def test_discrete_symmetries_of_a_box(boundary, mirror, exchange):
+    described = pdessl.symmetries("navier_stokes_2d_velocity").describe(boundary)["discrete"]
+    found = {s["text"]: s["boundary"]["class"] for s in described}
+    assert found == {"-(x, u)": mirror, "-(y, v)": mirror, "x <-> y, u <-> v": exchange}
 
 
 def test_a_typed_system_finds_its_exchange():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pdessl
+from pdessl import catalog
 from pdessl.errors import ShapeError, SymmetryError
 from pdessl.symmetry.augmentation import LieAugmentation
 from pdessl.symmetry.filters import filter_axes
@@ -527,6 +528,24 @@ def test_reflections_can_be_drawn_by_name():
         LieAugmentation("burgers_2d", {}, reflections=["x"])
     with pytest.raises(SymmetryError, match="set reflections=False"):
         LieAugmentation("kdv", {"galilean_boost": 0.1}, reflections=True)
+
+
+def test_axes_whose_walls_differ_are_not_exchanged(tmp_path):
+    text = catalog.find("symmetries", "burgers_2d").read_text()
+    assert "boundary: {x: periodic, y: periodic}" in text
+    exchange, flags = "x<->y,u<->v", torch.tensor([True, False])
+    for other, possible in (("noslip", True), ("zero_gradient", False)):
+        path = tmp_path / "burgers_2d.yaml"
+        path.write_text(text.replace("y: periodic}", f"y: {other}}}").replace("{x: periodic", "{x: noslip"))
+        augment = LieAugmentation(pdessl.symmetries(path), {}, reflections=[exchange])
+        data, _ = planar("wall")
+        assert augment(data, generator())[0].boundary == ("wall", "wall")
+        if possible:
+            assert augment.apply(data, {}, reflected={exchange: flags})[0].boundary == ("wall", "wall")
+            continue
+        assert not augment(Trajectories.concatenate([data] * 20), generator())[1].reflected[exchange].any()
+        with pytest.raises(SymmetryError, match="axes on which the view differs"):
+            augment.apply(data, {}, reflected={exchange: flags})
 
 
 def test_axes_that_differ_are_not_exchanged():
