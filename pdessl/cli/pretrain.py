@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from pdessl import catalog
@@ -183,7 +184,10 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
             parser_kwargs={"exit_on_error": False, "prog": "pdessl pretrain", "description": _DESCRIPTION},
         )
     except ArgumentError as error:
-        raise PdesslError(f"pdessl pretrain: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        if "No module named" in said:
+            said += " Python must find a class of your own: PYTHONPATH=FOLDER pdessl pretrain ..."
+        raise PdesslError(f"pdessl pretrain: {said}") from None
 
 
 def pretrain(
@@ -225,6 +229,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     if resumed:
         check_same_task(resumed, type(cli.model).__name__)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_saving(cli.model, cli.config["model"]["encoder"], folder)
     curves = Curves(folder)
     last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     best = _best(cli.config, folder)
@@ -247,6 +252,27 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         recipe = json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
         cli.model.save_encoder(folder / "encoder", {"recipe": recipe})
     return PretrainingRun(folder, curves.curves, cli.model)
+
+
+def _check_saving(task: Any, settings: Any, folder: Path) -> None:
+    """Save an encoder from outside pdessl once before it is trained: what cannot be loaded back is told in time.
+
+    Unless it keeps its arguments itself (``init_args``), they are those of the recipe, if they are plain values.
+    """
+    encoder = task.encoder.module
+    if _package(encoder) == "pdessl":
+        return
+    if not hasattr(encoder, "init_args") and settings["class_path"].rpartition(".")[2] == type(encoder).__name__:
+        given = settings.get("init_args")
+        arguments = {} if given is None else given.as_dict()
+        if not any(isinstance(value, Mapping) and "class_path" in value for value in arguments.values()):
+            encoder.init_args = arguments
+    with TemporaryDirectory(dir=folder) as trial:
+        task.save_encoder(trial)
+
+
+def _package(module: Any) -> str:
+    return type(module).__module__.partition(".")[0]
 
 
 @contextmanager
@@ -289,5 +315,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         raise PdesslError("pdessl pretrain needs a recipe: --config NAME ('pdessl list configs' prints them).")
     run = _fit(_command_line(*_read_recipes(arguments)))
-    print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}') reads it")
+    package = _package(run.task.encoder.module)
+    trusted = "" if package in ("pdessl", "torch") else f", allow=('{package}',)"
+    print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")
     return 0

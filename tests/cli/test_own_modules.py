@@ -1,0 +1,115 @@
+"""Networks and objectives that are not pdessl's, in a recipe and in Python."""
+
+import json
+import re
+
+import lightning
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import pdessl
+from pdessl import cli
+from pdessl.data import PDEDataModule
+from pdessl.errors import CheckpointError
+from pdessl.symmetry import LieAugmentation
+from pdessl.tasks import Pretraining
+
+CODE = """
+import torch
+from torch import nn
+
+
+class Spectrum(nn.Module):
+    def __init__(self, feature_dim: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.feature_dim, self.gain = feature_dim, gain
+        self.layer = nn.Linear(12, feature_dim)
+
+    def forward(self, x):
+        return self.layer(self.gain * torch.fft.rfft(x[:, 0], dim=-1).abs()[..., 1:13].mean(dim=1).log1p())
+
+
+class Untold(Spectrum):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(8)
+        self.extra = layer
+
+
+class Agree(nn.Module):
+    def forward(self, z, z_prime):
+        return (z - z_prime).square().mean() - z.std(dim=0).clamp(max=1).mean()
+"""
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
+VIEWS = {"algebra": "burgers", "strengths": {"space_translation": 0.5}, "window": [16, 64]}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, small_store):
+    """``pdessl pretrain`` with a recipe that names classes of a file ``ownparts.py``."""
+    (tmp_path / "ownparts.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call(encoder):
+        model = {
+            "encoder": encoder,
+            "projector": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 8, "out_features": 8}},
+            "objective": {"class_path": "ownparts.Agree"},
+            "augmentation": {"class_path": "pdessl.symmetry.LieAugmentation", "init_args": VIEWS},
+        }
+        trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+        recipe = {"model": model, "data": {"path": str(small_store), "batch_size": 16}, "trainer": trainer}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
+        return cli.main(["pretrain", "--config", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")])
+
+    return call
+
+
+def test_a_recipe_names_classes_of_the_users_own(run, tmp_path, capsys):
+    given = {"feature_dim": 8, "gain": 3.0}  # a gain that no shape of a weight shows
+    assert run({"class_path": "ownparts.Spectrum", "init_args": given}) == 0
+    assert re.search(r"pdessl\.load\('.*run', allow=\('ownparts',\)\) reads it", capsys.readouterr().out)
+    encoder = pdessl.load(tmp_path / "run", allow=("ownparts",))
+    assert encoder.module.gain == 3.0 and encoder(torch.randn(2, 1, 16, 64)).shape == (2, 8)
+    curves = json.loads((tmp_path / "run/history.json").read_text())
+    assert {"train/loss", "monitor/rank_me", "probe/viscosity_r2"} <= set(curves)
+
+
+def test_what_cannot_be_loaded_back_is_told_before_the_training(run, tmp_path, capsys):
+    layer = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}}
+    assert run({"class_path": "ownparts.Untold", "init_args": {"layer": layer}}) == 2
+    assert "cannot save a Untold" in capsys.readouterr().err
+    assert not (tmp_path / "run/history.json").exists()
+
+
+def test_a_class_that_python_does_not_find_is_told_how(run, capsys):
+    assert run({"class_path": "nowhere.Spectrum"}) == 2
+    said = capsys.readouterr().err
+    assert "No module named 'nowhere'" in said and "PYTHONPATH=FOLDER pdessl pretrain" in said
+
+
+class Mean(nn.Module):
+    feature_dim = 3
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.layer(x.mean(dim=(1, 2)).abs())
+
+
+def test_any_network_and_any_criterion_in_python(small_store, tmp_path):
+    network = Mean(64)
+    views = LieAugmentation(VIEWS["algebra"], VIEWS["strengths"], window=VIEWS["window"])
+    task = Pretraining(network, nn.Linear(3, 5), nn.MSELoss(), views)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    before = network.layer.weight.detach().clone()
+    trainer.fit(task, datamodule=PDEDataModule(small_store, batch_size=16))
+    assert not torch.equal(network.layer.weight, before)
+    assert "probe/viscosity_r2" in trainer.callback_metrics
+    with pytest.raises(CheckpointError, match=r"arguments \(width\) are not known. Set self\.init_args"):
+        task.save_encoder(tmp_path / "encoder")
