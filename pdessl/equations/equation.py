@@ -151,9 +151,9 @@ class Equation:
         Raises:
             EquationError: the text cannot be read; the message shows the place.
         """
-        texts = (text,) if isinstance(text, str) else tuple(text)
-        if not texts:
-            raise EquationError("no equation given; write one such as 'u_t + u*u_x = nu*u_xx'.")
+        texts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, Sequence) else ()
+        if not texts or not all(isinstance(t, str) for t in texts):
+            raise EquationError(f"no equation given, but {text!r:.80}; write text such as 'u_t + u*u_x = nu*u_xx'.")
         if isinstance(parameters, str):
             parameters = tuple(p for p in re.split(r"[,\s]+", parameters) if p)
         found_independent, found_dependent = infer_names(texts, parameters)

@@ -259,7 +259,7 @@ class _Parser:
                 raise self.fail(f"a derivative of order {len(letters)}; at most {MAX_DEGREE} is read.", token)
             return Derivative(head, tuple(sorted(letters, key=names.independent.index)))
         raise self.fail(
-            f"unknown name '{text}'.{did_you_mean(text, names.all)} Known names: {', '.join(names.all)}. "
+            f"unknown name '{text:.40}'.{did_you_mean(text, names.all)} Known names: {', '.join(names.all)}. "
             "A constant of the equation must be declared as a parameter.",
             token,
         )

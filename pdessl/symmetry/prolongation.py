@@ -60,6 +60,9 @@ class PDESystem:
         self.symbolic = [space.from_tree(tree) for tree in equation.trees]
         self.polynomials = [space.substitute(p, self.values) for p in self.symbolic] if self.values else self.symbolic
         self._labels = [f"equation {i + 1}, '{text}'," for i, text in enumerate(equation.texts)]
+        for p, label in zip(self.symbolic, self._labels, strict=True):
+            if not p:
+                raise EquationError(f"{label} is 0 = 0 when multiplied out: it says nothing. Check it, or leave it out.")
         extra: list[tuple[Polynomial, str]] = []
         names = Names(equation.independent, equation.dependent, equation.parameters, tuple(functions))
         for name, (variables, where) in functions.items():

@@ -29,6 +29,18 @@ def test_parse_needs_a_derivative():
         Equation.parse([])
 
 
+@pytest.mark.parametrize("given", [None, 3, [], ["u_t", 1], b"u_t = u_xx", {"u_t": 0}])
+def test_an_equation_is_text(given):
+    with pytest.raises(EquationError, match="no equation given.*write text such as"):
+        Equation.parse(given)
+
+
+@pytest.mark.parametrize("text", ["u_t = u_t", "(u_t + u)**2 = u_t**2 + 2*u*u_t + u**2"])
+def test_an_identity_is_no_equation(text):
+    with pytest.raises(EquationError, match="0 = 0 when multiplied out"):
+        Equation.parse(["v_t = v_xx", text]).symmetries()
+
+
 def test_burgers_file():
     equation = load_equation("burgers")
     assert equation.texts == ("u_t + u*u_x = nu*u_xx",)
