@@ -113,7 +113,7 @@ def interval_rows(
     for kind, made in _kinds(known, labels, calibration, calibration_truth).items():
         for name, (features, truth) in tests.items():
             low, high = made.interval(features, level)
-            found = coverage(truth.numpy(), low, high, level)
+            found = coverage(truth.numpy(), low, high, level, len(calibration_truth))
             ends = [from_scale(torch.from_numpy(end), scale) for end in (low, high)]
             width = (ends[1] - ends[0]).numpy()
             relative = 100 * width / np.abs(from_scale(truth, scale).numpy())

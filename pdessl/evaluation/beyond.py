@@ -17,23 +17,25 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pdessl.evaluation.intervals import share_by_chance
 from pdessl.evaluation.plots import METHOD_COLOURS, svg
 
 __all__ = ["elsewhere_section", "intervals_section", "reliability_figure", "robustness_section"]
 
 
-def reliability_figure(levels: Sequence[float], measured: Mapping[str, Sequence[float]], count: int) -> Figure:
+def reliability_figure(
+    levels: Sequence[float], measured: Mapping[str, Sequence[float]], count: int, calibrated_on: int | None = None
+) -> Figure:
     """Draw measured against promised coverage, with the band that chance allows a perfect rule.
 
     Args:
         levels: promised coverage.
         measured: kind of interval -> measured share at every level.
         count: runs it was measured on.
+        calibrated_on: runs of a split conformal calibration.
     """
-    from scipy.stats import binom
-
     nominal = np.asarray(levels, dtype=float)
-    low, high = (np.asarray(end) / count for end in binom.interval(0.95, count, nominal))
+    low, high = np.array([share_by_chance(level, count, calibrated_on) for level in levels]).T
     with matplotlib.rc_context({"font.size": 9.5, "legend.frameon": False, "svg.hashsalt": "pdessl"}):
         figure = Figure(figsize=(4.6, 4.0), layout="constrained", facecolor="white")
         axes = figure.subplots()
@@ -74,10 +76,11 @@ def intervals_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[An
     head = ["test runs", "interval", "covered, %", "by chance, %", "median width, % of truth", "90th/10th width"]
     caption = (
         f"Intervals at level {level:g} around the frozen encoder's ridge, calibrated on {curve['calibrated_on']} "
-        "validation runs. By chance: where the share of a rule that keeps its promise lies 19 times in 20. The promise "
-        "is for runs like those of calibration; on others it is measured, not kept."
+        "validation runs. By chance: where the share of a rule that keeps its promise lies 19 times in 20, over draws "
+        "of these and of the test runs. The promise is for runs like those of calibration; on others it is measured, "
+        "not kept."
     )
-    figure = reliability_figure(curve["levels"], curve["measured"], curve["count"])
+    figure = reliability_figure(curve["levels"], curve["measured"], curve["count"], curve["calibrated_on"])
     caption_of_plot = "Promised and measured coverage on the test runs."
     return (
         f"<h2>Intervals</h2>{_table(head, rows, caption)}"

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Conformal", "Coverage", "conformal_quantile", "coverage"]
+__all__ = ["Conformal", "Coverage", "conformal_quantile", "coverage", "share_by_chance"]
 
 
 def conformal_quantile(scores: ArrayLike, level: float) -> float:
@@ -118,7 +118,7 @@ class Coverage:
     Args:
         level: wanted.
         share: measured share of truths inside.
-        low, high: central 95 % of the share if the true coverage were ``level`` (binomial).
+        low, high: central 95 % of the share that a rule keeping its promise has, see :func:`share_by_chance`.
         width: mean width, in the unit of the target.
         count: runs.
     """
@@ -136,7 +136,36 @@ class Coverage:
         return self.share >= self.low
 
 
-def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, level: float) -> Coverage:
+def share_by_chance(level: float, count: int, calibrated_on: int | None = None) -> tuple[float, float]:
+    """Central 95 % of the share of ``count`` truths inside intervals that keep their promise.
+
+    Intervals that hold a truth with probability ``level`` whatever the calibration runs were: binomial. Split conformal
+    ones keep it on average over calibration sets of n exchangeable runs; given one set, the probability is itself drawn
+    from Beta(k, n + 1 - k) with k = ⌈(n + 1) level⌉, and the share is beta-binomial.
+
+    Args:
+        level: promised coverage, in (0, 1).
+        count: runs the share is measured on.
+        calibrated_on: n, or None for the binomial.
+
+    Source: Vovk (2012), Conditional validity of inductive conformal predictors, arXiv:1209.2673; Angelopoulos and Bates
+        (2021), arXiv:2107.07511, section 3.2.
+    """
+    from scipy.stats import betabinom, binom
+
+    if calibrated_on is None:
+        bounds = binom.interval(0.95, count, level)
+    else:
+        k = math.ceil((calibrated_on + 1) * level - 1e-9)
+        if k > calibrated_on:
+            return 1.0, 1.0  # infinite intervals
+        bounds = betabinom.interval(0.95, count, k, calibrated_on + 1 - k)
+    return float(bounds[0]) / count, float(bounds[1]) / count
+
+
+def coverage(
+    truth: ArrayLike, low: ArrayLike, high: ArrayLike, level: float, calibrated_on: int | None = None
+) -> Coverage:
     """Measure how often intervals hold the truth.
 
     Args:
@@ -144,18 +173,17 @@ def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, level: float) ->
         low: lower ends, shape (m,).
         high: upper ends, shape (m,).
         level: what was promised.
+        calibrated_on: runs of a split conformal calibration, for what chance allows.
     """
-    from scipy.stats import binom
-
     y, a, b = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (truth, low, high))
     if not len(y) == len(a) == len(b) or not len(y):
         raise ShapeError(f"coverage got {len(y)} truths for {len(a)} and {len(b)} ends; expected as many of each.")
-    bounds = binom.interval(0.95, len(y), level)
+    bounds = share_by_chance(level, len(y), calibrated_on)
     return Coverage(
         level=level,
         share=float(((a <= y) & (y <= b)).mean()),
-        low=float(bounds[0]) / len(y),
-        high=float(bounds[1]) / len(y),
+        low=bounds[0],
+        high=bounds[1],
         width=float((b - a).mean()),
         count=len(y),
     )
