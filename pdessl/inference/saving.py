@@ -32,6 +32,7 @@ DESCRIPTION = "parameter_model.json"
 ARRAYS = "parameter_model.safetensors"
 CARD = "card.md"
 _FORMAT = 1
+_MOST_VIEWS = 4096
 
 
 def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
@@ -161,7 +162,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
         # Products round differently where arrays are not aligned as torch aligns its own; those of a file are not.
         arrays = {n: v.clone() for n, v in load_file(folder / ARRAYS).items()}
         views, below = content["views"], content.get("trunk_novelty")
-        return ParameterModel(
+        found = ParameterModel(
             encoder=encoder,
             views=Views(
                 strengths={str(n): float(s) for n, s in views["strengths"].items()},
@@ -178,10 +179,38 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             head=head,
             seed=int(content["seed"]),
         )
+        _check(found, arrays)
+        return found
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, PdesslError) as error:
         raise CheckpointError(
             f"{path} or {ARRAYS} beside it is damaged ({type(error).__name__}: {error}). Copy the folder again."
         ) from None
+
+
+def _check(model: ParameterModel, arrays: Mapping[str, Tensor]) -> None:
+    """Check what would otherwise fail, or silently predict nonsense, with the first run.
+
+    Raises:
+        ValueError: numbers out of range, or arrays that do not fit each other.
+        PdesslError: views that cannot be drawn.
+    """
+    if not (0 < model.level < 1 and 1 <= model.views.count <= _MOST_VIEWS):
+        raise ValueError(f"level {model.level}, {model.views.count} views")
+    declared = model.format
+    sizes = (*declared.needed, *(model.views.window or ()))
+    steps = [value for ends in declared.steps.values() for value in ends]
+    if len(declared.needed) != 1 + len(declared.axis_names) or min(sizes) < 1 or not all(s > 0 for s in steps):
+        raise ValueError(f"sizes {sizes}, steps {steps}")
+    for name, values in arrays.items():
+        if not name.endswith("threshold") and not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    width = len(model.novelty.mean)
+    for name, values in arrays.items():
+        kind, part = name.split("/")[-2:]
+        if kind == "readout" and part in ("centre", "scale", "weights") and len(values) != width:
+            raise ValueError(f"{name} has {len(values)} rows for {width} features")
+    if model.views.drawn:
+        model.views.augmentation(declared.equation or "")
 
 
 # ------------------------------------------------------------------------------------------- targets

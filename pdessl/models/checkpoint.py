@@ -28,9 +28,7 @@ RECIPE = "recipe.json"
 _FORMAT = 1
 
 
-def save_pretrained(
-    path: str | os.PathLike[str], module: nn.Module, recipe: Mapping[str, Any] | None = None
-) -> Path:
+def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Mapping[str, Any] | None = None) -> Path:
     """Write a module as a folder of weights and recipe.
 
     The recipe holds ``class_path`` and ``init_args`` of the module, ``normalisation`` (mean and std per channel where
@@ -248,7 +246,7 @@ def _build(content: Mapping[str, Any], source: str, allow: Sequence[str]) -> nn.
         raise CheckpointError(f"{source} names '{class_path}'; expected a subclass of torch.nn.Module.")
     try:
         return kind(**content["init_args"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # too large for any memory, too
         raise CheckpointError(
             f"{source}: {class_path} does not accept the arguments {content['init_args']}: {error}. It was written by "
             "another "

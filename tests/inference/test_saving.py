@@ -1,13 +1,16 @@
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import pdessl
 from pdessl.errors import CheckpointError, StoreError
@@ -181,12 +184,39 @@ def test_a_write_that_was_interrupted_is_refused(saved):
         (lambda c: c["targets"][0]["estimators"][0]["readout"].update(kind="pickle"), "readout of kind 'pickle'"),
         (lambda c: c["novelty"].update(method="magic"), "novelty method 'magic'"),
         (lambda c: c["input"].update(ranges=3), "is damaged"),
+        (lambda c: c.update(level=7), "level 7.0, 1 views"),
+        (lambda c: c["views"].update(count=10**12), "1000000000000 views"),
+        (lambda c: c["views"].update(strengths={"no_such": 1.0}), "no_such"),
+        (lambda c: c["input"].update(needed=[0, 1]), r"sizes \(0, 1\)"),
+        (lambda c: c["input"].update(steps={"time": [0, 0], "x": [1, 1]}), r"steps \[0.0, 0.0, 1.0, 1.0\]"),
         (lambda c: c.update(targets=7), "is damaged"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(CheckpointError, match=message):
+        pdessl.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v * math.nan, "readout/weights holds values that are not finite"),
+        (lambda v: v[:-1].contiguous(), "readout/weights has 111 rows for 112 features"),
+        (None, "SafetensorError"),
+    ],
+)
+def test_arrays_that_make_no_sense_are_refused_even_with_their_checksum(saved, change, message):
+    """Whoever can write the folder can write its checksums; what is in it is numbers all the same."""
+    path = saved / "parameter_model.safetensors"
+    if change is None:
+        path.write_bytes(pickle.dumps(slice(1)))
+    else:
+        arrays = load_file(path)
+        arrays["targets/0/0/readout/weights"] = change(arrays["targets/0/0/readout/weights"])
+        save_file(arrays, path)
+    rewrite(saved, lambda c: c["sha256"].update({path.name: hashlib.sha256(path.read_bytes()).hexdigest()}))
+    with pytest.raises(CheckpointError, match=f"is damaged .*{message}"):
         pdessl.load(saved)
 
 
