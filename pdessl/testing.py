@@ -9,9 +9,11 @@ carried out by arithmetic on series, and any map written with + - * / ** and ele
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
+import operator
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -26,6 +28,8 @@ from pdessl.errors import EquationError, SymmetryError, did_you_mean
 from pdessl.symmetry.flow import EPSILON, Flow
 from pdessl.symmetry.generator import SymmetryGenerator, to_sympy
 from pdessl.symmetry.prolongation import PDESystem
+from pdessl.symmetry.taylor import TaylorSeries, inverse_matrix
+from pdessl.symmetry.verification import symmetries
 
 __all__ = ["TaylorSeries", "assert_symmetry", "finite_residual"]
 
@@ -70,8 +74,12 @@ def assert_symmetry(
                 if not residual <= tolerance:
                     raise SymmetryError(
                         f"not a symmetry: at epsilon = {strength} equation {number}, '{text}', is left with residual "
-                        f"{residual:.1e} of its largest term (tolerance {tolerance:.0e}). If the map also changes a "
-                        "parameter, give the image of that parameter; else check its signs, powers and factors."
+                        f"{residual:.1e} of its largest term (tolerance {tolerance:.0e}). "
+                        + (
+                            _nearest(transformation, equation)
+                            or "If the map also changes a parameter, give the image of that parameter; else check its "
+                            "signs, powers and factors."
+                        )
                     )
 
 
@@ -91,6 +99,63 @@ def finite_residual(
         jet = _random_jet(loaded, seed)
         images = _images(transformation, loaded, mpmath.mpf(strength), jet)
         return _residuals(loaded, images)
+
+
+def _nearest(transformation: Map, equation: str | Equation | None) -> str | None:
+    """Say which declared generator the map resembles to first order in epsilon, and where it departs from it.
+
+    None where no generator is declared, or the map is not the identity at epsilon = 0.
+    """
+    loaded = load_equation(equation if equation is not None else transformation.equation)  # type: ignore[union-attr]
+    generators = list(symmetries(loaded))
+    jets = [_random_jet(loaded, seed) for seed in range(100, 103)]
+    with mpmath.workdps(_DIGITS):
+        speeds = _speeds(transformation, loaded, jets)
+        if speeds is None or not generators:
+            return None
+        best: tuple[tuple[int, int], str] = ((0, 0), "")
+        for generator in generators:
+            images = {c: to_sympy(tree) for c, tree in generator.trees.items()}
+            known = [{c: _series(e, _values(jet)) for c, e in images.items()} for jet in jets]
+            moved = [c for c in loaded.coordinates if c in images or any(abs(s[c]) > 1e-6 for s in speeds)]
+            for lead in images:
+                factor = speeds[0][lead] / known[0][lead] if known[0][lead] else mpmath.mpf(0)
+                if abs(factor) < 1e-6:
+                    continue
+                pairs = list(zip(speeds, known, strict=True))
+                same = [
+                    c
+                    for c in moved
+                    if all(abs(s[c] - factor * k.get(c, 0)) < 1e-5 * (1 + abs(s[c])) for s, k in pairs)
+                ]
+                off = [c for c in moved if c not in same]
+                score = (len(same), sum(c in loaded.independent for c in same))  # time and space before fields
+                if off and score > best[0]:
+                    times = "" if abs(factor - 1) < 1e-5 else f"{float(factor):.3g} times "
+                    meant = ", ".join(f"{c} by {times}{generator.components.get(c, '0')}" for c in off)
+                    like = f"{', '.join(same)} as {times}'{generator.name}' does"
+                    best = (score, f"To first order it moves {like}, which moves {meant}.")
+    return best[1] or (
+        f"No generator of {loaded.name} moves a coordinate like that: {', '.join(g.name for g in generators)}."
+    )
+
+
+def _speeds(transformation: Map, equation: Equation, jets: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The derivative of every coordinate's image by epsilon at 0; None if the map is not the identity there."""
+    step, speeds = mpmath.mpf("1e-6"), []
+    for jet in jets:
+        try:
+            after, before = (_values(_images(transformation, equation, e, jet)) for e in (step, -step))
+        except (SymmetryError, ArithmeticError, ValueError):
+            return None
+        if any(abs((after[c] + before[c]) / 2 - v) > 1e-6 * (1 + abs(v)) for c, v in _values(jet).items()):
+            return None
+        speeds.append({c: (after[c] - before[c]) / (2 * step) for c in jet})
+    return speeds
+
+
+def _values(coordinates: Mapping[str, Any]) -> dict[str, Any]:
+    return {c: v.value if isinstance(v, TaylorSeries) else v for c, v in coordinates.items()}
 
 
 # ------------------------------------------------------------------------------------------------ transforming
@@ -159,9 +224,9 @@ def _series(expression: sympy.Expr, values: Mapping[str, Any]) -> Any:
         )
     arguments = [_series(a, values) for a in expression.args]
     if expression.is_Add:
-        return _fold(arguments, lambda a, b: a + b)
+        return functools.reduce(operator.add, arguments)
     if expression.is_Mul:
-        return _fold(arguments, lambda a, b: a * b)
+        return functools.reduce(operator.mul, arguments)
     if expression.is_Pow:
         return arguments[0] ** (int(expression.exp) if expression.exp.is_Integer else arguments[1])
     name = expression.func.__name__
@@ -174,13 +239,6 @@ def _series(expression: sympy.Expr, values: Mapping[str, Any]) -> Any:
 _ELEMENTARY = ("exp", "log", "sin", "cos", "sinh", "cosh")
 
 
-def _fold(items: Sequence[Any], operation: Callable[[Any, Any], Any]) -> Any:
-    total = items[0]
-    for item in items[1:]:
-        total = operation(total, item)
-    return total
-
-
 def _residuals(equation: Equation, images: Mapping[str, Any]) -> dict[str, float]:
     order = max((len(n.by) for tree in equation.trees for n in walk(tree) if isinstance(n, Derivative)), default=0)
     axes, count = equation.independent, len(equation.independent)
@@ -190,7 +248,7 @@ def _residuals(equation: Equation, images: Mapping[str, Any]) -> dict[str, float
     for name in equation.parameters:
         if any(c != 0 for j, c in as_series[name].coefficients.items() if any(j)):
             raise SymmetryError(f"the image of the parameter '{name}' varies in space or time; it must not.")
-    inverse = _inverse([[as_series[a].derivative(i) for a in axes] for i in range(count)])
+    inverse = inverse_matrix([[as_series[a].derivative(i) for a in axes] for i in range(count)])
     derivatives: dict[tuple[str, tuple[str, ...]], TaylorSeries] = {}
 
     def derived(field: str, by: tuple[str, ...]) -> TaylorSeries:
@@ -199,7 +257,7 @@ def _residuals(equation: Equation, images: Mapping[str, Any]) -> dict[str, float
         key = (field, tuple(sorted(by)))
         if key not in derivatives:
             inner, row = derived(field, key[1][1:]), inverse[axes.index(key[1][0])]
-            derivatives[key] = _fold([row[j] * inner.derivative(j) for j in range(count)], lambda a, b: a + b)
+            derivatives[key] = functools.reduce(operator.add, [row[j] * inner.derivative(j) for j in range(count)])
         return derivatives[key]
 
     def leaf(node: Any) -> Any:
@@ -219,24 +277,6 @@ def _residuals(equation: Equation, images: Mapping[str, Any]) -> dict[str, float
 
 def _terms(tree: Expression) -> Sequence[Expression]:
     return tree.terms if isinstance(tree, Sum) else (tree,)
-
-
-def _inverse(matrix: list[list[TaylorSeries]]) -> list[list[TaylorSeries]]:
-    """Invert a matrix of series by Gauss-Jordan elimination, pivoting on the constant terms."""
-    n = len(matrix)
-    unit = matrix[0][0]
-    rows = [[*row, *[TaylorSeries.constant(int(i == k), unit.variables, unit.order) for k in range(n)]]
-            for i, row in enumerate(matrix)]
-    for k in range(n):
-        pivot = max(range(k, n), key=lambda i: abs(rows[i][k].value))
-        if rows[pivot][k].value == 0:
-            raise SymmetryError("the map of time and space is not invertible at a random point.")
-        rows[k], rows[pivot] = rows[pivot], rows[k]
-        rows[k] = [e / rows[k][k] for e in rows[k]]
-        for i in range(n):
-            if i != k:
-                rows[i] = [a - rows[i][k] * b for a, b in zip(rows[i], rows[k], strict=True)]
-    return [row[n:] for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------ jets
@@ -283,139 +323,3 @@ def _random_jet(equation: Equation, seed: int) -> dict[str, Any]:
 
 def _real(fraction: Fraction) -> Any:
     return mpmath.mpf(fraction.numerator) / fraction.denominator
-
-
-class TaylorSeries:
-    """A power series in several variables, truncated at a total order, with multiple-precision coefficients.
-
-    Args:
-        coefficients: multi-index -> coefficient.
-        variables: number of variables.
-        order: highest total degree kept.
-    """
-
-    def __init__(self, coefficients: Mapping[tuple[int, ...], Any], variables: int, order: int) -> None:
-        self.coefficients = {j: c for j, c in coefficients.items() if sum(j) <= order}
-        self.variables, self.order = variables, order
-
-    @staticmethod
-    def constant(value: Any, variables: int, order: int) -> TaylorSeries:
-        """Return a number as a series."""
-        return TaylorSeries({(0,) * variables: mpmath.mpf(value)}, variables, order)
-
-    @property
-    def value(self) -> Any:
-        """The constant term."""
-        return self.coefficients.get((0,) * self.variables, mpmath.mpf(0))
-
-    def derivative(self, variable: int) -> TaylorSeries:
-        """Return the derivative with respect to one variable, one order lower."""
-        lowered = {}
-        for index, c in self.coefficients.items():
-            if index[variable]:
-                lower = tuple(e - (k == variable) for k, e in enumerate(index))
-                lowered[lower] = c * index[variable]
-        return TaylorSeries(lowered, self.variables, max(self.order - 1, 0))
-
-    def _as_series(self, other: Any) -> TaylorSeries:
-        return other if isinstance(other, TaylorSeries) else TaylorSeries.constant(other, self.variables, self.order)
-
-    def __add__(self, other: Any) -> TaylorSeries:
-        other = self._as_series(other)
-        total = dict(self.coefficients)
-        for index, c in other.coefficients.items():
-            total[index] = total.get(index, 0) + c
-        return TaylorSeries(total, self.variables, min(self.order, other.order))
-
-    __radd__ = __add__
-
-    def __neg__(self) -> TaylorSeries:
-        return TaylorSeries({j: -c for j, c in self.coefficients.items()}, self.variables, self.order)
-
-    def __sub__(self, other: Any) -> TaylorSeries:
-        return self + (-self._as_series(other))
-
-    def __rsub__(self, other: Any) -> TaylorSeries:
-        return -self + other
-
-    def __mul__(self, other: Any) -> TaylorSeries:
-        other = self._as_series(other)
-        order = min(self.order, other.order)
-        product: dict[tuple[int, ...], Any] = {}
-        for i, a in self.coefficients.items():
-            if a == 0:
-                continue
-            room = order - sum(i)
-            for j, b in other.coefficients.items():
-                if sum(j) <= room:
-                    index = tuple(map(sum, zip(i, j, strict=True)))
-                    product[index] = product.get(index, 0) + a * b
-        return TaylorSeries(product, self.variables, order)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> TaylorSeries:
-        return self * self._as_series(other) ** -1
-
-    def __rtruediv__(self, other: Any) -> TaylorSeries:
-        return self._as_series(other) / self
-
-    def __floordiv__(self, other: Any) -> TaylorSeries:
-        raise TypeError("'//' rounds down and is no smooth map; '/' was probably meant")
-
-    __rfloordiv__ = __floordiv__
-
-    def __pow__(self, power: Any) -> TaylorSeries:
-        if isinstance(power, TaylorSeries):
-            return (self.log() * power).exp()
-        if isinstance(power, int) and power >= 0:
-            return _fold([self._as_series(1)] + [self] * power, lambda a, b: a * b)
-        start = self.value
-        if start == 0:
-            raise SymmetryError(f"the map takes the power {power} of 0 at a random point.")
-        return self._composed([start ** (power - k) * mpmath.binomial(power, k) for k in range(self.order + 1)])
-
-    def __rpow__(self, base: Any) -> TaylorSeries:
-        return (self * mpmath.log(base)).exp()
-
-    def _composed(self, outer: Sequence[Any]) -> TaylorSeries:
-        """Sum outer[k] h^k with h the series without its constant term (Horner)."""
-        rest = self - self.value
-        total = self._as_series(outer[-1])
-        for c in reversed(outer[:-1]):
-            total = total * rest + c
-        return total
-
-    def exp(self) -> TaylorSeries:
-        """Return e to this series."""
-        return self._composed([mpmath.exp(self.value) / math.factorial(k) for k in range(self.order + 1)])
-
-    def log(self) -> TaylorSeries:
-        """Return the natural logarithm."""
-        start = self.value
-        if not start > 0:
-            raise SymmetryError("the map takes the logarithm of a number <= 0 at a random point.")
-        return self._composed([mpmath.log(start), *(-((-1 / start) ** k) / k for k in range(1, self.order + 1))])
-
-    def sqrt(self) -> TaylorSeries:
-        """Return the square root."""
-        return self ** mpmath.mpf("0.5")
-
-    def sin(self) -> TaylorSeries:
-        """Return the sine."""
-        quarter = mpmath.pi / 2
-        return self._composed(
-            [mpmath.sin(self.value + k * quarter) / math.factorial(k) for k in range(self.order + 1)]
-        )
-
-    def cos(self) -> TaylorSeries:
-        """Return the cosine."""
-        return (self + mpmath.pi / 2).sin()
-
-    def sinh(self) -> TaylorSeries:
-        """Return the hyperbolic sine."""
-        return (self.exp() - (-self).exp()) / 2
-
-    def cosh(self) -> TaylorSeries:
-        """Return the hyperbolic cosine."""
-        return (self.exp() + (-self).exp()) / 2

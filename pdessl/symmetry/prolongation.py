@@ -62,7 +62,7 @@ class PDESystem:
         self._labels = [f"equation {i + 1}, '{text}'," for i, text in enumerate(equation.texts)]
         for p, label in zip(self.symbolic, self._labels, strict=True):
             if not p:
-                raise EquationError(f"{label} is 0 = 0 when multiplied out: it says nothing. Check it, or leave it out.")
+                raise EquationError(f"{label} is 0 = 0 when multiplied out, which says nothing. Check it, or leave it out.")
         extra: list[tuple[Polynomial, str]] = []
         names = Names(equation.independent, equation.dependent, equation.parameters, tuple(functions))
         for name, (variables, where) in functions.items():

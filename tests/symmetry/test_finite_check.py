@@ -7,7 +7,8 @@ import sympy
 import pdessl
 from pdessl.catalog import names
 from pdessl.errors import SymmetryError
-from pdessl.testing import TaylorSeries, assert_symmetry, finite_residual
+from pdessl.symmetry.taylor import TaylorSeries
+from pdessl.testing import assert_symmetry, finite_residual
 
 QUICK = ["burgers", "heat", "kdv", "kuramoto_sivashinsky_coefficients", "potential_burgers", "advection_diffusion"]
 
@@ -70,6 +71,30 @@ def test_wrong_hand_written_maps_are_refused(name):
     with pytest.raises(SymmetryError, match="not a symmetry: at epsilon"):
         assert_symmetry(images, equation)
     assert max(finite_residual(images, equation, 0.3).values()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("boost without the velocity", "moves x as 'galilean_boost' does, which moves u by 1"),
+        ("quadratic boost without 2t", r"moves y as 'acceleration_y' does, which moves v by 2\*t"),
+        ("pressure gradient by g for 2g", "moves x, u as 'acceleration_x' does, which moves q by -2"),
+        ("viscosity not moved", r"moves x, u as 'viscosity_scaling' does, which moves nu by 2\*nu"),
+        ("KdV scaling on KS", "No generator of kuramoto_sivashinsky moves a coordinate like that: time_translation"),
+        ("rotation under scalar buoyancy", "check its signs"),  # at one angle: there is no first order
+    ],
+)
+def test_a_refusal_names_the_generator_that_was_meant(name, reason):
+    equation, images = WRONG[name]
+    with pytest.raises(SymmetryError, match=reason):
+        assert_symmetry(images, equation)
+
+
+def test_a_generator_that_was_meant_may_be_scaled():
+    with pytest.raises(SymmetryError, match="moves x as -3 times 'galilean_boost' does, which moves u by -3 times 1"):
+        assert_symmetry({"x": "x - 3*epsilon*t", "u": "u + 3*epsilon"}, "burgers")
+    with pytest.raises(SymmetryError, match="check its signs"):  # nothing is declared
+        assert_symmetry({"x": "x + epsilon*t"}, pdessl.Equation.parse("u_t + u*u_x"))
 
 
 def test_functions_are_accepted():
