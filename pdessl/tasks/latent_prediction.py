@@ -44,7 +44,9 @@ class TemporalPrediction(RepresentationTask):
             :class:`RepresentationTask`. Probes see windows of ``frames`` frames only if ``probe_views`` is 1 or more.
 
     Raises:
-        SchemaError: a setting out of range, or ``on_tokens`` and an encoder with a head, which nothing would train.
+        SchemaError: a setting out of range; an objective with neither an anti-collapse term nor a stop-gradient: the
+            constant encoder would solve the task; or ``on_tokens`` and an encoder with a head, which nothing would
+            train.
         ShapeError: trajectories (or views) with fewer than twice ``frames`` frames.
 
     Source: Representation Learning for Spatiotemporal Physical Systems (2026), arXiv:2603.13227.
@@ -72,6 +74,11 @@ class TemporalPrediction(RepresentationTask):
         )
         if frames < 2:
             raise SchemaError(f"TemporalPrediction got frames {frames}; expected at least 2.")
+        if getattr(objective, "regulariser", self) is None and not getattr(objective, "stop_gradient", False):
+            raise SchemaError(
+                "TemporalPrediction got an objective with neither a regulariser nor stop_gradient: a constant encoder "
+                "predicts itself. Give the objective regulariser: vc (or sigreg)."
+            )
         if on_tokens:
             refuse_untrained_head(self.encoder, "TemporalPrediction on tokens")
         self.predictor, self.objective = predictor, objective

@@ -160,6 +160,13 @@ def test_both_branches_of_temporal_prediction_receive_gradient(tmp_path):
 def test_errors():
     with pytest.raises(SchemaError, match="neither a teacher nor an objective with a regulariser"):
         masked()
+    with pytest.raises(
+        SchemaError, match="neither a regulariser nor stop_gradient.*Give the objective regulariser: vc"
+    ):
+        TemporalPrediction(transformer(), nn.Identity(), TemporalJEPA(regulariser=None), frames=4)
+    assert TemporalPrediction(
+        transformer(), nn.Identity(), TemporalJEPA(regulariser=None, stop_gradient=True), frames=4
+    )
     with pytest.raises(SchemaError, match="frames 1"):
         TemporalPrediction(transformer(), nn.Identity(), TemporalJEPA(), frames=1)
     task = TemporalPrediction(transformer(), nn.Identity(), TemporalJEPA(), frames=6)
