@@ -101,9 +101,7 @@ def fit_parameter_model(
     """
     views = views or Views(count=1)
     if elsewhere and held_out is None:
-        raise DataError(
-            "runs unlike those of training are compared with held-out runs like them: give held_out too."
-        )
+        raise DataError("runs unlike those of training are compared with held-out runs like them: give held_out too.")
     if views.moves:
         raise DataError(
             f"views that move {', '.join(views.moves)} cannot be averaged for a readout of fixed labels. Leave 'moves' "
