@@ -99,10 +99,11 @@ def assign_roles(
       those it lacks are a tenth each of the rest.
     * the rest is for training: ``unlabelled`` is all of it, without its labels, and ``labelled`` a tenth of it, with.
 
-    What is taken out of the rest is taken in whole groups (a file that has one parameter value is a group), because
-    a model can recognise a group: splitting within one would let it score on what it has seen. Groups are ordered
-    by a hash of (seed, group) and dealt out in this order, so that the choice is the same in every version of the
-    library and on every machine.
+    What scores is taken out of the rest in whole groups (a file that has one parameter value is a group), because a
+    model can recognise a group: splitting within one would let it score on what it has seen. Groups are ordered by a
+    hash of (seed, group) and dealt out in this order, so that the choice is the same in every version of the library
+    and on every machine. Labelled trajectories only train, and are dealt one by one: whole groups would have few
+    different labels, of ten files a single one.
 
     Args:
         source: the dataset.
@@ -146,8 +147,8 @@ def assign_roles(
     training = pool[dealt == 0]
     chosen["unlabelled"] = training
     if not isinstance(splits["labelled"], str) and splits["labelled"] > 0:
-        left = [groups[i] for i in np.flatnonzero(dealt == 0)]
-        some = _deal(left, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
+        each = _group_keys(training, "trajectory")
+        some = _deal(each, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
         chosen["labelled"] = training[some == 1]
     return {role: chosen[role] for role in ROLES if role in chosen}
 

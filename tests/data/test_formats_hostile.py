@@ -141,6 +141,8 @@ def test_links_out_of_the_file_are_refused(tmp_path):
     for name in ("u", "soft"):
         with pytest.raises(FormatError, match="external link to .*other.h5.*not followed"):
             open_source(tmp_path / "a.h5", {**PLAIN, "fields": {"u": name}})
+    with pytest.raises(FormatError, match=r"layout is not one of those known.*'u' is a link to another file"):
+        open_source(tmp_path / "a.h5")
     with pytest.raises(FormatError, match="has no array 'loop'"):
         open_source(tmp_path / "a.h5", {**PLAIN, "fields": {"u": "loop"}})
     with h5py.File(tmp_path / "inner.h5", "w") as file:

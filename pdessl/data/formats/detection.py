@@ -102,10 +102,11 @@ def open_source(
     container = container_of(file)
     found = recognise(container)
     if found is None:
+        links = container.links_out() if isinstance(container, HDF5File) else []
+        beyond = f"'{links[0]}' is a link to another file; such links are not followed. " if links else ""
         raise FormatError(
-            f"{file}: its layout is not one of those known ({', '.join(sorted(_known()))}). {container.held()} "
-            f"Describe it "
-            f"in a mapping file and give that:  pdessl inspect PATH --mapping my.yaml"
+            f"{file}: its layout is not one of those known. {container.held()} {beyond}Describe it in a mapping file "
+            f"and give that:  pdessl inspect PATH --mapping my.yaml  ('pdessl list datasets' has those known)."
         )
     return Files(path, found)
 
