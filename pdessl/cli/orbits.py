@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pdessl.errors import DataError, PdesslError
 
 if TYPE_CHECKING:
+    from pdessl.equations import Equation
     from pdessl.symmetry import SymmetryAlgebra
     from pdessl.trajectory import Trajectories
 
@@ -20,7 +21,8 @@ def draw(algebra: SymmetryAlgebra, path: Path, data: str | None) -> None:
     Args:
         algebra: generators of the equation.
         path: picture to write.
-        data: store or file whose first trajectory is drawn; None: one of a dataset of the catalog with this equation.
+        data: store or file whose first trajectory is drawn; None: one of a dataset of the catalog with this equation
+            or another form of it.
 
     Raises:
         PdesslError: no data given and no dataset of this equation in the catalog.
@@ -46,12 +48,29 @@ def _simulated(algebra: SymmetryAlgebra) -> Trajectories:
     from pdessl import catalog
     from pdessl.data import load_recipe, simulate
 
-    name = algebra.equation.name
+    wanted = algebra.equation
     # Small versions first: one trajectory is all that is wanted.
+    datasets: dict[str, str] = {}
     for dataset in sorted(catalog.names("datasets"), key=lambda n: (not n.endswith("_small"), n)):
         content = catalog.read_yaml(catalog.find("datasets", dataset))
-        if content.get("equation") == name and "solver" in content:
-            return simulate(load_recipe(dataset, overrides={"observation.noise": 0.0}), "picture", [0])
-    raise PdesslError(
-        f"--plot: no dataset of the catalog simulates '{name}'. Give a store or file of your own: --data PATH."
-    )
+        if "solver" in content and "equation" in content:
+            datasets.setdefault(content["equation"], dataset)
+    found = datasets.get(wanted.name) or next((d for e, d in datasets.items() if _same_flow(wanted, e)), None)
+    if found is None:
+        raise PdesslError(
+            f"--plot: no dataset of the catalog simulates '{wanted.name}' or another form of it. Give a store or file of "
+            "your own: --data PATH."
+        )
+    return simulate(load_recipe(found, overrides={"observation.noise": 0.0}), "picture", [0])
+
+
+def _same_flow(wanted: Equation, other: str) -> bool:
+    """Whether an equation of the catalog is another form of the wanted one: either follows from the other.
+
+    Velocity and pressure, or vorticity: their runs are those of the velocity alone.
+    """
+    from pdessl.equations import load_equation
+    from pdessl.symmetry.prolongation import follows
+
+    known = load_equation(other)
+    return follows(known, wanted) or follows(wanted, known)

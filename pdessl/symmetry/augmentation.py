@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from pdessl.errors import SymmetryError, did_you_mean
 from pdessl.symmetry.boundary import wall_conditions
+from pdessl.symmetry.geometry import Geometry
 from pdessl.symmetry.placement import Plan, constant, draw_start, largest_fitting, make_plan, room
 from pdessl.symmetry.reflections import choose_reflections, exchange_nodes, signed_permutations
 from pdessl.symmetry.slice_affine import SliceAffine, compose
 from pdessl.symmetry.strengths import Widths, choose_factors
-from pdessl.symmetry.view import Geometry, gridded, unmoved, with_coordinates
+from pdessl.symmetry.view import gridded, unmoved, with_coordinates
 from pdessl.trajectory import Trajectories
 
 __all__ = ["MODES", "GroupElements", "LieAugmentation"]

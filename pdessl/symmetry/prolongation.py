@@ -23,7 +23,7 @@ from pdessl.equations import Equation, Names, parse_equation
 from pdessl.errors import EquationError
 from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to, scaled, subindices
 
-__all__ = ["PDESystem"]
+__all__ = ["PDESystem", "follows"]
 
 _MAX_RULES = 60  # completion that runs past this many rules will not end
 _MAX_TERMS = 20_000  # nor will a rewriting whose result grows past this many terms
@@ -62,7 +62,7 @@ class PDESystem:
         self._labels = [f"equation {i + 1}, '{text}'," for i, text in enumerate(equation.texts)]
         for p, label in zip(self.symbolic, self._labels, strict=True):
             if not p:
-                raise EquationError(f"{label} is 0 = 0 when multiplied out, which says nothing. Check it, or leave it out.")
+                raise EquationError(f"{label} is 0 = 0 when multiplied out. Check it, or leave it out.")
         extra: list[tuple[Polynomial, str]] = []
         names = Names(equation.independent, equation.dependent, equation.parameters, tuple(functions))
         for name, (variables, where) in functions.items():
@@ -338,3 +338,21 @@ class PDESystem:
                 if derivative:
                     add_to(total, space.multiply(derivative, part))
         return total
+
+
+def follows(equation: Equation, source: Equation) -> bool:
+    """Whether every solution of one equation solves another: its polynomials reduce to zero modulo the source.
+
+    The velocity of a flow with pressure obeys the curl of the momentum equation, for example. False where the equation
+    has a coordinate that the source lacks, or a parameter of another name.
+
+    Args:
+        equation: what may follow.
+        source: from what.
+    """
+    if equation.independent != source.independent or not set(equation.dependent) <= set(source.dependent):
+        return False
+    if any(source.parameter_names.get(letter) != name for letter, name in equation.parameter_names.items()):
+        return False
+    system = PDESystem(source)
+    return not any(system.reduce(system.space.from_tree(tree)) for tree in equation.trees)

@@ -13,96 +13,16 @@ from torch import Tensor
 
 from pdessl.symmetry.discrete import DiscreteSymmetry
 from pdessl.symmetry.filters import AxisFilter, Ends, filter_axes, filter_reach
-from pdessl.symmetry.placement import Plan, constant, reading
+from pdessl.symmetry.geometry import Geometry
+from pdessl.symmetry.placement import Plan, reading
 from pdessl.symmetry.reflections import reflect
 from pdessl.symmetry.resample import sample_affine, sample_axis
-from pdessl.symmetry.slice_affine import SliceAffine, inverse_matrix
+from pdessl.symmetry.slice_affine import SliceAffine
 
-__all__ = ["Geometry", "gridded", "unmoved", "with_coordinates"]
+__all__ = ["gridded", "unmoved", "with_coordinates"]
 
 # On a processor views are made a few at a time, so that what they pass through stays in its cache.
 _CACHED_BYTES = 2 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """What every trajectory of a batch is to undergo, in numbers; all with B rows.
-
-    Args:
-        first: first frame, (B,).
-        start: first node, (B, d).
-        matrix: source cells per target node, (B, T | 1, d, d).
-        offset: where the middle of the view is read, in source cells, (B, T | 1, d).
-        mix: M, (B, T | 1, C, C), or None for the identity.
-        added: what is added, as a polynomial in positions relative to the centre: its constant (B, T | 1, C), slope
-            (B, T | 1, C, d) and curvature (B, T | 1, C, d, d); None where it is zero.
-        nodes: nodes relative to the centre that ``added`` refers to, (B, P_i) per axis.
-        reflected: whether each reflection is applied, (B, R), or None.
-    """
-
-    first: Tensor
-    start: Tensor
-    matrix: Tensor
-    offset: Tensor
-    mix: Tensor | None
-    added: tuple[Tensor | None, Tensor | None, Tensor | None]
-    nodes: tuple[Tensor, ...]
-    reflected: Tensor | None
-
-    @staticmethod
-    def of(
-        g: SliceAffine, plan: Plan, spacing: Tensor, start: Tensor, nodes: Sequence[Tensor], reflected: Tensor | None
-    ) -> Geometry:
-        """Return the geometry of views in mode ``grid``, whose nodes are images under the map."""
-        inverse = inverse_matrix(g.s)
-        middle = start[:, 1:] + constant(tuple((p - 1) / 2 for p in plan.points), start.device)
-        moved = (inverse @ g.r[..., None])[..., 0] / spacing[:, None]
-        added = g.added_at_images()
-        return Geometry(
-            first=start[:, 0],
-            start=start[:, 1:],
-            matrix=inverse * (spacing[:, None, None, :] / spacing[:, None, :, None]),
-            offset=middle[:, None] - moved,
-            mix=g.m if plan.linear else None,
-            added=_present(plan, *added),
-            nodes=tuple(nodes),
-            reflected=reflected,
-        )
-
-    @staticmethod
-    def unmoved(
-        g: SliceAffine, plan: Plan, start: Tensor, nodes: Sequence[Tensor], reflected: Tensor | None
-    ) -> Geometry:
-        """Return the geometry of views whose array stays in place: modes ``coords`` and ``metadata``."""
-        return Geometry(
-            first=start[:, 0],
-            start=start[:, 1:],
-            matrix=g.s,
-            offset=g.r,
-            mix=g.m if plan.linear else None,
-            added=_present(plan, g.b0, g.b1, g.b2),
-            nodes=tuple(nodes),
-            reflected=reflected,
-        )
-
-    def rows(self, chosen: slice) -> Geometry:
-        """Select trajectories."""
-        changes = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, tuple):
-                changes[entry.name] = tuple(None if v is None else v[chosen] for v in value)
-            elif value is not None:
-                changes[entry.name] = value[chosen]
-        return dataclasses.replace(self, **changes)
-
-
-def _present(plan: Plan, shift: Tensor, slope: Tensor, curvature: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (
-        shift if plan.added or plan.tilted else None,
-        slope if plan.tilted else None,
-        curvature if plan.tilted else None,
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,6 +95,17 @@ def test_picture_of_a_dataset_of_the_catalog(capsys, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["burgers.png"]
 
 
+def test_an_equation_is_drawn_with_runs_of_another_form_of_it():
+    """The velocity of a flow with pressure is simulated without it; a flow with buoyancy is another flow."""
+    from pdessl.cli.orbits import _same_flow
+
+    flow = "navier_stokes_2d_velocity"
+    forms = ["navier_stokes_2d", "navier_stokes_2d_pressure_gradient", "navier_stokes_2d_vorticity", flow]
+    others = ["burgers_2d", "boussinesq", "navier_stokes_2d_streamfunction", "navier_stokes_3d", "kolmogorov_flow"]
+    assert [n for n in forms + others if _same_flow(pdessl.load_equation(n), flow)] == forms
+    assert _same_flow(pdessl.load_equation("boussinesq_velocity"), "boussinesq")
+
+
 def test_mistakes_are_told_in_a_line(capsys, tmp_path):
     assert "Did you mean 'burgers'?" in refused(capsys, "burger")
     assert "give either a name" in refused(capsys)

@@ -6,7 +6,8 @@ import torch
 
 import pdessl
 from pdessl.errors import SymmetryError
-from pdessl.symmetry.flow import EPSILON, compile_expression, exponentiate
+from pdessl.symmetry.exponential import exponentiate
+from pdessl.symmetry.flow import EPSILON, compile_expression
 from pdessl.symmetry.slice_affine import SliceAffine, compose
 
 S = sympy.Symbol

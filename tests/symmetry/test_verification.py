@@ -12,7 +12,7 @@ from pdessl import catalog
 from pdessl.equations import Equation, load_equation
 from pdessl.errors import CatalogError, EquationError, SymmetryError
 from pdessl.symmetry import verify
-from pdessl.symmetry.prolongation import PDESystem
+from pdessl.symmetry.prolongation import PDESystem, follows
 
 
 @pytest.mark.parametrize("name", catalog.names("symmetries"))
@@ -294,3 +294,24 @@ def test_coefficients_stay_exact():
     with pytest.raises(SymmetryError):
         verify(equation, {"x": "0.333333333333333333333*t", "u": "1"})
     assert Fraction("0.1") == Fraction(1, 10)
+
+
+@pytest.mark.parametrize(
+    ("equation", "source", "expected"),
+    [
+        ("navier_stokes_2d_velocity", "navier_stokes_2d", True),  # the curl rids the flow of its pressure
+        ("navier_stokes_2d_velocity", "navier_stokes_2d_pressure_gradient", True),
+        ("navier_stokes_2d_velocity", "navier_stokes_2d_vorticity", True),
+        ("boussinesq_velocity", "boussinesq", True),
+        ("navier_stokes_2d", "navier_stokes_2d_velocity", False),  # which says nothing of a pressure
+        ("navier_stokes_2d_velocity", "burgers_2d", False),
+        ("burgers_2d", "navier_stokes_2d", False),
+        ("navier_stokes_2d_velocity", "boussinesq", False),
+        ("boussinesq_velocity", "boussinesq_diffusion", False),
+        ("heat", "advection_diffusion", False),
+        ("heat", "heat", True),
+        ("burgers", "burgers_2d", False),
+    ],
+)
+def test_what_follows_from_what(equation, source, expected):
+    assert follows(pdessl.load_equation(equation), pdessl.load_equation(source)) is expected
