@@ -41,6 +41,8 @@ def test_every_recipe_trains_a_step_as_it_is(name, store_of, tmp_path):
     run = pretrain(name, ["--data.path", str(store_of(name)), *STEP], tmp_path / "run")
     assert len(run.curves["train/loss"]) == 1
     assert {"monitor/rank_me", "monitor/collapsed"} <= set(run.curves)
+    # What the projector is given is watched: the code beside it may be narrow.
+    assert ("monitor/trunk_rank_me" in run.curves) == (getattr(run.task, "projected", "features") == "trunk")
     assert pdessl.load(tmp_path / "run").feature_dim > 0
 
 
