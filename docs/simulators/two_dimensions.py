@@ -135,11 +135,11 @@ def shallow_water() -> None:
 
 def transport() -> None:
     """Sheets of the Burgers equation, and a scalar that is carried along."""
-    points, length = 128, 2 * math.pi
-    sheets = start(RandomField2D(rms=0.8, peak=2.0, highest=4, components=2), points, length)
+    points, fine, length = 128, 192, 2 * math.pi
+    sheets = start(RandomField2D(rms=0.8, peak=2.0, highest=4, components=2), fine, length)
     scalar = start(RandomField2D(rms=1.0, peak=4.0, highest=10), points, length)
     times = (0, 0.5, 1, 2, 4)
-    burgers = run(Burgers2D(0.03, points=points, check_resolution=False), sheets, times)
+    burgers = run(Burgers2D(0.08, points=fine), sheets, times)
     carried = run(AdvectionDiffusion2D(1.0, 0.5, 0.02, points=points), scalar, times)
     draw(
         "transport_2d",

@@ -68,13 +68,14 @@ class SpectralGrid:
     def to_fields(self, modes: Tensor) -> Tensor:
         """Evaluate modes (..., K, J) on the grid, (..., X, Y)."""
         nx, ny = self.points
-        k = modes.shape[-2]
-        positive = (k + 1) // 2
-        columns = modes.new_zeros(*modes.shape[:-2], nx, modes.shape[-1])
-        columns[..., :positive, :] = modes[..., :positive, :]
-        columns[..., nx - (k - positive) :, :] = modes[..., positive:, :]
-        columns = torch.fft.ifft(columns, dim=-2, norm="forward")
-        return torch.fft.irfft(columns, n=ny, norm="forward")
+        k, j = modes.shape[-2:]
+        positive, along = (k + 1) // 2, modes.mT
+        # x comes last: a transform along another axis would copy everything once more.
+        columns = modes.new_zeros(*modes.shape[:-2], j, nx)
+        columns[..., :positive] = along[..., :positive]
+        columns[..., nx - (k - positive) :] = along[..., positive:]
+        columns = torch.fft.ifft(columns, norm="forward")
+        return torch.fft.irfft(columns.mT, n=ny, norm="forward")
 
     def to_modes(self, values: Tensor) -> Tensor:
         """Return the kept modes (..., K, J) of fields (..., X, Y)."""
