@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,13 @@ def first_view(data_module: type, data: Namespace, augmentation: Namespace | Non
     settings = {**data.as_dict(), "batch_size": 1, "num_workers": 0}
     # One trajectory: nothing is held in memory, read ahead or simulated in advance.
     settings |= {"batches": 1, "together": 1} if "stream" in settings else {"memory": 0.0}
-    batch = next(iter(data_module(**settings).train_dataloader()))
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)  # how this one is read is not how the others will be
+    try:
+        batch = next(iter(data_module(**settings).train_dataloader()))
+    finally:
+        log.setLevel(level)
     if augmentation is None:
         return batch
     parser = ArgumentParser(exit_on_error=False)

@@ -268,6 +268,8 @@ def test_a_library_that_crashes_or_hangs_is_an_error_like_others():
         isolated(refuse, "b.h5", label="b.h5")
     with pytest.raises(FormatError, match=r"b.h5: the HDF5 library crashed on it \(exit code -11\)"):
         isolated(crash, "b.h5", label="b.h5")
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*ZeroDivisionError"):
+        isolated(divmod, 1, 0, label="b.h5")
     with pytest.raises(FormatError, match="reading did not end within 0.2 s"):
         isolated(sleep, "b.h5", label="b.h5", limit=0.2)
     if sys.platform == "linux":

@@ -120,6 +120,8 @@ def test_hdf5_without_names_of_dimensions_is_told_to_name_them(tmp_path):
 def test_a_missing_file_is_no_missing_store(tmp_path):
     with pytest.raises(FormatError, match=r"no file or folder .*run.nc. Check the path"):
         pdessl.open(tmp_path / "run.nc")
+    with pytest.raises(FormatError, match="an empty list of files"):
+        pdessl.open([])
 
 
 def test_a_whole_dataset_as_xarray_names_the_split_of_each_trajectory(tmp_path):

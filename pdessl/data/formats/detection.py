@@ -13,7 +13,7 @@ import xarray as xr
 
 from pdessl import catalog
 from pdessl.data.formats.container import Container
-from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, split_of
+from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, label_of, split_of
 from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.in_memory import source_from_xarray
 from pdessl.data.formats.isolation import LIMIT, cheap, isolated
@@ -65,7 +65,7 @@ def apart(
         _known()
     single = isinstance(path, (str, os.PathLike))
     files = collect(path, mapping.get("files", ()) if mapping is not None else ())
-    label = os.fspath(path) if single else f"{files[0]} and {len(files) - 1} more"
+    label = label_of([path] if single else files)
     return isolated(function, path, mapping, label=label, limit=LIMIT + len(files))
 
 

@@ -26,7 +26,7 @@ from pdessl.data.memory import check_memory
 from pdessl.data.source import Coordinates, Source
 from pdessl.errors import FormatError
 
-__all__ = ["Files", "collect", "container_of"]
+__all__ = ["Files", "collect", "container_of", "label_of", "split_of"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 LABELLED_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".zarr")
@@ -47,6 +47,8 @@ def collect(
         FormatError: nothing there, or a symbolic link that leads out of the folder.
     """
     if not isinstance(path, (str, os.PathLike)):
+        if not len(path):
+            raise FormatError("an empty list of files. Give a file, a folder, or at least one file in the list.")
         return [file for entry in path for file in collect(entry, patterns)]
     root = Path(path)
     if not root.exists():
@@ -61,6 +63,12 @@ def collect(
             f"mapping:  files: ['*.h5']"
         )
     return found
+
+
+def label_of(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """Return what messages call some files."""
+    first = os.fspath(paths[0]) if len(paths) else "nothing"
+    return f"{first} and {len(paths) - 1} more" if len(paths) > 1 else first
 
 
 def _search(folder: Path, root: Path, wanted: Sequence[str], depth: int) -> Iterable[Path]:
@@ -127,9 +135,7 @@ class Files(Source):
     ) -> None:
         self.mapping = mapping
         single = isinstance(path, (str, os.PathLike))
-        self.name = (
-            os.fspath(path) if single else f"{os.fspath(path[0])} and {len(path) - 1} more" if path else "nothing"
-        )
+        self.name = label_of([path] if single else path)
         if containers is None:
             files = collect(path, mapping.get("files", ()) if not single or Path(path).is_dir() else ())
             containers = [container_of(file, mapping.layout) for file in files]

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -39,7 +40,8 @@ def isolated(function: Callable[..., Any], *arguments: Any, label: str, limit: f
     Raises:
         FormatError: the process died, did not end or ran out of memory: the file is damaged in a way the library does
             not survive.
-        PdesslError: what the function raised.
+        PdesslError, ImportError, OSError, ValueError: what the function raised; RuntimeError with its traceback for
+            any other error.
     """
     # A fork starts at once; elsewhere than on Linux it is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -84,6 +86,8 @@ def _answer(send: Connection, seconds: int, function: Callable[..., Any], argume
         answer = False, MemoryError(str(error))  # numpy's own does not survive pickling
     except (ImportError, OSError, ValueError) as error:
         answer = False, type(error)(str(error))
+    except Exception as error:  # noqa: BLE001 - a mistake of ours, which is no damage of the file's
+        answer = False, RuntimeError("".join(traceback.format_exception(error)))
     send.send(answer)
     send.close()
 
