@@ -58,8 +58,8 @@ def _simulated(algebra: SymmetryAlgebra) -> Trajectories:
     found = datasets.get(wanted.name) or next((d for e, d in datasets.items() if _same_flow(wanted, e)), None)
     if found is None:
         raise PdesslError(
-            f"--plot: no dataset of the catalog simulates '{wanted.name}' or another form of it. Give a store or file of "
-            "your own: --data PATH."
+            f"--plot: no dataset of the catalog simulates '{wanted.name}' or another form of it. Give a store or file "
+            "of your own: --data PATH."
         )
     return simulate(load_recipe(found, overrides={"observation.noise": 0.0}), "picture", [0])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, PdesslError, SymmetryError
-from pdessl.symmetry.flow import Flow, compile_expression
+from pdessl.symmetry.flow import EPSILON, Flow, compile_expression
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def draw(algebra: SymmetryAlgebra, trajectory: Trajectories, path: Path) -> dict
         except SymmetryError:
             continue
         shown = {c for c, e in flow.maps.items() if str(e) != c} & set(values)
-        missing = [p for p in flow.needed_parameters if p not in values]
-        if missing or not shown - set(algebra.equation.parameters):
-            continue
+        needed = {symbol.name for c in values for symbol in flow.maps[c].free_symbols} - {EPSILON.name}
+        if needed - set(values) or not shown - set(algebra.equation.parameters):
+            continue  # it needs what the data do not hold, or moves nothing of it
         strength = visible_strength(flow, values, vectors)
         strengths[generator.name] = strength
         panels.append((generator.name, f"ε = {strength:.2g}", move(flow, values, strength)))
@@ -106,8 +106,6 @@ def _coordinates(algebra: SymmetryAlgebra, trajectory: Trajectories) -> dict[str
             f"the trajectory holds {', '.join(trajectory.field_names)}, the equation has the fields "
             f"{', '.join(equation.dependent)}; none is the same. Rename the fields of the data."
         )
-    for f in equation.dependent:
-        values.setdefault(f, torch.zeros(shape, dtype=torch.float64))
     for letter, name in equation.parameter_names.items():
         if name in trajectory.parameters:
             values[letter] = trajectory.parameters[name][0].to(torch.float64).expand(shape)

@@ -1,6 +1,7 @@
 """What describes an algebra: boundary classes, discrete symmetries, identifiable combinations, hidden fields."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -299,6 +300,13 @@ def test_describe_is_plain_data(name):
     for g in description["generators"]:
         assert g["kind"] == ("EQV" if g["moves"] else "SYM")
         assert g["boundary"]["class"] in ("exact", "rescales", "rotates", "shears", "window")
+
+
+def test_every_key_of_the_description_is_documented():
+    page = Path(__file__).parents[2] / "docs" / "equations.md"
+    described = discover("burgers").describe()
+    for key in (*described, *described["generators"][0], *described["generators"][0]["boundary"]):
+        assert f"`{key}`" in page.read_text(encoding="utf-8"), key
 
 
 def test_describe_carries_the_certificate_and_the_hidden_condition():

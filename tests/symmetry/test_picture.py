@@ -60,6 +60,18 @@ def test_two_dimensions_with_arrows(tmp_path):
     assert (tmp_path / "ns.svg").read_text().startswith("<?xml")
     assert {"rotation", "galilean_boost_x", "scaling", "viscosity_scaling"} <= set(strengths)
     assert [p.name for p in tmp_path.iterdir()] == ["ns.svg"]
+    # a pressure that the data do not hold neither has a panel nor limits a strength
+    assert not {"pressure_shift", "pressure_ramp", "pressure_parabola"} & set(strengths)
+    assert strengths["acceleration_x"] > 0.01
+
+
+def test_a_flow_that_needs_an_absent_field_has_no_panel(tmp_path):
+    velocity = trajectory(("u", "v"), 2)
+    strengths = draw(pdessl.symmetries("burgers_2d"), velocity, tmp_path / "both.png")
+    assert {"rotation", "scaling"} <= set(strengths)
+    strengths = draw(pdessl.symmetries("burgers_2d"), velocity.replace(fields=velocity.fields[:, :1],
+                     field_names=("u",)), tmp_path / "one.png")  # fmt: skip
+    assert "scaling" in strengths and "rotation" not in strengths
 
 
 def test_what_cannot_be_drawn(tmp_path):
