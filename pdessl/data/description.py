@@ -26,7 +26,7 @@ def describe_store(s: Summary) -> list[str]:
     grid = "grid" if s["origin"] else "solver's grid"
     spectra = f"largest amplitude at the {grid} scale {_number(tail['largest'])}"
     versions = ", ".join(f"{k} {v}" for k, v in s["versions"].items())
-    lines.append(_line("spectra", f"{spectra} of the peak; {verdict}"))
+    lines.append(_line("spectra", f"{spectra} of the peak; {verdict}" if s["fields"] else "no trajectories yet"))
     if s["origin"]:
         return lines + [_line("made by", f"{s['origin']}, {versions}"), *_warnings(s)]
     lines += [

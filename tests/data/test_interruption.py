@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_leaves_a_valid_store(uninterrupted, tmp_path, monk
     assert files(out) == files(uninterrupted.path)
 
 
-def test_a_file_size_limit_of_the_system_is_an_error_and_no_crash(tmp_path):
+def test_a_file_size_limit_of_the_system_is_an_error_and_no_crash(tmp_path, capsys):
     """The limit stops the first shard; the process lives on and the store says what is missing."""
     out = tmp_path / "store"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -201,4 +201,6 @@ def test_a_file_size_limit_of_the_system_is_an_error_and_no_crash(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert os.listdir(out) == [MANIFEST] and not pdessl.data.open(out).complete
+    assert cli.main(["inspect", str(out)]) == 0
+    assert "no trajectories yet" in (said := capsys.readouterr().out) and "resolved" not in said
     assert pdessl.data.generate("burgers_small", out, overrides=SHARDS, progress=False, resume=True).verify() == []
