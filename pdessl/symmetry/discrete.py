@@ -159,9 +159,7 @@ def _exchange(
     return None
 
 
-def _sign_conditions(
-    swaps: Sequence[tuple[str, str]], system: PDESystem, movable: Sequence[str]
-) -> set[int] | None:
+def _sign_conditions(swaps: Sequence[tuple[str, str]], system: PDESystem, movable: Sequence[str]) -> set[int] | None:
     """What is asked of changes of signs that make an exchange a symmetry; None: no change does.
 
     Terms of one parity change sign together, so that sum_g s_g P_g = 0 over the parities g, P_g what the images of the
