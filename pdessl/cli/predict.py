@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,7 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
     header = [n for n in header if n != "file" or several]
     shown = rows if everything else rows[:_SHOWN]
     cells = [[f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in header] for row in shown]
-    cells = [[*c, "" if row["in_distribution"] else "novel"] for c, row in zip(cells, shown, strict=True)]
+    cells = [[*c, _said(row)] for c, row in zip(cells, shown, strict=True)]
     header = [*header, ""]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     for line in [header, *cells]:
@@ -173,7 +173,14 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
     units = ", ".join(f"{t.name} in {t.unit}" for t in model.targets if t.unit)
     print(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
     promise = "; their intervals promise nothing" if novel else ""
-    print(f"{novel} of {len(rows)} runs are unlike those of training (novelty above 1){promise}")
+    reason = "novelty above 1, or a value outside the labels"
+    print(f"{novel} of {len(rows)} runs are unlike those of training ({reason}){promise}")
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["in_distribution"]:
+        return ""
+    return "novel" if row["novelty"] > 1 else "outside the labels"
 
 
 def _write(path: Path, model: ParameterModel, results: xr.Dataset, level: float) -> None:

@@ -105,7 +105,7 @@ def add_elsewhere(folder: Path, model: ParameterModel) -> None:
     for name, row in found.items():
         if "area" in row:
             inside = "".join(f"; {share:.0%} of {n} in its interval" for n, share in row["coverage"].items())
-            print(f"{name}: novelty AUROC {row['area']:.2f}, {row['novel']:.0%} called novel{inside}")
+            print(f"{name}: novelty AUROC {row['area']:.2f}, {row['novel']:.0%} flagged{inside}")
 
 
 def save_model(encoder: str, data: str, settings: Regression, report: dict[str, Any], folder: Path) -> ParameterModel:

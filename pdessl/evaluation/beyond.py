@@ -113,7 +113,7 @@ def elsewhere_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[An
         errors, shares = (", ".join(form(v) for v in row[kind].values()) or "–" for kind, form in _FORMS.items())
         area = f"{row['area']:.2f}" if "area" in row else "–"
         rows.append([name, errors, shares, f"{100 * row['novel']:.0f}", area])
-    head = ["runs", "relative error, %", "in its interval, %", "called novel, %", "AUROC of novelty"]
+    head = ["runs", "relative error, %", "in its interval, %", "flagged, %", "AUROC of novelty"]
     caption = (
         f"The saved model, intervals at level {section['level']:g}. AUROC: how often the novelty of such a run is "
         "above that of a run as in training (0.5 is chance). Runs without the parameter have no error."

@@ -129,7 +129,7 @@ def _elsewhere(elsewhere: Mapping[str, Mapping[str, Any]], model: ParameterModel
         return []
     names = [t.name for t in model.targets]
     head = [f"{n}: {what}" for n in names for what in ("error, %", f"in its {model.level:.0%} interval")]
-    head = ["runs", "number", *head, "called novel", "AUROC of novelty"]
+    head = ["runs", "number", *head, "flagged", "AUROC of novelty"]
     lines = ["", "## Runs unlike those of training", "", _row(head), _row(["---"] * len(head))]
     notes = []
     for name, row in elsewhere.items():
@@ -168,9 +168,12 @@ def _views(model: ParameterModel) -> str:
 def _novelty(model: ParameterModel) -> str:
     method = {"mahalanobis": "Mahalanobis distance", "neighbours": "distance to the nearest neighbours"}
     below = "" if model.trunk_novelty is None else ", or of the values below the encoder's head if larger"
-    text = f"{method[model.novelty.method]} of the features{below}, over its threshold; above 1 a run is called novel."
+    text = (
+        f"{method[model.novelty.method]} of the features{below}, over its threshold; above 1 a run is called novel, as "
+    )
+    text += "is one that is predicted outside the range of the labels."
     if math.isinf(model.novelty.threshold):
-        text += " Too few runs calibrated the threshold: nothing is ever called novel."
+        text += " Too few runs calibrated the threshold: nothing is ever called novel for its distance."
     return text
 
 

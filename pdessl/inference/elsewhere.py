@@ -41,9 +41,10 @@ def measured_elsewhere(
             other equations need have none.
 
     Returns:
-        Plain data by name, ``as in training`` first: ``count`` m, ``novel`` (share called novel), ``area`` (under the
-        receiver's curve of the novelty against the held-out runs: 0.5 is chance; not for these themselves), and by
-        parameter ``error`` in % and ``coverage``. Runs that the model cannot read have ``refused``, the reason, only.
+        Plain data by name, ``as in training`` first: ``count`` m, ``novel`` (share called novel, or with a value
+        outside the labels), ``area`` (under the receiver's curve of the novelty against the held-out runs: 0.5 is chance; not for
+        these themselves), and by parameter ``error`` in % and ``coverage``. Runs that the model cannot read have
+        ``refused``, the reason, only.
     """
     found: dict[str, dict[str, Any]] = {}
     known = None
@@ -58,7 +59,8 @@ def measured_elsewhere(
             found[name] = {"refused": str(error)}
             continue
         score = np.atleast_1d(predicted.novelty.values)
-        row: dict[str, Any] = {"count": len(score), "novel": float((score > 1).mean()), "error": {}, "coverage": {}}
+        row: dict[str, Any] = {"count": len(score), "novel": 1 - float(predicted.in_distribution.mean())}
+        row |= {"error": {}, "coverage": {}}
         if known is None:
             known = score
         else:

@@ -135,8 +135,8 @@ class ParameterModel:
 
         Returns:
             For each target ``<name>``, ``<name>_low``, ``<name>_high``, and ``novelty`` (above 1: unlike the runs of
-            training) and ``in_distribution``, over the run dimension, with the run coordinates and attributes of the
-            data.
+            training) and ``in_distribution`` (novelty up to 1, and every prediction within the range of its labels),
+            over the run dimension, with the run coordinates and attributes of the data.
 
         Raises:
             FormatError: data outside the declared format (names, dimensions, units, size), or on a grid too coarse
@@ -155,9 +155,11 @@ class ParameterModel:
         features, trunk = values[:, :width].contiguous(), values[:, width:].contiguous()
         reader.warn()
         variables: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
+        inside = []  # a prediction outside the labels is an extrapolation, which no calibration run speaks for
         for target in self.targets:
             value, low, high = target.predict(features, level)
             text, unit = target.name.replace("_", " "), {"units": target.unit} if target.unit else {}
+            inside.append((value >= target.low) & (value <= target.high))
             variables[target.name] = value, {**unit, "long_name": text}
             ends = {**unit, "level": level}
             variables[f"{target.name}_low"] = low, {**ends, "long_name": f"{text}, lower end of the interval"}
@@ -175,7 +177,8 @@ class ParameterModel:
         if self.trunk_novelty is not None:
             score = np.maximum(score, self.trunk_novelty.score(trunk.numpy()))
         variables["novelty"] = score, {"units": "1", "long_name": "distance from the runs of training; above 1: novel"}
-        variables["in_distribution"] = score <= 1, {"long_name": "like the runs of training (novelty up to 1)"}
+        meaning = "like the runs of training: novelty up to 1, predictions within the labels"
+        variables["in_distribution"] = (score <= 1) & np.all(inside, axis=0), {"long_name": meaning}
         return reader.dataset(variables)
 
     def measure(self, held_out: xr.Dataset | Trajectories, level: float | None = None) -> dict[str, Coverage]:

@@ -86,7 +86,8 @@ def test_results_come_back_from_the_file_to_the_last_digit(tmp_path, capsys, sav
                 assert dataset.viscosity.attrs["units"] == "length^2/time"
         assert read == values
     shown = capsys.readouterr().out
-    assert "3 of 8 runs are unlike those of training (novelty above 1); their intervals promise nothing" in shown
+    why = "(novelty above 1, or a value outside the labels); their intervals promise nothing"
+    assert f"3 of 8 runs are unlike those of training {why}" in shown
     assert shown.count("  novel\n") == 3
     assert f"written to {out}" in shown
 
