@@ -42,9 +42,9 @@ def measured_elsewhere(
 
     Returns:
         Plain data by name, ``as in training`` first: ``count`` m, ``novel`` (share called novel, or with a value
-        outside the labels), ``area`` (under the receiver's curve of the novelty against the held-out runs: 0.5 is chance; not for
-        these themselves), and by parameter ``error`` in % and ``coverage``. Runs that the model cannot read have
-        ``refused``, the reason, only.
+        outside the labels), ``area`` (under the receiver's curve of the novelty against the held-out runs: 0.5 is
+        chance; not for these themselves), and by parameter ``error`` in % and ``coverage``. Runs that the model cannot
+        read have ``refused``, the reason, only.
     """
     found: dict[str, dict[str, Any]] = {}
     known = None
