@@ -163,4 +163,6 @@ def _receive(folder: Path, entry: dict[str, Any], image: bytes | None) -> dict[s
             temporary.write_bytes(image)
     if not path.is_file() or checksum(path) != entry["sha256"]:
         raise OSError(f"{path} is not what the worker wrote")
+    for leftover in folder.glob(f".{path.name}.*.tmp"):  # of a worker that was killed while it wrote this shard
+        leftover.unlink(missing_ok=True)
     return entry

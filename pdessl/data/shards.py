@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h5netcdf
 import h5py
 import numpy as np
 import xarray as xr
@@ -228,10 +227,63 @@ def write_shard(
         "recipe_hash": recipe.hash,
         "versions": json.dumps(versions(), sort_keys=True),
     }
-    encoding = {str(name): {"_FillValue": None} for name in dataset.variables if dataset[name].dtype.kind == "f"}
-    image = io.BytesIO()
-    with xr.backends.H5NetCDFStore(h5netcdf.File(image, "w")) as backend:
-        dataset.dump_to_store(backend, encoding=encoding)
+    image = _netcdf4(dataset)
     # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
     with write_atomically(path) as temporary:
         temporary.write_bytes(image.getbuffer())
+
+
+def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:
+    """Return a dataset as the bytes of a netCDF-4 file, which depend on the dataset only.
+
+    Written with h5py: h5netcdf makes a dimension and then the variable of that name in its place, and where HDF5 puts
+    the new one depends on when Python lets go of the old. A profiler (every Dask worker has one) delays that. Here
+    nothing is replaced, and every object stays open to the end.
+
+    Source: Unidata, NetCDF-4 file format specification: dimension scales, _Netcdf4Dimid, _Netcdf4Coordinates.
+    """
+    for variable in dataset.variables.values():
+        if variable.dtype.kind == "f":
+            variable.encoding = {"_FillValue": None}
+    variables, attributes = xr.conventions.cf_encoder(dataset.variables, dataset.attrs)
+    numbers = {str(name): number for number, name in enumerate(dataset.sizes)}
+    image = io.BytesIO()
+    with h5py.File(image, "w", track_order=True) as file:
+        kept: dict[str, h5py.Dataset] = {}
+        for name, variable in variables.items():
+            values = np.asarray(variable.values)
+            text = values.dtype.kind in "OSU"
+            kept[name] = file.create_dataset(
+                name,
+                data=values.astype(object) if text else values,
+                dtype=h5py.string_dtype() if text else values.dtype,
+                track_order=True,
+            )
+        for name, number in numbers.items():
+            label = name
+            if name not in kept:
+                size = dataset.sizes[name]
+                kept[name] = file.create_dataset(name, (size,), ">f4", track_order=True)
+                label = f"This is a netCDF dimension but not a netCDF variable. {size:9d}"
+            kept[name].make_scale(label)
+            kept[name].attrs["_Netcdf4Dimid"] = np.int32(number)
+        for name, variable in variables.items():
+            if variable.dims != (name,):
+                for axis, along in enumerate(variable.dims):
+                    kept[name].dims[axis].attach_scale(kept[along])
+            if variable.dims:
+                kept[name].attrs["_Netcdf4Coordinates"] = np.array([numbers[d] for d in variable.dims], np.int32)
+            _attributes(kept[name], variable.attrs)
+        file.attrs["_NCProperties"] = np.bytes_(
+            f"version=2,h5py={h5py.version.version},hdf5={h5py.version.hdf5_version}"
+        )
+        _attributes(file, attributes)
+    return image
+
+
+def _attributes(target: h5py.Dataset | h5py.File, attributes: Mapping[str, object]) -> None:
+    for name, value in attributes.items():
+        if isinstance(value, (str, bytes)):
+            target.attrs.create(name, value, dtype=h5py.string_dtype())
+        else:
+            target.attrs[name] = np.atleast_1d(value)

@@ -30,7 +30,7 @@ def alone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         yield cluster
 
@@ -44,6 +44,8 @@ def test_a_worker_killed_on_the_way_changes_nothing(alone, cluster, tmp_path):
             with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
                 killed.extend(client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
+            # As if it had been killed while it wrote: by chance it is.
+            (tmp_path / "s" / f".unlabelled-00002.nc.{killed[0]}.tmp").write_bytes(b"half a shard")
 
     store = pdessl.data.generate(
         "burgers_small",

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import xarray as xr
 
 import pdessl.data
 from pdessl.data import load_recipe, simulate
+from pdessl.data.shards import _netcdf4, write_shard
 from pdessl.errors import CatalogError, DataError, FormatError, StoreError
 
 
@@ -340,3 +342,48 @@ def test_opening_a_store_imports_nothing_it_names(copied_store, tmp_path, monkey
     (copied_store.path / "manifest.json").write_text(json.dumps(manifest))
     assert len(pdessl.data.open(copied_store.path).load("test")) == 8
     assert pdessl.data.inspect(copied_store.path)["equation"] == "burgers"
+
+
+def test_the_bytes_of_a_shard_do_not_depend_on_what_a_profiler_holds(tmp_path):
+    """A thread that looks at the frames of others, as in every Dask worker, keeps their objects alive for a while."""
+    recipe = load_recipe("burgers_small")
+    runs, ended, interval = simulate(recipe, "unlabelled", range(4)), threading.Event(), sys.getswitchinterval()
+
+    def look():
+        while not ended.is_set():
+            held = []
+            for frame in sys._current_frames().values():
+                while frame is not None:
+                    held.append(frame)
+                    frame = frame.f_back
+            ended.wait(1e-3)
+
+    looking = threading.Thread(target=look)
+    sys.setswitchinterval(1e-5)
+    looking.start()
+    try:
+        found = set()
+        for _ in range(25):
+            write_shard(tmp_path / "a.nc", runs, recipe, "unlabelled", 0)
+            found.add((tmp_path / "a.nc").read_bytes())
+    finally:
+        sys.setswitchinterval(interval)
+        ended.set()
+        looking.join()
+    assert len(found) == 1
+
+
+def test_text_dimensions_without_variable_and_truth_values_survive(tmp_path):
+    data = xr.Dataset(
+        {
+            "u": (("run", "x"), np.arange(6, dtype="f4").reshape(2, 3), {"units": "m", "valid": [1.0, 2.0]}),
+            "good": ("run", np.array([True, False])),
+            "name": ("run", np.array(["a", "Übung"], dtype=object)),
+            "total": ((), np.int64(5)),
+        },
+        coords={"run": [3, 4]},
+        attrs={"title": "ein Titel", "number": 7},
+    )
+    (tmp_path / "a.nc").write_bytes(_netcdf4(data.copy(deep=True)).getvalue())
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as found:
+        xr.testing.assert_identical(found.load(), data)
