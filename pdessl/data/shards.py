@@ -245,7 +245,8 @@ def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:
     for variable in dataset.variables.values():
         if variable.dtype.kind == "f":
             variable.encoding = {"_FillValue": None}
-    variables, attributes = xr.conventions.cf_encoder(dataset.variables, dataset.attrs)
+    # Coordinates that are no dimension are named in an attribute.
+    variables, attributes = xr.conventions.cf_encoder(*xr.conventions.encode_dataset_coordinates(dataset))
     numbers = {str(name): number for number, name in enumerate(dataset.sizes)}
     image = io.BytesIO()
     with h5py.File(image, "w", track_order=True) as file:

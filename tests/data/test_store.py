@@ -381,7 +381,7 @@ def test_text_dimensions_without_variable_and_truth_values_survive(tmp_path):
             "name": ("run", np.array(["a", "Übung"], dtype=object)),
             "total": ((), np.int64(5)),
         },
-        coords={"run": [3, 4]},
+        coords={"run": [3, 4], "nodes": (("run", "x"), np.arange(6.0).reshape(2, 3))},
         attrs={"title": "ein Titel", "number": 7},
     )
     (tmp_path / "a.nc").write_bytes(_netcdf4(data.copy(deep=True)).getvalue())
