@@ -23,7 +23,7 @@ import time
 import torch
 
 import pdessl
-from pdessl.symmetry.augmentation import LieAugmentation
+from pdessl.augmentation.lie import LieAugmentation
 from pdessl.trajectory import Trajectories
 
 FRAMES, VIEW, N = 56, 16, 128

@@ -19,9 +19,9 @@ from torch import nn
 
 import pdessl
 from pdessl import objectives
+from pdessl.augmentation import LieAugmentation
 from pdessl.data import simulate
 from pdessl.models import ConvEncoder, Normalised, Projector, SpaceTimeTransformer, TokenPredictor
-from pdessl.symmetry import LieAugmentation
 from pdessl.tasks import MaskedPrediction, Pretraining, TemporalPrediction
 
 STRENGTHS = {"space_translation": 0.5, "galilean_boost": 0.25}

@@ -49,11 +49,16 @@ def serve(points, batch):
 class Peer:
     def __init__(self, python, points, batch):
         environment = os.environ | {
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "OMP_NUM_THREADS": "1",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+            "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
-            [python, __file__, "--serve", str(points), str(batch)], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [python, __file__, "--serve", str(points), str(batch)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         self.works = self.process.stdout.readline().strip() == "ready"
         self.batch = batch
@@ -99,7 +104,11 @@ def ours(name, parameters, family, points, batch, precision):
 
     def run(steps):
         made = SIMULATORS[name](
-            **parameters, domain_length=2 * math.pi, points=points, substeps=steps, check_resolution=False,
+            **parameters,
+            domain_length=2 * math.pi,
+            points=points,
+            substeps=steps,
+            check_resolution=False,
             precision=precision,
         )
         with torch.no_grad():

@@ -13,7 +13,7 @@ _PUBLIC = {
     "Equation": "pdessl.equations",
     "load_equation": "pdessl.equations",
     "symmetries": "pdessl.symmetry",
-    "LieAugmentation": "pdessl.symmetry",
+    "LieAugmentation": "pdessl.augmentation",
     "from_xarray": "pdessl.data.formats",
     "generate": "pdessl.data",
     "open": "pdessl.data",

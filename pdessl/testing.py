@@ -124,9 +124,7 @@ def _nearest(transformation: Map, equation: str | Equation | None) -> str | None
                     continue
                 pairs = list(zip(speeds, known, strict=True))
                 same = [
-                    c
-                    for c in moved
-                    if all(abs(s[c] - factor * k.get(c, 0)) < 1e-5 * (1 + abs(s[c])) for s, k in pairs)
+                    c for c in moved if all(abs(s[c] - factor * k.get(c, 0)) < 1e-5 * (1 + abs(s[c])) for s, k in pairs)
                 ]
                 off = [c for c in moved if c not in same]
                 score = (len(same), sum(c in loaded.independent for c in same))  # time and space before fields
@@ -219,8 +217,10 @@ def _series(expression: sympy.Expr, values: Mapping[str, Any]) -> Any:
             )
         return values[expression.name]
     if expression.is_number:
-        return mpmath.mpf(sympy.N(expression, _DIGITS + 5)._mpf_) if not expression.is_Rational else (
-            mpmath.mpf(int(expression.p)) / int(expression.q)
+        return (
+            mpmath.mpf(sympy.N(expression, _DIGITS + 5)._mpf_)
+            if not expression.is_Rational
+            else (mpmath.mpf(int(expression.p)) / int(expression.q))
         )
     arguments = [_series(a, values) for a in expression.args]
     if expression.is_Add:

@@ -14,26 +14,33 @@ PACKAGE = ROOT / "pdessl"
 
 # What a folder (or top-level module) of the package may import from the rest of it, besides itself. 'trajectory',
 # 'errors' and 'catalog' are open to all and import nothing of the others.
-OPEN = {"trajectory", "errors", "catalog"}
+OPEN = {"trajectory", "errors", "catalog", "schema", "files"}
 TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
 ALLOWED = {
     "errors": set(),
     "catalog": {"errors"},
+    "schema": {"errors"},
     "trajectory": {"errors"},
     "equations": OPEN,
     "symmetry": OPEN | {"equations"},
+    "augmentation": OPEN | {"equations", "symmetry"},
     "solvers": OPEN | {"equations"},
     "data": OPEN | {"equations", "symmetry", "solvers"},
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms
     "evaluation": OPEN | {"models", "equations"},
-    "tasks": OPEN | {"models", "objectives", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
-    "inference": OPEN | {"models", "symmetry", "evaluation", "equations", "objectives.neighbours"},
-    "testing": OPEN | {"equations", "symmetry", "solvers"},
-    "cli": OPEN
-    | {"equations", "symmetry", "solvers", "data", "models", "objectives", "tasks", "evaluation", "inference"},
+    "tasks": OPEN
+    | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
+    "inference": OPEN | {"models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
+    "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
+BELOW_EXPERIMENTS = {
+    "equations", "symmetry", "augmentation", "solvers", "data", "models", "objectives", "tasks", "evaluation",
+    "inference",
+}  # fmt: skip
+ALLOWED["experiments"] = OPEN | BELOW_EXPERIMENTS
+ALLOWED["cli"] = OPEN | BELOW_EXPERIMENTS | {"experiments"}
 NOT_IN_MODELS = {"lightning", "xarray", "h5py", "h5netcdf", "sympy", "matplotlib", "jsonargparse"}
 
 

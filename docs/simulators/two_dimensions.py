@@ -91,8 +91,15 @@ def kolmogorov_flow() -> None:
     points, length = 128, 2 * math.pi
     begin = start(RandomFlow2D(rms=0.02, peak=3.0, highest=8), points, length)
     made = NavierStokes2D(
-        8e-3, 0.1, 1.0, points=points, force_wave_number=4, outputs=("w", "u"), time_step=0.02,
-        check_resolution=False, precision=torch.float32,
+        8e-3,
+        0.1,
+        1.0,
+        points=points,
+        force_wave_number=4,
+        outputs=("w", "u"),
+        time_step=0.02,
+        check_resolution=False,
+        precision=torch.float32,
     )
     runs = run(made, begin, (1, 4, 7, 10, 25))
     draw("kolmogorov_flow", [("vorticity", runs, 0, "RdBu_r", True), ("velocity u", runs, 1, "PuOr_r", True)])
@@ -116,7 +123,12 @@ def gray_scott() -> None:
     rows = []
     for title, feed, kill in (("spots divide", 0.03, 0.062), ("a maze", 0.035, 0.06)):
         made = GrayScott(
-            feed, kill, domain_length=length, points=points, outputs=("v",), check_resolution=False,
+            feed,
+            kill,
+            domain_length=length,
+            points=points,
+            outputs=("v",),
+            check_resolution=False,
             precision=torch.float32,
         )
         runs = run(made, begin, (0, 300, 1000, 2000, 4000))

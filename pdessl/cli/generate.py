@@ -67,8 +67,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from rich import filesize
 
-    from pdessl.cli.settings import read_words
     from pdessl.data import generate, load_recipe
+    from pdessl.schema import read_words
 
     recipe = load_recipe(options.dataset, options.size, read_words(options.set))
     # What the file says already is not said again: the same data keep the same hash.

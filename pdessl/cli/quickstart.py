@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.cli.pipeline.quickstart`, print the time of each stage and the findings."""
+    """Parse, call :func:`pdessl.experiments.quickstart.quickstart`, print the time of each stage and the findings."""
     parser = Parser(
         "quickstart",
         "The whole pipeline for Burgers' equation with unknown viscosity, on a laptop: simulate noisy coarse runs,\n"
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl quickstart --preset tiny --out /tmp/tiny          every stage at toy size, under a minute",
             "pdessl quickstart --set regression.seeds=5 --set 'regression.labels=[16, 64]'",
         ],
-        python="from pdessl.cli.pipeline import quickstart\nquickstart(out='quickstart', preset='tiny')",
+        python="from pdessl.experiments.quickstart import quickstart\nquickstart(out='quickstart', preset='tiny')",
     )
     parser.add_argument("--out", type=Path, default=Path("quickstart"), metavar="FOLDER", help="default ./quickstart")
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe of the catalog, or a YAML file")
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
 
-    from pdessl.cli.pipeline import quickstart
+    from pdessl.experiments.quickstart import quickstart
 
     command = shlex.join(["pdessl", "quickstart", *arguments])
     quickstart(options.out, options.config, options.preset, options.set, command=command, announce=print)

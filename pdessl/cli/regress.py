@@ -14,14 +14,14 @@ from pdessl.cli.parsing import Parser, integers
 from pdessl.errors import PdesslError
 
 if TYPE_CHECKING:
-    from pdessl.cli.regression import Regression
+    from pdessl.experiments.comparison import Regression
     from pdessl.inference import ParameterModel
 
 __all__ = ["main", "save_model"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.cli.pipeline.run_regression` for every target, save a model, say where things are."""
+    """Parse, run the comparison for every target, save a model, say where things are."""
     parser = Parser(
         "regress",
         "Regress a physical parameter from a pretrained encoder, frozen and fine-tuned, at several numbers of labels,\n"
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --out runs/nu4",
             "pdessl regress --encoder runs/pretraining --data data/burgers --preset quick      closed forms only",
         ],
-        python="from pdessl.cli.regression import Regression, compare_methods\n"
+        python="from pdessl.experiments.comparison import Regression, compare_methods\n"
         "compare_methods(pdessl.load('runs/pretraining'), data_module, Regression(labels=(32,)))",
     )
     parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     words += [f"regression.seeds={options.seeds}"] if options.seeds else []
     words += [f"workers={options.workers}"] if options.workers else []
 
-    from pdessl.cli.pipeline import read_settings, run_regression
+    from pdessl.experiments.quickstart import read_settings, run_regression
 
     config = options.config or default_recipe(options.data)
     targets = options.target.split(",") if options.target else [None]
@@ -115,10 +115,10 @@ def save_model(encoder: str, data: str, settings: Regression, report: dict[str, 
     are calibrated on the validation runs where there are enough for the level, else by leaving out folds of the
     labelled ones.
     """
-    from pdessl.cli.shifts import applicable, shifted
-    from pdessl.cli.views import fitting
     from pdessl.data import PDEDataModule
     from pdessl.evaluation.targets import with_target
+    from pdessl.experiments.shifts import applicable, shifted
+    from pdessl.experiments.views import fitting
     from pdessl.inference import fit_parameter_model
     from pdessl.models import load
 

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(algebra.text(boundary, observed))
     if options.plot:
-        from pdessl.cli.orbits import draw
+        from pdessl.experiments.orbits import draw
 
         draw(algebra, options.plot, options.data)
         if not options.json:

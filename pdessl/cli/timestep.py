@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.cli.pipeline.run_timestepping`, print where the report is."""
+    """Parse, call :func:`pdessl.experiments.quickstart.run_timestepping`, print where the report is."""
     parser = Parser(
         "timestep",
         "Train a small network that predicts the next frame, without a condition, conditioned on the representation\n"
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl timestep --encoder runs/pretraining --data data/burgers",
             "pdessl timestep --encoder runs/pretraining --data data/burgers --set timestepping.steps=2000",
         ],
-        python="from pdessl.cli.stepping import Stepping, compare_steppers\n"
+        python="from pdessl.experiments.stepping import Stepping, compare_steppers\n"
         "compare_steppers(pdessl.load('runs/pretraining'), data_module, Stepping(steps=2000))",
     )
     parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/timestepping"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
 
-    from pdessl.cli.pipeline import read_settings, run_timestepping
+    from pdessl.experiments.quickstart import read_settings, run_timestepping
 
     settings = read_settings(options.config, options.preset, options.set)
     run_timestepping(options.encoder, options.data, settings, options.out, ["pdessl timestep " + " ".join(arguments)])

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation import LieAugmentation
 from pdessl.models import embed
-from pdessl.symmetry import LieAugmentation
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Views", "WithTrunk", "features_of", "with_trunk"]

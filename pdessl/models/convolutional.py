@@ -37,17 +37,18 @@ class _Block(nn.Module):
         self.second_norm = _norm(norm, outputs, axes)
         # The block starts as the identity, which lets deep encoders train at the learning rate of shallow ones.
         nn.init.zeros_(self.second_norm.weight)
+        # A strided convolution of one node is one of every so many nodes: they are taken first, because oneDNN 3.12 writes
+        # out of bounds in its backward pass (channels last, fewer than 8 channels, processors without AVX-512).
+        self.every = (..., *[slice(None, None, stride)] * axes)
         self.shortcut = (
             nn.Identity()
             if stride == 1 and inputs == outputs
-            else nn.Sequential(
-                GridConvolution(inputs, outputs, 1, periodic, stride=stride, bias=False), _norm(norm, outputs, axes)
-            )
+            else nn.Sequential(GridConvolution(inputs, outputs, 1, periodic, bias=False), _norm(norm, outputs, axes))
         )
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.first_norm(self.first(x)))
-        return torch.relu(self.shortcut(x) + self.second_norm(self.second(y)))
+        return torch.relu(self.shortcut(x[self.every]) + self.second_norm(self.second(y)))
 
 
 class ConvEncoder(nn.Module):

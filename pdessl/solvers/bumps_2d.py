@@ -22,9 +22,7 @@ __all__ = ["ReactionPatches", "SmokeBlobs", "VortexPair", "Vortices", "WaterDrop
 BUMP_TAIL = 5.25  # k r at which the spectrum of a bump has fallen to 1e-3 of its top
 
 
-def _bump_modes(
-    grid: SpectralGrid, lengths: Tensor, centres: Tensor, radii: Tensor, heights: Tensor
-) -> Tensor:
+def _bump_modes(grid: SpectralGrid, lengths: Tensor, centres: Tensor, radii: Tensor, heights: Tensor) -> Tensor:
     """Return the amplitudes (B, 1, K, J) of Σ_n a_n exp(-|x - x_n|² / r_n²), periodic.
 
     Args:
@@ -59,8 +57,9 @@ class _Bumps(Series2D):
     def _check_range(self, name: str, value: Sequence[float], above: float = -math.inf) -> None:
         if len(value) != 2 or not above < value[0] <= value[1]:
             limit = f"{above:g} < " if math.isfinite(above) else ""
-            raise SchemaError(f"{type(self).__name__}: {name} must be [low, high] with {limit}low <= high, "
-                              f"found {list(value)}.")
+            raise SchemaError(
+                f"{type(self).__name__}: {name} must be [low, high] with {limit}low <= high, found {list(value)}."
+            )
 
     @property
     def highest(self) -> int:

@@ -1,4 +1,4 @@
-"""Lie point symmetries: verified, discovered, exponentiated, and applied to batches."""
+"""Lie point symmetries, exactly: verified, discovered, exponentiated; ``pdessl.augmentation`` applies them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 # Loaded on first use: verification needs neither torch nor sympy.
 _PUBLIC = {
     "Flow": "pdessl.symmetry.flow",
-    "GroupElements": "pdessl.symmetry.augmentation",
-    "LieAugmentation": "pdessl.symmetry.augmentation",
-    "SliceAffine": "pdessl.symmetry.slice_affine",
     "SymmetryAlgebra": "pdessl.symmetry.algebra",
     "SymmetryGenerator": "pdessl.symmetry.generator",
     "discover": "pdessl.symmetry.completion",

@@ -104,7 +104,7 @@ class SymmetryGenerator:
     @cached_property
     def flow(self) -> Flow:
         """The finite transformation exp(epsilon v) in closed form."""
-        from pdessl.symmetry.exponential import exponentiate  # flows need torch
+        from pdessl.symmetry.exponential import exponentiate  # flows need sympy
 
         equation = self.equation
         return exponentiate(self.expressions(), equation.independent, equation.dependent, equation.parameters)

@@ -134,9 +134,7 @@ class TaylorSeries:
     def sin(self) -> TaylorSeries:
         """Return the sine."""
         quarter = mpmath.pi / 2
-        return self._composed(
-            [mpmath.sin(self.value + k * quarter) / math.factorial(k) for k in range(self.order + 1)]
-        )
+        return self._composed([mpmath.sin(self.value + k * quarter) / math.factorial(k) for k in range(self.order + 1)])
 
     def cos(self) -> TaylorSeries:
         """Return the cosine."""
@@ -159,8 +157,10 @@ def inverse_matrix(matrix: list[list[TaylorSeries]]) -> list[list[TaylorSeries]]
     """
     n = len(matrix)
     unit = matrix[0][0]
-    rows = [[*row, *[TaylorSeries.constant(int(i == k), unit.variables, unit.order) for k in range(n)]]
-            for i, row in enumerate(matrix)]
+    rows = [
+        [*row, *[TaylorSeries.constant(int(i == k), unit.variables, unit.order) for k in range(n)]]
+        for i, row in enumerate(matrix)
+    ]
     for k in range(n):
         pivot = max(range(k, n), key=lambda i: abs(rows[i][k].value))
         if rows[pivot][k].value == 0:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.relative import relative_element, source_positions
 from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import Head, spacing_arguments
 from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance, view_terms
-from pdessl.symmetry.relative import relative_element, source_positions
 from pdessl.tasks.batches import log_shift, step_generator
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
@@ -35,8 +35,8 @@ class Pretraining(RepresentationTask):
 
     An objective says by a class attribute what it wants besides the two embeddings: ``teacher`` (those of a slowly
     moving copy of encoder and projector), ``element`` (coordinates of the group element from the first view to the
-    second, see :func:`pdessl.symmetry.relative.relative_element`), or ``tokens`` (token embeddings of both views and
-    where in the trajectory each token lies).
+    second, see :func:`pdessl.augmentation.relative.relative_element`), or ``tokens`` (token embeddings of both views
+    and where in the trajectory each token lies).
 
     Each epoch's validation logs collapse monitors (``monitor/...``) and an online probe (``probe/...``), see
     :class:`RepresentationTask`.

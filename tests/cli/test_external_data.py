@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import pdessl
-from pdessl.cli.pretrain import pretrain
+from pdessl.experiments.pretraining import pretrain
 
 RECIPE = {
     "model": {
@@ -25,7 +25,7 @@ RECIPE = {
         "projector": {"class_path": "pdessl.models.Projector", "init_args": {"in_features": 8, "out_features": 16}},
         "objective": {"class_path": "pdessl.objectives.VICReg"},
         "augmentation": {
-            "class_path": "pdessl.symmetry.LieAugmentation",
+            "class_path": "pdessl.augmentation.LieAugmentation",
             "init_args": {"algebra": "boussinesq", "strengths": {}},
         },
     },

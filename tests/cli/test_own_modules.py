@@ -11,9 +11,9 @@ from torch import nn
 
 import pdessl
 from pdessl import cli
+from pdessl.augmentation import LieAugmentation
 from pdessl.data import PDEDataModule
 from pdessl.errors import CheckpointError
-from pdessl.symmetry import LieAugmentation
 from pdessl.tasks import Pretraining
 
 CODE = """
@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch, small_store):
             "encoder": encoder,
             "projector": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 8, "out_features": 8}},
             "objective": {"class_path": "ownparts.Agree"},
-            "augmentation": {"class_path": "pdessl.symmetry.LieAugmentation", "init_args": VIEWS},
+            "augmentation": {"class_path": "pdessl.augmentation.LieAugmentation", "init_args": VIEWS},
         }
         trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
         recipe = {"model": model, "data": {"path": str(small_store), "batch_size": 16}, "trainer": trainer}

@@ -9,8 +9,8 @@ from conftest import at_command_line
 
 import pdessl
 from pdessl.cli import main
-from pdessl.cli.views import calibrated
 from pdessl.data import load_recipe, simulate
+from pdessl.experiments.views import calibrated
 from pdessl.inference import fit_parameter_model
 from pdessl.models import ConvEncoder, Normalised, save_pretrained
 

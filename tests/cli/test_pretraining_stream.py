@@ -7,9 +7,9 @@ import torch
 
 import pdessl
 from pdessl import catalog
-from pdessl.cli.pretrain import pretrain
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import PdesslError, StoreError
+from pdessl.experiments.pretraining import pretrain
 
 # As large as the windows of the shipped recipe.
 # The recorded coefficients of the initial field, of either sign, are no targets of the online probe.

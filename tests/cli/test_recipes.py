@@ -10,7 +10,7 @@ import yaml
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.cli.pretrain import _command_line, _read_recipes, pretrain
+from pdessl.experiments.pretraining import _command_line, _read_recipes, pretrain
 
 RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [

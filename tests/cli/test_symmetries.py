@@ -97,7 +97,7 @@ def test_picture_of_a_dataset_of_the_catalog(capsys, tmp_path):
 
 def test_an_equation_is_drawn_with_runs_of_another_form_of_it():
     """The velocity of a flow with pressure is simulated without it; a flow with buoyancy is another flow."""
-    from pdessl.cli.orbits import _same_flow
+    from pdessl.experiments.orbits import _same_flow
 
     flow = "navier_stokes_2d_velocity"
     forms = ["navier_stokes_2d", "navier_stokes_2d_pressure_gradient", "navier_stokes_2d_vorticity", flow]

@@ -13,8 +13,8 @@ from conftest import at_command_line
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.cli.pretrain import default_precision, pretrain
 from pdessl.errors import CatalogError, CheckpointError, PdesslError
+from pdessl.experiments.pretraining import default_precision, pretrain
 from pdessl.solvers import FAMILIES
 
 SMALL = [

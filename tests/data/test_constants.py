@@ -2,8 +2,8 @@
 
 import torch
 
+from pdessl.augmentation import LieAugmentation
 from pdessl.data import PDEDataModule, StreamingDataModule, generate
-from pdessl.symmetry import LieAugmentation
 
 SIZE = {"unlabelled": 8, "labelled": 4, "validation": 2, "test": 2}
 SHORT = {"observation.frames": 6, "observation.end": 1.0}

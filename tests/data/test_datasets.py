@@ -9,10 +9,10 @@ import torch
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.cli.settings import read_words
 from pdessl.data import load_recipe
 from pdessl.data.recipe_checks import PRECISIONS, SECTIONS, TEXTS
 from pdessl.errors import CatalogError, SchemaError
+from pdessl.schema import read_words
 from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS
 
 MAPPED = [name for name in catalog.names("datasets") if "format" in catalog.read("datasets", name)]

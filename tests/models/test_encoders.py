@@ -1,6 +1,9 @@
 """Encoders with tokens: any grid, equivariance to shifts on periodic axes, hidden tokens stay unseen."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -240,3 +243,18 @@ def test_what_is_left_open_is_one_periodic_field():
     assert ConvNeXtEncoder().init_args["in_channels"] == 1
     assert SpaceTimeTransformer().periodic == (False, True)
     assert TokenPredictor(8, width=8, heads=2).init_args["periodic"] == [False, True]
+
+
+def test_training_a_narrow_encoder_does_not_corrupt_memory():
+    # In a process of its own, which glibc ends at the first damage it meets.
+    code = (
+        "import torch\n"
+        "from pdessl.models import ConvEncoder\n"
+        "for width in (2, 3, 4, 6):\n"
+        "    network = ConvEncoder(width=width)\n"
+        "    for _ in range(5):\n"
+        "        network(torch.randn(8, 1, 16, 32)).square().sum().backward()\n"
+    )
+    environment = {**os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "5", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

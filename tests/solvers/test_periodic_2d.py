@@ -99,9 +99,7 @@ def test_simulated_fields_satisfy_the_equation_of_the_catalog(name, equation, ou
     if name == "boussinesq":  # the lift of the mean scalar is balanced by a gradient that is not in p
         initial[:, 2] -= initial[:, 2].mean(dim=(1, 2), keepdim=True)
     trajectories = made(initial, torch.linspace(0, 0.06, 13, dtype=torch.float64))
-    for text, left in zip(
-        load_equation(equation).texts, load_equation(equation).residual(trajectories), strict=True
-    ):
+    for text, left in zip(load_equation(equation).texts, load_equation(equation).residual(trajectories), strict=True):
         assert left.abs().max() < 1e-4, f"{text}: {left.abs().max():.1e}"
 
 
@@ -160,7 +158,12 @@ def test_steps_with_a_graph_are_those_in_place_and_gradients_are_right(name):
     def end(field, parameter):
         rest = {n: torch.tensor(v, dtype=torch.float64) for n, v in first.items()}
         simulator = SIMULATORS[name](
-            **{key: parameter}, **rest, domain_length=LENGTHS, points=(10, 12), substeps=2, check_resolution=False,
+            **{key: parameter},
+            **rest,
+            domain_length=LENGTHS,
+            points=(10, 12),
+            substeps=2,
+            check_resolution=False,
             dtype=torch.float64,
         )
         return simulator(field, times(0, 0.3)).fields[:, :, -1, ::3, ::3]
@@ -208,9 +211,9 @@ def test_observations():
     cells = made.solve(initial, when, observed=(16, 32), sampling="cell_average").trajectories.fields
     modes = torch.fft.rfft2(full.fields, norm="forward")
     jx, jy = torch.fft.fftfreq(48, 1 / 48, dtype=torch.float64), torch.arange(33, dtype=torch.float64)
-    means = torch.fft.irfft2(
-        modes * torch.sinc(jx / 16)[:, None] * torch.sinc(jy / 32), s=(48, 64), norm="forward"
-    )[..., ::3, ::2]
+    means = torch.fft.irfft2(modes * torch.sinc(jx / 16)[:, None] * torch.sinc(jy / 32), s=(48, 64), norm="forward")[
+        ..., ::3, ::2
+    ]
     torch.testing.assert_close(cells, means, rtol=0, atol=1e-13)
     smooth_fields = made.solve(initial, when, observed=(16, 32), sampling="spectral").trajectories.fields
     kept = torch.fft.rfft2(smooth_fields, norm="forward")

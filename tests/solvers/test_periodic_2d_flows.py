@@ -7,6 +7,7 @@ import pytest
 import sympy
 import torch
 
+from pdessl.augmentation import LieAugmentation
 from pdessl.equations import load_equation
 from pdessl.errors import ResolutionError
 from pdessl.solvers import (
@@ -18,7 +19,7 @@ from pdessl.solvers import (
     random_stream,
     velocity_of_vorticity,
 )
-from pdessl.symmetry import LieAugmentation, symmetries
+from pdessl.symmetry import symmetries
 
 LENGTHS = torch.tensor([[6.0, 8.0], [5.0, 5.5]], dtype=torch.float64)
 SQUARE = torch.full((2, 2), 2 * math.pi, dtype=torch.float64)
@@ -78,7 +79,12 @@ def test_taylor_green_decays_exactly_in_velocity_vorticity_and_pressure(lengths)
     w = -(kx**2 + ky**2) * torch.cos(x) * torch.cos(y)
     p = -0.25 * (ky**2 * torch.cos(2 * x) + kx**2 * torch.cos(2 * y))
     made = NavierStokes2D(
-        viscosity, domain_length=lengths, points=points, outputs=("u", "v", "w", "p"), substeps=3, dtype=torch.float64,
+        viscosity,
+        domain_length=lengths,
+        points=points,
+        outputs=("u", "v", "w", "p"),
+        substeps=3,
+        dtype=torch.float64,
         check_resolution=False,
     )
     result = made(torch.stack([u, v], dim=1), times(0, 1, 2.5)).fields
@@ -108,7 +114,13 @@ def test_kolmogorov_flow_and_its_views_satisfy_the_equation_with_its_force():
     """The catalog has the force as a field f(y); views of the simulated flow and its force solve the equation too."""
     amplitude, n, points = 0.8, 2, (48, 48)
     made = NavierStokes2D(
-        times(0.1, 0.15), 0.2, amplitude, points=points, force_wave_number=n, substeps=4, dtype=torch.float64,
+        times(0.1, 0.15),
+        0.2,
+        amplitude,
+        points=points,
+        force_wave_number=n,
+        substeps=4,
+        dtype=torch.float64,
         check_resolution=False,
     )
     runs = made(flow(points, SQUARE), torch.linspace(0, 0.24, 25, dtype=torch.float64))
@@ -118,7 +130,11 @@ def test_kolmogorov_flow_and_its_views_satisfy_the_equation_with_its_force():
     )
     drawn = [f.name for f in LieAugmentation("kolmogorov_flow").factors]
     assert drawn == [
-        "time_translation", "space_translation_x", "space_translation_y", "galilean_boost_x", "acceleration_x"
+        "time_translation",
+        "space_translation_x",
+        "space_translation_y",
+        "galilean_boost_x",
+        "acceleration_x",
     ]
     augment = LieAugmentation("kolmogorov_flow", dict.fromkeys(drawn, 0.02))
     view, _ = augment(runs, torch.Generator().manual_seed(0))
@@ -167,8 +183,16 @@ def test_budgets_of_energy_and_enstrophy():
     """d/dt <u²+v²>/2 = <f·u> - ν <w²> - 2μ E and d/dt <w²>/2 = <w curl f> - ν <|∇w|²> - 2μ Z."""
     points, viscosity, drag, amplitude, n = (64, 64), 0.03, 0.05, 0.4, 2
     made = NavierStokes2D(
-        viscosity, drag, amplitude, LENGTHS, points, force_wave_number=n, outputs=("u", "v", "w"), substeps=2,
-        dtype=torch.float64, check_resolution=False,
+        viscosity,
+        drag,
+        amplitude,
+        LENGTHS,
+        points,
+        force_wave_number=n,
+        outputs=("u", "v", "w"),
+        substeps=2,
+        dtype=torch.float64,
+        check_resolution=False,
     )
     when = torch.linspace(0, 1.2, 49, dtype=torch.float64)
     u, v, w = made(flow(points), when).fields.unbind(dim=1)
@@ -188,8 +212,9 @@ def test_budgets_of_energy_and_enstrophy():
 
 def test_free_flow_conserves_momentum_and_loses_energy_and_enstrophy():
     points = (48, 48)
-    made = NavierStokes2D(0.02, domain_length=LENGTHS, points=points, outputs=("u", "v", "w"), dtype=torch.float64,
-                          check_resolution=False)
+    made = NavierStokes2D(
+        0.02, domain_length=LENGTHS, points=points, outputs=("u", "v", "w"), dtype=torch.float64, check_resolution=False
+    )
     u, v, w = made(flow(points, mean=0.5), torch.linspace(0, 4, 9, dtype=torch.float64)).fields.unbind(dim=1)
     for q in (u, v, w):
         mean = q.mean(dim=(2, 3))
@@ -203,8 +228,15 @@ def test_free_flow_conserves_momentum_and_loses_energy_and_enstrophy():
 
 def test_galilean_invariance_is_exact_at_any_step():
     points, speed = (32, 32), times(3.0, -2.0)
-    made = NavierStokes2D(0.05, domain_length=SQUARE, points=points, outputs=("u", "v", "w", "p"), substeps=3,
-                          check_resolution=False, dtype=torch.float64)
+    made = NavierStokes2D(
+        0.05,
+        domain_length=SQUARE,
+        points=points,
+        outputs=("u", "v", "w", "p"),
+        substeps=3,
+        check_resolution=False,
+        dtype=torch.float64,
+    )
     initial, t = flow(points, SQUARE), math.pi / 8  # 3 t and 2 t are 6 and 4 cells
     still = made(initial, times(0, t)).fields[:, :, 1]
     moving = made(initial + speed[:, None, None], times(0, t)).fields[:, :, 1]
@@ -217,8 +249,15 @@ def test_budgets_of_buoyant_flow():
     """d/dt E = b <v s'> - ν <w²>; <s> is conserved, <s²> falls by 2κ <|∇s|²>."""
     points, viscosity, diffusivity, buoyancy = (64, 64), 0.04, 0.05, times(0.8, -0.5)
     made = Boussinesq2D(
-        viscosity, buoyancy, diffusivity, LENGTHS, points, outputs=("u", "v", "s", "w"), substeps=2,
-        dtype=torch.float64, check_resolution=False,
+        viscosity,
+        buoyancy,
+        diffusivity,
+        LENGTHS,
+        points,
+        outputs=("u", "v", "s", "w"),
+        substeps=2,
+        dtype=torch.float64,
+        check_resolution=False,
     )
     when = torch.linspace(0, 1.2, 49, dtype=torch.float64)
     initial = torch.cat([0.5 * flow(points), scalar(points) + 1.0], dim=1)

@@ -6,10 +6,10 @@ from torch import nn
 
 import pdessl
 from pdessl import objectives
+from pdessl.augmentation import LieAugmentation
 from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import ConvEncoder, Projector, SplitProjector
 from pdessl.objectives import BYOL, SIE, GroupAction, VICReg, VICRegL
-from pdessl.symmetry import LieAugmentation
 from pdessl.tasks import Pretraining
 
 from .toy import WaveData, trainer

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from pdessl.augmentation import LieAugmentation
 from pdessl.models import ConvEncoder, Normalised, Projector, SpaceTimeTransformer, TokenPredictor, embed
 from pdessl.objectives import BYOL, MaskedJEPA, TemporalJEPA, VICReg, VICRegL
-from pdessl.symmetry import LieAugmentation
 from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
 
 from .toy import ShiftAndSlow, WaveData, trainer, waves

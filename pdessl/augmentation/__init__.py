@@ -1,0 +1,6 @@
+"""Views of batches, on the device they are on: flows of symmetries composed, applied and resampled at most once."""
+
+from pdessl.augmentation.lie import GroupElements, LieAugmentation
+from pdessl.augmentation.slice_affine import SliceAffine
+
+__all__ = ["GroupElements", "LieAugmentation", "SliceAffine"]

@@ -1,0 +1,83 @@
+"""Estimates of a parameter without an encoder: of the equation's own terms, and of hand-made features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pdessl.errors import PdesslError
+from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.evaluation.physics_features import physics_features
+from pdessl.experiments.readouts import by_ridge
+from pdessl.trajectory import Trajectories
+
+__all__ = ["Classical", "by_physics", "equation_estimates"]
+
+
+@dataclass(frozen=True)
+class Classical:
+    """Classical estimates of the equation's own coefficient, where the equation is linear in it.
+
+    Args:
+        half_width: frames, and points of each axis, on each side of a test function of the weak form; default 6.
+        noise_level: known standard deviation of the noise, 0 where it is not known.
+        equation: formulation that is fitted, by name; default that of the data. One without pressure where the data
+            hold none.
+        unknown: parameters that are estimated together with the target, instead of taken from the runs.
+    """
+
+    half_width: tuple[int, ...] | None = None
+    noise_level: float = 0.0
+    equation: str | None = None
+    unknown: tuple[str, ...] = ()
+
+
+def equation_estimates(
+    settings: Classical, equation: str, target: str, runs: Trajectories
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return, by method, the estimates (m,) that can be made of these runs, and why others cannot.
+
+    Args:
+        settings: see :class:`Classical`.
+        equation: of the data.
+        target: name of the parameter.
+        runs: m runs; no label is read.
+    """
+    names = (target, *settings.unknown)
+    half = settings.half_width
+    if half is not None:  # shorter or coarser runs take narrower test functions
+        half = tuple(max(1, min(h, (n - 1) // 4)) for h, n in zip(half, runs.fields.shape[2:], strict=False))
+    chosen = settings.equation or equation
+    makers: dict[str, Callable[[], Tensor]] = {
+        "least_squares": lambda: least_squares(chosen, runs, names),
+        "weak_form": lambda: weak_form(chosen, runs, names, half, noise_level=settings.noise_level),
+    }
+    found, reasons = {}, {}
+    for method, make in makers.items():
+        try:
+            found[method] = make()[:, 0].cpu()
+        except PdesslError as error:
+            reasons[method] = str(error)
+    return found, reasons
+
+
+def by_physics(labelled: Trajectories, known: Tensor, runs: Trajectories) -> Tensor:
+    """Fit the hand-made features that both have: a coarser grid or a shorter run has fewer of the spectrum's.
+
+    Args:
+        labelled: n runs.
+        known: their labels on the scale of the regression, (n,).
+        runs: m further runs.
+
+    Returns:
+        Ridge predictions (m,) on that scale.
+
+    Raises:
+        ShapeError: runs too short for a spectrum.
+    """
+    here, there = physics_features(runs), physics_features(labelled)
+    held = [name for name in there.names if name in here.names]
+    columns, others = ([f.names.index(name) for name in held] for f in (there, here))
+    return by_ridge(there.values[:, columns], known, here.values[:, others])

@@ -1,0 +1,84 @@
+"""Independent small trainings side by side, in processes of one thread each.
+
+Networks this small gain little from a second thread, so that two processes of one thread each finish sooner than one
+process of two.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.experiments.training import quietly
+from pdessl.models import load, save_pretrained
+
+__all__ = ["Shared", "each"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every job works on: the pretrained encoder, the data, and the settings of the comparison."""
+
+    encoder: nn.Module
+    data: PDEDataModule
+    settings: Any
+
+
+_shared: Shared | None = None
+
+
+def _prepare(encoder: str, allow: tuple[str, ...], store: str, settings: Any) -> None:
+    """Set up a worker: it reads encoder and data itself, so that no tensor crosses between processes."""
+    global _shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    torch.set_num_threads(1)
+    data = PDEDataModule(store)
+    data.setup()
+    _shared = Shared(load(encoder, allow=allow), data, settings)
+
+
+def _run(work: tuple[Callable[[Shared, Job], Result], Job]) -> Result:
+    function, job = work
+    assert _shared is not None  # noqa: S101  (set by _prepare)
+    with quietly():
+        return function(_shared, job)
+
+
+def each(
+    function: Callable[[Shared, Job], Result], jobs: Sequence[Job], shared: Shared, workers: int = 1
+) -> Iterator[Result]:
+    """Yield ``function(shared, job)`` for every job, in order.
+
+    Args:
+        function: of the top level of a module; results must be picklable and should hold numpy arrays, not tensors.
+        jobs: small picklable values.
+        shared: what all jobs work on.
+        workers: processes. With 1 everything runs here. With more, a script that calls this must be guarded by
+            ``if __name__ == "__main__":``, as everywhere in :mod:`multiprocessing`.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield function(shared, job)
+        return
+    inner = getattr(shared.encoder, "module", shared.encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = Path(folder) / "encoder"
+        save_pretrained(encoder, shared.encoder, {})
+        package = type(inner).__module__.split(".")[0]
+        arguments = (str(encoder), (package,), str(shared.data.store.path), shared.settings)
+        context = multiprocessing.get_context("spawn")
+        # Leaving the block terminates the workers, also on an error or Ctrl-C.
+        with context.Pool(min(workers, len(jobs)), _prepare, arguments) as pool:
+            yield from pool.imap(_run, [(function, job) for job in jobs])

@@ -1,0 +1,374 @@
+"""The quickstart's stages, each a call that its verb makes too: generate, pretrain, regress, timestep, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdessl import catalog
+from pdessl.data import Store, generate, load_recipe, simulate
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import CatalogError, StoreError, did_you_mean
+from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.evaluation.metrics import relative_error
+from pdessl.evaluation.report import write_report
+from pdessl.evaluation.tables import findings
+from pdessl.experiments.comparison import Regression, compare_methods
+from pdessl.experiments.comparison_result import as_report
+from pdessl.experiments.pretraining import pretrain
+from pdessl.experiments.stages import Stages
+from pdessl.experiments.stepping import Stepping, compare_steppers
+from pdessl.experiments.stepping import as_report as stepping_report
+from pdessl.experiments.training import quietly
+from pdessl.experiments.views import Views
+from pdessl.models import load
+from pdessl.schema import assign, fill, flatten, merge
+from pdessl.trajectory import Trajectories
+
+__all__ = [
+    "Pipeline",
+    "Pretraining",
+    "Simulation",
+    "quickstart",
+    "read_settings",
+    "run_regression",
+    "run_timestepping",
+]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The dataset: name or file, trajectories per split, and changes to its recipe by dotted key."""
+
+    dataset: str = "burgers"
+    size: dict[str, int] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The recipe that is run, and changes to it by dotted key, as ``pdessl pretrain`` takes them."""
+
+    recipe: str = "burgers_vicreg"
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Settings of all stages.
+
+    Args:
+        data: what is simulated.
+        pretraining: how the encoder is trained.
+        regression: the few-label comparison.
+        timestepping: the time-steppers.
+        views: the augmentation drawn in the report's first figure.
+        title, description: texts of the report.
+        threads: processor threads; None leaves torch's choice.
+        workers: processes that the small trainings of regression and time-stepping are spread over.
+    """
+
+    data: Simulation = Simulation()
+    pretraining: Pretraining = Pretraining()
+    regression: Regression = Regression()
+    timestepping: Stepping = Stepping()
+    views: Views = Views()
+    title: str = ""
+    description: str = ""
+    threads: int | None = None
+    workers: int = 1
+
+
+def read_settings(config: str | os.PathLike[str], preset: str | None = None, words: Sequence[str] = ()) -> Pipeline:
+    """Read a recipe of the whole pipeline.
+
+    Args:
+        config: recipe name from ``pdessl list configs``, or a YAML file.
+        preset: a name under its key ``presets``, whose values are laid over the recipe.
+        words: ``key=value`` changes, laid over that.
+
+    Raises:
+        CatalogError: no such recipe or preset.
+        SchemaError: a key that does not exist, or a value of another type.
+    """
+    path = catalog.find("configs", config)
+    content = catalog.read_yaml(path)
+    presets = content.pop("presets", {})
+    if preset is not None:
+        if preset not in presets:
+            known = ", ".join(presets) or "none"
+            raise CatalogError(f"{path} has no preset '{preset}'.{did_you_mean(preset, presets)} Presets: {known}.")
+        content = merge(content, presets[preset])
+    return fill(Pipeline, assign(content, words), path.name)
+
+
+def quickstart(
+    out: str | os.PathLike[str] = "quickstart",
+    config: str | os.PathLike[str] = "quickstart",
+    preset: str | None = None,
+    words: Sequence[str] = (),
+    command: str = "",
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run the whole pipeline into a folder.
+
+    Args:
+        out: holds afterwards ``data/`` (the store), ``pretraining/`` (encoder, curves, checkpoint), ``report.html``,
+            ``report.json`` and ``report.npz``. A store that is there already is used again if the same recipe made it.
+        config: recipe name or YAML file, see :func:`read_settings`.
+        preset: name of a variant in the recipe.
+        words: ``key=value`` changes.
+        command: the command line, for the report.
+        announce: receives a line per stage with its time.
+
+    Returns:
+        What ``report.json`` holds.
+
+    Raises:
+        PdesslError: anything the user can repair; nothing half-written is left.
+    """
+    settings = read_settings(config, preset, words)
+    folder = Path(out)
+    _check_writable(folder)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    stages = Stages(announce)
+    arrays: dict[str, Any] = {}
+    report: dict[str, Any] = {
+        "title": settings.title or "pdessl quickstart",
+        "summary": [settings.description] if settings.description else [],
+    }
+    with stages.stage("simulate"):
+        store = generate(
+            settings.data.dataset,
+            folder / "data",
+            size=settings.data.size or None,
+            overrides=flatten(settings.data.overrides) or None,
+            resume=True,
+        )
+    data = PDEDataModule(store.path)
+    data.setup()
+    with stages.stage("pretrain without labels"), quietly():
+        run = pretrain(settings.pretraining.recipe, _pretraining_words(settings, store), folder / "pretraining")
+    encoder = load(run.folder)
+    with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
+        result = compare_methods(encoder, data, settings.regression, workers=settings.workers)
+    sections, held = as_report(result, settings.regression)
+    report |= sections
+    arrays |= held
+    with stages.stage("step in time"), quietly():
+        stepped = compare_steppers(encoder, data, settings.timestepping, workers=settings.workers)
+    sections, held = stepping_report(stepped, settings.timestepping)
+    report |= sections
+    arrays |= held
+    with stages.stage("report"):
+        report["training"] = {"curves": _shown_curves(run.curves)}
+        report["views"], held = _views_section(settings, data)
+        arrays |= held
+        report["regression"]["notes"] += _regression_notes(settings)
+        report["commands"] = [command] if command else []
+        report["commands"] += _commands(settings, folder)
+        report["versions"], report["machine"] = _versions(), _machine()
+        report["data"] = {"splits": store.splits, "recipe_hash": store.manifest["recipe_hash"]}
+        report["recipe"] = dataclasses.asdict(settings)
+        report["seconds"] = stages.seconds
+    report["seconds"] = dict(stages.seconds)
+    page = write_report(folder, report, arrays)
+    announce(f"{'all stages':<44s}{stages.total:8.1f} s")
+    for line in findings(report["regression"]["rows"]):
+        announce(line)
+    announce(f"report: {page}")
+    return report
+
+
+def run_regression(
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    out: str | os.PathLike[str],
+    commands: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run the few-label comparison on a saved encoder and a store, and write its report.
+
+    Args:
+        encoder: folder of a pretraining run, or of a saved encoder.
+        data: folder of a store with the splits unlabelled, labelled, validation and test.
+        settings: only its section ``regression`` is used.
+        out: folder of the report.
+        commands: for the report.
+        announce: receives a line after each training.
+
+    Returns:
+        What ``report.json`` holds.
+    """
+    return _run_comparison("regression", encoder, data, settings, Path(out), commands, announce)
+
+
+def run_timestepping(
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    out: str | os.PathLike[str],
+    commands: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train and roll out the time-steppers on a saved encoder and a store; arguments as :func:`run_regression`."""
+    return _run_comparison("timestepping", encoder, data, settings, Path(out), commands, announce)
+
+
+def _run_comparison(
+    kind: str,
+    encoder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    settings: Pipeline,
+    folder: Path,
+    commands: Sequence[str],
+    announce: Callable[[str], None],
+) -> dict[str, Any]:
+    network, module = load(encoder), PDEDataModule(data)
+    module.prepare_data()
+    module.setup()
+    _check_writable(folder)
+    stages = Stages(announce)
+    with stages.stage(kind), quietly():
+        if kind == "regression":
+            result = compare_methods(network, module, settings.regression, announce, settings.workers)
+            sections, arrays = as_report(result, settings.regression)
+        else:
+            stepped = compare_steppers(network, module, settings.timestepping, announce, settings.workers)
+            sections, arrays = stepping_report(stepped, settings.timestepping)
+    report: dict[str, Any] = {"title": f"{kind}: {encoder} on {data}", **sections, "commands": list(commands)}
+    report |= {"versions": _versions(), "machine": _machine(), "seconds": dict(stages.seconds)}
+    report["recipe"] = dataclasses.asdict(getattr(settings, kind))
+    page = write_report(folder, report, arrays)
+    for line in findings(report["regression"]["rows"]) if kind == "regression" else []:
+        announce(line)
+    announce(f"report: {page}")
+    return report
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before minutes of work, not after them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}. Choose another folder with --out.") from None
+
+
+def _pretraining_words(settings: Pipeline, store: Store) -> list[str]:
+    words = ["--data.path", str(store.path)]
+    if not sys.stderr.isatty():
+        words += ["--trainer.enable_progress_bar", "false"]
+    for key, value in flatten(settings.pretraining.overrides).items():
+        words += [f"--{key}", _word(value)]
+    return words
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shown_curves(curves: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Leave out the monitors of the features (those of the embeddings are what VICReg acts on) and R²."""
+    shown = {n: v for n, v in curves.items() if "/features_" not in n and not n.endswith("_r2")}
+    return {name.split("/", 1)[-1].replace("_", " "): list(values) for name, values in shown.items()}
+
+
+def _views_section(settings: Pipeline, data: PDEDataModule) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw three labelled runs across the range of the parameter, and two views of each."""
+    labelled = data.labelled
+    name = settings.regression.target
+    order = labelled.parameters[name].argsort()
+    runs = labelled[order[[len(order) // 10, len(order) // 2, 9 * len(order) // 10]]]
+    augmentation = settings.views.augmentation(data.store.equation)
+    columns = [runs]
+    if augmentation is not None:
+        generator = torch.Generator().manual_seed(0)
+        columns += [augmentation(runs, generator)[0] for _ in range(2)]
+    arrays: dict[str, Any] = {}
+    for i in range(len(runs)):
+        for j, column in enumerate(columns):
+            arrays[f"views/{i}/{j}/field"] = column.fields[i, 0].numpy().astype("float32")
+            arrays[f"views/{i}/{j}/time"] = column.time[i].numpy()
+            arrays[f"views/{i}/{j}/space"] = column.space[0][i].numpy()
+    section = {
+        "row_titles": [f"{name} {float(v):.3f}" for v in runs.parameters[name]],
+        "column_titles": ["observed", "a view", "another view"][: len(columns)],
+        "field": labelled.field_names[0],
+        "strengths": [{"generator": g.replace("_", " "), "strength": s} for g, s in settings.views.strengths.items()],
+    }
+    return section, arrays
+
+
+def _regression_notes(settings: Pipeline) -> list[str]:
+    notes = [
+        f"Every method regresses the logarithm of the {settings.regression.target} and is scored on the same test "
+        "runs. Validation data choose learning rate and length of every supervised training; the ridge chooses its "
+        "penalty by leave-one-out error on its training labels. The random encoder's ridge is given all its "
+        "pooled maps, not the few outputs of a random head. Standard errors are over label subsets, views and "
+        "initial weights; one encoder was pretrained."
+    ]
+    if settings.regression.classical is not None:
+        plain, weak = _classical_on_clean_data(settings)
+        notes.append(
+            "Who knows the equation needs no network: least squares of its own terms, on clean runs on a fine grid, is "
+            f"nearly exact (relative error {plain:.2g} % pointwise, {weak:.2g} % in weak form, on 16 runs). The table "
+            "has what remains of it on the coarse, noisy data that all other methods are given."
+        )
+    return notes
+
+
+def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
+    clean = {"observation.noise": 0.0, "observation.points": 256, "observation.frames": 512}
+    recipe = load_recipe(settings.data.dataset, None, {**flatten(settings.data.overrides), **clean})
+    runs: Trajectories = simulate(recipe, "clean", range(16))
+    truth = runs.parameters[settings.regression.target]
+    return (
+        float(relative_error(least_squares(recipe.equation, runs, settings.regression.target), truth)),
+        float(relative_error(weak_form(recipe.equation, runs, settings.regression.target), truth)),
+    )
+
+
+def _commands(settings: Pipeline, folder: Path) -> list[str]:
+    """Return the same stages as single commands."""
+    size = ",".join(f"{split}={n}" for split, n in settings.data.size.items())
+    generate_line = f"pdessl generate {settings.data.dataset} --out {folder / 'data'}"
+    generate_line += f" --size {size}" if size else ""
+    changed = "".join(f" --{k} {_word(v)}" for k, v in flatten(settings.pretraining.overrides).items())
+    return [
+        "# the same in single steps",
+        generate_line,
+        f"pdessl pretrain --config {settings.pretraining.recipe} --data.path {folder / 'data'}{changed} "
+        f"--out {folder / 'pretraining'}",
+        f"pdessl regress --config quickstart --encoder {folder / 'pretraining'} --data {folder / 'data'} "
+        f"--out {folder / 'regression'}",
+        f"pdessl timestep --encoder {folder / 'pretraining'} --data {folder / 'data'} --out {folder / 'timestepping'}",
+    ]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("pdessl", "torch", "lightning", "numpy", "sympy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = getattr(sys.modules.get(name), "__version__", "unknown")
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {"system": platform.system(), "processor": platform.machine(), "threads": torch.get_num_threads()}

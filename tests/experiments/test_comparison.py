@@ -1,0 +1,95 @@
+"""The parts of the comparison: fair floors, batches, the bottleneck."""
+
+import pytest
+import torch
+from torch import nn
+
+from pdessl.data import simulate
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import CheckpointError, DataError
+from pdessl.experiments.processes import Shared, each
+from pdessl.experiments.stepping import Bottleneck
+from pdessl.experiments.supervision import FixedBatches, ShuffledBatches
+from pdessl.experiments.views import Views, calibrated, trunk_of, untrained
+from pdessl.models import ConvEncoder, Normalised
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return simulate("burgers_small", "labelled", range(12))
+
+
+def test_the_untrained_network_is_the_same_architecture_with_other_weights(runs):
+    encoder = Normalised(ConvEncoder(width=4), [0.5], [2.0])
+    one, same, other = untrained(encoder, 1), untrained(encoder, 1), untrained(encoder, 2)
+    assert one.statistics == encoder.statistics
+    weights = [e.module.stem[0].convolution.weight for e in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    with pytest.raises(CheckpointError, match="Linear has no attribute init_args"):
+        untrained(nn.Linear(2, 2), 0)
+
+
+def test_calibration_gives_the_random_encoder_the_statistics_of_the_data(runs):
+    encoder = calibrated(untrained(Normalised(ConvEncoder(width=4)), 0), [runs])
+    norm = encoder.module.stem[1]
+    output = encoder.module.stem[0](runs.fields)
+    assert torch.allclose(norm.running_mean, output.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert not encoder.training
+    assert norm.momentum == 0.1
+
+
+def test_a_pass_of_shuffled_batches_repeats_no_run(runs):
+    batches = ShuffledBatches(runs, 4, batches=3, seed=0)
+    seen = [i for _ in range(2) for batch in batches for i in batch.index.tolist()]
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+    assert seen[:12] != seen[12:]
+    assert [len(b) for b in FixedBatches(runs, 5)] == [5, 5, 2]
+    assert len(FixedBatches(runs, 5)) == 3
+
+
+def test_the_bottleneck_keeps_the_leading_components_at_deviation_one(runs):
+    encoder = ConvEncoder(width=4).eval()
+    with torch.no_grad():
+        features = encoder(runs.fields).double()
+        neck = Bottleneck(encoder, features, count=3)
+        out = neck(runs.fields)
+    assert neck.feature_dim == 3
+    assert torch.allclose(out.T.cov(), torch.eye(3), atol=1e-3)
+    assert Bottleneck(encoder, features, count=500).feature_dim <= len(runs)
+
+
+def test_views_that_draw_nothing_are_no_augmentation(runs):
+    assert Views().augmentation("burgers") is None
+    augmentation = Views(strengths={"space_translation": 0.5}, window=(12, 16)).augmentation("burgers")
+    view, _ = augmentation(runs, torch.Generator().manual_seed(0))
+    assert view.fields.shape == (12, 1, 12, 16)
+
+
+def test_the_random_floor_keeps_all_pooled_values(runs):
+    encoder = Normalised(ConvEncoder(width=4, features=2, hidden=8), [0.5], [2.0]).eval()
+    trunk = trunk_of(encoder)
+    assert trunk(runs.fields).shape == (12, trunk.feature_dim) == (12, encoder.module.trunk_dim)
+    assert torch.equal(encoder.module.head(trunk(runs.fields)), encoder(runs.fields))
+    other = nn.Linear(2, 2)
+    assert trunk_of(other) is other
+
+
+def _features_of(shared, job):
+    if job < 0:
+        raise DataError(f"no run {job}")
+    with torch.no_grad():
+        return shared.encoder(shared.data.labelled.fields[job : job + 2]).numpy() * shared.settings["scale"]
+
+
+def test_two_workers_give_what_one_process_gives_in_order(small_store):
+    data = PDEDataModule(small_store)
+    data.setup()
+    torch.manual_seed(0)
+    shared = Shared(Normalised(ConvEncoder(width=4)).eval(), data, {"scale": 2.0})
+    alone = list(each(_features_of, [3, 0, 5], shared))
+    spread = list(each(_features_of, [3, 0, 5], shared, workers=2))
+    for a, b in zip(alone, spread, strict=True):
+        assert (a == b).all()
+    with pytest.raises(DataError, match="no run -1"):
+        list(each(_features_of, [0, -1], shared, workers=2))

@@ -1,0 +1,178 @@
+"""A study: variants and seeds in one table beside the floors, resumable, and honest about what failed."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from pdessl import catalog, cli
+from pdessl.data import generate
+from pdessl.errors import SchemaError, StoreError
+from pdessl.experiments import study
+from pdessl.experiments.study import run_study, table
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
+STUDIES = [n for n in catalog.names("configs") if n.startswith("studies/")]
+
+SMALL = {
+    "study": {
+        "target": "viscosity",
+        "labels": [8, 16],
+        "seeds": 2,
+        "draws": 2,
+        "supervised": {"learning_rates": [1e-3], "steps": 4, "check_every": 2},
+    },
+    "base": {
+        "model": {
+            "encoder": {"class_path": "pdessl.models.ConvEncoder", "init_args": {"width": 4, "blocks": [1]}},
+            "projector": {
+                "class_path": "pdessl.models.Projector",
+                "init_args": {"in_features": 8, "hidden": [8], "out_features": 8},
+            },
+            "objective": {"class_path": "pdessl.objectives.VICReg"},
+            "augmentation": {
+                "class_path": "pdessl.augmentation.LieAugmentation",
+                "init_args": {"algebra": "burgers", "strengths": {"space_translation": 0.5}},
+            },
+        },
+        "data": {"batch_size": 16},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+    },
+    "variants": {
+        "as it is": None,
+        "other weights": {"model": {"objective": {"class_path": "pdessl.objectives.BarlowTwins"}}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "data"
+    generate("burgers_small", folder, size={"unlabelled": 16, "labelled": 16, "validation": 8, "test": 8})
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(recipe, store, tmp_path):
+    said = []
+    words = [f"base.data.path={store}"]
+    results = run_study(recipe, tmp_path / "out", words, workers=2, announce=said.append)
+    assert len(said) == len(results["results"]) == 2 * 4
+    names = ["random encoder", "supervised from scratch", "as it is", "other weights"]
+    assert [r["variant"] for r in results["results"][:4]] == names
+    for row in results["results"]:
+        assert set(row["relative_error"]) == {"8", "16"}
+        draws = 1 if row["variant"] == "supervised from scratch" else 2
+        assert all(len(v) == draws and min(v) > 0 for v in row["relative_error"].values())
+    printed = table(results)
+    assert printed == (tmp_path / "out/table.md").read_text()
+    assert printed.index("as it is") < printed.index("*random encoder*") and "±" in printed
+    # a second call takes everything from what is kept; another setting is run anew
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    again = run_study(recipe, tmp_path / "out", words, announce=said.append)
+    assert [r["relative_error"] for r in again["results"]] == [r["relative_error"] for r in results["results"]]
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    run_study(recipe, tmp_path / "out", [*words, "study.seeds=1"], announce=said.append)  # fewer seeds, the same runs
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    run_study(recipe, tmp_path / "out", [*words, "study.draws=1"], ["as it is"], announce=said.append)
+    assert before != {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    kept = json.loads((tmp_path / "out/results.json").read_text())
+    assert kept["store"]["dataset"] == "burgers_small" and kept["provenance"]["versions"]["torch"]
+
+
+def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp_path, monkeypatch):
+    """The test labels enter the score only: permuting them leaves every prediction, hence the features, as it was."""
+    from pdessl.data import PDEDataModule
+
+    words = [f"base.data.path={store}", "study.seeds=1", "study.draws=1"]
+    first = run_study(recipe, tmp_path / "one", words, ["as it is"], announce=lambda line: None)
+    inner = PDEDataModule.test.fget
+
+    def permuted(self):
+        runs = inner(self)
+        return runs.replace(parameters={n: p.flip(0) for n, p in runs.parameters.items()})
+
+    monkeypatch.setattr(PDEDataModule, "test", property(permuted))
+    second = run_study(recipe, tmp_path / "two", words, ["as it is"], announce=lambda line: None)
+    monitors = [r["monitors"] for r in (first["results"][-1], second["results"][-1])]
+    assert monitors[0] == monitors[1]
+    assert first["results"][-1]["relative_error"] != second["results"][-1]["relative_error"]
+
+
+def test_other_data_in_the_same_folder_are_trained_on_anew(recipe, store, tmp_path):
+    words = ["study.seeds=1", "study.draws=1", "study.supervised=null", f"base.data.path={tmp_path / 'data'}"]
+    shutil.copytree(store, tmp_path / "data")
+    first = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    shutil.rmtree(tmp_path / "data")
+    size = {"unlabelled": 16, "labelled": 16, "validation": 8, "test": 8}
+    generate("burgers_small", tmp_path / "data", size=size, overrides={"seed": 9})
+    second = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    for before, after in zip(first["results"], second["results"], strict=True):
+        assert before["relative_error"] != after["relative_error"]
+
+
+def test_the_random_floor_is_built_for_the_data_and_measures_its_norms(store):
+    encoder = {"class_path": "pdessl.models.ConvEncoder", "init_args": {"width": 4, "blocks": [1]}}
+    model = SMALL["base"]["model"] | {"encoder": encoder}
+    model["augmentation"] = copy.deepcopy(model["augmentation"])
+    model["augmentation"]["init_args"]["window"] = [8, 16]
+    data = {"path": str(store), "batch_size": 8}
+    made = study._fresh(study._Job("random encoder", 0, {"model": model, "data": data}, {}, "", ""))
+    assert made.module.init_args["periodic"] == [False] and made.module.in_channels == 1
+    norm = made.module.stem[1]
+    assert int(norm.num_batches_tracked) > 0 and not torch.equal(norm.running_mean, torch.zeros(4))
+    assert not any(m.training for m in made.modules())
+
+
+def test_a_training_that_fails_is_told_in_the_table(recipe, store, tmp_path):
+    wrong = dict(SMALL["variants"], wrong={"model": {"objective": {"class_path": "pdessl.objectives.SIE"}}})
+    recipe.write_text(yaml.safe_dump(SMALL | {"variants": wrong}))
+    words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
+    results = run_study(recipe, tmp_path / "out", words, ["wrong"], announce=lambda line: None)
+    assert "failed" in results["results"][-1] and "| wrong | failed | failed |" in table(results)
+
+
+def test_mistakes_are_told(recipe, store, tmp_path, capsys):
+    with pytest.raises(StoreError, match="no store at base.data.path"):
+        run_study(recipe, tmp_path / "out")
+    words = [f"base.data.path={store}"]
+    with pytest.raises(SchemaError, match="no variant 'none'. Variants: as it is, other weights"):
+        run_study(recipe, tmp_path / "out", words, ["none"])
+    with pytest.raises(SchemaError, match="no key 'label'. Did you mean 'labels'"):
+        run_study(recipe, tmp_path / "out", [*words, "study.label=3"])
+    for change in (["base.data.path=gone", "--set", "study.seeds=1"], ["base.data.path=gone", "study.seeds=1"]):
+        assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *change]) == 2
+        assert "gone)" in capsys.readouterr().err
+    recipe.write_text("study: {target: viscosity}\n")
+    with pytest.raises(SchemaError, match="expected the keys study, base and variants"):
+        run_study(recipe, tmp_path / "out")
+    assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--workers", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_shipped_study_runs_a_step_of_each_variant(name, small_store, ks_store, tmp_path):
+    store = ks_store if name.endswith("_ks") else small_store
+    words = [
+        f"base.data.path={store}",
+        "study.seeds=1",
+        "study.draws=1",
+        "study.labels=[8]",
+        "study.supervised.steps=1",
+        "study.supervised.validation_runs=4",
+        "base.trainer.max_epochs=1",
+        "base.trainer.limit_train_batches=1",
+        "base.data.batch_size=32",
+    ]
+    results = run_study(name, tmp_path / "out", words, announce=lambda line: None)
+    assert not [r for r in results["results"] if "failed" in r]
