@@ -37,8 +37,8 @@ class _Block(nn.Module):
         self.second_norm = _norm(norm, outputs, axes)
         # The block starts as the identity, which lets deep encoders train at the learning rate of shallow ones.
         nn.init.zeros_(self.second_norm.weight)
-        # A strided convolution of one node is one of every so many nodes: they are taken first, because oneDNN 3.12 writes
-        # out of bounds in its backward pass (channels last, fewer than 8 channels, processors without AVX-512).
+        # The nodes of the strided 1-wide convolution are taken first: oneDNN 3.12 writes out of bounds in its backward
+        # pass (channels last, fewer than 8 channels, processors without AVX-512).
         self.every = (..., *[slice(None, None, stride)] * axes)
         self.shortcut = (
             nn.Identity()
