@@ -15,6 +15,7 @@ _PUBLIC = {
     "symmetries": "pdessl.symmetry",
     "LieAugmentation": "pdessl.augmentation",
     "from_xarray": "pdessl.data.formats",
+    "discover": "pdessl.experiments.discovery",
     "generate": "pdessl.data",
     "open": "pdessl.data",
     "load": "pdessl.inference",

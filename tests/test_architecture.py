@@ -20,24 +20,27 @@ ALLOWED = {
     "errors": set(),
     "catalog": {"errors"},
     "schema": {"errors"},
+    "files": {"errors"},
     "trajectory": {"errors"},
     "equations": OPEN,
     "symmetry": OPEN | {"equations"},
     "augmentation": OPEN | {"equations", "symmetry"},
     "solvers": OPEN | {"equations"},
     "data": OPEN | {"equations", "symmetry", "solvers"},
+    "operators": OPEN | {"equations"},
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms
     "evaluation": OPEN | {"models", "equations"},
     "tasks": OPEN
     | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
-    "inference": OPEN | {"models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
+    "inference": OPEN
+    | {"operators", "models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
     "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
 BELOW_EXPERIMENTS = {
     "equations", "symmetry", "augmentation", "solvers", "data", "models", "objectives", "tasks", "evaluation",
-    "inference",
+    "inference", "operators",
 }  # fmt: skip
 ALLOWED["experiments"] = OPEN | BELOW_EXPERIMENTS
 ALLOWED["cli"] = OPEN | BELOW_EXPERIMENTS | {"experiments"}

@@ -22,6 +22,7 @@ VERBS = {
     "generate": ("pdessl.cli.generate", "simulate a dataset into a store on disk"),
     "inspect": ("pdessl.cli.inspection", "what is in a store or file: fields, grid, parameters and their ranges"),
     "convert": ("pdessl.cli.convert", "files of any layout into a store, or into The Well's layout"),
+    "discover": ("pdessl.cli.discover", "the law that unlabelled runs obey, and the numbers in it that differ"),
     "pretrain": ("pdessl.cli.pretrain", "train an encoder without labels, from a recipe"),
     "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
     "predict": ("pdessl.cli.predict", "a parameter with an interval for each new run, from a saved model"),

@@ -90,7 +90,7 @@ def run_study(
         StoreError: the dataset is not there.
     """
     from pdessl import catalog
-    from pdessl.experiments.training import write_json
+    from pdessl.files import write_json
     from pdessl.schema import assign, fill, merge
 
     content = assign(catalog.read("configs", config), words)
@@ -212,7 +212,8 @@ def _kept(job: _Job) -> dict[str, Any] | None:
 
 def _train(job: _Job) -> dict[str, Any]:
     """Train and probe; a training that fails is a result too, and is told."""
-    from pdessl.experiments.training import quietly, write_json
+    from pdessl.experiments.training import quietly
+    from pdessl.files import write_json
 
     started = time.monotonic()
     with quietly():
@@ -240,7 +241,7 @@ def _encoder(job: _Job) -> tuple[Any, dict[str, Any]]:
     import torch
 
     from pdessl.experiments.pretraining import pretrain
-    from pdessl.experiments.training import write_json
+    from pdessl.files import write_json
 
     if job.variant in FLOORS:
         return _fresh(job), {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -17,20 +16,9 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from pdessl.errors import CheckpointError
+from pdessl.files import write_json
 
-__all__ = ["Curves", "check_same_task", "interruptible", "quietly", "write_json"]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+__all__ = ["Curves", "check_same_task", "interruptible", "quietly"]
 
 
 class Curves(Callback):

@@ -25,6 +25,8 @@ from pdessl.inference.format import InputFormat
 from pdessl.inference.model import ParameterModel, Target
 from pdessl.inference.readouts import Estimator, readout_arrays, readout_from
 from pdessl.inference.views import Views
+from pdessl.operators import LatentOperator, load_law
+from pdessl.operators.saving import LAW
 
 __all__ = ["ARRAYS", "CARD", "DESCRIPTION", "load", "save"]
 
@@ -96,8 +98,8 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
     return folder
 
 
-def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterModel | nn.Module:
-    """Load what is saved at a path: a :class:`ParameterModel`, or a network as :func:`pdessl.models.load` does.
+def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterModel | LatentOperator | nn.Module:
+    """Load what is saved at a path: a :class:`ParameterModel`, a law, or a network as :func:`pdessl.models.load` does.
 
     Nothing is unpickled and no code of the folder is run.
 
@@ -109,6 +111,8 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterMo
         CheckpointError: nothing of the kind there, damaged, of another version, or files that do not belong together.
     """
     folder = Path(path)
+    if (folder / LAW).is_file():
+        return load_law(folder)
     for candidate in (folder, folder / "model"):
         if (candidate / DESCRIPTION).is_file():
             return _load(candidate, allow)

@@ -1,0 +1,53 @@
+"""``pdessl discover``: the law that unlabelled runs obey, its hidden numbers, and the symmetries it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pdessl.cli.parsing import Parser
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, call :func:`pdessl.discover`, print the law and write it."""
+    parser = Parser(
+        "discover",
+        "Find the evolution law that unlabelled runs obey: polynomial, local, first order in time, shared by all runs\n"
+        "but for a few numbers. Prints the law, how reliable its numbers are and how much it leaves unexplained, and\n"
+        "the symmetries that follow from it. No label and no equation is read.",
+        examples=[
+            "pdessl discover data/burgers --out runs/law",
+            "pdessl discover my_runs/ --out runs/law --candidates",
+            "pdessl symmetries runs/law/equation.yaml       the law as an equation file, for all that follows",
+        ],
+        python="law = pdessl.discover('data/burgers')\ncodes, errors = law.encode(new_runs)",
+    )
+    parser.add_argument("data", help="folder of a store; or a file, or a folder of files")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write law.json and equation.yaml there")
+    parser.add_argument("--split", help="split to read; default unlabelled, else all")
+    parser.add_argument("--limit", type=int, metavar="N", help="read so many runs at most")
+    parser.add_argument("--rank", type=int, metavar="R", help="numbers that differ between runs; default: chosen")
+    parser.add_argument("--candidates", action="store_true", help="print everything that was tried")
+    options = parser.parse_args(arguments)
+    if (options.limit is not None and options.limit < 1) or (options.rank is not None and options.rank < 0):
+        parser.error("--limit is at least 1, --rank at least 0")
+
+    from pdessl.experiments.discovery import discover, unlabelled_runs
+    from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
+    from pdessl.operators.saving import save_law
+
+    runs = unlabelled_runs(options.data, options.split, options.limit)
+    law = discover(runs, rank=options.rank)
+    if options.out is not None:  # before anything is printed, to a reader that may go away
+        save_law(law, options.out, dict(zip(runs.axis_names, runs.boundary, strict=True)))
+    print(summary(law))
+    print(symmetry_line(law))
+    if options.candidates:
+        print(candidate_table(law))
+    for warning in law.warnings():
+        print(f"warning: {warning}")
+    if options.out is not None:
+        print(f"{options.out}: law.json, equation.yaml; pdessl.load('{options.out}') reads it")
+    return 0

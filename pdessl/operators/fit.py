@@ -1,0 +1,227 @@
+"""The fit of a latent operator: one law for all runs, with R numbers a run, by alternating least squares."""
+
+# B runs, K terms, C targets (fields), R codes, D = (R + 1)·K·C coefficients
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Fitted", "Normal", "coefficients", "encode", "fit", "gauged", "reliability", "sparsified"]
+
+_CLIP = 1e-4  # of the largest eigenvalue: a Gram with its noise removed is indefinite without it, and useless
+_CLAMP = 4.0  # standardised codes of runs that the law does not describe would lead the fit
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal equations of every run, by target, relative to the size of the target.
+
+    Args:
+        gram: products of the terms, (B, C, K, K), float64.
+        right: products of terms and target, (B, C, K).
+    """
+
+    gram: Tensor
+    right: Tensor
+
+    @staticmethod
+    def of(halves: Tensor, noise: Tensor, terms: int, scale: Tensor | None = None) -> Normal:
+        """Remove the noise from Grams (B, K + C, K + C), clip, and divide by the size of each target."""
+        gram = halves - noise
+        diagonal = halves.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).sqrt()
+        unit = gram / diagonal[..., :, None] / diagonal[..., None, :]
+        values, vectors = torch.linalg.eigh(unit)
+        values = torch.maximum(values, _CLIP * values[..., -1:].clamp_min(1e-300))
+        unit = (vectors * values[..., None, :]) @ vectors.mT
+        gram = unit * diagonal[..., :, None] * diagonal[..., None, :]
+        library, right = gram[..., :terms, :terms], gram[..., :terms, terms:]
+        size = gram[..., terms:, terms:].diagonal(dim1=-2, dim2=-1)  # (B, C)
+        return Normal(library[:, None] / size[:, :, None, None], right.mT / size[:, :, None])
+
+    def loss(self, law: Tensor) -> Tensor:
+        """Return the share of each run's targets that coefficients (B, C, K) leave unexplained, (B,)."""
+        explained = 2 * torch.einsum("bck,bck->bc", law, self.right)
+        explained = explained - torch.einsum("bck,bckl,bcl->bc", law, self.gram, law)
+        return (1 - explained).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A law: coefficients c0 + z·C of every term, per target.
+
+    Args:
+        constant: c0, (C, K), float64.
+        varying: C, (R, C, K).
+        kept: which coefficients may differ from 0, (R + 1, C, K), c0 first.
+        pivots: coefficients (target, term) that *are* the codes, R of them; empty: codes have mean 0 and deviation 1.
+    """
+
+    constant: Tensor
+    varying: Tensor
+    kept: Tensor
+    pivots: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return len(self.varying)
+
+    def law(self, codes: Tensor) -> Tensor:
+        """Return the coefficients (B, C, K) of runs with codes (B, R)."""
+        return self.constant + torch.einsum("br,rck->bck", codes, self.varying)
+
+
+def encode(fitted: Fitted, normal: Normal) -> Tensor:
+    """Return the codes (B, R) with the smallest loss: an R by R solve per run."""
+    if not fitted.rank:
+        return normal.right.new_zeros(len(normal.right), 0)
+    rest = normal.right - torch.einsum("bckl,cl->bck", normal.gram, fitted.constant)
+    left = torch.einsum("rck,bckl,scl->brs", fitted.varying, normal.gram, fitted.varying)
+    right = torch.einsum("rck,bck->br", fitted.varying, rest)
+    ridge = 1e-10 * left.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-300)
+    eye = torch.eye(fitted.rank, dtype=left.dtype, device=left.device)
+    return torch.linalg.solve(left + ridge[:, None, None] * eye, right[:, :, None])[:, :, 0]
+
+
+def coefficients(codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tuple[int, int], ...]) -> Fitted:
+    """Solve for (c0, C) with the codes held, per target; coefficients at pivots are given (0 and the unit matrix)."""
+    ones = torch.cat([codes.new_ones(len(codes), 1), codes], dim=1)  # (B, R + 1)
+    rank, (targets, terms) = codes.shape[1], normal.right.shape[1:]
+    found = torch.zeros(rank + 1, targets, terms, dtype=codes.dtype, device=codes.device)
+    for r, (c, k) in enumerate(pivots):
+        found[r + 1, c, k] = 1.0
+    free = kept.clone()
+    for c, k in pivots:
+        free[:, c, k] = False
+    for c in range(targets):
+        left = torch.einsum("bi,bj,bkl->ikjl", ones, ones, normal.gram[:, c]).reshape((rank + 1) * terms, -1)
+        right = torch.einsum("bi,bk->ik", ones, normal.right[:, c]).flatten() - left @ found[:, c].flatten()
+        chosen = free[:, c].flatten().nonzero()[:, 0]
+        if not len(chosen):
+            continue
+        part = left[chosen][:, chosen]
+        scale = part.diagonal().clamp_min(1e-300).sqrt()
+        part = part / scale[:, None] / scale + 1e-6 * torch.eye(len(chosen), dtype=part.dtype, device=part.device)
+        values = found[:, c].flatten()
+        values[chosen] = torch.linalg.solve(part, right[chosen] / scale) / scale
+        found[:, c] = values.reshape(rank + 1, terms)
+    return Fitted(found[0], found[1:], kept, pivots)
+
+
+def fit(normal: Normal, rank: int, rounds: int = 30) -> Fitted:
+    """Fit c0 and C on the normal equations of all runs, from pooled least squares and ridge residuals of the runs.
+
+    Args:
+        normal: of B > R runs.
+        rank: R >= 0.
+        rounds: of the alternation, at most; it stops when the loss stands still.
+    """
+    targets, terms = normal.right.shape[1:]
+    everything = torch.ones(rank + 1, targets, terms, dtype=torch.bool, device=normal.right.device)
+    none = normal.right.new_zeros(len(normal.right), 0)
+    fitted = coefficients(none, normal, everything[:1], ())
+    if not rank:
+        return fitted
+    rest = normal.right - torch.einsum("bckl,cl->bck", normal.gram, fitted.constant)
+    ridge = 1e-2 * normal.gram.diagonal(dim1=-2, dim2=-1)
+    scale = ridge.mean(dim=0).sqrt()
+    own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale
+    codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
+    return _alternate(_standard(codes), normal, everything, (), rounds)[0]
+
+
+def _alternate(
+    codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tuple[int, int], ...], rounds: int
+) -> tuple[Fitted, Tensor]:
+    before = torch.inf
+    for _ in range(rounds):
+        fitted = coefficients(codes, normal, kept, pivots)
+        codes = encode(fitted, normal)
+        loss = float(normal.loss(fitted.law(codes)).mean())
+        codes = codes if pivots else _standard(codes)
+        if before - loss < 1e-5 * abs(loss):
+            break
+        before = loss
+    return fitted, codes
+
+
+def _standard(codes: Tensor) -> Tensor:
+    middle = codes.median(dim=0).values
+    spread = (codes - middle).abs().median(dim=0).values.clamp_min(1e-300) * 1.4826
+    clipped = ((codes - middle) / spread).clamp(-_CLAMP, _CLAMP)
+    return (clipped - clipped.mean(dim=0)) / clipped.std(dim=0, correction=0).clamp_min(1e-300)
+
+
+def reliability(fitted: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
+    """Return the correlation over runs of the codes of the two halves of each run, (R,).
+
+    Near 1: the code is a property of the run. Near 0: it is noise, or of the moment.
+    """
+    # Standardised after clipping at 4 robust deviations: one wild run must not decide a correlation.
+    first, second = (_standard(encode(fitted, half)) for half in halves)
+    return (first * second).mean(dim=0)
+
+
+def gauged(fitted: Fitted, normal: Normal) -> Fitted:
+    """Return the same law with codes that are coefficients of terms, the terms that vary most against the targets.
+
+    A code is only known up to an affine map; this choice makes it the number a physicist writes in front of a term.
+    """
+    if not fitted.rank:
+        return fitted
+    size = normal.gram.diagonal(dim1=-2, dim2=-1).mean(dim=0).sqrt()  # (C, K)
+    weights = (fitted.varying * size).flatten(1)
+    pivots: list[tuple[int, int]] = []
+    for _ in range(fitted.rank):
+        k = int(weights.square().sum(dim=0).argmax())
+        pivots.append(divmod(k, size.shape[1]))
+        direction = weights[:, k] / weights[:, k].norm().clamp_min(1e-300)
+        weights = weights - direction[:, None] * (direction @ weights)
+    at = torch.stack([fitted.varying[:, c, k] for c, k in pivots], dim=1)  # (R, R)
+    inverse = torch.linalg.inv(at)
+    varying = torch.einsum("rs,sck->rck", inverse, fitted.varying)
+    offset = torch.stack([fitted.constant[c, k] for c, k in pivots])
+    constant = fitted.constant - torch.einsum("r,rck->ck", offset, varying)
+    return Fitted(constant, varying, fitted.kept, tuple(pivots))
+
+
+def sparsified(
+    fitted: Fitted, normal: Normal, halves: tuple[Normal, Normal], tolerance: float = 0.05
+) -> tuple[Fitted, Tensor]:
+    """Drop coefficients of a gauged law, the one that explains least first, while nothing is lost.
+
+    A coefficient stays out while the unexplained share grows by at most ``tolerance`` of itself (and 5e-4), and the
+    reliability falls by at most 2e-3, over all that was dropped.
+
+    Returns:
+        the law, and the codes (B, R) of the runs it was fitted on.
+    """
+    codes = encode(fitted, normal)
+    current = _alternate(codes, normal, fitted.kept, fitted.pivots, 10)
+    base = float(normal.loss(current[0].law(current[1])).mean())
+    steady = float(reliability(current[0], halves).min()) if fitted.rank else 1.0
+    barred = torch.zeros_like(fitted.kept)
+    while True:
+        law, codes = current
+        ones = torch.cat([codes.new_ones(len(codes), 1), codes], dim=1)
+        values = torch.cat([law.constant[None], law.varying])
+        weight = torch.einsum("bi,bckk->ick", ones.square(), normal.gram) / len(codes) * values.square()
+        free = law.kept & ~barred
+        for c, k in law.pivots:
+            free[:, c, k] = False
+        if not bool(free.any()):
+            break
+        place = int(torch.where(free, weight, torch.inf).argmin())
+        kept = law.kept.clone()
+        kept.view(-1)[place] = False
+        tried = _alternate(codes, normal, kept, law.pivots, 8)
+        loss = float(normal.loss(tried[0].law(tried[1])).mean())
+        sure = float(reliability(tried[0], halves).min()) if law.rank else 1.0
+        if loss <= base * (1 + tolerance) + 5e-4 and sure >= steady - 2e-3:
+            current = tried
+        else:
+            barred.view(-1)[place] = True
+    return current

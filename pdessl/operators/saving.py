@@ -1,0 +1,105 @@
+"""Laws on disk: plain data in ``law.json``, and the law as an equation file that everything else reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import torch
+import yaml
+
+from pdessl import files
+from pdessl.errors import CheckpointError
+from pdessl.operators.fit import Fitted
+from pdessl.operators.latent import Candidate, LatentOperator
+from pdessl.operators.library import Term
+
+__all__ = ["LAW", "load_law", "save_law"]
+
+LAW = "law.json"
+_FORMAT = 1
+
+
+def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:
+    """Write ``law.json`` and ``equation.yaml``; numbers are written such that they are read back bit for bit.
+
+    Args:
+        law: to write.
+        folder: made where it does not exist.
+        boundary: kind by axis, for the equation file.
+    """
+    place, fitted = Path(folder), law.fitted
+    content = {
+        "kind": "latent_operator",
+        "format": _FORMAT,
+        "fields": list(law.field_names),
+        "axes": list(law.axis_names),
+        "terms": [{"powers": list(t.powers), "orders": list(t.orders)} for t in law.terms],
+        "constant": fitted.constant.tolist(),
+        "varying": fitted.varying.tolist(),
+        "kept": fitted.kept.tolist(),
+        "pivots": [list(p) for p in fitted.pivots],
+        "errors": law.errors.tolist(),
+        "half_width": list(law.half_width),
+        "centred": law.centred,
+        "noise_removed": law.noise_removed,
+        "level": law.level.tolist(),
+        "count": law.count,
+        "candidates": [dataclasses.asdict(c) for c in law.candidates],
+    }
+    equation = law.equation()
+    text = {
+        "name": equation.name,
+        "title": equation.title,
+        "independent": {"t": "time", **dict.fromkeys(law.axis_names, "space")},
+        "dependent": {n: {"rank": 0, "components": n} for n in law.field_names},
+        "parameters": {z: {"name": z} for z in equation.parameters},
+        "equations": list(equation.texts),
+        "boundary": {a: k for a, k in (boundary or {}).items() if k == "periodic"},
+        "ansatz": {"degree": 2, "parameter_degree": 1},
+    }
+    text = {k: v for k, v in text.items() if v}
+    files.write_text(place / "equation.yaml", yaml.safe_dump(text, sort_keys=False))
+    files.write_json(place / LAW, content)
+    return place / LAW
+
+
+def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
+    """Read what :func:`save_law` wrote.
+
+    Raises:
+        CheckpointError: no law there, or one that is damaged or of another version.
+    """
+    path = Path(folder) / LAW
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["kind"] != "latent_operator" or content["format"] != _FORMAT:
+            raise ValueError(f"kind {content['kind']}, format {content['format']}")
+        number = {"dtype": torch.float64}
+        constant = torch.tensor(content["constant"], **number)
+        return LatentOperator(
+            terms=tuple(Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"]))) for t in content["terms"]),
+            fitted=Fitted(
+                constant,
+                torch.tensor(content["varying"], **number).reshape(-1, *constant.shape),
+                torch.tensor(content["kept"], dtype=torch.bool),
+                tuple((int(c), int(k)) for c, k in content["pivots"]),
+            ),
+            half_width=tuple(map(int, content["half_width"])),
+            centred=bool(content["centred"]),
+            noise_removed=bool(content["noise_removed"]),
+            field_names=tuple(content["fields"]),
+            axis_names=tuple(content["axes"]),
+            level=torch.tensor(content["level"], **number),
+            candidates=tuple(Candidate(**{**c, "half_width": tuple(c["half_width"])}) for c in content["candidates"]),
+            errors=torch.tensor(content["errors"], **number),
+            count=int(content["count"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} cannot be read as a law ({type(error).__name__}: {reason}). Find it again: pdessl discover DATA "
+            "--out FOLDER."
+        ) from None
