@@ -16,7 +16,7 @@ __all__ = ["AffineReadout"]
 
 @dataclass(frozen=True, eq=False)
 class AffineReadout:
-    """p = a + b·z with weights 1/p², so that relative errors count alike over the range of the labels.
+    """p = a + b·z, fitted with weights 1/p², so that relative errors count alike over the range of the labels.
 
     Args:
         intercept: a.
@@ -32,7 +32,8 @@ class AffineReadout:
     def fit(codes: Tensor, labels: Tensor) -> AffineReadout:
         """Fit on codes (n, R) and labels (n,), the parameter itself and not its logarithm.
 
-        With fewer labels than 1 + R, the smallest weights that fit are taken.
+        Tried are p = b·z_j with one code alone, and the affine map of all; the smallest leave-one-out relative error
+        chooses. Two labels suffice for the former, as codes are coefficients of terms.
 
         Raises:
             ShapeError: shapes that do not fit, or fewer than two labels.
@@ -42,17 +43,31 @@ class AffineReadout:
             raise ShapeError(
                 f"codes {tuple(codes.shape)} and labels {tuple(labels.shape)}; expected (n, R) and (n,), n >= 2."
             )
-        labels = labels.double()
+        labels, z = labels.double(), codes.double()
         if not bool(torch.isfinite(labels).all()) or bool((labels == 0).any()):
             raise DataError("labels that are 0 or not finite have no relative error; leave these runs out.")
-        z, weight = codes.double(), labels.abs().reciprocal()
-        centre, scale = z.mean(dim=0), z.std(dim=0, correction=0)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        columns = torch.cat([torch.ones_like(labels)[:, None], (z - centre) / scale], dim=1)
-        found = torch.linalg.pinv(columns * weight[:, None]) @ (labels * weight)
-        slopes = found[1:] / scale
-        return AffineReadout(float(found[0] - slopes @ centre), slopes)
+        size = z.square().mean(dim=0).sqrt().clamp_min(1e-300)
+        ones = torch.ones_like(labels)[:, None]
+        tried = [((1 + j,), (z[:, j : j + 1] / size[j])) for j in range(z.shape[1])]
+        if len(labels) > z.shape[1] + 1:
+            tried.append((tuple(range(z.shape[1] + 1)), torch.cat([ones, z / size], dim=1)))
+        best, found = torch.inf, torch.zeros(z.shape[1] + 1, dtype=torch.float64)
+        for places, columns in tried:
+            error, values = _left_out(columns / labels[:, None])
+            if error < best:
+                best, found = error, torch.zeros_like(found)
+                found[list(places)] = values
+        return AffineReadout(float(found[0]), found[1:] / size)
 
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for codes (m, R)."""
         return self.intercept + features.double() @ self.weights
+
+
+def _left_out(columns: Tensor) -> tuple[float, Tensor]:
+    """Return the mean square leave-one-out residual of columns·w = 1, and w."""
+    inverse = torch.linalg.pinv(columns)
+    values = inverse.sum(dim=1)
+    leverage = (columns * inverse.T).sum(dim=1).clamp(max=1 - 1e-9)
+    residual = (1 - columns @ values) / (1 - leverage)
+    return float(residual.square().mean()), values

@@ -105,7 +105,7 @@ def coefficients(codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tupl
         part = left[chosen][:, chosen]
         scale = part.diagonal().clamp_min(1e-300).sqrt()
         part = part / scale[:, None] / scale + 1e-6 * torch.eye(len(chosen), dtype=part.dtype, device=part.device)
-        values = found[:, c].flatten()
+        values = found[:, c].flatten().clone()
         values[chosen] = torch.linalg.solve(part, right[chosen] / scale) / scale
         found[:, c] = values.reshape(rank + 1, terms)
     return Fitted(found[0], found[1:], kept, pivots)
@@ -141,7 +141,7 @@ def _alternate(
         fitted = coefficients(codes, normal, kept, pivots)
         codes = encode(fitted, normal)
         loss = float(normal.loss(fitted.law(codes)).mean())
-        codes = codes if pivots else _standard(codes)
+        codes = codes if pivots or not codes.shape[1] else _standard(codes)
         if before - loss < 1e-5 * abs(loss):
             break
         before = loss

@@ -7,12 +7,19 @@ from pdessl.errors import DataError, ShapeError
 from pdessl.inference.affine import AffineReadout
 
 
-def test_an_affine_map_comes_back_from_two_labels_and_beyond_their_range():
+def test_an_affine_map_comes_back_from_three_labels_and_beyond_their_range():
     codes = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
-    labels = 0.2 + 0.1 * codes[:, 0]
-    for count in (2, 30):
+    for labels, count in ((0.2 + 0.1 * codes[:, 0], 3), (0.2 + 0.1 * codes[:, 0], 30), (0.1 * (codes[:, 0] + 3), 10)):
         readout = AffineReadout.fit(codes[:count], labels[:count])
-        assert torch.allclose(readout.predict(codes), labels, rtol=1e-9)
+        assert torch.allclose(readout.predict(codes), labels, rtol=1e-8)
+
+
+def test_two_labels_suffice_for_codes_that_are_the_parameter_but_for_a_factor():
+    generator = torch.Generator().manual_seed(1)
+    codes = 1 + torch.rand(30, 2, generator=generator, dtype=torch.float64)
+    for j in (0, 1):
+        readout = AffineReadout.fit(codes[:2], -2 * codes[:2, j])
+        assert torch.allclose(readout.predict(codes), -2 * codes[:, j], rtol=1e-8)
 
 
 def test_relative_errors_count_alike():

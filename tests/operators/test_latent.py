@@ -150,6 +150,23 @@ def test_two_numbers_a_run_are_noticed():
     assert torch.allclose(codes[:, 1 - column], heat_waves(drift=True).parameters["speed"], rtol=5e-3, atol=5e-3)
 
 
+def test_runs_of_one_law_have_no_number():
+    runs = heat_waves(count=1).fields
+    generator = torch.Generator().manual_seed(2)
+    factors = torch.randn(12, 1, 1, 1, generator=generator, dtype=torch.float64)
+    law = discover(runs_of(factors * runs.expand(12, -1, -1, -1)), half_width=(6, 6), noise_removed=False)
+    assert law.rank == 0 and "z" not in str(law) and law.encode(heat_waves(count=5))[0].shape == (5, 0)
+
+
+@pytest.mark.slow
+def test_three_numbers_are_found_in_the_plane():
+    law = discover(simulate("advection_diffusion_2d", "unlabelled", range(24)), half_width=(6, 6, 6), resamples=2)
+    kept = law.fitted.kept[:, 0].any(dim=0)
+    names = {t.text(law.field_names, law.axis_names) for t, keep in zip(law.terms, kept, strict=True) if keep}
+    assert law.rank == 3 and names == {"u_x", "u_y", "u_xx", "u_yy"}
+    assert len(symmetry_algebra(law.equation()).generators) > 3
+
+
 def test_burgers_is_written_down_from_noisy_runs(burgers, burgers_law):
     law = burgers_law
     kept = {t.text(("u",), ("x",)) for k, t in enumerate(law.terms) if law.fitted.kept[:, 0, k].any()}
