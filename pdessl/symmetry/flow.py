@@ -24,7 +24,7 @@ class Flow:
 
     Args:
         maps: image of every coordinate, in plain symbols of the coordinates and ``Symbol("epsilon")``.
-        independent: names of the independent variables, time first.
+        independent: names of the independent variables, time first if there is one.
         dependent: names of the fields.
         parameters: letters of the parameters.
     """
@@ -49,6 +49,8 @@ class Flow:
         Slice-affine: t' depends on t alone, x' is affine in x, u' is affine in u with a part of degree <= 2 in x added,
         and μ' depends on μ alone; every coefficient may depend on t, μ and ε.
         """
+        if "t" not in self.independent:
+            return "the equation has no time t, which trajectories have"
         time, space = self.independent[0], [sympy.Symbol(n) for n in self.independent[1:]]
         fields = [sympy.Symbol(n) for n in self.dependent]
         parameters = {sympy.Symbol(n) for n in self.parameters}
