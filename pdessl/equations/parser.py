@@ -218,7 +218,7 @@ class _Parser:
             return self.folded(Number(_number(token, self.text)), token), 0, 1
         if token.kind == "name":
             self.next += 1
-            if self.token.text == "(" and token.text.lower() in _OPERATORS:
+            if self.token.text == "(" and token.text.lower() in _OPERATORS and token.text not in self.names.all:
                 raise self.fail(
                     f"'{token.text}(...)' is not read; write derivatives with '_': u_t for diff(u, t), u_xx for "
                     "diff(u, x, 2).",

@@ -171,6 +171,11 @@ def test_other_spellings_of_derivatives_are_answered_with_the_one_that_is_read(t
         Equation.parse(text)
 
 
+def test_a_bracket_after_a_parameter_is_a_product_that_lacks_its_sign():
+    with pytest.raises(EquationError, match=r"For a product write 'd\*\(...\)'"):
+        Equation.parse("u_t = d(u_xx + u)", parameters="d")
+
+
 def test_a_stationary_equation_has_no_time():
     assert Equation.parse("u_xx + u_yy = 0").independent == ("x", "y")
     assert Equation.parse("u_xx = t").independent == ("t", "x")
