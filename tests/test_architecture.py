@@ -43,6 +43,7 @@ BELOW_EXPERIMENTS = {
     "inference", "operators",
 }  # fmt: skip
 ALLOWED["experiments"] = OPEN | BELOW_EXPERIMENTS
+ALLOWED["__main__"] = {"cli"}
 ALLOWED["cli"] = OPEN | BELOW_EXPERIMENTS | {"experiments"}
 NOT_IN_MODELS = {"lightning", "xarray", "h5py", "h5netcdf", "sympy", "matplotlib", "jsonargparse"}
 
@@ -57,7 +58,7 @@ def dotted(path):
 
 
 def imported(path):
-    """Every module named by an import statement anywhere in the file, also inside functions."""
+    """Every module named by an import statement or ``import_module`` anywhere in the file, also inside functions."""
     package = dotted(path).split(".") if path.name == "__init__.py" else dotted(path).split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -67,6 +68,10 @@ def imported(path):
             name = ".".join(p for p in (base, node.module) if p)
             # 'from pdessl.evaluation import metrics' imports pdessl.evaluation.metrics
             yield from (f"{name}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", None))
+            if called in ("import_module", "__import__") and str(node.args[0].value).startswith("pdessl"):
+                yield node.args[0].value
 
 
 def violations(path):
@@ -93,7 +98,7 @@ def test_every_part_of_the_package_is_in_the_table():
     parts = {
         p.stem
         for p in PACKAGE.iterdir()
-        if (p.suffix == ".py" or (p / "__init__.py").is_file()) and p.stem != "__init__"
+        if (p.suffix == ".py" or (p / "__init__.py").is_file()) and p.stem not in ("__init__", "__main__")
     }
     assert parts <= set(ALLOWED), f"not in the import table: {sorted(parts - set(ALLOWED))}"
     assert not {p.name for p in PACKAGE.rglob("*") if p.is_dir()} & {"utils", "common", "helpers", "misc"}
@@ -107,10 +112,14 @@ def test_imports_point_one_way(path):
 def test_the_table_catches_a_wrong_import(tmp_path, monkeypatch):
     wrong = tmp_path / "pdessl" / "models" / "encoder.py"
     wrong.parent.mkdir(parents=True)
-    wrong.write_text("def f():\n    from ..data import open\n    from pdessl.evaluation import metrics\n")
+    wrong.write_text(
+        "def f():\n    from ..data import open\n    from pdessl.evaluation import metrics\n"
+        "    importlib.import_module('pdessl.data')\n    import_module('pdessl.symmetry')\n"
+        "    importlib.import_module('pdessl.models')\n"
+    )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     found = violations(wrong)
-    assert len(found) == 2
+    assert len(found) == 4
     assert "pdessl.models.encoder imports pdessl.data.open" in found[0]
 
 
@@ -151,6 +160,14 @@ def test_every_module_imports_in_a_fresh_interpreter():
         [sys.executable, "-c", code, *names], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("module", ["pdessl", "pdessl.cli"])
+def test_the_command_is_a_module_too(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and done.stdout.startswith("pdessl ")
 
 
 def test_the_command_line_starts_without_torch():

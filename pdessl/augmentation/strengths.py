@@ -18,7 +18,7 @@ from pdessl.augmentation.coefficients import coefficients, compile_expression
 from pdessl.augmentation.slice_affine import SliceAffine
 from pdessl.equations import STRENGTH_UNITS
 from pdessl.errors import SymmetryError, did_you_mean
-from pdessl.symmetry.flow import Flow
+from pdessl.symmetry.flow import Flow, as_expression
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _natural_unit(expressions: Mapping[str, sympy.Expr], flow: Flow, equation: A
     time = sympy.Symbol(equation.independent[0])
     if sympy.diff(flow.maps[equation.independent[0]], time, 2) != 0:
         return "window_time"
-    moved = {n: sympy.sympify(e) for n, e in expressions.items() if e != 0}
+    moved = {n: as_expression(e, n) for n, e in expressions.items() if e != 0}
     inputs = {sympy.Symbol(n) for n in (*equation.independent, *equation.dependent)}
     space = [n for n in moved if n in equation.independent[1:]]
     if all(not e.free_symbols & inputs for e in moved.values()) and set(moved) <= set(equation.independent):

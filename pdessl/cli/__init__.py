@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pdessl.cli.written import visible
 from pdessl.errors import PdesslError, did_you_mean
 
 __all__ = ["VERBS", "main"]
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except PdesslError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # What is quoted may come from a file by a stranger.
+        print(visible(f"{type(error).__name__}: {error}", keep="\n"), file=sys.stderr)
     except BrokenPipeError:
         # `pdessl list | head`: the reader has gone. Keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

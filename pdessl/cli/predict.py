@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdessl.cli.parsing import Parser
+from pdessl.cli.written import cell, visible
 from pdessl.errors import CheckpointError, PdesslError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def predict_files(
                 except PdesslError as error:
                     raise type(error)(f"{path}: {error}") from None
             for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
-                print(f"warning: {path}: {line}", file=sys.stderr)
+                print(visible(f"warning: {path}: {line}", keep="\n"), file=sys.stderr)
                 told.add(line)
             parts.append(_rows(part, str(path), name))
     joined = xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
@@ -161,7 +162,7 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
     several = len({row["file"] for row in rows}) > 1
     header = [n for n in header if n != "file" or several]
     shown = rows if everything else rows[:_SHOWN]
-    cells = [[f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in header] for row in shown]
+    cells = [[f"{row[n]:.4g}" if isinstance(row[n], float) else visible(str(row[n])) for n in header] for row in shown]
     cells = [[*c, _said(row)] for c, row in zip(cells, shown, strict=True)]
     header = [*header, ""]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
@@ -206,4 +207,5 @@ def _write(path: Path, model: ParameterModel, results: xr.Dataset, level: float)
         with temporary.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.DictWriter(handle, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            # Names come from the files of others; a spreadsheet runs a cell that begins with "=".
+            writer.writerows({n: cell(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows)

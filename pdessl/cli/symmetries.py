@@ -26,8 +26,9 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl symmetries boussinesq --boundary x=periodic,y=noslip --observed u,v",
             'pdessl symmetries --equation "u_t + a*u*u_x + d*u_xxx" --parameters a d --degree 2',
         ],
-        python="import pdessl\nequation = pdessl.Equation.parse('u_t + u*u_x = nu*u_xx', parameters=['nu'])\n"
-        "print(equation.symmetries(degree=2).text())",
+        python="import pdessl\nfrom pdessl.symmetry import discover\n"
+        "equation = pdessl.Equation.parse('u_t + u*u_x = nu*u_xx', parameters=['nu'])\n"
+        "print(discover(equation, degree=2).text())",
     )
     parser.add_argument("name", nargs="?", help="name from 'pdessl list symmetries', or a YAML file")
     parser.add_argument(

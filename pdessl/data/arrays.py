@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 
+from pdessl.data.containment import check_inside
 from pdessl.errors import FormatError
 
 __all__ = ["MAX_OPEN", "FileArray", "all_finite", "copy_windows", "cuts", "open_files"]
@@ -123,7 +124,8 @@ class FileArray:
         mapped: whether it is read through a mapping.
 
     Raises:
-        FormatError: no such file or dataset, not numbers, or less in the file than its header says.
+        FormatError: no such file or dataset, not numbers, less in the file than its header says, or values in other
+            files.
     """
 
     __slots__ = ("_offset", "_version", "dtype", "name", "path", "shape")
@@ -149,8 +151,9 @@ class FileArray:
             raise FormatError(f"{self.path} has no array '{self.name}'; it holds {held}.")
         if dataset.dtype.kind not in "fiub":
             raise FormatError(f"{self.path}: '{self.name}' holds {dataset.dtype}, expected numbers.")
+        check_inside(dataset, f"{self.path}: '{self.name}'")
         self.shape, self.dtype = tuple(dataset.shape), dataset.dtype
-        plain = dataset.chunks is None and dataset.external is None and not dataset.is_virtual and dataset.size
+        plain = dataset.chunks is None and dataset.size
         self._offset: int | None = dataset.id.get_offset() if plain else None
         if self._offset is not None:
             end = self._offset + dataset.size * self.dtype.itemsize

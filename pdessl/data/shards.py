@@ -16,6 +16,7 @@ import xarray as xr
 
 import pdessl
 from pdessl.data.arrays import FileArray
+from pdessl.data.containment import check_contained
 from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.manifest import versions, write_atomically
 from pdessl.data.recipe import DatasetRecipe
@@ -24,6 +25,7 @@ from pdessl.trajectory import BOUNDARIES, Trajectories
 
 __all__ = ["Shard", "check_file", "describe", "open_shard", "recipe_units", "write_shard"]
 
+FOREIGN = "pdessl writes no such file. Delete it, and restore it from where it was made."
 REPAIR = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
 
 
@@ -47,7 +49,7 @@ class Shard:
         field_names, axis_names, boundary: as in :class:`pdessl.Trajectories`.
 
     Raises:
-        FormatError: truncated, or not netCDF-4.
+        FormatError: truncated, not netCDF-4, or with links or values that lead elsewhere.
         DataError: a variable or coordinate is missing, has other dimensions than expected, or makes no sense.
     """
 
@@ -55,6 +57,7 @@ class Shard:
         self.path = Path(path)
         try:
             with h5py.File(self.path, "r") as file:
+                check_contained(file, str(self.path), soft_links=False, repair=FOREIGN)
                 self._describe(file, count)
         except (OSError, RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
@@ -166,13 +169,18 @@ def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) 
         expected_bytes: its size according to a manifest.
 
     Raises:
-        FormatError: no file, another size than expected, truncated, or not netCDF-4/HDF5.
+        FormatError: no file, another size than expected, truncated, not netCDF-4/HDF5, or with links or values that
+            lead elsewhere.
     """
     path = Path(path)
     size = check_file(path, expected_bytes)
     try:
+        with h5py.File(path, "r") as file:
+            check_contained(file, str(path), soft_links=False, repair=FOREIGN)
         # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
         return xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
+    except FormatError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise FormatError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdessl.equations.expression import Expression, Names
 from pdessl.equations.parser import infer_names, parse_equation
@@ -70,7 +69,7 @@ class Equation:
     Args:
         name: name in the catalog; ``equation`` when typed in.
         title: one line for people.
-        independent: time and space letters, ``("t", "x")``.
+        independent: time and space letters, ``("t", "x")``; a stationary equation has no ``t``.
         dependent: the fields, ``("u",)``.
         parameters: letters of the constants, ``("nu",)``.
         texts: the equations as they were written.
@@ -104,6 +103,13 @@ class Equation:
     ansatz: Mapping[str, int] = field(default_factory=lambda: {"degree": 2, "parameter_degree": 1})
     references: tuple[str, ...] = ()
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if "epsilon" in self.coordinates:
+            raise EquationError(
+                f"{self.name}: 'epsilon' is the strength of a symmetry's flow, x' = x + epsilon*t, and cannot name a "
+                "variable, field or parameter. Call it eps."
+            )
 
     @property
     def space(self) -> tuple[str, ...]:
@@ -142,7 +148,8 @@ class Equation:
 
         Args:
             text: ``"u_t + u*u_x = nu*u_xx"``, or a list of such texts; an expression without ``=`` is equal to zero.
-            independent: letters of time and space; by default those of the derivatives, ``t`` first.
+            independent: letters of time and space; by default those of the derivatives, ``t`` first; without ``t`` in
+                the text the equation is stationary.
             dependent: the fields; by default the names that are differentiated, in order of appearance.
             parameters: letters of the constants.
             name: name used in messages.
@@ -176,19 +183,6 @@ class Equation:
             parameter_names={p: p for p in names.parameters},
             observed=names.dependent,
         )
-
-    def symmetries(self, degree: int | None = None, **options: Any) -> Any:
-        """Discover the symmetry algebra of this equation; the same as :func:`pdessl.symmetry.discover`.
-
-        Args:
-            degree: degree of the components in independents and fields; by default 2, or as the equation file says.
-            options: further arguments of :func:`pdessl.symmetry.discover`.
-
-        Returns:
-            a :class:`~pdessl.symmetry.SymmetryAlgebra` with its certificate.
-        """
-        # The symmetry package builds on this one; this convenience resolves it when called, as pdessl itself does.
-        return importlib.import_module("pdessl.symmetry").discover(self, degree=degree, **options)
 
     def residual(self, trajectories: Trajectories) -> tuple[Tensor, ...]:
         """Evaluate every equation on gridded trajectories; see :func:`pdessl.equations.residual.residual`."""

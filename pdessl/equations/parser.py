@@ -52,6 +52,8 @@ _TOKEN = re.compile(
     r"|(?P<name>[A-Za-z][A-Za-z0-9_]*)"
     r"|(?P<operator>\*\*|//|[-+*/()=^])"
 )
+_OPERATORS = ("diff", "derivative", "d")
+_CALL = re.compile(r"\b(?P<name>diff|Diff|derivative|Derivative|D|d)\s*\([^()]*$")
 _SPACE = re.compile(r"[ \t\r\n]+")
 
 
@@ -74,6 +76,20 @@ def _tokens(text: str) -> list[_Token]:
             continue
         found = _TOKEN.match(text, at)
         if not found:
+            if text[at] in "∂∇Δ∆":
+                raise _fail(
+                    text,
+                    at,
+                    f"'{text[at]}' is not read; write derivatives with '_': u_t for the first in t, u_xx for the "
+                    "second in x.",
+                )
+            if text[at] == "," and (called := _CALL.search(text, 0, at)):
+                raise _fail(
+                    text,
+                    called.start(),
+                    f"'{called.group('name')}(...)' is not read; write derivatives with '_': u_t for diff(u, t), u_xx "
+                    "for diff(u, x, 2).",
+                )
             advice = " Write Greek letters out in ASCII: nu." if text[at].isalpha() else ""
             if text[at] == "_" and text[:at].rstrip().endswith(")"):
                 advice = " The derivative of a bracket is not read: write its terms out, (u*v)_x as u_x*v + u*v_x."
@@ -202,6 +218,12 @@ class _Parser:
             return self.folded(Number(_number(token, self.text)), token), 0, 1
         if token.kind == "name":
             self.next += 1
+            if self.token.text == "(" and token.text.lower() in _OPERATORS and token.text not in self.names.all:
+                raise self.fail(
+                    f"'{token.text}(...)' is not read; write derivatives with '_': u_t for diff(u, t), u_xx for "
+                    "diff(u, x, 2).",
+                    token,
+                )
             if self.token.text == "(":
                 raise self.fail(
                     f"'{token.text}(...)' reads as a function call; the coefficients must be polynomial. For a "
@@ -350,10 +372,11 @@ def infer_names(texts: Sequence[str], parameters: Iterable[str] = ()) -> tuple[t
     """Guess independents and fields of equations from their derivatives (``u_xx``: field u, variable x).
 
     Returns:
-        (independent, dependent): time first, then space in alphabetical order; fields in order of appearance.
+        (independent, dependent): time first, if the texts name it, then space in alphabetical order; fields in order of
+        appearance.
     """
     known = set(parameters)
-    letters: set[str] = {"t"}
+    letters: set[str] = set()
     fields: dict[str, None] = {}
     for text in texts:
         for token in _tokens(text):
@@ -361,4 +384,7 @@ def infer_names(texts: Sequence[str], parameters: Iterable[str] = ()) -> tuple[t
             if token.kind == "name" and underscore and by.isalpha() and token.text not in known:
                 fields.setdefault(head)
                 letters.update(by)
-    return ("t", *sorted(letters - {"t"})), tuple(fields)
+            elif token.text == "t" and "t" not in known:
+                letters.add("t")
+    # A stationary equation has no time: with one, every symmetry times any function of it would be counted too.
+    return tuple(sorted(letters, key=lambda letter: (letter != "t", letter))), tuple(fields)

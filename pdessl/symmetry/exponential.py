@@ -14,7 +14,7 @@ from typing import Any
 import sympy
 
 from pdessl.errors import SymmetryError
-from pdessl.symmetry.flow import EPSILON, Flow, names_of, polynomial_in
+from pdessl.symmetry.flow import EPSILON, Flow, as_expression, names_of, polynomial_in
 
 __all__ = ["exponentiate"]
 
@@ -37,7 +37,7 @@ def exponentiate(
         parameters: letters of the parameters.
 
     Raises:
-        SymmetryError: a component that no closed form of the class covers; the message names it.
+        SymmetryError: a component that no closed form of the class covers, or that is text; the message names it.
 
     Source: design of the class: quadratures, affine, Riccati (Moebius) and linear blocks over the dependency graph;
         Olver, Applications of Lie Groups to Differential Equations (1993), section 1.3, for flows.
@@ -50,7 +50,8 @@ def exponentiate(
     if "epsilon" in plain:
         raise SymmetryError("a coordinate is named 'epsilon', the name of the flow's strength; rename it.")
     own = {n: sympy.Symbol(n, real=True) if n not in parameters else sympy.Symbol(n, positive=True) for n in names}
-    field = {own[n]: sympy.sympify(components.get(n, 0)).xreplace({plain[k]: own[k] for k in names}) for n in names}
+    given = {n: as_expression(components.get(n, 0), n) for n in names}
+    field = {own[n]: given[n].xreplace({plain[k]: own[k] for k in names}) for n in names}
     stray = set().union(*[e.free_symbols for e in field.values()]) - set(own.values())
     if stray:
         raise SymmetryError(f"the components contain {names_of(stray)}, which is no coordinate ({', '.join(names)}).")

@@ -9,7 +9,9 @@ from typing import Any
 
 import sympy
 
-__all__ = ["EPSILON", "Flow", "names_of", "polynomial_in"]
+from pdessl.errors import SymmetryError
+
+__all__ = ["EPSILON", "Flow", "as_expression", "names_of", "polynomial_in"]
 
 EPSILON = sympy.Symbol("epsilon")
 
@@ -22,7 +24,7 @@ class Flow:
 
     Args:
         maps: image of every coordinate, in plain symbols of the coordinates and ``Symbol("epsilon")``.
-        independent: names of the independent variables, time first.
+        independent: names of the independent variables, time first if there is one.
         dependent: names of the fields.
         parameters: letters of the parameters.
     """
@@ -47,6 +49,8 @@ class Flow:
         Slice-affine: t' depends on t alone, x' is affine in x, u' is affine in u with a part of degree <= 2 in x added,
         and μ' depends on μ alone; every coefficient may depend on t, μ and ε.
         """
+        if "t" not in self.independent:
+            return "the equation has no time t, which trajectories have"
         time, space = self.independent[0], [sympy.Symbol(n) for n in self.independent[1:]]
         fields = [sympy.Symbol(n) for n in self.dependent]
         parameters = {sympy.Symbol(n) for n in self.parameters}
@@ -85,6 +89,26 @@ class Flow:
     def moved_parameters(self) -> frozenset[str]:
         """Letters of the parameters that the flow moves."""
         return frozenset(n for n in self.parameters if self.maps[n] != sympy.Symbol(n))
+
+
+def as_expression(component: Any, coordinate: str) -> sympy.Expr:
+    """Return a component of a vector field as an expression; numbers are taken, text is not evaluated.
+
+    Raises:
+        SymmetryError: text, or anything else that is neither an expression nor a number.
+    """
+    try:
+        # Without strict, text would be handed to Python's eval.
+        found = sympy.sympify(component, strict=True)
+    except sympy.SympifyError:
+        found = None
+    if not isinstance(found, sympy.Expr):
+        raise SymmetryError(
+            f"component '{coordinate}' is {type(component).__name__} {component!r:.60}, expected a sympy expression or "
+            f"a number; text is not evaluated here. Write it with symbols, such as 2*sympy.Symbol('t'), or have text "
+            f"read and verified:  pdessl.symmetry.verify('burgers', {{'x': 't', 'u': '1'}})"
+        )
+    return found
 
 
 def polynomial_in(expression: sympy.Expr, variables: list[sympy.Symbol]) -> sympy.Poly | None:

@@ -27,7 +27,7 @@ def scaling_weights(components: Mapping[str, Polynomial], space: JetSpace) -> di
     much it varies (``u: -u - 1``, a scaling about -1), and a function of the parameters as common factor no weight.
     """
     weights, factors = {}, set()
-    time, constants = space.number("t"), set(range(len(space.independent), space.base))
+    time, constants = _time(space), set(range(len(space.independent), space.base))
     for c, p in components.items():
         own = space.number(c)
         rest = {m: _variables(m, space) for m in p}
@@ -65,7 +65,7 @@ def suggest_name(components: Mapping[str, str], equation: Equation) -> str:
         return "scaling" if "t" in field or axes else f"{'_'.join(field)}_scaling"
     # Monomials of the components on independents, without their parameters: variable numbers, repeated.
     parts = {c: {_letters(m, space) for m in field[c]} for c in field if c in equation.independent}
-    t = space.number("t")
+    t = _time(space)
     if "t" in parts:
         if parts["t"] == {(t, t)}:
             return "projective"
@@ -97,6 +97,11 @@ def suggest_name(components: Mapping[str, str], equation: Equation) -> str:
         lead = max((_letters(m, space) for p in field.values() for m in p), key=lambda z: (len(z), [-k for k in z]))
         return f"superposition_{''.join(equation.independent[k] for k in lead)}"
     return f"{'_'.join(field)}_{'gauge' if plain else 'motion'}"
+
+
+def _time(space: JetSpace) -> int:
+    """The number of the variable t; of no variable where the equation is stationary."""
+    return space.number("t") if "t" in space.independent else -1
 
 
 def _variables(monomial: int, space: JetSpace) -> set[int]:

@@ -7,6 +7,7 @@ import torch
 import pdessl
 from pdessl.augmentation.coefficients import coefficients, compile_expression
 from pdessl.augmentation.slice_affine import SliceAffine, compose
+from pdessl.augmentation.strengths import _natural_unit
 from pdessl.errors import SymmetryError
 from pdessl.symmetry.exponential import exponentiate
 from pdessl.symmetry.flow import EPSILON
@@ -175,3 +176,18 @@ def test_composition_equals_sequential_pointwise_evaluation(equation):
     assert (again[0] - x).abs().max() < 1e-11 * scale
     assert (again[1] - u).abs().max() < 1e-10 * scale
     assert torch.allclose(back.new_time, time)
+
+
+@pytest.mark.parametrize("text", ["t", "__import__('pathlib').Path('evaluated').touch()", b"t", ["t"]])
+def test_a_component_given_as_text_is_not_evaluated(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SymmetryError, match=r"component 'x' is .*text is not evaluated.*pdessl.symmetry.verify\("):
+        flow({"x": text})
+    with pytest.raises(SymmetryError, match="component 'x' is .*text is not evaluated"):
+        _natural_unit({"x": text}, flow({"x": T}), pdessl.symmetries("burgers").equation)
+    assert not list(tmp_path.iterdir())
+    assert pdessl.symmetry.verify("burgers", {"x": "t", "u": "1"})  # the advice that is printed
+
+
+def test_a_component_may_be_a_number():
+    assert flow({"x": 2, "u": 0.5}).maps["x"] == X + 2 * EPS

@@ -51,15 +51,17 @@ def test_a_piece_is_bitwise_the_slice_of_what_was_written(tmp_path, layout, key)
     assert np.array_equal(out, stored[key].astype(np.float32))
 
 
-def test_virtual_external_and_unwritten_arrays_are_left_to_hdf5(tmp_path):
+def test_unwritten_arrays_are_left_to_hdf5_and_those_of_other_files_refused(tmp_path):
     written(tmp_path / "source.h5", name="u")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         layout = h5py.VirtualLayout(VALUES.shape, "f8")
         layout[:] = h5py.VirtualSource(tmp_path / "source.h5", "u", VALUES.shape)
         file.create_virtual_dataset("virtual", layout)
         file.create_dataset("unwritten", (3, 4), "f4", fillvalue=7)
-    assert not FileArray(tmp_path / "a.h5", "virtual").mapped
-    assert np.array_equal(FileArray(tmp_path / "a.h5", "virtual")[1, 2:4], VALUES[1, 2:4])
+        file.create_dataset("external", (3, 4), "u1", external=[(str(tmp_path / "source.h5"), 0, 12)])
+    for name in ("virtual", "external"):
+        with pytest.raises(FormatError, match=f"'{name}' keeps its values in other files.*copy the values"):
+            FileArray(tmp_path / "a.h5", name)
     assert np.array_equal(FileArray(tmp_path / "a.h5", "unwritten")[1:3], np.full((2, 4), 7.0))
 
 

@@ -8,6 +8,7 @@ import yaml
 from pdessl import catalog
 from pdessl.equations import Equation, load_equation
 from pdessl.errors import CatalogError, EquationError, SchemaError
+from pdessl.symmetry import discover
 
 
 def test_parse_guesses_the_variables():
@@ -38,7 +39,7 @@ def test_an_equation_is_text(given):
 @pytest.mark.parametrize("text", ["u_t = u_t", "(u_t + u)**2 = u_t**2 + 2*u*u_t + u**2"])
 def test_an_identity_is_no_equation(text):
     with pytest.raises(EquationError, match="0 = 0 when multiplied out"):
-        Equation.parse(["v_t = v_xx", text]).symmetries()
+        discover(Equation.parse(["v_t = v_xx", text]))
 
 
 def test_burgers_file():
@@ -159,3 +160,32 @@ def test_numbers_and_bare_letters_of_yaml_are_text(tmp_path):
 
 def test_repr_is_readable():
     assert re.fullmatch(r"Equation\(burgers: u_t \+ u\*u_x = nu\*u_xx\)", repr(load_equation("burgers")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["diff(u,t) = u_xx", "u_t = Derivative(u, x, 2)", "diff(u) = u_xx", "∂u/∂t = u_xx", "u_t = ∇²u", "u_t = D(u, x)"],
+)
+def test_other_spellings_of_derivatives_are_answered_with_the_one_that_is_read(text):
+    with pytest.raises(EquationError, match=r"is not read; write derivatives with '_': u_t for .*u_xx for"):
+        Equation.parse(text)
+
+
+def test_a_bracket_after_a_parameter_is_a_product_that_lacks_its_sign():
+    with pytest.raises(EquationError, match=r"For a product write 'd\*\(...\)'"):
+        Equation.parse("u_t = d(u_xx + u)", parameters="d")
+
+
+def test_a_stationary_equation_has_no_time():
+    assert Equation.parse("u_xx + u_yy = 0").independent == ("x", "y")
+    assert Equation.parse("u_xx = t").independent == ("t", "x")
+    assert Equation.parse("u*u_x = nu*u_xx", parameters="nu").space == ("x",)
+    assert Equation.parse("u_xx = t", parameters="t").independent == ("x",)
+
+
+def test_the_letter_of_the_strength_is_refused_with_one_that_works():
+    for given in ({"text": "u_t = epsilon*u_xx", "parameters": "epsilon"}, {"text": "epsilon_t = epsilon_xx"}):
+        with pytest.raises(EquationError, match="'epsilon' is the strength of a symmetry's flow.*Call it eps"):
+            Equation.parse(**given)
+    algebra = discover(Equation.parse("u_t = eps*u_xx", parameters="eps"))
+    assert all(g.flow for g in algebra.generators if g.name in ("time_translation", "scaling", "galilean_boost"))

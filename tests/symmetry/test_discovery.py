@@ -106,7 +106,7 @@ def test_textbook_form():
 
 
 def test_an_equation_typed_in():
-    algebra = Equation.parse("u_t + a*u*u_x + d*u_xxx", parameters=["a", "d"]).symmetries(degree=2)
+    algebra = discover(Equation.parse("u_t + a*u*u_x + d*u_xxx", parameters=["a", "d"]), degree=2)
     assert [g.kind for g in algebra] == ["SYM"] * 4 + ["EQV"] * 2
     assert {"t": "3*t", "x": "x", "u": "-2*u"} in [dict(g.components) for g in algebra]
     assert "Complete within the ansatz" in algebra.certificate.text()
@@ -331,3 +331,12 @@ def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):
     found = discover("telegraph")
     assert found.certificate.complete and found["u_scaling"].components == {"u": "u"}
     assert found["stiffness_scaling"].moves == {"stiffness": "2*c"}
+
+
+@pytest.mark.parametrize("independent", [None, ("x", "y")])
+def test_the_plane_laplace_equation_has_no_symmetries_in_a_time_it_does_not_have(independent):
+    """Two translations, rotation, scaling, two conformal maps, u, and the harmonic polynomials 1, x, y, xy, x² - y²."""
+    algebra = discover(Equation.parse("u_xx + u_yy = 0", independent=independent))
+    assert len(algebra.generators) == 12 and algebra.certificate.complete
+    assert {"rotation", "scaling", "conformal", "u_scaling", "superposition_xy"} <= set(algebra.names)
+    assert "has no time t" in algebra["rotation"].flow.obstruction and "rotation" in algebra.text()

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from pdessl.data.arrays import FileArray
+from pdessl.data.containment import check_contained, check_inside
 from pdessl.data.formats.container import Array, Container
 from pdessl.data.memory import check_memory
 from pdessl.errors import FormatError, PdesslError
@@ -222,6 +223,15 @@ class HDF5File(Container):
                 if isinstance(group.get(name, getlink=True), h5py.ExternalLink)
             ]
 
+    def check_contained(self) -> None:
+        """Refuse the file where a name in it, at any depth, leads out of it: for readers that follow links themselves.
+
+        Raises:
+            FormatError: an external link, or an array whose values lie in other files.
+        """
+        with readable(self.label):
+            check_contained(_opened(self.path), self.label)
+
     # ------------------------------------------------------------------------------ arrays
 
     def array(self, name: str) -> Array:  # noqa: D102
@@ -237,11 +247,7 @@ class HDF5File(Container):
         where = f"{self.label}: array '{name}'"
         if dataset.shape is None:
             raise FormatError(f"{where} is empty (no shape). Write it again.")
-        if dataset.external or dataset.is_virtual:
-            raise FormatError(
-                f"{where} keeps its values in other files; these are not followed. Copy the data into one file:  "
-                f"h5repack OLD NEW"
-            )
+        check_inside(dataset, where)
         array = Array(name, tuple(int(n) for n in dataset.shape), dataset.dtype)
         stored = dataset.id.get_storage_size()
         if array.bytes > MAX_UNWRITTEN and array.bytes > MAX_RATIO * stored:

@@ -75,11 +75,7 @@ class LabelledFile(Container):
             self._classic = handle.read(4) in (b"CDF\x01", b"CDF\x02")
         if not self._classic:
             self._guard = HDF5File(path)
-            if links := self._guard.links_out():
-                raise FormatError(
-                    f"{path}: '{links[0]}' is an external link; links to other files are not followed. Copy the data "
-                    f"into one file with h5copy."
-                )
+            self._guard.check_contained()
             for name, array in self._guard.arrays().items():
                 if "/" not in name and array.bytes > 1 << 20:
                     self._guard.array(name)
