@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,9 @@ class PDEDataModule(lightning.LightningDataModule):
         start_method: str | None = None,
     ) -> None:
         super().__init__()
+        given = locals()
+        # What another process makes the same data from, see pdessl.experiments.processes.
+        self.settings = {name: given[name] for name in inspect.signature(PDEDataModule).parameters}
         for name, value in (
             ("batch_size", batch_size),
             ("stride", stride),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,12 +39,15 @@ class Shared:
 _shared: Shared | None = None
 
 
-def _prepare(encoder: str, allow: tuple[str, ...], store: str, settings: Any) -> None:
-    """Set up a worker: it reads encoder and data itself, so that no tensor crosses between processes."""
+def _prepare(encoder: str, allow: tuple[str, ...], data_settings: Mapping[str, Any], settings: Any) -> None:
+    """Set up a worker: it reads encoder and data itself, so that no tensor crosses between processes.
+
+    The data are made with everything that the parent's were made with: crop, splits, mapping, fields and seed.
+    """
     global _shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
-    data = PDEDataModule(store)
+    data = PDEDataModule(**{**data_settings, "num_workers": 0})
     data.setup()
     _shared = Shared(load(encoder, allow=allow), data, settings)
 
@@ -77,7 +80,7 @@ def each(
         encoder = Path(folder) / "encoder"
         save_pretrained(encoder, shared.encoder, {})
         package = type(inner).__module__.split(".")[0]
-        arguments = (str(encoder), (package,), str(shared.data.store.path), shared.settings)
+        arguments = (str(encoder), (package,), shared.data.settings, shared.settings)
         context = multiprocessing.get_context("spawn")
         # Leaving the block terminates the workers, also on an error or Ctrl-C.
         with context.Pool(min(workers, len(jobs)), _prepare, arguments) as pool:

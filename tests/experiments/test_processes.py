@@ -1,0 +1,62 @@
+"""Worker processes see the data that their parent sees."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+from torch import nn
+
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.windows import Crop
+from pdessl.experiments.processes import Shared, each
+
+
+def fields_of(shared, split):
+    runs = getattr(shared.data, split)
+    return runs.fields.numpy(), np.array(runs.field_names)
+
+
+class Mean(nn.Module):
+    """An encoder that is saved without arguments."""
+
+    init_args: dict = {}
+
+    def forward(self, fields):
+        return fields.flatten(2).mean(dim=2)
+
+
+@pytest.mark.slow
+def test_workers_have_crop_splits_mapping_fields_and_seed(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "runs").mkdir()
+    for i in range(12):
+        xr.Dataset(
+            {n: (("t", "x"), rng.standard_normal((12, 32))) for n in ("velocity", "density")},
+            coords={"t": 0.5 * np.arange(12), "x": 2.0 * np.arange(32)},
+            attrs={"nu": 0.1 * (i + 1)},
+        ).to_netcdf(tmp_path / "runs" / f"run_{i:02d}.nc", engine="h5netcdf")
+    mapping = {
+        "equation": "burgers",
+        "fields": {"u": "velocity", "rho": "density"},
+        "time": {"dataset": "t"},
+        "space": {"x": {"length": 64.0}},
+        "boundary": {"x": "periodic"},
+        "parameters": {"nu": {"attribute": "nu"}},
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    data = PDEDataModule(
+        tmp_path / "runs",
+        mapping=str(tmp_path / "mapping.yaml"),
+        splits={"test": 0.5, "validation": 0.25},
+        fields=["rho"],
+        crop=Crop(frames=6, points=16),
+        seed=3,
+    )
+    data.setup()
+    shared = Shared(Mean().eval(), data, None)
+    alone = list(each(fields_of, ["test", "validation"], shared))
+    spread = list(each(fields_of, ["test", "validation"], shared, workers=2))
+    assert alone[0][0].shape == (6, 1, 6, 16) and alone[0][1].tolist() == ["rho"]
+    for (a, names), (b, others) in zip(alone, spread, strict=True):
+        assert torch.equal(torch.from_numpy(a), torch.from_numpy(b)) and names.tolist() == others.tolist()
