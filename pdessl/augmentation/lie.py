@@ -212,7 +212,7 @@ class LieAugmentation(nn.Module):
         flags = {n: (flip[:, i] < 0.5) & possible[i] for i, n in enumerate(self.reflections)}
         return self._view(batch, plan, composed, strengths, relative, start, time, flags)
 
-    def apply(
+    def transform(
         self,
         batch: Trajectories,
         strengths: Mapping[str, Tensor],

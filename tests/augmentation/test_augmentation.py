@@ -155,7 +155,7 @@ def test_zero_strengths_are_the_identity(algebra, mode):
     data = batch()
     names = ["scaling"] if mode == "metadata" else [*EXACT, "projective"]
     augment = LieAugmentation(algebra, dict.fromkeys(names, 0.1), mode=mode)
-    view, elements = augment.apply(data, {})
+    view, elements = augment.transform(data, {})
     assert torch.allclose(view.fields[:, :1], data.fields, atol=1e-12)
     assert torch.allclose(view.time, data.time, atol=1e-14)
     assert torch.allclose(view.space[0], data.space[0], atol=1e-13)
@@ -165,7 +165,7 @@ def test_zero_strengths_are_the_identity(algebra, mode):
 def test_shift_by_whole_cells_is_a_roll(algebra):
     data = batch(dtype=torch.float32)
     spacing = data.grid_spacing[:, 0]
-    view, _ = LieAugmentation(algebra, {"space_translation": 0.5}).apply(data, {"space_translation": 5 * spacing})
+    view, _ = LieAugmentation(algebra, {"space_translation": 0.5}).transform(data, {"space_translation": 5 * spacing})
     assert torch.allclose(view.fields, data.fields.roll(5, dims=-1), atol=1e-6)
     assert view.fields.dtype == torch.float32
 
@@ -175,7 +175,7 @@ def test_each_trajectory_is_transformed_on_its_own(algebra):
     augment = LieAugmentation(algebra, {**STRENGTHS, "projective": 0.3}, window=(9, 80), reflections=True)
     whole, elements = augment(data, generator())
     for i in range(len(data)):
-        alone, _ = augment.apply(
+        alone, _ = augment.transform(
             data[i],
             {n: s[i : i + 1] for n, s in elements.strengths.items()},
             elements.start[i : i + 1],
@@ -208,7 +208,7 @@ def test_windows_on_a_periodic_axis_wrap(algebra):
     data = batch()
     augment = LieAugmentation(algebra, {"space_translation": 0.1}, window=(14, 40))
     start = torch.tensor([[0, 120]] * 3)
-    view, _ = augment.apply(data, {}, start)
+    view, _ = augment.transform(data, {}, start)
     assert torch.allclose(view.fields, data.fields.roll(-120, dims=-1)[..., :40], atol=1e-12)
     assert torch.allclose(view.space[0][:, 0], data.space[0][:, 120])
 
@@ -249,7 +249,7 @@ def test_the_equation_holds_up_to_the_ends_of_the_data(algebra, name, strength):
     ends = []
     for start in range(13):
         with contextlib.suppress(SymmetryError):
-            ends.append(augment.apply(data, {name: torch.tensor([strength], **F64)}, torch.tensor([[0, start]]))[0])
+            ends.append(augment.transform(data, {name: torch.tensor([strength], **F64)}, torch.tensor([[0, start]]))[0])
     for view in (ends[0], ends[-1]):
         u, x = view.fields[0, 0], view.space[0][0]
         u_t = differentiate(view.time[0], u.T).T
@@ -269,7 +269,7 @@ def test_whole_bounded_axis_leaves_no_room(algebra):
     assert torch.equal(elements.strengths["galilean_boost"], torch.zeros(3, **F64))
     assert torch.allclose(view.fields, data.fields, atol=1e-12)
     with pytest.raises(SymmetryError, match="outside the data along 'x'"):
-        LieAugmentation(algebra, {"galilean_boost": 0.3}).apply(data, {"galilean_boost": torch.ones(3)})
+        LieAugmentation(algebra, {"galilean_boost": 0.3}).transform(data, {"galilean_boost": torch.ones(3)})
 
 
 def test_whole_axis_under_scaling_keeps_its_nodes_and_its_period(algebra):
@@ -286,7 +286,7 @@ def test_whole_axis_under_scaling_keeps_its_nodes_and_its_period(algebra):
 def test_metadata_and_coords_agree_with_the_closed_forms(algebra):
     data = batch()
     one = torch.full((3,), 0.1, **F64)
-    view, elements = LieAugmentation(algebra, {"scaling": 0.2, "space_translation": 0.2}, mode="metadata").apply(
+    view, elements = LieAugmentation(algebra, {"scaling": 0.2, "space_translation": 0.2}, mode="metadata").transform(
         data, {"scaling": one, "space_translation": one}
     )
     middle = elements.centre[:, 1:]
@@ -296,7 +296,7 @@ def test_metadata_and_coords_agree_with_the_closed_forms(algebra):
     with pytest.raises(SymmetryError, match="'metadata' cannot express 'galilean_boost'"):
         LieAugmentation(algebra, {"galilean_boost": 0.2}, mode="metadata")(data)
     augment = LieAugmentation(algebra, {"galilean_boost": 0.2}, mode="coords")
-    view, elements = augment.apply(data, {"galilean_boost": one})
+    view, elements = augment.transform(data, {"galilean_boost": one})
     assert view.field_names == ("u", "t", "x")
     shifted = data.space[0][:, None] + 0.1 * (data.time - elements.centre[:, :1])[..., None]
     assert torch.allclose(view.fields[:, 2], shifted)
@@ -336,7 +336,7 @@ def test_an_axis_has_walls_as_long_as_its_conditions_hold():
 def test_reflection_is_exact_and_keeps_the_equation(algebra):
     data = batch()
     augment = LieAugmentation(algebra, {}, reflections=True)
-    view, elements = augment.apply(data, {}, reflected={"x,u": torch.tensor([True, False, True])})
+    view, elements = augment.transform(data, {}, reflected={"x,u": torch.tensor([True, False, True])})
     assert torch.equal(view.fields[0], -data.fields[0].flip(-1))
     assert torch.equal(view.fields[1], data.fields[1])
     assert residual(view, data.parameters["viscosity"]).max() < 1e-8
@@ -497,7 +497,7 @@ def test_reflections_and_exchanges_of_axes_equal_the_closed_form(flags, mode):
     assert list(augment.reflections) == ["x,u", "y,v", "x<->y,u<->v"]
     strengths = {"galilean_boost_x": torch.tensor([0.4, -0.2], **F64), "scaling": torch.tensor([0.1, -0.2], **F64)}
     reflected = {n: torch.tensor([f, False]) for n, f in zip(augment.reflections, flags, strict=True)}
-    view, elements = augment.apply(data, strengths, reflected=reflected)
+    view, elements = augment.transform(data, strengths, reflected=reflected)
     if mode == "grid":
         assert (view.fields - at_nodes(view, elements, stretched)).abs().max() < 1e-10
         assert torch.allclose(view.lengths[0].flip(0) if flags[2] else view.lengths[0], data.lengths[0] * math.exp(0.1))
@@ -521,8 +521,8 @@ def test_reflections_can_be_drawn_by_name():
     some, every = (LieAugmentation("burgers_2d", {}, reflections=r) for r in (["x, u"], True))
     assert list(some.reflections) == ["x,u"] and not LieAugmentation("burgers_2d", {}, reflections=[]).reflections
     flags = torch.tensor([True, False])
-    found = some.apply(data, {}, reflected={"x,u": flags})[0].fields
-    assert torch.equal(found, every.apply(data, {}, reflected={"x,u": flags})[0].fields)
+    found = some.transform(data, {}, reflected={"x,u": flags})[0].fields
+    assert torch.equal(found, every.transform(data, {}, reflected={"x,u": flags})[0].fields)
     assert torch.equal(found[1], data.fields[1]) and not torch.equal(found[0], data.fields[0])
     with pytest.raises(SymmetryError, match="no reflection 'x'.*Reflections: x,u; y,v; x<->y,u<->v"):
         LieAugmentation("burgers_2d", {}, reflections=["x"])
@@ -541,11 +541,11 @@ def test_axes_whose_walls_differ_are_not_exchanged(tmp_path):
         data, _ = planar("wall")
         assert augment(data, generator())[0].boundary == ("wall", "wall")
         if possible:
-            assert augment.apply(data, {}, reflected={exchange: flags})[0].boundary == ("wall", "wall")
+            assert augment.transform(data, {}, reflected={exchange: flags})[0].boundary == ("wall", "wall")
             continue
         assert not augment(Trajectories.concatenate([data] * 20), generator())[1].reflected[exchange].any()
         with pytest.raises(SymmetryError, match="axes on which the view differs"):
-            augment.apply(data, {}, reflected={exchange: flags})
+            augment.transform(data, {}, reflected={exchange: flags})
 
 
 def test_axes_that_differ_are_not_exchanged():
@@ -555,7 +555,7 @@ def test_axes_that_differ_are_not_exchanged():
     drawn = augment(many, generator())[1].reflected
     assert drawn["x,u"].any() and not drawn["x<->y,u<->v"].any()
     with pytest.raises(SymmetryError, match="square window"):
-        augment.apply(data, {}, reflected={"x<->y,u<->v": torch.tensor([True, False])})
+        augment.transform(data, {}, reflected={"x<->y,u<->v": torch.tensor([True, False])})
     square = LieAugmentation("burgers_2d", {}, window=(5, 20, 20), reflections=True)
     assert 0.2 < square(many, generator())[1].reflected["x<->y,u<->v"].double().mean() < 0.8
     alone = data.replace(fields=data.fields[:, :1], field_names=("u",))
@@ -623,8 +623,8 @@ def test_only_what_a_view_may_read_is_read():
             far = torch.minimum(far, size - far) if boundary == "periodic" else far
             poisoned[i, :, :, far > reach] = math.nan
         assert poisoned.isnan().all(dim=2).any()
-        clean, _ = augment.apply(data, elements.strengths, elements.start)
-        view, _ = augment.apply(data.replace(fields=poisoned), elements.strengths, elements.start)
+        clean, _ = augment.transform(data, elements.strengths, elements.start)
+        view, _ = augment.transform(data.replace(fields=poisoned), elements.strengths, elements.start)
         assert torch.equal(view.fields, clean.fields)
 
 
@@ -640,14 +640,14 @@ def test_a_crop_changes_nothing(monkeypatch, order):
     monkeypatch.setattr(
         "pdessl.augmentation.view.filter_axes", lambda f, a: sizes.append(f.shape[3:]) or filter_axes(f, a)
     )
-    again, _ = augment.apply(data, elements.strengths, elements.start)
+    again, _ = augment.transform(data, elements.strengths, elements.start)
     monkeypatch.setattr("pdessl.augmentation.view.filter_reach", lambda *a: 10**6)
-    whole, _ = augment.apply(data, elements.strengths, elements.start)
+    whole, _ = augment.transform(data, elements.strengths, elements.start)
     assert max(sizes[0]) < 320 and tuple(sizes[-1]) == (320, 320)
     assert torch.equal(again.fields, view.fields)
     assert (whole.fields - view.fields).abs().max() < 1e-12
     shifted = data.replace(fields=data.fields.float())
-    single, _ = augment.apply(shifted, elements.strengths, elements.start)
+    single, _ = augment.transform(shifted, elements.strengths, elements.start)
     assert (single.fields - view.fields).abs().max() < 1e-4
 
 
@@ -671,11 +671,11 @@ def test_gradients_reach_the_fields(mode):
     augment = LieAugmentation("burgers_2d", strengths, mode=mode, window=(2, 6, 6))
     fields = data.fields.clone().requires_grad_()
     view, elements = augment(data.replace(fields=fields), generator())
-    expected, _ = augment.apply(data, elements.strengths, elements.start)
+    expected, _ = augment.transform(data, elements.strengths, elements.start)
     assert torch.allclose(view.fields, expected.fields, atol=1e-12)
     (slope,) = torch.autograd.grad(view.fields[:, :2].sum(), fields)
     moved = data.fields + 1e-6 * torch.sin(torch.arange(data.fields.numel(), **F64)).reshape(data.fields.shape)
-    nudged, _ = augment.apply(data.replace(fields=moved), elements.strengths, elements.start)
+    nudged, _ = augment.transform(data.replace(fields=moved), elements.strengths, elements.start)
     change = (nudged.fields[:, :2] - expected.fields[:, :2]).sum()
     assert torch.allclose(change, (slope * (moved - data.fields)).sum(), rtol=1e-5, atol=1e-12)
 
@@ -711,3 +711,10 @@ def test_views_are_not_rounded_under_mixed_precision():
 def test_an_empty_batch_is_refused(algebra):
     with pytest.raises(ShapeError, match="no trajectories"):
         LieAugmentation(algebra)(batch()[0:0])
+
+
+def test_modules_that_hold_an_augmentation_can_be_initialised():
+    augment = LieAugmentation(pdessl.symmetries("burgers"), {"space_translation": 0.5})
+    seen = []
+    torch.nn.Sequential(torch.nn.Linear(1, 1), augment).apply(seen.append)
+    assert augment in seen and len(seen) == 3

@@ -60,7 +60,7 @@ def test_the_view_is_the_solution_with_the_moved_parameters(name):
     )
     augment = LieAugmentation(equation, dict.fromkeys(strengths, 1.0), moves=moves)
     rows = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    view, elements = augment.apply(solution, {n: e * rows for n, e in strengths.items()})
+    view, elements = augment.transform(solution, {n: e * rows for n, e in strengths.items()})
     assert set(elements.log_parameter_shift) == set(parameters)
     for n, before in solution.parameters.items():
         assert torch.allclose(view.parameters[n], before * elements.log_parameter_shift[n].exp())
