@@ -1,25 +1,8 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from command_line import at_command_line
 
 from pdessl.data import generate
-
-
-def at_command_line(arguments, folder):
-    """The real command, in a process of its own with one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, "-m", "pdessl.cli", *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import at_command_line
+from command_line import at_command_line
 
 import pdessl
 from pdessl.cli import main

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import at_command_line
+from command_line import at_command_line
 
 import pdessl
 from pdessl import catalog, cli

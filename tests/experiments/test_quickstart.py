@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import at_command_line
+from command_line import at_command_line
 
 import pdessl
 from pdessl import cli
