@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import pdessl.augmentation
 import pdessl.models
 import pdessl.objectives
-import pdessl.symmetry
 import pdessl.tasks
 from pdessl import catalog
 from pdessl.cli.catalogs import entries
 
 PAGE = Path(__file__).parent.parent / "docs/choosing.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PACKAGES = (pdessl.models, pdessl.objectives, pdessl.symmetry, pdessl.tasks)
+PACKAGES = (pdessl.models, pdessl.objectives, pdessl.augmentation, pdessl.tasks)
 
 
 @pytest.mark.parametrize("kind", ["objectives", "encoders"])
