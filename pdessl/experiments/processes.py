@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import DataError
 from pdessl.experiments.training import quietly
 from pdessl.models import load, save_pretrained
 
@@ -59,6 +60,22 @@ def _run(work: tuple[Callable[[Shared, Job], Result], Job]) -> Result:
         return function(_shared, job)
 
 
+def _refuse_other_data(data: PDEDataModule) -> None:
+    """Refuse data that workers, which make theirs from the arguments of the parent's, would not see alike."""
+    if type(data) is not PDEDataModule:
+        raise DataError(
+            f"worker processes make their data as PDEDataModule, not as {type(data).__name__}: use workers=1, or give "
+            "PDEDataModule a mapping of its own."
+        )
+    fresh = PDEDataModule(**data.settings)
+    changed = [name for name, value in vars(fresh).items() if name in data.settings and vars(data)[name] != value]
+    if changed:
+        raise DataError(
+            f"'{changed[0]}' of the data module was changed after it was made, which worker processes would not see: "
+            f"give it to PDEDataModule({changed[0]}=...), or use workers=1."
+        )
+
+
 def each(
     function: Callable[[Shared, Job], Result], jobs: Sequence[Job], shared: Shared, workers: int = 1
 ) -> Iterator[Result]:
@@ -70,11 +87,15 @@ def each(
         shared: what all jobs work on.
         workers: processes. With 1 everything runs here. With more, a script that calls this must be guarded by
             ``if __name__ == "__main__":``, as everywhere in :mod:`multiprocessing`.
+
+    Raises:
+        DataError: more than one worker, and data that another process could not make again.
     """
     if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield function(shared, job)
         return
+    _refuse_other_data(shared.data)
     inner = getattr(shared.encoder, "module", shared.encoder)
     with tempfile.TemporaryDirectory() as folder:
         encoder = Path(folder) / "encoder"

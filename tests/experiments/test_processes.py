@@ -9,6 +9,7 @@ from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.windows import Crop
+from pdessl.errors import DataError
 from pdessl.experiments.processes import Shared, each
 
 
@@ -60,3 +61,23 @@ def test_workers_have_crop_splits_mapping_fields_and_seed(tmp_path):
     assert alone[0][0].shape == (6, 1, 6, 16) and alone[0][1].tolist() == ["rho"]
     for (a, names), (b, others) in zip(alone, spread, strict=True):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b)) and names.tolist() == others.tolist()
+
+
+def test_data_that_a_worker_could_not_make_again_are_refused(tmp_path):
+    from pdessl.data import generate
+
+    class Other(PDEDataModule):
+        pass
+
+    store = generate(
+        "burgers_small", tmp_path / "data", size={"unlabelled": 4, "labelled": 4, "validation": 4, "test": 4}
+    )
+    with pytest.raises(DataError, match="not as Other: use workers=1"):
+        list(each(fields_of, ["test", "validation"], Shared(Mean(), Other(store.path), None), workers=2))
+    data = PDEDataModule(store.path)
+    data.crop = Crop(frames=4)
+    with pytest.raises(DataError, match=r"'crop' of the data module was changed.*PDEDataModule\(crop=...\)"):
+        list(each(fields_of, ["test", "validation"], Shared(Mean(), data, None), workers=2))
+    mended = PDEDataModule(store.path, crop=Crop(frames=4))
+    mended.setup()
+    assert list(each(fields_of, ["test", "validation"], Shared(Mean(), mended, None), workers=2))[0][0].shape[2] == 4
