@@ -31,7 +31,7 @@ ALLOWED = {
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms
-    "evaluation": OPEN | {"models", "equations"},
+    "evaluation": OPEN | {"models", "equations", "operators"},
     "tasks": OPEN
     | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
     "inference": OPEN

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from pdessl.equations.expression import Derivative, Expression, Power, Product, 
 from pdessl.equations.residual import residual
 from pdessl.errors import DataError, ShapeError, did_you_mean
 from pdessl.evaluation.equation_terms import Monomial, letters_of, unknown_terms
+from pdessl.operators.weak import bump, spacing
 from pdessl.trajectory import Trajectories
 
 __all__ = ["least_squares", "weak_form"]
@@ -111,9 +111,6 @@ def weak_form(
     """
     single, names, equation = isinstance(unknown, str), _listed(unknown), load_equation(equation)
     runs, letters = _double(trajectories), letters_of(equation, names)
-    steps = runs.time.diff(dim=1)
-    if not torch.allclose(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=0.0):
-        raise DataError("the weak form needs frames equally spaced in time.")
     projection = _Projection(equation, runs, half_width, power, noise_level)
     size = len(letters)
     gram = torch.zeros(len(runs), size, size, dtype=torch.float64, device=runs.device)
@@ -165,13 +162,7 @@ class _Projection:
         if any(2 * h + 1 > n for h, n in zip(self.half, sizes, strict=True)):
             raise ShapeError(f"windows of half width {self.half} do not fit fields {tuple(runs.fields.shape)}.")
         self.periodic = (False, *(b == "periodic" for b in runs.boundary))
-        self.spacing = torch.cat([runs.time_step[:, None].double(), self._nodes()], dim=1)  # (B, 1 + d)
-
-    def _nodes(self) -> Tensor:
-        points = torch.tensor(self.runs.fields.shape[3:], dtype=torch.float64, device=self.runs.device)
-        spacing = self.runs.lengths.double() / points
-        open_axes = torch.tensor([b != "periodic" for b in self.runs.boundary], device=spacing.device)
-        return torch.where(open_axes, self.runs.grid_spacing.double(), spacing)
+        self.spacing = spacing(runs)  # (B, 1 + d)
 
     def _split(self, term: Monomial, letters: Sequence[str]) -> tuple[list[Derivative], tuple[str, ...], float]:
         """Return what is multiplied at the grid points, the derivatives moved to φ, and a factor."""
@@ -220,13 +211,13 @@ class _Projection:
     def _weights(self, axis: int, order: int) -> Tensor:
         """Return (-1)^m φ^(m) in grid units: on the whole period of a periodic axis, else on the window."""
         half, size = self.half[axis], self.runs.fields.shape[2 + axis]
-        bump = _bump(half, self.power, 0 if self.periodic[axis] else order).to(self.runs.device)
+        weights = bump(half, self.power, 0 if self.periodic[axis] else order).to(self.runs.device)
         if not self.periodic[axis]:
-            return bump
-        whole = torch.zeros(size, dtype=torch.float64, device=bump.device)
-        whole[torch.arange(-half, half + 1, device=bump.device)] = bump
+            return weights
+        whole = torch.zeros(size, dtype=torch.float64, device=weights.device)
+        whole[torch.arange(-half, half + 1, device=weights.device)] = weights
         # The derivative of φ on its grid by FFT makes integration by parts exact for resolved fields and any width.
-        wave = 2 * torch.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=bump.device)
+        wave = 2 * torch.pi * torch.fft.rfftfreq(size, dtype=torch.float64, device=weights.device)
         spectrum = torch.fft.rfft(whole) * (1j * wave) ** order
         if size % 2 == 0 and order % 2 == 1:
             spectrum[-1] = 0
@@ -260,21 +251,6 @@ class _Projection:
 
 def _derivatives(tree: Expression) -> list[Derivative]:
     return [node for node in walk(tree) if isinstance(node, Derivative)]
-
-
-def _bump(half_width: int, power: int, order: int) -> Tensor:
-    """Return (-1)^m d^m/dj^m (1 - s²)^p at s = j/(h + 1), j = -h..h.
-
-    It is scaled so that integrating the monomial j^m by parts is exact also as a sum over nodes.
-    """
-    j = np.arange(-half_width, half_width + 1, dtype=np.float64)
-    bump = np.polynomial.Polynomial([1, 0, -1]) ** power
-    values = bump(j / (half_width + 1))
-    if not order:
-        return torch.from_numpy(values)
-    slope = (-1) ** order * bump.deriv(order)(j / (half_width + 1))
-    wanted = np.prod(np.arange(1, order + 1)) * values.sum()
-    return torch.from_numpy(slope * (wanted / (slope * j**order).sum()))
 
 
 def _listed(unknown: str | Sequence[str]) -> tuple[str, ...]:

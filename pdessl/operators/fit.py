@@ -28,7 +28,7 @@ class Normal:
     right: Tensor
 
     @staticmethod
-    def of(halves: Tensor, noise: Tensor, terms: int, scale: Tensor | None = None) -> Normal:
+    def of(halves: Tensor, noise: Tensor, terms: int) -> Normal:
         """Remove the noise from Grams (B, K + C, K + C), clip, and divide by the size of each target."""
         gram = halves - noise
         diagonal = halves.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).sqrt()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import torch
 from torch import Tensor
@@ -58,7 +59,8 @@ class LatentOperator:
         fitted: the coefficients.
         half_width, centred, noise_removed: how runs are read.
         field_names, axis_names: of the runs it was fitted on.
-        level: noise of the fields, (C,).
+        level: noise of the fields, (C,), the median over these runs.
+        spread: typical half difference of the codes of the two halves of a run, (R,).
         candidates: everything that was tried, the chosen one first.
         errors: standard errors of c0 and C by bootstrap over runs, (R + 1, C, K).
         count: runs it was fitted on.
@@ -75,6 +77,7 @@ class LatentOperator:
     field_names: tuple[str, ...]
     axis_names: tuple[str, ...]
     level: Tensor
+    spread: Tensor
     candidates: tuple[Candidate, ...]
     errors: Tensor
     count: int
@@ -83,6 +86,12 @@ class LatentOperator:
     def rank(self) -> int:
         """Number of codes R."""
         return self.fitted.rank
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Letters of the codes: z, or z1, z2, ..., unless a field or an axis is called so."""
+        stem = next(n for n in ("z", "c", "k", "code") if n not in (*self.field_names, *self.axis_names))
+        return (stem,) if self.rank == 1 else tuple(f"{stem}{r + 1}" for r in range(self.rank))
 
     @property
     def reliability(self) -> float:
@@ -107,13 +116,17 @@ class LatentOperator:
         """Return the codes of runs and their standard errors, (B, R) each, float64.
 
         The error of a code is half the difference of those of the two halves of the run, in root mean square with the
-        typical one of all these runs: one difference alone says little.
+        typical one of the runs that the law was found in, which counts three times: one difference alone says little.
+        Nothing here depends on which runs are encoded together. The errors are not calibrated.
+
+        Raises:
+            DataError: other fields or axes than the law's, values that are not finite, unequal time steps.
+            ShapeError: runs shorter or coarser than the law's test functions.
         """
         whole, halves = self._normal(runs)
         codes = encode(self.fitted, whole)
-        difference = (encode(self.fitted, halves[0]) - encode(self.fitted, halves[1])).abs() / 2
-        typical = difference.median(dim=0).values if len(difference) else difference.new_zeros(self.rank)
-        return codes, ((difference.square() + 3 * typical.square()) / 4).sqrt()
+        difference = _half_difference(self.fitted, halves)
+        return codes, ((difference.square() + 3 * self.spread.square()) / 4).sqrt()
 
     def residual(self, runs: Trajectories) -> Tensor:
         """Return the share of each run's time derivative that the law leaves unexplained, (B,): a novelty score."""
@@ -121,7 +134,7 @@ class LatentOperator:
         return whole.loss(self.fitted.law(encode(self.fitted, whole)))
 
     def __str__(self) -> str:
-        letters = _letters(self.rank)
+        letters = self.letters
         lines = []
         for c, name in enumerate(self.field_names):
             parts = []
@@ -157,7 +170,7 @@ class LatentOperator:
 
         Its symmetries, views and equivalence transformations follow from it like those of any other equation.
         """
-        letters, texts = _letters(self.rank), []
+        letters, texts = self.letters, []
         for c, field_name in enumerate(self.field_names):
             parts = []
             for k, term in enumerate(self.terms):
@@ -182,13 +195,11 @@ class LatentOperator:
 def _plain(text: str) -> str:
     """Write a number without an exponent, which equation texts do not have."""
     number, star, letter = text.partition("*")
-    if "e" in number:
-        number = f"{float(number):.12f}".rstrip("0")
-    return f"{number}{star}{letter}"
+    return f"{Decimal(number):f}{star}{letter}" if "e" in number else text
 
 
-def _letters(rank: int) -> tuple[str, ...]:
-    return ("z",) if rank == 1 else tuple(f"z{r + 1}" for r in range(rank))
+def _half_difference(law: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
+    return (encode(law, halves[0]) - encode(law, halves[1])).abs() / 2
 
 
 def _normals(grams: Grams, terms: int, remove: bool) -> tuple[Normal, tuple[Normal, Normal]]:
@@ -299,7 +310,8 @@ def discover(
         noise_removed=best.noise_removed,
         field_names=runs.field_names,
         axis_names=runs.axis_names,
-        level=grams.level,
+        level=grams.level.median(dim=0).values,
+        spread=_half_difference(law, halves).median(dim=0).values,
         candidates=(found, *tried),
         errors=_bootstrap(law, whole, codes, resamples, seed),
         count=len(runs),
@@ -328,7 +340,7 @@ def _rank(grams: Grams, terms: int, best: Candidate, tried: list[Candidate]) -> 
             break
         made.append(_candidate(grams, terms, rank, best.half_width, best.centred, best.noise_removed))
         tried.append(made[-1])
-        if rank and (made[-1].unexplained > 0.6 * made[-2].unexplained or made[-1].reliability < 0.8):
+        if rank and (made[-1].unexplained >= 0.6 * made[-2].unexplained or made[-1].reliability < 0.8):
             return rank - 1
     return len(made) - 1
 

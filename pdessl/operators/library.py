@@ -42,6 +42,8 @@ class Term:
                     for i, (name, by) in enumerate(factors):
                         grown[tuple(sorted((*factors[:i], (name, by + axis), *factors[i + 1 :])))] += count
                 terms = grown
+        if not terms:  # a derivative of a constant
+            return "0"
         written = []
         for factors, count in terms.items():
             names = [f"{name}_{by}" if by else name for name, by in factors]

@@ -46,6 +46,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "centred": law.centred,
         "noise_removed": law.noise_removed,
         "level": law.level.tolist(),
+        "spread": law.spread.tolist(),
         "count": law.count,
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
@@ -93,6 +94,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             field_names=tuple(content["fields"]),
             axis_names=tuple(content["axes"]),
             level=torch.tensor(content["level"], **number),
+            spread=torch.tensor(content["spread"], **number),
             candidates=tuple(Candidate(**{**c, "half_width": tuple(c["half_width"])}) for c in content["candidates"]),
             errors=torch.tensor(content["errors"], **number),
             count=int(content["count"]),

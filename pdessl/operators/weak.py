@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from pdessl.errors import DataError, ShapeError
 from pdessl.operators.library import Term
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Grams", "bump", "noise_level", "weak_grams", "weak_products"]
+__all__ = ["Grams", "bump", "noise_level", "spacing", "weak_grams", "weak_products"]
 
 _PART = 32  # runs whose products are held at once
 
@@ -30,26 +29,20 @@ class Grams:
     Args:
         halves: of the two halves of every run in time, (B, 2, K + C, K + C), float64.
         noise: what white noise on the fields added to them in expectation, likewise.
-        level: the noise that was taken out, as standard deviation per field, (C,), in their unit.
-        trace: ⟨u²⟩ of each run and field about its mean, (B, C), for messages.
+        level: standard deviation of the noise of each run and field, (B, C), in their unit.
     """
 
     halves: Tensor
     noise: Tensor
     level: Tensor
-    trace: Tensor
 
     def __len__(self) -> int:
         return len(self.halves)
 
-    def __getitem__(self, rows: slice | Tensor) -> Grams:
-        return dataclasses.replace(self, halves=self.halves[rows], noise=self.noise[rows], trace=self.trace[rows])
-
     @staticmethod
     def join(parts: Sequence[Grams]) -> Grams:
         """Return the Grams of all parts, in order: what is computed in parts equals what is computed at once."""
-        return Grams(*(torch.cat([getattr(p, n) for p in parts]) for n in ("halves", "noise")), parts[0].level,
-                     torch.cat([p.trace for p in parts]))  # fmt: skip
+        return Grams(*(torch.cat([getattr(part, name) for part in parts]) for name in ("halves", "noise", "level")))
 
 
 def bump(half_width: int, power: int, order: int) -> Tensor:
@@ -80,16 +73,23 @@ def bump(half_width: int, power: int, order: int) -> Tensor:
 
 
 def noise_level(runs: Trajectories) -> Tensor:
-    """Return the standard deviation of white noise on each field, (C,), from fourth differences.
+    """Return the standard deviation of white noise on each field of each run, (B, C), from fourth differences.
 
     The fourth difference of white noise of variance σ² has variance 70 σ²; that of a resolved field is small. The
-    smaller of the medians along time and along the first axis counts.
+    smaller of the estimates along time and along the first axis counts. Each run has its own, so that what is made of a
+    run does not depend on the runs beside it.
+
+    Raises:
+        ShapeError: fewer than 5 frames and fewer than 5 nodes.
     """
     found = []
     for dim in (2, 3):
         if runs.fields.shape[dim] >= 5:
-            differences = runs.fields.double().diff(n=4, dim=dim).movedim(1, 0).flatten(2).square().mean(dim=2)
-            found.append((differences / 70.0).median(dim=1).values.sqrt())
+            fields = runs.fields.double()
+            if dim == 3 and runs.boundary[0] == "periodic":
+                fields = torch.cat([fields, fields[:, :, :, :4]], dim=3)
+            differences = fields.diff(n=4, dim=dim).flatten(2).square().mean(dim=2)
+            found.append((differences / 70.0).sqrt())
     if not found:
         raise ShapeError(f"fields {tuple(runs.fields.shape)}: expected at least 5 frames or nodes.")
     return torch.stack(found).amin(dim=0)
@@ -126,8 +126,12 @@ class _Windows:
         return float(bump(self.half[axis], self.power, first) @ bump(self.half[axis], self.power, second))
 
 
-def _spacing(runs: Trajectories) -> Tensor:
-    """Return time step and grid spacings, (B, 1 + d), float64."""
+def spacing(runs: Trajectories) -> Tensor:
+    """Return time step and grid spacings, (B, 1 + d), float64.
+
+    Raises:
+        DataError: frames that are not equally spaced.
+    """
     steps = runs.time.double().diff(dim=1)
     if not torch.allclose(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=0.0):
         raise DataError(
@@ -158,7 +162,7 @@ def weak_products(runs: Trajectories, terms: Sequence[Term], half_width: Sequenc
         ShapeError: windows that do not fit the grid.
         DataError: frames that are not equally spaced.
     """
-    windows, spacing, fields = _Windows(runs, half_width, power), _spacing(runs), runs.fields.double()
+    windows, steps, fields = _Windows(runs, half_width, power), spacing(runs), runs.fields.double()
     monomials: dict[tuple[int, ...], Tensor] = {}
     found = []
     for term in terms:
@@ -171,13 +175,13 @@ def weak_products(runs: Trajectories, terms: Sequence[Term], half_width: Sequenc
         for axis, order in enumerate(term.orders, start=1):
             product = windows.along(product, axis, order)
             if order:
-                product = product / spacing[:, axis].pow(order).reshape(-1, *[1] * (product.ndim - 1))
+                product = product / steps[:, axis].pow(order).reshape(-1, *[1] * (product.ndim - 1))
         found.append(product)
     for channel in range(fields.shape[1]):
         product = windows.along(fields[:, channel], 0, 1)
         for axis in range(1, len(windows.sizes)):
             product = windows.along(product, axis, 0)
-        found.append(product / spacing[:, 0].reshape(-1, *[1] * (product.ndim - 1)))
+        found.append(product / steps[:, 0].reshape(-1, *[1] * (product.ndim - 1)))
     return torch.stack(found, dim=1)
 
 
@@ -199,12 +203,10 @@ def weak_grams(
         terms: the library.
         half_width: of the test functions, see :func:`weak_products`.
         power: of the test functions.
-        level: σ of each field, (C,); None: estimated by :func:`noise_level`.
+        level: σ of each run and field, (B, C); None: estimated by :func:`noise_level`.
         centred: subtract the mean of every run and field first, as laws allow that a moving frame does not change.
     """
-    if not torch.isfinite(runs.fields).all():
-        bad = (~torch.isfinite(runs.fields)).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
-        raise DataError(f"runs {bad[:5]} hold values that are not finite; leave these runs out or fill the values in.")
+    runs.check_finite()
     sigma = noise_level(runs) if level is None else level.double()
     parts = []
     for start in range(0, len(runs), _PART):
@@ -220,14 +222,14 @@ def weak_grams(
         for piece in (products[:, :, :cut], products[:, :, cut:]):
             flat = piece.flatten(2)
             halves.append(torch.einsum("bkp,blp->bkl", flat, flat) / max(flat.shape[2], 1))
-        noise = _noise(part, terms, half_width, power, sigma)
-        trace = (fields - fields.mean(dim=tuple(range(2, fields.ndim)), keepdim=True)).square().flatten(2).mean(dim=2)
-        parts.append(Grams(torch.stack(halves, dim=1), noise[:, None].expand(-1, 2, -1, -1), sigma, trace))
+        own = sigma[start : start + _PART]
+        noise = _noise(part, terms, half_width, power, own)
+        parts.append(Grams(torch.stack(halves, dim=1), noise[:, None].expand(-1, 2, -1, -1), own))
     return Grams.join(parts)
 
 
 def _noise(runs: Trajectories, terms: Sequence[Term], half_width: Sequence[int], power: int, sigma: Tensor) -> Tensor:
-    windows, spacing, fields = _Windows(runs, half_width, power), _spacing(runs), runs.fields
+    windows, steps, fields = _Windows(runs, half_width, power), spacing(runs), runs.fields
     channels, size = fields.shape[1], len(terms) + fields.shape[1]
     zero = (0,) * (fields.ndim - 3)
     rows = [(t.powers, (0, *t.orders)) for t in terms]
@@ -248,13 +250,13 @@ def _noise(runs: Trajectories, terms: Sequence[Term], half_width: Sequence[int],
         for j, (second, beta) in enumerate(rows[: k + 1]):
             overlap = torch.ones(len(runs), dtype=torch.float64, device=runs.device)
             for axis, (a, b) in enumerate(zip(alpha, beta, strict=True)):
-                overlap = overlap * windows.overlap(axis, a, b) / spacing[:, axis].pow(a + b)
+                overlap = overlap * windows.overlap(axis, a, b) / steps[:, axis].pow(a + b)
             if not bool((overlap != 0).any()):
                 continue
             shared = torch.zeros_like(overlap)
             for c in range(channels):
-                if first[c] and second[c] and float(sigma[c]):
+                if first[c] and second[c]:
                     product = (slope(first, c) * slope(second, c)).flatten(1).mean(dim=1)
-                    shared = shared + sigma[c].square() * product
+                    shared = shared + sigma[:, c].square() * product
             found[:, k, j] = found[:, j, k] = shared * overlap
     return found

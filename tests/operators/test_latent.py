@@ -1,5 +1,6 @@
 """Latent operators: planted laws come back, codes are properties of runs, what is missing is said."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -87,9 +88,9 @@ def test_the_spread_of_noise_is_removed_without_bias():
     generator = torch.Generator().manual_seed(3)
     noise = 0.1 * torch.randn(64, 1, 40, 64, generator=generator, dtype=torch.float64)
     runs = runs_of(noise)
-    assert float(noise_level(runs)) == pytest.approx(0.1, rel=0.02)
+    assert torch.allclose(noise_level(runs), torch.tensor(0.1, dtype=torch.float64), rtol=0.1)
     terms = (Term((1,), (1,)), Term((1,), (2,)), Term((1,), (3,)))
-    grams = weak_grams(runs, terms, (6, 6), level=torch.tensor([0.1]))
+    grams = weak_grams(runs, terms, (6, 6), level=torch.full((64, 1), 0.1))
     measured = grams.halves.mean(dim=(0, 1)).diagonal()
     expected = grams.noise.mean(dim=(0, 1)).diagonal()
     assert torch.allclose(measured, expected, rtol=0.1)
@@ -98,8 +99,8 @@ def test_the_spread_of_noise_is_removed_without_bias():
 def test_grams_do_not_depend_on_the_partition(burgers):
     runs, _ = burgers
     terms = default_library(1, 1)
-    whole = weak_grams(runs[slice(0, 40)], terms, (6, 6), level=torch.tensor([0.02]))
-    parts = [weak_grams(runs[slice(i, i + 8)], terms, (6, 6), level=torch.tensor([0.02])) for i in range(0, 40, 8)]
+    whole = weak_grams(runs[slice(0, 40)], terms, (6, 6))
+    parts = [weak_grams(runs[slice(i, i + 8)], terms, (6, 6)) for i in range(0, 40, 8)]
     joined = torch.cat([p.halves for p in parts])
     assert torch.allclose(joined, whole.halves, rtol=1e-12, atol=0)
 
@@ -252,7 +253,7 @@ def test_bad_input_is_told_with_the_repair(burgers):
         discover(runs.replace(fields=runs.fields[:, :, :8], time=runs.time[:, :8]))
     fields = runs.fields.clone()
     fields[3, 0, 2, 5] = math.nan
-    with pytest.raises(DataError, match=r"runs \[3\].*leave these runs out"):
+    with pytest.raises(DataError, match="trajectory 3"):
         discover(runs.replace(fields=fields), half_width=(6, 6))
     fields = runs.fields.clone()
     fields[5] = 2.0
@@ -276,3 +277,24 @@ def test_the_command_prints_the_law_and_writes_it(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "z u_xx" in done.stdout and "symmetries of this law: " in done.stdout and "(moves z)" in done.stdout
     assert pdessl.load(tmp_path / "law").rank == 1
+
+
+def test_codes_and_errors_do_not_depend_on_the_runs_beside(burgers, burgers_law):
+    codes, errors = burgers_law.encode(burgers[1])
+    for i in (0, 5, 17):
+        one, its = burgers_law.encode(burgers[1][[i]])
+        assert torch.allclose(one, codes[[i]], rtol=1e-9) and torch.allclose(its, errors[[i]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234e-7, "0.0000001234"), (2.5e6, "2500000"), (-3e-5, "-0.00003")])
+def test_small_and_large_coefficients_are_written_as_equations_read_them(burgers_law, value, text):
+    fitted = dataclasses.replace(burgers_law.fitted, constant=burgers_law.fitted.constant.clone())
+    fitted.constant[0, 0] = value
+    equation = dataclasses.replace(burgers_law, fitted=fitted).equation()
+    assert f"({text})*(u)" in equation.texts[0]
+
+
+def test_the_letter_of_a_code_is_no_name_of_the_data(burgers_law):
+    law = dataclasses.replace(burgers_law, axis_names=("z",))
+    assert law.letters == ("c",) and law.equation().parameters == ("c",)
+    assert Term((0,), (1,)).expanded(("u",), ("x",)) == "0"
