@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("data", help="folder of a store; or a file, or a folder of files")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write law.json and equation.yaml there")
-    parser.add_argument("--split", help="split to read; default unlabelled, else all")
+    parser.add_argument("--split", help="split to read; default unlabelled, else all but validation and test")
     parser.add_argument("--limit", type=int, metavar="N", help="read so many runs at most")
     parser.add_argument("--rank", type=int, metavar="R", help="numbers that differ between runs; default: chosen")
     parser.add_argument("--candidates", action="store_true", help="print everything that was tried")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 import xarray as xr
 
 from pdessl.data import open as open_data
@@ -25,7 +24,7 @@ def unlabelled_runs(
 
     Args:
         data: folder of a store, a file or folder of files, a dataset of xarray, or trajectories.
-        split: name of a split; default ``unlabelled`` where there is one, else all there are.
+        split: name of a split; default ``unlabelled`` where there is one, else all but ``validation`` and ``test``.
         limit: so many runs at most.
 
     Raises:
@@ -41,21 +40,14 @@ def unlabelled_runs(
         sizes = {name: size for name, size in source.splits.items() if size}
         if split is None and "unlabelled" in sizes:
             split = "unlabelled"
-        names = [split] if split is not None else list(sizes)
+        kept = [name for name in sizes if name not in ("validation", "test")]  # a law may not have seen those
+        names = [split] if split is not None else kept or list(sizes)
         if not names:
             raise DataError(f"{data} holds no runs.")
-        parts = [source.load(name, range(min(sizes.get(name, 0), limit)) if limit else None) for name in names]
-        fields = torch.cat([p.fields for p in parts])
-        first = parts[0]
-        runs = first.replace(
-            fields=fields,
-            time=torch.cat([p.time for p in parts]),
-            space=tuple(torch.cat([p.space[i] for p in parts]) for i in range(len(first.space))),
-            lengths=torch.cat([p.lengths for p in parts]),
-            parameters={},
-            index=None,
-        )
-    runs = runs.replace(parameters={})
+        rows = {n: range(min(sizes[n], limit)) if limit and n in sizes else None for n in names}
+        parts = [source.load(name, rows[name]).without_parameters() for name in names]
+        runs = Trajectories.concatenate(parts)
+    runs = runs.without_parameters()
     return runs if limit is None else runs[slice(0, limit)]
 
 

@@ -11,8 +11,9 @@ __all__ = ["candidate_table", "summary", "symmetry_line"]
 
 def summary(law: LatentOperator) -> str:
     """Return the law and its diagnostics."""
-    codes = {0: "no number differs between runs", 1: "z: one number a run"}.get(
-        law.rank, f"z1 to z{law.rank}: {law.rank} numbers a run"
+    names = ", ".join(law.letters)
+    codes = {0: "no number differs between runs", 1: f"{names}: one number a run"}.get(
+        law.rank, f"{names}: {law.rank} numbers a run"
     )
     sure = f", reliability {law.reliability:.3f}" if law.rank else ""
     noise = ", ".join(f"{v:.3g}" for v in law.level.tolist())

@@ -90,7 +90,7 @@ def run_study(
         StoreError: the dataset is not there.
     """
     from pdessl import catalog
-    from pdessl.files import write_json
+    from pdessl.files import write_json, write_text
     from pdessl.schema import assign, fill, merge
 
     content = assign(catalog.read("configs", config), words)
@@ -141,7 +141,7 @@ def run_study(
         "provenance": _provenance(workers, time.monotonic() - started),
     }
     write_json(folder / "results.json", results)
-    (folder / "table.md").write_text(table(results), encoding="utf-8")
+    write_text(folder / "table.md", table(results))
     return results
 
 
