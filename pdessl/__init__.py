@@ -20,6 +20,9 @@ _PUBLIC = {
     "open": "pdessl.data",
     "load": "pdessl.inference",
     "SimulationEncoder": "pdessl.inference",
+    "fit_parameter_model": "pdessl.inference",
+    "regress": "pdessl.experiments.regress",
+    "timestep": "pdessl.experiments.timestep",
     "testing": "pdessl",
 }
 

@@ -14,13 +14,14 @@ PACKAGE = ROOT / "pdessl"
 
 # What a folder (or top-level module) of the package may import from the rest of it, besides itself. 'trajectory',
 # 'errors' and 'catalog' are open to all and import nothing of the others.
-OPEN = {"trajectory", "errors", "catalog", "schema", "files"}
+OPEN = {"trajectory", "errors", "catalog", "schema", "files", "written"}
 TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
 ALLOWED = {
     "errors": set(),
     "catalog": {"errors"},
     "schema": {"errors"},
     "files": {"errors"},
+    "written": set(),
     "trajectory": {"errors"},
     "equations": OPEN,
     "symmetry": OPEN | {"equations"},
@@ -35,7 +36,7 @@ ALLOWED = {
     "tasks": OPEN
     | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
     "inference": OPEN
-    | {"operators", "models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
+    | {"data", "operators", "models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
     "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
 BELOW_EXPERIMENTS = {

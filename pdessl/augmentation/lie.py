@@ -23,7 +23,7 @@ from pdessl.augmentation.reflections import choose_reflections, exchange_nodes, 
 from pdessl.augmentation.slice_affine import SliceAffine, compose
 from pdessl.augmentation.strengths import Widths, choose_factors
 from pdessl.augmentation.view import gridded, unmoved, with_coordinates
-from pdessl.errors import SymmetryError, did_you_mean
+from pdessl.errors import ShapeError, SymmetryError, did_you_mean
 from pdessl.symmetry.boundary import wall_conditions
 from pdessl.trajectory import Trajectories
 
@@ -179,14 +179,28 @@ class LieAugmentation(nn.Module):
     # ------------------------------------------------------------------------------------------- drawing
 
     def forward(
-        self, batch: Trajectories, generator: torch.Generator | None = None
+        self, batch: Trajectories, generator: torch.Generator | None = None, common: int | None = None
     ) -> tuple[Trajectories, GroupElements]:
-        """Draw one group element and one window per trajectory, and return the views with what was drawn."""
+        """Draw one group element and one window per trajectory, and return the views with what was drawn.
+
+        Args:
+            batch: B trajectories.
+            generator: of the draws.
+            common: V: the batch consists of groups of V trajectories, and all groups get the same V draws (of what is
+                uniform: where trajectories differ in their grid, strengths and places differ in the units of the data).
+
+        Raises:
+            ShapeError: B is no multiple of V.
+        """
         plan = self._plan(batch)
         b, d, drawn = len(batch), len(batch.space), len(self.factors)
+        rows = b if common is None else common
+        if b % rows:
+            raise ShapeError(f"{b} trajectories are not made of groups of {rows}; repeat each of them {rows} times.")
         device = batch.device if generator is None else generator.device
         columns = drawn + 1 + d + len(self.reflections)
-        uniform = torch.rand((b, columns), generator=generator, device=device, dtype=torch.float64).to(batch.device)
+        uniform = torch.rand((rows, columns), generator=generator, device=device, dtype=torch.float64)
+        uniform = uniform.to(batch.device).repeat(b // rows, 1)
         strength, place, flip = uniform.split([drawn, 1 + d, len(self.reflections)], dim=1)
         relative = {f.name: (2 * strength[:, i] - 1) * f.maximum for i, f in enumerate(self.factors)}
         spare = batch.time.shape[1] - plan.frames

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pdessl.cli.written import visible
 from pdessl.errors import PdesslError, did_you_mean
+from pdessl.written import visible
 
 __all__ = ["VERBS", "main"]
 

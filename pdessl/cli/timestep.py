@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.experiments.quickstart.run_timestepping`, print where the report is."""
+    """Parse, call :func:`pdessl.timestep`, print where the report is."""
     parser = Parser(
         "timestep",
         "Train a small network that predicts the next frame, without a condition, conditioned on the representation\n"
@@ -21,8 +22,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl timestep --encoder runs/pretraining --data data/burgers",
             "pdessl timestep --encoder runs/pretraining --data data/burgers --set timestepping.steps=2000",
         ],
-        python="from pdessl.experiments.stepping import Stepping, compare_steppers\n"
-        "compare_steppers(pdessl.load('runs/pretraining'), data_module, Stepping(steps=2000))",
+        python="import pdessl\npdessl.timestep('runs/pretraining', 'data/burgers')",
     )
     parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
     parser.add_argument("--data", required=True, metavar="STORE", help="folder of a store with labelled and test runs")
@@ -34,8 +34,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/timestepping"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
 
-    from pdessl.experiments.quickstart import read_settings, run_timestepping
+    from pdessl.experiments.quickstart import read_settings
+    from pdessl.experiments.timestep import timestep
 
     settings = read_settings(options.config, options.preset, options.set)
-    run_timestepping(options.encoder, options.data, settings, options.out, ["pdessl timestep " + " ".join(arguments)])
+    timestep(
+        options.encoder,
+        options.data,
+        settings=settings.timestepping,
+        out=options.out,
+        workers=settings.workers,
+        commands=[shlex.join(["pdessl", "timestep", *arguments])],
+    )
     return 0

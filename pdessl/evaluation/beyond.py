@@ -97,7 +97,7 @@ def robustness_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[A
     rows = [[title, *(cells.get((title, kind), "–") for kind in kinds)] for title in titles]
     caption = (
         f"Relative error in % at {section['labels']} labels, first seed, on test runs unlike the labelled ones; "
-        "nothing is fitted again, but hand-made features that the other runs lack are left out of the fit."
+        "nothing is fitted again. –: the method does not read such runs; the notes say why."
     )
     return f"<h2>Runs unlike those of training</h2>{_table(['method', *kinds], rows, caption)}"
 

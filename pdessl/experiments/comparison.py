@@ -1,9 +1,12 @@
-"""The few-label comparison: a parameter from a frozen or fine-tuned encoder, beside its floors on the same labels."""
+"""The few-label comparison: a parameter from a frozen or fine-tuned encoder, beside its floors on the same labels.
+
+Every row in closed form is a :class:`pdessl.inference.ParameterModel` measured on the test runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,71 +14,28 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import FormatError, ShapeError
+from pdessl.errors import CheckpointError, FormatError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
-from pdessl.evaluation.physics_features import physics_features
 from pdessl.evaluation.tables import regression_row
 from pdessl.evaluation.targets import with_target
-from pdessl.experiments.comparison_result import METHODS, RegressionResult
-from pdessl.experiments.estimates import Classical, by_physics, equation_estimates
+from pdessl.experiments.comparison_result import RegressionResult
+from pdessl.experiments.estimates import Classical, equation_estimates
 from pdessl.experiments.processes import Shared, each
-from pdessl.experiments.readouts import by_neighbours, by_ridge, declared_scale, targets_of
-from pdessl.experiments.robustness import Intervals, Robustness, interval_rows, reliability
+from pdessl.experiments.regression import METHODS, Regression
+from pdessl.experiments.robustness import INTERVALS, interval_rows, reliability
+from pdessl.experiments.routes import Route
+from pdessl.experiments.scales import declared_scale
 from pdessl.experiments.shifts import applicable, shifted
-from pdessl.experiments.supervision import Supervision, best_of_sweep
-from pdessl.experiments.views import Views, averaged, calibrated, trunk_of, untrained
-from pdessl.inference.regridding import regridded, steps_of, trained_steps
-from pdessl.models import bounded, from_scale
+from pdessl.experiments.supervision import best_of_sweep
+from pdessl.experiments.untrained import calibrated, untrained
+from pdessl.inference import ParameterModel, PhysicsEncoder
+from pdessl.inference.labels import labels_of
+from pdessl.inference.reading import Encoded
+from pdessl.inference.regridding import regridded, steps_of
+from pdessl.models import bounded, from_scale, to_scale
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Regression", "compare_methods"]
-
-ROOM = 0.5  # predictions are bounded by the labels' range and half of it on each side
-
-
-@dataclass(frozen=True)
-class Regression:
-    """What is compared, and how much is spent on each method.
-
-    Args:
-        target: name of the parameter.
-        scale: ``log`` or ``linear``; default what dataset and equation declare.
-        labels: numbers of labelled runs; 0 means all there are.
-        seeds: number of seeds; each draws its own labelled runs, views, initial weights. Of all labelled runs there is
-            one draw only.
-        views: views that features are averaged over for the frozen and the random encoder.
-        neighbours: also read the frozen encoder by nearest neighbours.
-        physics: also fit hand-made features, see :func:`pdessl.evaluation.physics_features.physics_features`.
-        scratch: training of the same network from random weights; None leaves it out.
-        moved: the same with views that move the label (``views.moves``); None leaves it out.
-        finetune: training that starts from the pretrained encoder; None leaves it out.
-        others: further trainings from the pretrained encoder, by a short name: other heads, other parts trained.
-        classical: classical estimates; None leaves them out (equations that are not linear in the target).
-        intervals: kinds of intervals, measured; None leaves them out.
-        robustness: what becomes of errors and intervals on other runs; None leaves it out.
-        shown: number of labels of the figure of predictions; default the smallest.
-    """
-
-    target: str = "viscosity"
-    scale: str | None = None
-    labels: tuple[int, ...] = (32, 64, 256)
-    seeds: int = 3
-    views: Views = field(default_factory=Views)
-    neighbours: bool = True
-    physics: bool = True
-    scratch: Supervision | None = None
-    moved: Supervision | None = None
-    finetune: Supervision | None = None
-    others: dict[str, Supervision] | None = None
-    classical: Classical | None = None
-    intervals: Intervals | None = None
-    robustness: Robustness | None = None
-    shown: int | None = None
-
-    def trainings(self) -> dict[str, Supervision]:
-        """Return the trainings by gradient, by method."""
-        own = {"finetuned": self.finetune, "scratch": self.scratch, "moved": self.moved}
-        return {name: value for name, value in own.items() if value is not None} | (self.others or {})
+__all__ = ["compare_methods"]
 
 
 def compare_methods(
@@ -128,20 +88,20 @@ def _supervise(shared: Shared, job: tuple[str, int, int, str, bool]) -> tuple[np
         s.trainings()[method],
         seed,
         scale,
-        {name: runs for name, runs in others.items() if not _on_grid(runs, steps_of(labelled))[1]},
+        {name: runs for name, runs in others.items() if _readable(runs, steps_of(labelled))},
         data.store.constants,
     )
     elsewhere = {name: values.double().numpy() for name, values in found.others.items()}
     return found.predictions.double().numpy(), found.summary, elsewhere
 
 
-def _on_grid(runs: Trajectories, steps: Mapping[str, tuple[float, float]]) -> tuple[str, str]:
-    """Return how networks read runs on another grid than that of training, and why they cannot; empty: as they are."""
+def _readable(runs: Trajectories, steps: Mapping[str, tuple[float, float]]) -> bool:
+    """Return whether runs can be brought to the grid of training."""
     try:
-        done = next(regridded(runs, steps)).done
-    except FormatError as error:
-        return "", str(error)
-    return "; ".join(f"{axis} {words}" for axis, words in done.items()), ""
+        next(regridded(runs, steps))
+    except FormatError:
+        return False
+    return True
 
 
 class _Comparison:
@@ -157,24 +117,18 @@ class _Comparison:
         self.encoder, self.data, self.settings, self.report = encoder, data, settings, report
         self.equation, self.test = data.store.equation, with_target(data.test, settings.target)
         self.scale = settings.scale or declared_scale(data, settings.target)
-        self.truth = from_scale(targets_of(self.test, settings.target, self.scale), self.scale)
+        self.truth = torch.from_numpy(labels_of(self.test, settings.target))
+        to_scale(self.truth, self.scale, settings.target)  # a label without a logarithm is refused before anything
         self.counts = tuple(dict.fromkeys(n or len(data.labelled_subset(None)) for n in settings.labels))
         self.most = max(self.counts)
+        self.seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
         self.predictions: dict[tuple[str, int | None], list[Tensor]] = {}
+        self.models: dict[tuple[str, int, int], ParameterModel] = {}
         self.chosen: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}
-        self.steps = trained_steps(encoder, self.test)
-        try:
-            self._averaged(self.test[[0]], 0)
-        except ShapeError as error:
-            what = f"{', '.join(self.test.field_names)} over time, {', '.join(self.test.axis_names)}"
-            raise ShapeError(
-                f"the encoder cannot read {data.store.name} ({what}): {error} Pretrain one on data like these."
-            ) from None
-        self.refused: set[str] = set()
         trained = (getattr(encoder, "trained_on", None) or {}).get("equation")
         if trained and trained != self.equation:
             self.notes.append(
@@ -182,65 +136,123 @@ class _Comparison:
                 "grid they have, and what pretraining kept need not be what tells this parameter."
             )
         self.notes += left_out
-        for name, runs in self.others.items():
-            done, reason = _on_grid(runs, self.steps)
-            if reason:
-                self.refused.add(name)
-                self.notes.append(f"{name}: not read by networks: {reason}")
-            elif done:
-                self.notes.append(f"{name}: brought to the grid of training for networks: {done}.")
-
-    def _averaged(self, runs: Trajectories, seed: int, encoder: nn.Module | None = None) -> Tensor:
-        """Return features of runs on the grid of training, averaged over views."""
-        constants, network = self.data.store.constants, self.encoder if encoder is None else encoder
-        return averaged(network, runs, self.settings.views, self.equation, seed, constants=constants, steps=self.steps)
-
-    def _of_the_equation(self, settings: Classical, runs: Trajectories) -> dict[str, Tensor]:
-        """Return the estimates that can be made of these runs; why others cannot is kept as a note."""
-        found, reasons = equation_estimates(settings, self.equation, self.settings.target, runs)
-        self.notes += [f"{METHODS[method][0]}: {reason}" for method, reason in reasons.items()]
-        return found
 
     def run(self) -> RegressionResult:
         s = self.settings
         # Checked before anything is trained: that there are as many labels as asked for.
         subsets = {
-            (n, k): with_target(self.data.labelled_subset(n, k), s.target) for n in self.counts for k in range(s.seeds)
+            (n, k): with_target(self.data.labelled_subset(n, k), s.target) for n in self.counts for k in self.seeds
         }
-        labels = {key: targets_of(runs, s.target, self.scale) for key, runs in subsets.items()}
-        features = self._features(subsets)
-        for key, known in labels.items():
-            n, k = key
-            self._add("mean", n, known.mean().expand(len(self.truth)), known)
-            for method, (train, test) in features.items():
-                self._add(method, n, by_ridge(train[key], known, test[k]), known)
-            if s.neighbours:
-                train, test = features["frozen"]
-                self._add("neighbours", n, by_neighbours(train[key], known, test[k]), known)
+        labels = {key: to_scale(torch.from_numpy(labels_of(r, s.target)), self.scale, s.target)
+                  for key, r in subsets.items()}  # fmt: skip
+        routes = self._routes(subsets)
         self._train(subsets, labels)
         if s.classical is not None:
             for method, values in self._of_the_equation(s.classical, self.test).items():
                 self.predictions[method, None] = [values]
-        most = (self.most, 0)
         result = RegressionResult(
             rows=self._rows(),
-            titles={m: self._title(m)[0] for m, _ in self.predictions},
+            titles={m: s.title(m)[0] for m, _ in self.predictions},
             predictions=self._shown(),
-            features={m: test[0] for m, (_, test) in features.items() if m != "physics"},
+            features={n: r.held("", self.test).values for n, r in routes.items() if n in ("frozen", "random")},  # type: ignore[union-attr]
             truth=self.truth,
+            test=self.test,
             chosen=self.chosen,
             scale=self.scale,
             notes=self.notes,
+            models=self.models,
+            shifted=self.others,
         )
-        if s.intervals is not None or s.robustness is not None:
-            self._beyond(result, features, labels[most], most)
+        if (s.intervals is not None or s.robustness is not None) and routes:
+            self._beyond(result, routes, subsets[self.most, self.seeds[0]])
         return result
+
+    # ------------------------------------------------------------------------------- closed forms
+
+    def _routes(self, subsets: Mapping[tuple[int, int], Trajectories]) -> dict[str, Route]:
+        """Fit every model in closed form; return the first seed's route of each encoder, by method."""
+        s, found = self.settings, dict[str, Route]()
+        largest = subsets[self.most, self.seeds[0]]
+        if {"frozen", "neighbours", "mean"} & set(s.methods):
+            try:
+                route = Route(self.encoder, self.data, s, self.scale, largest)
+                route.encode(self.test[[0]])
+            except ShapeError as error:
+                what = f"{', '.join(self.test.field_names)} over time, {', '.join(self.test.axis_names)}"
+                raise ShapeError(
+                    f"the encoder cannot read {self.data.store.name} ({what}): {error} Pretrain one on data like these."
+                ) from None
+            readouts = {"frozen": "ridge", "neighbours": "neighbours", "mean": "mean"}
+            self._fit(route, {m: r for m, r in readouts.items() if m in s.methods}, subsets, self.seeds)
+            found["frozen"] = route
+            self.report("models on the pretrained encoder")
+        if "random" in s.methods:
+            self._random(found, subsets, largest)
+        if "physics" in s.methods:
+            try:
+                route = Route(PhysicsEncoder.of(largest), self.data, s, self.scale, largest)
+                self._fit(route, {"physics": "ridge"}, subsets, self.seeds)
+                found["physics"] = route
+                self.report("models on hand-made features")
+            except ShapeError as error:  # runs too short for a spectrum: the others go on
+                self.notes.append(f"{METHODS['physics'][0]}: {error}")
+        return found
+
+    def _random(
+        self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories
+    ) -> None:
+        unlabelled = self.data.unlabelled
+        batches = [unlabelled[slice(i, i + 256)] for i in range(0, min(len(unlabelled), 1024), 256)]
+        for k in self.seeds:
+            try:
+                network = calibrated(untrained(self.encoder, seed=1000 + k), batches)
+            except CheckpointError as error:
+                self.notes.append(f"{METHODS['random'][0]}: {error}")
+                return
+            # A random head of few outputs throws most of a random network away: the ridge gets all it has.
+            route = Route(network, self.data, self.settings, self.scale, largest, layer="trunk")
+            self._fit(route, {"random": "ridge"}, subsets, (k,))
+            found.setdefault("random", route)
+        self.report("models on random encoders")
+
+    def _fit(
+        self,
+        route: Route,
+        readouts: Mapping[str, str],
+        subsets: Mapping[tuple[int, int], Trajectories],
+        seeds: Sequence[int],
+    ) -> None:
+        test = route.held("", self.test)
+        if test is None:
+            raise FormatError(f"the test runs cannot be read like the labelled ones: {route.refused['']}")
+        for (n, k), runs in subsets.items():
+            if k not in seeds:
+                continue
+            labelled = route.encode(runs)
+            for method, readout in readouts.items():
+                model = route.fit(labelled, readout)
+                self.models[method, n, k] = model
+                self.predictions.setdefault((method, n), []).append(self._predicted(model, test))
+
+    def _predicted(self, model: ParameterModel, runs: Encoded) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(np.atleast_1d(model.predict(runs)[self.settings.target].values))
+
+    # -------------------------------------------------------------------------------- by gradient
 
     def _train(self, subsets: Mapping[tuple[int, int], Trajectories], labels: Mapping[tuple[int, int], Tensor]) -> None:
         s = self.settings
         trainings = s.trainings()
+        fresh = {"scratch", "moved"} & set(trainings)
+        try:
+            if fresh:
+                untrained(self.encoder, seed=0)
+        except CheckpointError as error:
+            trainings = {m: t for m, t in trainings.items() if m not in fresh}
+            self.notes += [f"{METHODS[m][0]}: {error}" for m in sorted(fresh)]
         jobs = [
-            (method, n, k, self.scale, bool(self.others) and (n, k) == (self.most, 0))
+            (method, n, k, self.scale, bool(self.others) and (n, k) == (self.most, self.seeds[0]))
             for n, k in subsets
             for method in trainings
         ]
@@ -251,111 +263,77 @@ class _Comparison:
             for name, found in on_scale.items():
                 estimate = torch.from_numpy(found)
                 estimate = estimate.clamp_min(1e-300).log() if self.scale == "log" else estimate
+                # Bounded by what the labels allow, as every model in closed form is.
+                own = from_scale(bounded(estimate.double(), labels[n, k]), self.scale)
                 if name:
-                    self.elsewhere[name, method] = self._own(estimate, labels[n, k])
+                    self.elsewhere[name, method] = own
                 else:
-                    self._add(method, n, estimate, labels[n, k])
+                    self.predictions.setdefault((method, n), []).append(own)
             self.chosen.append({"method": method, "labels": n, "seed": k, **summary})
             self.report(f"{method}, {n} labels, seed {k}: {summary}")
 
-    def _features(
-        self, subsets: Mapping[tuple[int, int], Trajectories]
-    ) -> dict[str, tuple[dict[tuple[int, int], Tensor], list[Tensor]]]:
-        """Return, by method, features of each labelled subset and of the test runs per seed."""
-        s = self.settings
-        unlabelled = self.data.unlabelled
-        batches = [unlabelled[slice(i, i + 256)] for i in range(0, min(len(unlabelled), 1024), 256)]
-        found = {}
-        for method in ("frozen", "random"):
-            train, test = {}, []
-            for k in range(s.seeds):
-                encoder = self.encoder
-                if method == "random":
-                    encoder = trunk_of(calibrated(untrained(self.encoder, seed=1000 + k), batches))
-                for n in self.counts:
-                    train[n, k] = self._averaged(subsets[n, k], k, encoder)
-                test.append(self._averaged(self.test, s.seeds + k, encoder))
-            found[method] = (train, test)
-            self.report(f"features of the {'pretrained' if method == 'frozen' else 'random'} encoder")
-        if s.physics:
-            try:
-                at_test = physics_features(self.test).values
-                found["physics"] = ({k: physics_features(r).values for k, r in subsets.items()}, [at_test] * s.seeds)
-                self.report("hand-made features")
-            except ShapeError as error:  # runs too short for a spectrum: the others go on
-                self.notes.append(f"{METHODS['physics'][0]}: {error}")
+    # ---------------------------------------------------------------------- of the equation, and beyond
+
+    def _of_the_equation(self, settings: Classical, runs: Trajectories) -> dict[str, Tensor]:
+        """Return the estimates that can be made of these runs; why others cannot is kept as a note."""
+        found, reasons = equation_estimates(settings, self.equation, self.settings.target, runs)
+        self.notes += [f"{METHODS[method][0]}: {reason}" for method, reason in reasons.items()]
         return found
 
-    def _beyond(
-        self, result: RegressionResult, features: Mapping[str, Any], known: Tensor, most: tuple[int, int]
-    ) -> None:
+    def _beyond(self, result: RegressionResult, routes: Mapping[str, Route], labelled: Trajectories) -> None:
         """Fill in the sections on intervals and robustness, at the largest number of labels and the first seed."""
-        s = self.settings
-        seed = s.seeds  # views of the test runs are drawn like this for the first seed
-        frozen = {name: self._averaged(r, seed) for name, r in self.others.items() if name not in self.refused}
-        truths = {n: targets_of(runs, s.target, self.scale) for n, runs in self.others.items()}
-        train, test = features["frozen"]
-        if s.intervals is not None:
-            validation = with_target(self.data.validation, s.target)
-            calibration = self._averaged(validation, seed)
-            given = (train[most], known, calibration, targets_of(validation, s.target, self.scale))
-            tests = {"as in training": (test[0], targets_of(self.test, s.target, self.scale))}
-            tests |= {name: (found, truths[name]) for name, found in frozen.items()}
-            result.intervals = interval_rows(*given, tests, self.scale, s.intervals.level)
-            curves = reliability(*given, *tests["as in training"], s.intervals.levels)
+        s, frozen = self.settings, routes.get("frozen")
+        if s.intervals is not None and frozen is not None:
+            encoded = frozen.encode(labelled)
+            models = {kind: frozen.fit(encoded, interval=kind) for kind in INTERVALS}
+            tests = {"as in training": frozen.held("", self.test)}
+            tests |= {name: frozen.held(name, runs) for name, runs in self.others.items()}
+            read = {name: runs for name, runs in tests.items() if runs is not None}
+            result.intervals = interval_rows(models, read, s.target)
             result.reliability = {
-                "levels": list(s.intervals.levels), "measured": curves, "count": len(self.truth),
-                "calibrated_on": len(validation),
-            }  # fmt: skip
+                "levels": list(s.intervals.levels),
+                "measured": reliability(models, read["as in training"], s.target, s.intervals.levels),
+                "count": len(self.truth),
+                "calibrated_on": models["constant"].targets[0].conformal.count,
+            }
             self.report("intervals")
         for name, runs in self.others.items():
-            found = {"mean": known.mean().expand(len(runs))}
-            if name in frozen:
-                found["frozen"] = by_ridge(train[most], known, frozen[name])
-            if "physics" in features:
-                try:
-                    found["physics"] = by_physics(self.data.labelled_subset(*most), known, runs)
-                except ShapeError as error:  # runs too short for a spectrum: the others go on
-                    self.notes.append(f"{METHODS['physics'][0]}, {name}: {error}")
-            own = {method: self._own(values, known) for method, values in found.items()}
+            own = {}
+            if ("mean", self.most) in self.predictions:
+                own["mean"] = self.predictions["mean", self.most][0][:1].expand(len(runs))
+            for method, route in routes.items():
+                model = self.models.get((method, self.most, self.seeds[0]))
+                encoded = None if model is None else route.held(name, runs)
+                if model is not None and encoded is not None:
+                    own[method] = self._predicted(model, encoded)
             own |= {method: values for (shift, method), values in self.elsewhere.items() if shift == name}
             own |= self._of_the_equation(s.classical, runs) if s.classical is not None else {}
-            truth = from_scale(truths[name], self.scale)
-            for method in self._ordered(own):
+            truth = torch.from_numpy(labels_of(runs, s.target))
+            for method in s.ordered(own):
                 error, square = float(error_in_percent(own[method], truth)), float(nmse(own[method], truth))
-                row = {"runs": name, "method": method, "title": self._title(method)[0]}
+                row = {"runs": name, "method": method, "title": s.title(method)[0]}
                 result.robustness.append({**row, "relative_error": error, "nmse": square})
+            for method, route in routes.items():
+                if name in route.refused:
+                    self.notes.append(f"{METHODS[method][0]}, {name}: not read: {route.refused[name]}")
+            seen = next((route.held(name, runs) for route in routes.values() if name not in route.refused), None)
+            if seen is not None and seen.reader.regridded:
+                self.notes.append(f"{name}: brought to the grid of training: {'; '.join(seen.reader.regridded)}.")
         if self.others:
             self.report("robustness")
 
-    def _own(self, on_scale: Tensor, known: Tensor) -> Tensor:
-        """Return predictions in the parameter's own unit, bounded by what the labels allow."""
-        return from_scale(bounded(on_scale.detach().double().cpu(), known, ROOM), self.scale)
-
-    def _add(self, method: str, labels: int, on_scale: Tensor, known: Tensor) -> None:
-        self.predictions.setdefault((method, labels), []).append(self._own(on_scale, known))
-
-    def _title(self, method: str) -> tuple[str, str]:
-        if method in METHODS:
-            return METHODS[method]
-        return self.settings.trainings()[method].title or method, "pretrained"
-
-    def _ordered(self, methods: Any) -> list[str]:
-        order = [*list(METHODS)[:3], *(self.settings.others or {}), *list(METHODS)[3:]]
-        return sorted(dict.fromkeys(methods), key=order.index)
-
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
-        for method in self._ordered(m for m, _ in self.predictions):
+        for method in self.settings.ordered(m for m, _ in self.predictions):
             for labels in sorted((n for m, n in self.predictions if m == method), key=lambda n: n or 0):
                 values = self.predictions[method, labels]
                 errors = [float(error_in_percent(v, self.truth)) for v in values]
                 squares = [float(nmse(v, self.truth)) for v in values]
-                rows.append(regression_row(method, *self._title(method), labels, errors, squares))
+                rows.append(regression_row(method, *self.settings.title(method), labels, errors, squares))
         return rows
 
     def _shown(self) -> dict[str, Tensor]:
         shown = self.settings.shown or min(self.counts)
         hidden = ("mean", "least_squares", "neighbours")
         at = {m: v[0] for (m, n), v in self.predictions.items() if n in (shown, None) and m not in hidden}
-        return {method: at[method] for method in self._ordered(at)}
+        return {method: at[method] for method in self.settings.ordered(at)}

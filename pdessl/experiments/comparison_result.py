@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from pdessl.experiments.comparison import Regression
+from pdessl.experiments.regression import Regression
+from pdessl.inference import ParameterModel
+from pdessl.trajectory import Trajectories
 
-__all__ = ["METHODS", "RegressionResult", "as_report"]
-
-# method -> title and group of the table, in the order of the table
-METHODS = {
-    "frozen": ("frozen encoder, ridge on its features", "pretrained"),
-    "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),
-    "finetuned": ("fine-tuned encoder", "pretrained"),
-    "mean": ("predict the mean", "floor"),
-    "random": ("random encoder, same ridge", "floor"),
-    "physics": ("hand-made physics features, same ridge", "floor"),
-    "scratch": ("supervised from scratch", "floor"),
-    "moved": ("supervised, views that move the label", "floor"),
-    "least_squares": ("least squares, pointwise", "classical"),
-    "weak_form": ("least squares, weak form", "classical"),
-}
+__all__ = ["RegressionResult", "as_report"]
 
 
 @dataclass
@@ -42,6 +30,11 @@ class RegressionResult:
         scale: on which the target was regressed.
         intervals, reliability, robustness: rows and curves of the further sections; empty where they were left out.
         notes: what could not be computed, and why.
+        models: (method, number of labels, seed) -> the fitted model whose predictions the row holds, for methods in
+            closed form.
+        test: the test runs.
+        shifted: name -> test runs with a change, on which robustness was measured.
+        model: the one that is saved, where :func:`pdessl.experiments.regress.regress` made it.
     """
 
     rows: list[dict[str, Any]]
@@ -49,12 +42,16 @@ class RegressionResult:
     predictions: dict[str, Tensor]
     features: dict[str, Tensor]
     truth: Tensor
+    test: Trajectories
     chosen: list[dict[str, Any]]
     scale: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
     reliability: dict[str, Any] = field(default_factory=dict)
     robustness: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    models: Mapping[tuple[str, int, int], ParameterModel] = field(default_factory=dict)
+    shifted: Mapping[str, Trajectories] = field(default_factory=dict)
+    model: ParameterModel | None = None
 
 
 def as_report(result: RegressionResult, settings: Regression) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Estimates of a parameter without an encoder: of the equation's own terms, and of hand-made features."""
+"""Estimates of a parameter without an encoder: of the equation's own terms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from torch import Tensor
 
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
-from pdessl.evaluation.physics_features import physics_features
-from pdessl.experiments.readouts import by_ridge
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Classical", "by_physics", "equation_estimates"]
+__all__ = ["Classical", "equation_estimates"]
 
 
 @dataclass(frozen=True)
@@ -61,23 +59,3 @@ def equation_estimates(
         except PdesslError as error:
             reasons[method] = str(error)
     return found, reasons
-
-
-def by_physics(labelled: Trajectories, known: Tensor, runs: Trajectories) -> Tensor:
-    """Fit the hand-made features that both have: a coarser grid or a shorter run has fewer of the spectrum's.
-
-    Args:
-        labelled: n runs.
-        known: their labels on the scale of the regression, (n,).
-        runs: m further runs.
-
-    Returns:
-        Ridge predictions (m,) on that scale.
-
-    Raises:
-        ShapeError: runs too short for a spectrum.
-    """
-    here, there = physics_features(runs), physics_features(labelled)
-    held = [name for name in there.names if name in here.names]
-    columns, others = ([f.names.index(name) for name in held] for f in (there, here))
-    return by_ridge(there.values[:, columns], known, here.values[:, others])

@@ -22,7 +22,7 @@ from pdessl.errors import DataError
 from pdessl.experiments.training import quietly
 from pdessl.models import load, save_pretrained
 
-__all__ = ["Shared", "each"]
+__all__ = ["Shared", "each", "spread"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -46,8 +46,6 @@ def _prepare(encoder: str, allow: tuple[str, ...], data_settings: Mapping[str, A
     The data are made with everything that the parent's were made with: crop, splits, mapping, fields and seed.
     """
     global _shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
-    torch.set_num_threads(1)
     data = PDEDataModule(**{**data_settings, "num_workers": 0})
     data.setup()
     _shared = Shared(load(encoder, allow=allow), data, settings)
@@ -76,6 +74,39 @@ def _refuse_other_data(data: PDEDataModule) -> None:
         )
 
 
+def spread(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int = 1,
+    prepare: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """Yield ``function(job)`` for every job, in order, in processes of one thread each where there are several.
+
+    Args:
+        function: of the top level of a module.
+        jobs: picklable values.
+        workers: processes; with 1 everything runs here.
+        prepare: called once in every process with ``arguments``.
+        arguments: picklable.
+    """
+    if workers <= 1:
+        for job in jobs:
+            yield function(job)
+        return
+    context = multiprocessing.get_context("spawn")
+    # Leaving the block terminates the workers, also on an error or Ctrl-C.
+    with context.Pool(min(workers, max(len(jobs), 1)), _start, (prepare, arguments)) as pool:
+        yield from pool.imap(function, jobs)
+
+
+def _start(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    torch.set_num_threads(1)
+    if prepare is not None:
+        prepare(*arguments)
+
+
 def each(
     function: Callable[[Shared, Job], Result], jobs: Sequence[Job], shared: Shared, workers: int = 1
 ) -> Iterator[Result]:
@@ -102,7 +133,4 @@ def each(
         save_pretrained(encoder, shared.encoder, {})
         package = type(inner).__module__.split(".")[0]
         arguments = (str(encoder), (package,), shared.data.settings, shared.settings)
-        context = multiprocessing.get_context("spawn")
-        # Leaving the block terminates the workers, also on an error or Ctrl-C.
-        with context.Pool(min(workers, len(jobs)), _prepare, arguments) as pool:
-            yield from pool.imap(_run, [(function, job) for job in jobs])
+        yield from spread(_run, [(function, job) for job in jobs], workers, _prepare, arguments)

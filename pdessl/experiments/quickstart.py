@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,21 @@ import torch
 from pdessl import catalog
 from pdessl.data import Store, generate, load_recipe, simulate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import CatalogError, StoreError, did_you_mean
+from pdessl.errors import CatalogError, did_you_mean
 from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import relative_error
 from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
-from pdessl.experiments.comparison import Regression, compare_methods
+from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import as_report
 from pdessl.experiments.pretraining import pretrain
+from pdessl.experiments.provenance import check_writable, machine, versions
+from pdessl.experiments.regression import Regression
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping import as_report as stepping_report
 from pdessl.experiments.training import quietly
-from pdessl.experiments.views import Views
+from pdessl.inference.views import Views
 from pdessl.models import load
 from pdessl.schema import assign, fill, flatten, merge
 from pdessl.trajectory import Trajectories
@@ -41,8 +41,6 @@ __all__ = [
     "Simulation",
     "quickstart",
     "read_settings",
-    "run_regression",
-    "run_timestepping",
 ]
 
 
@@ -139,7 +137,7 @@ def quickstart(
     """
     settings = read_settings(config, preset, words)
     folder = Path(out)
-    _check_writable(folder)
+    check_writable(folder)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     stages = Stages(announce)
@@ -178,7 +176,7 @@ def quickstart(
         report["regression"]["notes"] += _regression_notes(settings)
         report["commands"] = [command] if command else []
         report["commands"] += _commands(settings, folder)
-        report["versions"], report["machine"] = _versions(), _machine()
+        report["versions"], report["machine"] = versions(), machine()
         report["data"] = {"splits": store.splits, "recipe_hash": store.manifest["recipe_hash"]}
         report["recipe"] = dataclasses.asdict(settings)
         report["seconds"] = stages.seconds
@@ -189,84 +187,6 @@ def quickstart(
         announce(line)
     announce(f"report: {page}")
     return report
-
-
-def run_regression(
-    encoder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    settings: Pipeline,
-    out: str | os.PathLike[str],
-    commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Run the few-label comparison on a saved encoder and a store, and write its report.
-
-    Args:
-        encoder: folder of a pretraining run, or of a saved encoder.
-        data: folder of a store with the splits unlabelled, labelled, validation and test.
-        settings: only its section ``regression`` is used.
-        out: folder of the report.
-        commands: for the report.
-        announce: receives a line after each training.
-
-    Returns:
-        What ``report.json`` holds.
-    """
-    return _run_comparison("regression", encoder, data, settings, Path(out), commands, announce)
-
-
-def run_timestepping(
-    encoder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    settings: Pipeline,
-    out: str | os.PathLike[str],
-    commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Train and roll out the time-steppers on a saved encoder and a store; arguments as :func:`run_regression`."""
-    return _run_comparison("timestepping", encoder, data, settings, Path(out), commands, announce)
-
-
-def _run_comparison(
-    kind: str,
-    encoder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    settings: Pipeline,
-    folder: Path,
-    commands: Sequence[str],
-    announce: Callable[[str], None],
-) -> dict[str, Any]:
-    network, module = load(encoder), PDEDataModule(data)
-    module.prepare_data()
-    module.setup()
-    _check_writable(folder)
-    stages = Stages(announce)
-    with stages.stage(kind), quietly():
-        if kind == "regression":
-            result = compare_methods(network, module, settings.regression, announce, settings.workers)
-            sections, arrays = as_report(result, settings.regression)
-        else:
-            stepped = compare_steppers(network, module, settings.timestepping, announce, settings.workers)
-            sections, arrays = stepping_report(stepped, settings.timestepping)
-    report: dict[str, Any] = {"title": f"{kind}: {encoder} on {data}", **sections, "commands": list(commands)}
-    report |= {"versions": _versions(), "machine": _machine(), "seconds": dict(stages.seconds)}
-    report["recipe"] = dataclasses.asdict(getattr(settings, kind))
-    page = write_report(folder, report, arrays)
-    for line in findings(report["regression"]["rows"]) if kind == "regression" else []:
-        announce(line)
-    announce(f"report: {page}")
-    return report
-
-
-def _check_writable(folder: Path) -> None:
-    """Fail before minutes of work, not after them."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable.tmp"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StoreError(f"cannot write to {folder}: {error.strerror}. Choose another folder with --out.") from None
 
 
 def _pretraining_words(settings: Pipeline, store: Store) -> list[str]:
@@ -358,17 +278,3 @@ def _commands(settings: Pipeline, folder: Path) -> list[str]:
         f"--out {folder / 'regression'}",
         f"pdessl timestep --encoder {folder / 'pretraining'} --data {folder / 'data'} --out {folder / 'timestepping'}",
     ]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("pdessl", "torch", "lightning", "numpy", "sympy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = getattr(sys.modules.get(name), "__version__", "unknown")
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    return {"system": platform.system(), "processor": platform.machine(), "threads": torch.get_num_threads()}

@@ -5,47 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["FLOORS", "table"]
+from pdessl.evaluation.tables import measured
+from pdessl.experiments.study_jobs import FLOORS, SUPERVISED
 
-FLOORS = ("random encoder", "supervised from scratch")
+__all__ = ["table"]
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Return the table of a study in Markdown: mean and standard error over seeds, the floors at the end.
+    """Return the table of a study in Markdown, the floors at the end, and below it what could not be computed.
+
+    Mean and standard error are over the seeds of a variant, each the mean over its labelled subsets; those of floors
+    without a training are over the labelled subsets.
 
     Args:
         results: what :func:`run_study` returned.
     """
-    study, rows = results["study"], results["results"]
-    names = list(dict.fromkeys(r["variant"] for r in rows))
-    columns = [str(n) for n in study["labels"]]
-    scored = []
-    for name in names:
-        mine = [r for r in rows if r["variant"] == name]
+    study, found = results["study"], results["results"]
+    columns = list(study["labels"])
+    lines: list[tuple[bool, float, list[str]]] = []
+    for variant in dict.fromkeys(r["variant"] for r in found):
+        mine = [r for r in found if r["variant"] == variant]
         good = [r for r in mine if "failed" not in r]
-        cells = []
-        for n in columns:
-            per_seed = [sum(r["relative_error"][n]) / len(r["relative_error"][n]) for r in good]
-            cells.append(_with_error(per_seed) if per_seed else "failed")
-        first = [sum(r["relative_error"][columns[0]]) / len(r["relative_error"][columns[0]]) for r in good]
-        rank = [r["monitors"].get("monitor/features_rank_me") for r in good]
-        rank = [r for r in rank if r is not None]
-        seconds = [r["seconds"] for r in good]
-        cells.append(f"{sum(rank) / len(rank):.1f}" if rank else "")
-        cells.append(f"{sum(seconds) / len(seconds):.0f}" if seconds else "")
-        if len(good) < len(mine):
-            cells[-1] += f" ({len(mine) - len(good)} of {len(mine)} failed)"
-        scored.append((name in FLOORS, sum(first) / len(first) if first else float("inf"), name, cells))
-    head = [study["target"], *(f"{n} labels [%]" for n in columns), "rank of features", "s per seed"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for floor, _, name, cells in sorted(scored, key=lambda s: (s[0], s[1])):
-        lines.append("| " + " | ".join([f"*{name}*" if floor else name, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+        floor = variant in (FLOORS, SUPERVISED)
+        ends = _ends(good, len(mine))
+        if not good:
+            lines.append((floor, float("inf"), [_named(variant, floor), *["failed"] * len(columns), *ends]))
+            continue
+        for method in dict.fromkeys(row["method"] for r in good for row in r["rows"]):
+            rows = [row for r in good for row in r["rows"] if row["method"] == method]
+            name = rows[0]["title"] if floor else variant if method == "frozen" else f"{variant}, {rows[0]['title']}"
+            cells, first = [], float("inf")
+            for n in columns:
+                at = [row["relative_error"] for row in rows if row["labels"] in (n, None)]
+                # One job of several subsets, or a job per seed.
+                values = at[0]["values"] if len(at) == 1 else [e["mean"] for e in at]
+                cells.append(_with_error(values) if at else "-")
+                first = min(first, sum(values) / len(values)) if at and n == columns[0] else first
+            lines.append((floor, first, [_named(name, floor), *cells, *ends]))
+    head = [study["target"], *(f"{n or 'all'} labels [%]" for n in columns), "rank of features", "s per seed"]
+    text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    text += ["| " + " | ".join(cells) + " |" for _, _, cells in sorted(lines, key=lambda line: line[:2])]
+    notes = list(dict.fromkeys(f"{r['variant']}: {note}" for r in found for note in r.get("notes", ())))
+    notes += list(dict.fromkeys(f"{r['variant']}: {r['failed']}" for r in found if "failed" in r))
+    return "\n".join([*text, *([""] if notes else []), *(f"* {note}" for note in notes)]) + "\n"
+
+
+def _named(name: str, floor: bool) -> str:
+    return f"*{name}*" if floor else name
+
+
+def _ends(good: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    rank = [r["monitors"].get("monitor/features_rank_me") for r in good]
+    rank = [r for r in rank if r is not None]
+    seconds = [r["seconds"] for r in good]
+    cells = [f"{sum(rank) / len(rank):.1f}" if rank else "", f"{sum(seconds) / len(seconds):.0f}" if seconds else ""]
+    if len(good) < count:
+        cells[-1] += f" ({count - len(good)} of {count} failed)"
+    return cells
 
 
 def _with_error(values: Sequence[float]) -> str:
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
-    return f"{mean:.2f} ± {spread:.2f}"
+    found = measured(values)
+    return f"{found['mean']:.2f}" + ("" if found["standard_error"] is None else f" ± {found['standard_error']:.2f}")

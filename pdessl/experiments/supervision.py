@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from pdessl.experiments.training import interruptible
-from pdessl.experiments.views import Views, fitting, in_order
-from pdessl.inference.regridding import regridded, steps_of
+from pdessl.inference.regridding import in_order, regridded, steps_of
+from pdessl.inference.views import Views
 from pdessl.tasks import ParameterRegression
 from pdessl.trajectory import Trajectories
 
@@ -185,7 +185,7 @@ def best_of_sweep(
     def predicted(runs: Trajectories) -> Tensor:
         rows = []
         for part in regridded(runs, steps):
-            task.augmentation = fitting(settings.views, part.runs).augmentation(equation)
+            task.augmentation = settings.views.within(part.runs).augmentation(equation)
             found = [task.estimate(batch, seed=i) for i, batch in enumerate(FixedBatches(part.runs))]
             rows.append((part.places, torch.cat(found).cpu()))
         return in_order(rows)

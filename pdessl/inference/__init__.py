@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pdessl.inference.encoding import RunEncoder, features
 from pdessl.inference.fitting import fit_parameter_model
 from pdessl.inference.format import InputFormat
+from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import HeadReadout
 from pdessl.inference.saving import load, save
-from pdessl.inference.views import Views, features_of
+from pdessl.inference.views import Views
 
 if TYPE_CHECKING:
     from pdessl.inference.encoder import SimulationEncoder
@@ -18,11 +21,15 @@ if TYPE_CHECKING:
 __all__ = [
     "HeadReadout",
     "InputFormat",
+    "Measured",
+    "MeasuredParameter",
     "ParameterModel",
+    "PhysicsEncoder",
+    "RunEncoder",
     "SimulationEncoder",
     "Target",
     "Views",
-    "features_of",
+    "features",
     "fit_parameter_model",
     "load",
     "save",

@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdessl.inference.elsewhere import AS_IN_TRAINING
-from pdessl.models import RidgeReadout
 
 if TYPE_CHECKING:
     from pdessl.inference.model import ParameterModel, Target
 
 __all__ = ["card"]
+
+_READOUTS = {
+    "RidgeReadout": "ridge",
+    "NeighbourReadout": "nearest neighbours",
+    "HeadReadout": "trained head",
+    "MeanReadout": "mean of the labels",
+    "CodeReadout": "affine in the codes",
+}
 
 
 def card(model: ParameterModel) -> str:
@@ -74,18 +81,13 @@ def card(model: ParameterModel) -> str:
 def _target_row(target: Target) -> str:
     count = target.conformal.count
     way = "split conformal" if len(target.folds) == 1 else f"CV+ with {len(target.folds)} folds"
+    way = way if count else "none: too few labels"
     width = "adaptive width" if target.estimator.spread is not None else "constant width"
     width = width if target.estimator.known is None else "conformalised quantiles"
-    readout = "ridge" if isinstance(target.estimator.readout, RidgeReadout) else _class(target)
+    readout = _READOUTS.get(type(target.estimator.readout).__name__, "other")
     return (
         f"| {target.name} | {target.unit or '-'} | {target.count} | {target.low:.4g} to {target.high:.4g} | "
         f"{target.scale} | {readout} | {way}, {count} runs, {width} |"
-    )
-
-
-def _class(target: Target) -> str:
-    return {"NeighbourReadout": "nearest neighbours", "HeadReadout": "trained head"}.get(
-        type(target.estimator.readout).__name__, "other"
     )
 
 
@@ -103,6 +105,8 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) 
             f"{c['count']} |"
         )
     runs = min(t.conformal.count for t in model.targets)
+    if not runs:
+        return [*lines, "", "Too few labels to leave some out: the intervals are infinite."]
     most = runs / (runs + 1)
     few = [f"{runs} calibration runs allow intervals at level {most:.3g} at most; above it they are infinite.", ""]
     spread = math.sqrt(model.level * (1 - model.level) / runs)

@@ -1,75 +1,57 @@
-"""What a model makes of runs unlike those it was fitted on: errors, coverage and novelty, for its card."""
-
-# m runs of a kind
+"""A model measured on held-out runs, and on runs unlike those it was fitted on, for its card and for tables."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
-import torch
 import xarray as xr
 
-from pdessl.errors import FormatError
-from pdessl.evaluation.intervals import coverage
-from pdessl.evaluation.metrics import error_in_percent
+from pdessl.errors import FormatError, ShapeError
 from pdessl.evaluation.novelty import area_under_roc
-from pdessl.inference.labels import labels_of
+from pdessl.inference.measured import Measured
 from pdessl.trajectory import Trajectories
 
-if TYPE_CHECKING:
-    from pdessl.inference.model import ParameterModel
-
-__all__ = ["AS_IN_TRAINING", "measured_elsewhere"]
+__all__ = ["AS_IN_TRAINING", "measured_elsewhere", "plain_rows"]
 
 AS_IN_TRAINING = "as in training"
 
 
+class _Model(Protocol):
+    def measure(self, runs: xr.Dataset | Trajectories) -> Measured: ...
+
+
 def measured_elsewhere(
-    model: ParameterModel,
-    held_out: Trajectories | xr.Dataset,
-    others: Mapping[str, Trajectories | xr.Dataset],
-) -> dict[str, dict[str, Any]]:
-    """Measure a model on held-out runs like those of training, and on others.
+    model: _Model, others: Mapping[str, Trajectories | xr.Dataset]
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Measure a model on runs unlike those of training.
 
     Args:
-        model: with the level of its intervals.
-        held_out: labelled runs that nothing was fitted on.
+        model: a :class:`pdessl.inference.ParameterModel`.
         others: name -> runs that differ. Where they have a parameter of the model, its error and coverage are measured;
             other equations need have none.
 
     Returns:
-        Plain data by name, ``as in training`` first: ``count`` m, ``novel`` (share called novel, or with a value
-        outside the labels), ``area`` (under the receiver's curve of the novelty against the held-out runs: 0.5 is
-        chance; not for these themselves), and by parameter ``error`` in % and ``coverage``. Runs that the model cannot
-        read have ``refused``, the reason, only.
+        What was measured by name, and why the model refuses the others by theirs.
     """
-    found: dict[str, dict[str, Any]] = {}
-    known = None
-    for name, runs in {AS_IN_TRAINING: held_out, **others}.items():
+    found, refused = {}, {}
+    for name, runs in others.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # that these runs differ is why they are here
-                predicted = model.predict(runs)
-        except FormatError as error:
-            if known is None:
-                raise
-            found[name] = {"refused": str(error)}
-            continue
-        score = np.atleast_1d(predicted.novelty.values)
-        row: dict[str, Any] = {"count": len(score), "novel": 1 - float(predicted.in_distribution.mean())}
-        row |= {"error": {}, "coverage": {}}
-        if known is None:
-            known = score
-        else:
-            row["area"] = area_under_roc(known, score)
-        labels = runs.parameters if isinstance(runs, Trajectories) else runs.variables
-        for target in (t.name for t in model.targets if t.name in labels):
-            truth = labels_of(runs, target)
-            value, low, high = (np.atleast_1d(predicted[target + end].values) for end in ("", "_low", "_high"))
-            row["error"][target] = float(error_in_percent(torch.from_numpy(value), torch.from_numpy(truth)))
-            row["coverage"][target] = coverage(truth, low, high, model.level).share
-        found[name] = row
-    return found
+                found[name] = model.measure(runs)
+        except (FormatError, ShapeError) as error:
+            refused[name] = str(error)
+    return found, refused
+
+
+def plain_rows(known: Measured, found: Mapping[str, Measured], refused: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return plain data by name, that of the held-out runs first, under ``as in training``.
+
+    Each has what :meth:`Measured.plain` returns and, but for the held-out runs, ``area`` under the receiver's curve of
+    its novelty against theirs (0.5 is chance); runs that the model refuses have ``refused``, the reason, only.
+    """
+    rows = {AS_IN_TRAINING: known.plain()}
+    rows |= {n: m.plain() | {"area": area_under_roc(known.novelty, m.novelty)} for n, m in found.items()}
+    return rows | {n: {"refused": reason} for n, reason in refused.items()}

@@ -20,7 +20,7 @@ from torch import nn
 from pdessl.errors import CheckpointError
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.model import ParameterModel
-from pdessl.inference.reading import RunReader, encoded
+from pdessl.inference.reading import encode
 from pdessl.inference.saving import load
 from pdessl.inference.views import Views
 from pdessl.models import embed
@@ -116,10 +116,18 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "encoder_")
         if isinstance(X, (xr.Dataset, Trajectories)):
             declared = self.format_ or self._declared(X)
-            reader = RunReader(X, declared, self.missing, self.batch)
-            values = encoded(reader, self.encoder_, self._views(), self.equation or declared.equation, self.seed)
-            reader.warn()
-            return reader.features(values.numpy())
+            found = encode(
+                X,
+                self.encoder_,
+                declared,
+                self._views(),
+                self.seed,
+                missing=self.missing,
+                batch=self.batch,
+                equation=self.equation,
+            )
+            found.reader.warn()
+            return found.reader.features(found.values.numpy())
         if getattr(self.encoder_, "uses_spacing", False):
             raise ValueError(
                 "the encoder is told the time step and the grid spacing, which an array does not have. Give a dataset "

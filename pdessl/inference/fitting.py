@@ -22,28 +22,30 @@ from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
-from pdessl.inference.elsewhere import measured_elsewhere
+from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
+from pdessl.inference.encoding import RunEncoder, has_trunk
 from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
 from pdessl.inference.labels import labels_of
 from pdessl.inference.model import ParameterModel, Target
-from pdessl.inference.reading import RunReader, encoded
+from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
-from pdessl.inference.views import Views, with_trunk
+from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
+from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["fit_parameter_model"]
+__all__ = ["fit_parameter_model", "with_measurements"]
 
 _FEWEST = 6  # labelled runs: two folds of three
 
 
 def fit_parameter_model(
-    encoder: nn.Module,
-    labelled: Trajectories | xr.Dataset,
-    calibration: Trajectories | xr.Dataset | None = None,
+    encoder: nn.Module | RunEncoder,
+    labelled: Trajectories | xr.Dataset | Encoded,
+    calibration: Trajectories | xr.Dataset | Encoded | None = None,
     targets: Sequence[str] | Mapping[str, str] | str | None = None,
     views: Views | None = None,
-    readout: str | HeadReadout = "ridge",
+    readout: str | HeadReadout | None = None,
     level: float = 0.9,
     *,
     interval: str = "adaptive",
@@ -52,10 +54,11 @@ def fit_parameter_model(
     novelty: str = "mahalanobis",
     novelty_level: float = 0.99,
     units: Mapping[str, str] | None = None,
-    unlabelled: Trajectories | xr.Dataset | None = None,
+    unlabelled: Trajectories | xr.Dataset | Encoded | None = None,
     held_out: Trajectories | xr.Dataset | None = None,
     elsewhere: Mapping[str, Trajectories | xr.Dataset] | None = None,
     record: Mapping[str, Any] | None = None,
+    layer: str = "features",
     seed: int = 0,
 ) -> ParameterModel:
     """Fit readouts of parameters on a frozen encoder, calibrate their intervals, and set the threshold of novelty.
@@ -70,13 +73,16 @@ def fit_parameter_model(
     ``model.save("runs/viscosity")`` writes it; ``pdessl.load`` and ``pdessl predict`` read it.
 
     Args:
-        encoder: on fields (B, C, T, *X); not changed.
-        labelled: runs with labels. From a dataset, units are read too.
+        encoder: network on fields (B, C, T, *X), a law, or hand-made features; not changed.
+        labelled: runs with labels. From a dataset, units are read too. Of these and other runs, what
+            :meth:`ParameterModel.encode` returned for the same encoder, views, layer and seed is taken as well.
         calibration: further labelled runs, which nothing else was fitted on.
         targets: names of the parameters, or ``{name: "log" or "linear"}``. Default all the runs have; scale ``log``
             where every label is positive.
         views: that features are averaged over; default whole runs as they are.
-        readout: ``ridge``, ``neighbours``, or a trained head (which needs ``calibration``).
+        readout: ``ridge``, ``neighbours``, ``mean``, ``affine``, ``best`` (see
+            :func:`~pdessl.inference.readouts.fit_estimator`), or a trained head (which needs ``calibration``). Default
+            ``ridge``, and ``best`` for a law.
         level: of the intervals.
         interval: ``adaptive``: width by a guess of each prediction's error, from 20 labelled runs on; ``constant``; or
             ``quantile``: conformalised quantiles of the errors of the nearest labelled runs.
@@ -92,11 +98,13 @@ def fit_parameter_model(
         elsewhere: name -> runs unlike those of training, on which errors, coverage and novelty are measured beside
             ``held_out``, for the card; see :func:`pdessl.inference.elsewhere.measured_elsewhere`.
         record: plain data for the model card: ``data``, ``encoder``, ``floors`` ({name: error}), ``notes``.
+        layer: of the encoder that is read, see :func:`pdessl.inference.features`.
         seed: of folds and views.
 
     Raises:
-        DataError: no such parameter, values <= 0 on a log scale, fewer than 6 labelled runs, another kind of interval,
-            a trained head without calibration runs or with quantiles, or ``elsewhere`` without ``held_out``.
+        DataError: no such parameter, values <= 0 on a log scale, too few labelled runs (6 without calibration runs,
+            else 3; 2 for a law), another kind of interval, a trained head without calibration runs or with quantiles,
+            or ``elsewhere`` without ``held_out``.
         FormatError: datasets outside the format of the labelled runs.
     """
     views = views or Views(count=1)
@@ -107,37 +115,43 @@ def fit_parameter_model(
             f"views that move {', '.join(views.moves)} cannot be averaged for a readout of fixed labels. Leave 'moves' "
             "empty and the generators that move parameters out of 'strengths'."
         )
-    units = {**_units(labelled), **(units or {})}
-    runs = _loaded(labelled)
-    scales = _scales(labelled, runs, targets)
-    if len(runs) < _FEWEST:
-        raise DataError(f"{len(runs)} labelled runs; expected {_FEWEST} or more to fit and calibrate a readout.")
-    declared = InputFormat.of(runs, encoder, views, units, constants_of(labelled, besides=scales))
+    law = isinstance(encoder, LatentOperator)
+    readout = readout or ("best" if law else "ridge")
+    given = labelled.data if isinstance(labelled, Encoded) else labelled
+    units = {**_units(given), **(units or {})}
+    runs = _loaded(given)
+    scales = _scales(given, runs, targets)
+    fewest = 2 if law else _FEWEST if calibration is None else 3
+    if len(runs) < fewest:
+        raise DataError(f"{len(runs)} labelled runs; expected {fewest} or more to fit and calibrate a readout.")
+    declared = InputFormat.of(runs, encoder, views, units, constants_of(given, besides=scales))
+    below = layer == "features" and has_trunk(encoder)
 
-    def read(data: Trajectories | xr.Dataset) -> Tensor:
-        reader = RunReader(data, declared)
-        found = encoded(reader, network, views, declared.equation, seed)
-        for line in reader.warnings() if reader.regridded else ():
+    def read(data: Trajectories | xr.Dataset | Encoded) -> Encoded:
+        if isinstance(data, Encoded):
+            return data
+        found = encode(data, encoder, declared, views, seed, "both" if below else layer)
+        for line in found.reader.warnings() if found.reader.regridded else ():
             warnings.warn(line, UserWarning, stacklevel=3)
         return found
 
-    network = with_trunk(encoder)
     every = [None if data is None else read(data) for data in (labelled, calibration, unlabelled)]
-    parts = [every]
-    if network is not encoder:
-        width = int(encoder.feature_dim)  # type: ignore[arg-type]
-        columns = slice(width), slice(width, None)
-        parts = [[None if v is None else v[:, chosen].contiguous() for v in every] for chosen in columns]
+    parts = [[None if e is None else e.values for e in every]]
+    if below:
+        parts.append([None if e is None else e.trunk for e in every])
+    labels_in = [None if e is None else e.data for e in every]
     z, other, _ = parts[0]
     assert z is not None  # noqa: S101  (there are labelled runs)
-    fold = _folds(len(runs), folds, groups, seed) if other is None else None
+    # Too few to leave some out: intervals without an end, and no threshold of novelty.
+    fold = _folds(len(runs), folds, groups, seed) if other is None and len(runs) >= _FEWEST else None
     found = []
     for column, (name, scale) in enumerate(scales.items()):
-        y = to_scale(torch.from_numpy(labels_of(labelled, name)), scale, name)
-        more = None if calibration is None else to_scale(torch.from_numpy(labels_of(calibration, name)), scale, name)
-        given = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
-        main, left_out, conformal = _calibrated(z, y, other, more, fold, given, interval)
-        labels = labels_of(labelled, name)
+        labels = labels_of(given, name)
+        y = to_scale(torch.from_numpy(labels), scale, name)
+        held = labels_in[1]
+        more = None if held is None else to_scale(torch.from_numpy(labels_of(held, name)), scale, name)
+        kind = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
+        main, left_out, conformal = _calibrated(z, y, other, more, fold, kind, interval, scale)
         found.append(
             Target(
                 name=name,
@@ -165,14 +179,32 @@ def fit_parameter_model(
         record={**(record or {}), "versions": _versions()},
         head=readout.head if isinstance(readout, HeadReadout) else None,
         seed=seed,
+        layer=layer,
     )
-    if held_out is not None:
-        measured = model.measure(held_out)
-        # Infinity is no plain data: intervals without an end have no width.
-        ends = {n: {} if math.isfinite(c.width) else {"width": None} for n, c in measured.items()}
-        model = model.with_record(coverage={n: dataclasses.asdict(c) | ends[n] for n, c in measured.items()})
-        model = model.with_record(elsewhere=measured_elsewhere(model, held_out, elsewhere or {}))
-    return model
+    return model if held_out is None else with_measurements(model, held_out, elsewhere or {})
+
+
+def with_measurements(
+    model: ParameterModel,
+    held_out: Trajectories | xr.Dataset | Encoded,
+    elsewhere: Mapping[str, Trajectories | xr.Dataset],
+) -> ParameterModel:
+    """Return the model with what it makes of held-out runs, and of runs unlike those of training, for its card.
+
+    Raises:
+        DataError: held-out runs without a parameter of the model.
+    """
+    data = held_out.data if isinstance(held_out, Encoded) else held_out
+    for target in model.targets:
+        labels_of(data, target.name)
+    known = model.measure(held_out)
+    covered = {n: found.coverage for n, found in known.parameters.items()}
+    # Infinity is no plain data: intervals without an end have no width.
+    ends = {n: {} if math.isfinite(c.width) else {"width": None} for n, c in covered.items()}
+    return model.with_record(
+        coverage={n: dataclasses.asdict(c) | ends[n] for n, c in covered.items()},
+        elsewhere=plain_rows(known, *measured_elsewhere(model, elsewhere)),
+    )
 
 
 def _loaded(labelled: Trajectories | xr.Dataset) -> Trajectories:
@@ -230,6 +262,7 @@ def _calibrated(
     fold: NDArray[np.int64] | None,
     readout: str | HeadReadout,
     interval: str,
+    scale: str,
 ) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal | CrossQuantiles]:
     if isinstance(readout, HeadReadout):
         if interval == "quantile":
@@ -241,17 +274,19 @@ def _calibrated(
             raise DataError("a trained head has seen the labelled runs: give calibration runs it was not trained on.")
         main = Estimator(readout, (float(y.min()), float(y.max())))
     else:
-        main = fit_estimator(z, y, readout, interval)
+        main = fit_estimator(z, y, readout, interval, scale)
     if other is not None and more is not None:
         if interval == "quantile":
             return main, (main,), CrossQuantiles(other, more, np.zeros(len(more), dtype=np.int64))
         scores = _scores(main, other, more)
         return main, (main,), CrossConformal(scores, np.zeros(len(more), dtype=np.int64))
-    assert fold is not None and isinstance(readout, str)  # noqa: S101  (set together above)
+    assert isinstance(readout, str)  # noqa: S101  (a trained head has calibration runs)
+    if fold is None:
+        return main, (main,), CrossConformal(np.empty(0), np.empty(0, dtype=np.int64))
     parts, scores = [], np.empty(len(y))
     for k in range(int(fold.max()) + 1):
         left, kept = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        part = fit_estimator(z[kept], y[kept], readout, interval)
+        part = fit_estimator(z[kept], y[kept], readout, interval, scale)
         parts.append(part)
         scores[left] = _scores(part, z[left], y[left])
     if interval == "quantile":
@@ -274,7 +309,8 @@ def _novelty(
     neighbours = max(1, min(5, len(x) // 2))
     if held is not None:
         return Novelty.fit(x, held, min(level, len(held) / (len(held) + 1)), method, neighbours)
-    assert fold is not None  # noqa: S101  (set where there are no calibration runs)
+    if fold is None:
+        return dataclasses.replace(Novelty.fit(x, x, 0.5, method, neighbours), threshold=math.inf)
     distance = np.empty(len(x))
     for k in range(int(fold.max()) + 1):
         left = fold == k

@@ -15,9 +15,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 from pdessl.errors import FormatError, did_you_mean
+from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.regridding import regridded, trained_steps
 from pdessl.inference.units import conversion
 from pdessl.inference.views import Views
+from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
 __all__ = ["RUN_NAMES", "InputFormat", "constants_of"]
@@ -60,7 +62,7 @@ class InputFormat:
     @staticmethod
     def of(
         data: Trajectories,
-        encoder: nn.Module,
+        encoder: nn.Module | RunEncoder,
         views: Views,
         units: Mapping[str, str] | None = None,
         constants: Mapping[str, float] | None = None,
@@ -69,7 +71,7 @@ class InputFormat:
 
         Args:
             data: the runs. Where the encoder knows the steps it was trained on, they are brought to them first.
-            encoder: as in :class:`pdessl.inference.ParameterModel`.
+            encoder: as in :class:`pdessl.inference.ParameterModel`. A law reads runs on the grid they have.
             views: that features are averaged over.
             units: of fields and axes.
             constants: parameters that are the same in all runs.
@@ -77,7 +79,7 @@ class InputFormat:
         Raises:
             FormatError: runs on a grid that is too coarse for the encoder.
         """
-        steps = trained_steps(encoder, data)
+        steps = {} if isinstance(encoder, LatentOperator) else trained_steps(encoder, data)
         parts = [part.runs for part in regridded(data, steps)]
         runs = parts[0]
         inner = getattr(encoder, "module", encoder)

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pdessl.errors import DataError, FormatError, did_you_mean
+from pdessl.inference.encoding import RunEncoder, features, has_trunk
 from pdessl.inference.format import InputFormat
 from pdessl.inference.regridding import Regridded, regridded
 from pdessl.inference.units import conversion
-from pdessl.inference.views import Views, features_of
+from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
-__all__ = ["MISSING", "Piece", "RunReader", "encoded"]
+__all__ = ["MISSING", "Encoded", "Piece", "RunReader", "encode"]
 
 MISSING = ("refuse", "drop", "interpolate")
 
@@ -320,15 +321,56 @@ class RunReader:
         return result.assign_coords({n: c for n, c in self.carried.items() if n != "feature"})
 
 
-def encoded(reader: RunReader, encoder: nn.Module, views: Views, equation: str | None, seed: int) -> Tensor:
-    """Return features of all runs, (n, D), float64, in their order; see :func:`pdessl.inference.views.features_of`.
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Runs and the features that one encoder has of them: read once, for every readout that is fitted on them.
+
+    Args:
+        data: the runs, from which labels are taken.
+        reader: of these runs, which have been read; says what is carried to results.
+        values: features, (n, D), float64.
+        trunk: the pooled values below the encoder's head, (n, D'), where they were asked for and are there.
+    """
+
+    data: xr.Dataset | Trajectories
+    reader: RunReader
+    values: Tensor
+    trunk: Tensor | None = None
+
+
+def encode(
+    data: xr.Dataset | Trajectories,
+    encoder: nn.Module | RunEncoder,
+    declared: InputFormat,
+    views: Views,
+    seed: int = 0,
+    layer: str = "features",
+    missing: str = "refuse",
+    batch: int = 64,
+    equation: str | None = None,
+) -> Encoded:
+    """Read runs piece by piece and return their features, in their order; see :func:`pdessl.inference.features`.
+
+    Args:
+        data: n runs.
+        encoder: a network, or another encoder of runs.
+        declared: what the model takes.
+        views: that features of a network are averaged over.
+        seed: of the views.
+        layer: ``features``, ``trunk``, or ``both``.
+        missing: as in :class:`RunReader`.
+        batch: likewise.
+        equation: of the views; default the declared one.
 
     Raises:
         DataError: features that are not finite.
+        FormatError: data outside the declared format.
     """
+    reader = RunReader(data, declared, missing, batch)
     values: Tensor | None = None
     for piece in reader:
-        found = features_of(encoder, piece.runs, reader.declared.fitted(views, piece.runs), equation, seed)
+        seen = declared.fitted(views, piece.runs)
+        found = features(encoder, piece.runs, seen, equation or declared.equation, seed, layer=layer)
         bad = ~torch.isfinite(found).all(dim=1)
         if bool(bad.any()):
             raise DataError(
@@ -339,4 +381,7 @@ def encoded(reader: RunReader, encoder: nn.Module, views: Views, equation: str |
             values = found.new_empty((reader.count, found.shape[1]))
         values[torch.from_numpy(piece.places)] = found
     assert values is not None  # noqa: S101  (a reader has runs)
-    return values
+    if layer == "both" and has_trunk(encoder):
+        width = int(encoder.feature_dim)  # type: ignore[union-attr, arg-type]
+        return Encoded(data, reader, values[:, :width].contiguous(), values[:, width:].contiguous())
+    return Encoded(data, reader, values)

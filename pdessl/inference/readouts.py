@@ -16,18 +16,33 @@ from torch import Tensor, nn
 
 from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.residual_quantiles import residual_quantiles
+from pdessl.inference.affine import AffineReadout
 from pdessl.models import RidgeReadout, fit_ridge
 from pdessl.models.ridge import left_out_residuals
-from pdessl.models.scale import bounded
+from pdessl.models.scale import SCALES, bounded, from_scale
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
-__all__ = ["INTERVALS", "Estimator", "HeadReadout", "NeighbourReadout", "Readout", "fit_estimator"]
+__all__ = [
+    "INTERVALS",
+    "READOUTS",
+    "CodeReadout",
+    "Estimator",
+    "HeadReadout",
+    "MeanReadout",
+    "NeighbourReadout",
+    "Readout",
+    "fit_estimator",
+    "readout_arrays",
+    "readout_from",
+]
 
 INTERVALS = ("adaptive", "constant", "quantile")
+READOUTS = ("ridge", "neighbours", "mean", "affine", "best")
 
 _FEWEST_FOR_SPREAD = 20  # runs; with fewer, a regression on log |residual| is noise
 _GAIN = 0.9  # of the variance of log |residual|: a spread that leaves more unexplained widens more than it helps
 _FLOOR = 1e-2  # residuals below this share of their median count as this: a lucky hit says nothing of its neighbours
+_NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 _RANGE = math.log(4.0)  # the guessed width varies by this factor up and down at most
 
 
@@ -56,17 +71,69 @@ class NeighbourReadout:
     neighbours: int
 
     @staticmethod
-    def fit(features: Tensor, targets: Tensor, neighbours: int = 10) -> NeighbourReadout:
-        """Fit on features (n, D) and targets (n,); k is at most n - 1."""
+    def fit(features: Tensor, targets: Tensor, neighbours: int | None = None) -> NeighbourReadout:
+        """Fit on features (n, D) and targets (n,).
+
+        Args:
+            features: n >= 2 rows.
+            targets: on the scale of the readout.
+            neighbours: k, at most n - 1; None: of 1, 2, 3, 5, 10 and 20 the one with the smallest leave-one-out error.
+        """
         centre, scale = features.mean(dim=0), features.std(dim=0, correction=0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        k = max(1, min(neighbours, len(features) - 1))
-        return NeighbourReadout(centre, scale, (features - centre) / scale, targets, k)
+        known, most = (features - centre) / scale, len(features) - 1
+        tried = [k for k in _NEIGHBOURS if k <= most] if neighbours is None else [max(1, min(neighbours, most))]
+
+        def error(k: int) -> float:
+            return float((NeighbourReadout(centre, scale, known, targets, k).left_out() - targets).square().mean())
+
+        return NeighbourReadout(centre, scale, known, targets, min(tried, key=error))
+
+    def left_out(self) -> Tensor:
+        """Return the predictions of the labelled runs, each without itself, (n,)."""
+        return nearest_neighbour_prediction(self.known, self.targets, None, self.neighbours, cosine=False)
 
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for features (m, D)."""
         standard = (features.double() - self.centre) / self.scale
         return nearest_neighbour_prediction(self.known, self.targets, standard, self.neighbours, cosine=False)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanReadout:
+    """The mean target of the labelled runs, whatever the features: the floor of every table."""
+
+    mean: float
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return the mean (m,) for features (m, D)."""
+        return torch.full((len(features),), self.mean, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CodeReadout:
+    """A parameter that is nearly affine in a law's codes, on its scale: a + b·z, or the logarithm of that.
+
+    Args:
+        affine: the map to the parameter itself.
+        scale: ``log`` or ``linear``.
+        least: smallest label, > 0, on the scale ``log``; half of it stands for values that have no logarithm.
+    """
+
+    affine: AffineReadout
+    scale: str
+    least: float = 0.0
+
+    @staticmethod
+    def fit(codes: Tensor, targets: Tensor, scale: str) -> CodeReadout:
+        """Fit on codes (n, R) and targets (n,) on the scale; see :meth:`AffineReadout.fit`."""
+        labels = from_scale(targets, scale)
+        return CodeReadout(AffineReadout.fit(codes, labels), scale, float(labels.min()) if scale == "log" else 0.0)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return predictions (m,) for codes (m, R)."""
+        found = self.affine.predict(features)
+        return found.clamp_min(self.least / 2).log() if self.scale == "log" else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +175,8 @@ class Estimator:
     (:func:`pdessl.evaluation.residual_quantiles.residual_quantiles`).
 
     Predictions stay within the range of the labels, widened by half its width on each side
-    (:func:`pdessl.models.scale.bounded`).
+    (:func:`pdessl.models.scale.bounded`); those that are affine in a law's codes are not bounded: they hold where the
+    law does.
 
     Args:
         readout: the predictions.
@@ -128,6 +196,8 @@ class Estimator:
     def predict(self, features: Tensor) -> NDArray[np.float64]:
         """Return predictions (m,) for features (m, D)."""
         found = self.readout.predict(features).reshape(len(features))
+        if isinstance(self.readout, CodeReadout):
+            return found.numpy()
         return bounded(found, torch.tensor(self.labels, dtype=found.dtype)).numpy()
 
     def scale(self, features: Tensor) -> NDArray[np.float64]:
@@ -146,32 +216,32 @@ class Estimator:
         return value + low.numpy(), value + high.numpy()
 
 
-def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", interval: str = "adaptive") -> Estimator:
+def fit_estimator(
+    features: Tensor, targets: Tensor, kind: str = "ridge", interval: str = "adaptive", scale: str = "linear"
+) -> Estimator:
     """Fit a readout and, where there are enough runs, what the width of its intervals follows.
 
     Args:
         features: (n, D), float64.
         targets: (n,), float64, on the scale of the readout.
-        kind: ``ridge`` or ``neighbours``.
+        kind: ``ridge``, ``neighbours``, ``mean``, ``affine`` (for the codes of a law), or ``best``: of ridge,
+            neighbours and affine the one with the smallest leave-one-out error.
         interval: ``constant``; ``adaptive``: fit a spread; ``quantile``: keep the residuals.
+        scale: that of the targets, ``log`` or ``linear``; ``affine`` needs it.
 
     Raises:
         DataError: another kind of readout or interval.
-        ShapeError: fewer than three runs.
+        ShapeError: fewer than three runs (two for ``affine``, ``best`` and ``mean``).
     """
     if interval not in INTERVALS:
         raise DataError(f"no interval '{interval}'.{did_you_mean(interval, INTERVALS)} Choose: {', '.join(INTERVALS)}.")
-    labels = float(targets.min()), float(targets.max())
-    if kind == "ridge":
-        readout: Readout = fit_ridge(features, targets)
-        residual = left_out_residuals(readout, features, targets)[:, 0]  # type: ignore[arg-type]
-    elif kind == "neighbours":
-        readout = NeighbourReadout.fit(features, targets)
-        residual = targets - nearest_neighbour_prediction(
-            readout.known, targets, None, readout.neighbours, cosine=False
+    if kind not in READOUTS:
+        raise DataError(
+            f"no readout '{kind}'.{did_you_mean(kind, READOUTS)} Choose {', '.join(READOUTS)}, or give a trained head "
+            "(HeadReadout)."
         )
-    else:
-        raise DataError(f"no readout '{kind}'. Choose ridge or neighbours, or give a trained head (head=...).")
+    labels = float(targets.min()), float(targets.max())
+    readout, residual = _fitted(features, targets, kind, scale)
     if interval == "quantile":
         return Estimator(readout, labels, known=features, residuals=residual)
     size = residual.abs()
@@ -182,6 +252,31 @@ def fit_estimator(features: Tensor, targets: Tensor, kind: str = "ridge", interv
     if spread.leave_one_out > _GAIN * float(log.var()):
         return Estimator(readout, labels)
     return Estimator(readout, labels, spread, float(log.mean()))
+
+
+def _fitted(features: Tensor, targets: Tensor, kind: str, scale: str) -> tuple[Readout, Tensor]:
+    """Return a readout and y_i - ŷ_i with run i left out, (n,)."""
+    if kind == "best":
+        # A ridge on fewer than three rows is none.
+        kinds = ("affine", "ridge", "neighbours") if len(targets) > 2 else ("affine",)
+        tried = [_fitted(features, targets, k, scale) for k in kinds]
+        return min(tried, key=lambda found: float(found[1].square().mean()))
+    if kind == "ridge":
+        ridge = fit_ridge(features, targets)
+        return ridge, left_out_residuals(ridge, features, targets)[:, 0]
+    if kind == "neighbours":
+        near = NeighbourReadout.fit(features, targets)
+        return near, targets - near.left_out()
+    if kind == "mean":
+        n = len(targets)
+        return MeanReadout(float(targets.mean())), (targets - targets.mean()) * n / max(n - 1, 1)
+    rows = np.arange(len(targets))
+    # Two labels have no third that a map of one alone could be tried on.
+    left = [rows[rows != i] if len(rows) > 2 else rows for i in rows]
+    parts = [
+        CodeReadout.fit(features[kept], targets[kept], scale).predict(features[[i]]) for i, kept in enumerate(left)
+    ]
+    return CodeReadout.fit(features, targets, scale), targets - torch.cat(parts)
 
 
 def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
@@ -209,10 +304,17 @@ def readout_arrays(readout: Readout) -> tuple[dict[str, Any], dict[str, Tensor]]
     if isinstance(readout, NeighbourReadout):
         names = ("centre", "scale", "known", "targets")
         return {"kind": "neighbours", "neighbours": readout.neighbours}, {n: getattr(readout, n) for n in names}
+    if isinstance(readout, MeanReadout):
+        return {"kind": "mean", "mean": readout.mean}, {}
+    if isinstance(readout, CodeReadout):
+        numbers_of = {"intercept": readout.affine.intercept, "scale": readout.scale, "least": readout.least}
+        return {"kind": "affine", **numbers_of}, {"weights": readout.affine.weights}
     if isinstance(readout, HeadReadout):
         numbers = {"offset": [float(v) for v in readout.offset], "factor": [float(v) for v in readout.factor]}
         return {"kind": "head", "column": readout.column, **numbers}, {}
-    raise DataError(f"cannot save a readout of class {type(readout).__name__}; expected ridge, neighbours or a head.")
+    raise DataError(
+        f"cannot save a readout of class {type(readout).__name__}; expected ridge, neighbours, mean, affine or a head."
+    )
 
 
 def readout_from(data: Mapping[str, Any], arrays: Mapping[str, Tensor], head: nn.Module | None) -> Readout:
@@ -223,6 +325,12 @@ def readout_from(data: Mapping[str, Any], arrays: Mapping[str, Tensor], head: nn
     if data["kind"] == "neighbours":
         names = ("centre", "scale", "known", "targets")
         return NeighbourReadout(*(arrays[n] for n in names), int(data["neighbours"]))
+    if data["kind"] == "mean":
+        return MeanReadout(float(data["mean"]))
+    if data["kind"] == "affine" and data["scale"] in SCALES:
+        return CodeReadout(
+            AffineReadout(float(data["intercept"]), arrays["weights"]), data["scale"], float(data["least"])
+        )
     if data["kind"] == "head" and head is not None:
         numbers = (tuple(map(float, data[n])) for n in ("offset", "factor"))
         return HeadReadout(head, int(data["column"]), *numbers)

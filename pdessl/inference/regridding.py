@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline, make_lsq_spline
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdessl.errors import FormatError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["ROUGHEST", "Regridded", "regridded", "roughness", "steps_of", "trained_steps"]
+__all__ = ["ROUGHEST", "Regridded", "in_order", "regridded", "roughness", "steps_of", "trained_steps"]
 
 ROUGHEST = 1 / 4  # that of a wave of four nodes
 _ROUNDING = 1e-3  # relative: a step that differs by less is the same
@@ -93,13 +93,19 @@ def regridded(
         yield Regridded(places, part, done)
 
 
+def in_order(rows: Sequence[tuple[NDArray[np.int64], Tensor]]) -> Tensor:
+    """Return values of all runs in their order, from the places and values of some at a time."""
+    places = np.concatenate([places for places, _ in rows])
+    return torch.cat([values for _, values in rows])[torch.from_numpy(np.argsort(places))]
+
+
 def steps_of(runs: Trajectories) -> dict[str, tuple[float, float]]:
     """Return the smallest and largest step of ``time`` and of each space axis, by name."""
     found = {"time": runs.time_step} | {n: runs.grid_spacing[:, i] for i, n in enumerate(runs.axis_names)}
     return {n: (float(v.min()), float(v.max())) for n, v in found.items()}
 
 
-def trained_steps(encoder: nn.Module, runs: Trajectories) -> dict[str, tuple[float, float]]:
+def trained_steps(encoder: object, runs: Trajectories) -> dict[str, tuple[float, float]]:
     """Return the steps that an encoder was trained on where it knows them, else those of the runs it is to be used on.
 
     An encoder of ``pdessl pretrain`` has them in its attribute ``trained_on``. Runs of another equation are read on the

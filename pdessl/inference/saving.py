@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from pdessl import models
 from pdessl.errors import CheckpointError, PdesslError, StoreError
 from pdessl.evaluation.novelty import Novelty
+from pdessl.files import write_json
 from pdessl.inference.card import card
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
+from pdessl.inference.encoding import LAYERS
 from pdessl.inference.format import InputFormat
 from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import Estimator, readout_arrays, readout_from
 from pdessl.inference.views import Views
-from pdessl.operators import LatentOperator, load_law
+from pdessl.operators import LatentOperator, load_law, save_law
 from pdessl.operators.saving import LAW
 
 __all__ = ["ARRAYS", "CARD", "DESCRIPTION", "load", "save"]
@@ -33,7 +36,14 @@ __all__ = ["ARRAYS", "CARD", "DESCRIPTION", "load", "save"]
 DESCRIPTION = "parameter_model.json"
 ARRAYS = "parameter_model.safetensors"
 CARD = "card.md"
-_FORMAT = 1
+PHYSICS = "features.json"
+# what is in the folder of an encoder, by its kind
+_ENCODERS = {
+    "network": (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE),
+    "law": (LAW,),
+    "physics": (PHYSICS,),
+}
+_FORMAT = 2
 _MOST_VIEWS = 4096
 
 
@@ -58,6 +68,8 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
         "kind": "parameter_model",
         "level": model.level,
         "seed": model.seed,
+        "layer": model.layer,
+        "encoder": _kind(model.encoder),
         "input": model.format.state(),
         "views": {
             "strengths": dict(model.views.strengths),
@@ -81,14 +93,12 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
         (folder / DESCRIPTION).unlink(missing_ok=True)  # until all is there, nothing looks finished
     except OSError as error:
         raise _unwritable(folder, error) from None
-    parts = {"encoder": model.encoder} | ({"head": model.head} if model.head is not None else {})
-    for name, module in parts.items():
-        models.save_pretrained(folder / name, module, {"provenance": dict(model.record)})
+    _save_encoder(folder / "encoder", model.encoder, model.record)
+    if model.head is not None:
+        models.save_pretrained(folder / "head", model.head, {"provenance": dict(model.record)})
     try:
         _replace(folder / ARRAYS, lambda p: save_file({n: v.contiguous().clone() for n, v in arrays.items()}, p))
-        files = {ARRAYS: folder / ARRAYS} | {
-            f"{n}/{f}": folder / n / f for n in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)
-        }
+        files = {n: folder / n for n in _files(content["encoder"], model.head is not None)}
         content["sha256"] = {n: _sha256(p) for n, p in files.items()}
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         _replace(folder / CARD, lambda p: p.write_text(card(model), encoding="utf-8"))
@@ -146,12 +156,12 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             f"{path} has format {content.get('format')}; this version reads {_FORMAT}. Install the version of pdessl "
             "that wrote it, or fit the model again."
         )
-    sums = content.get("sha256")
-    if not isinstance(sums, dict) or not {ARRAYS, "encoder/model.safetensors", "encoder/recipe.json"} <= set(sums):
-        raise CheckpointError(f"{path}: key 'sha256' is missing or incomplete. Copy the folder again.")
+    sums, kind = content.get("sha256"), content.get("encoder")
+    if kind not in _ENCODERS or not isinstance(sums, dict) or not set(_files(kind, False)) <= set(sums):
+        raise CheckpointError(f"{path}: key 'encoder' or 'sha256' is missing or incomplete. Copy the folder again.")
     has_head = any(name.startswith("head/") for name in sums)
     for name in sums:
-        if name not in _files(has_head):
+        if name not in _files(kind, has_head):
             raise CheckpointError(f"{path} names a file '{name}' that no model has. Copy the folder again.")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}. Copy the whole folder.")
@@ -160,9 +170,10 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
                 f"{folder / name} is truncated or was changed after the model was written. Copy the folder again, or "
                 "fit the model again."
             )
-    encoder = models.load(folder / "encoder", allow)
     head = models.load(folder / "head", allow) if has_head else None
+    network = models.load(folder / "encoder", allow) if kind == "network" else None
     try:
+        encoder = network if network is not None else _load_plain(folder / "encoder", kind)
         # Products round differently where arrays are not aligned as torch aligns its own; those of a file are not.
         arrays = {n: v.clone() for n, v in load_file(folder / ARRAYS).items()}
         views, below = content["views"], content.get("trunk_novelty")
@@ -182,6 +193,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             record=dict(content["record"]),
             head=head,
             seed=int(content["seed"]),
+            layer=str(content["layer"]),
         )
         _check(found, arrays)
         return found
@@ -198,8 +210,8 @@ def _check(model: ParameterModel, arrays: Mapping[str, Tensor]) -> None:
         ValueError: numbers out of range, or arrays that do not fit each other.
         PdesslError: views that cannot be drawn.
     """
-    if not (0 < model.level < 1 and 1 <= model.views.count <= _MOST_VIEWS):
-        raise ValueError(f"level {model.level}, {model.views.count} views")
+    if not (0 < model.level < 1 and 1 <= model.views.count <= _MOST_VIEWS and model.layer in LAYERS[:2]):
+        raise ValueError(f"level {model.level}, {model.views.count} views, layer {model.layer}")
     declared = model.format
     sizes = (*declared.needed, *(model.views.window or ()))
     steps = [value for ends in declared.steps.values() for value in ends]
@@ -249,7 +261,8 @@ def _target_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor
     else:
         conformal = CrossConformal(arrays[f"{prefix}scores"].numpy(), fold)
     folds = tuple(parts[1:]) or (parts[0],)
-    if data["scale"] not in ("log", "linear") or not 0 <= conformal.fold.min() <= conformal.fold.max() < len(folds):
+    outside = conformal.count and not 0 <= conformal.fold.min() <= conformal.fold.max() < len(folds)
+    if data["scale"] not in ("log", "linear") or outside:
         raise ValueError(f"target {data['name']!r}")
     return Target(
         name=str(data["name"]),
@@ -316,9 +329,38 @@ def _novelty_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tenso
 # --------------------------------------------------------------------------------------------- files
 
 
-def _files(head: bool) -> tuple[str, ...]:
-    parts = ("encoder", "head") if head else ("encoder",)
-    return (ARRAYS, *(f"{p}/{f}" for p in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)))
+def _files(encoder: str, head: bool) -> tuple[str, ...]:
+    network = models.checkpoint.WEIGHTS, models.checkpoint.RECIPE
+    return (ARRAYS, *(f"encoder/{f}" for f in _ENCODERS[encoder]), *(f"head/{f}" for f in network if head))
+
+
+def _kind(encoder: Any) -> str:
+    """Return what an encoder is, as files call it."""
+    if isinstance(encoder, LatentOperator):
+        return "law"
+    if isinstance(encoder, PhysicsEncoder):
+        return "physics"
+    if isinstance(encoder, nn.Module):
+        return "network"
+    raise CheckpointError(f"cannot save an encoder of class {type(encoder).__name__}; networks, laws and physics can.")
+
+
+def _save_encoder(folder: Path, encoder: Any, record: Mapping[str, Any]) -> None:
+    kind = _kind(encoder)
+    if kind == "network":
+        models.save_pretrained(folder, encoder, {"provenance": dict(record)})
+    elif kind == "law":
+        save_law(encoder, folder)
+    else:
+        write_json(folder / PHYSICS, {"names": list(encoder.names)})
+
+
+def _load_plain(folder: Path, kind: str) -> LatentOperator | PhysicsEncoder:
+    """Load an encoder that is no network."""
+    if kind == "law":
+        return load_law(folder)
+    names = json.loads((folder / PHYSICS).read_text(encoding="utf-8"))["names"]
+    return PhysicsEncoder(tuple(map(str, names)))
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -10,7 +10,7 @@ from command_line import at_command_line
 import pdessl
 from pdessl.cli import main
 from pdessl.data import load_recipe, simulate
-from pdessl.experiments.views import calibrated
+from pdessl.experiments.untrained import calibrated
 from pdessl.inference import fit_parameter_model
 from pdessl.models import ConvEncoder, Normalised, save_pretrained
 

@@ -7,11 +7,11 @@ import torch
 import xarray as xr
 
 from pdessl.cli import main
-from pdessl.cli.written import cell, visible
 from pdessl.data import load_recipe, simulate
-from pdessl.experiments.views import calibrated
+from pdessl.experiments.untrained import calibrated
 from pdessl.inference import fit_parameter_model
 from pdessl.models import ConvEncoder, Normalised
+from pdessl.written import cell, visible
 
 NAMES = ['=HYPERLINK("http://a")', "+1+1", "-2+3", "@SUM(A1)", "\x1b]0;title\x07run", "-3.5", "plain", "a\r\nb", "\t=1"]
 SAFE = ['\'=HYPERLINK("http://a")', "'+1+1", "'-2+3", "'@SUM(A1)", "\\x1b]0;title\\x07run", "-3.5", "plain"]

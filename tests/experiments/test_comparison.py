@@ -10,7 +10,8 @@ from pdessl.errors import CheckpointError, DataError
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.stepping import Bottleneck
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches
-from pdessl.experiments.views import Views, calibrated, trunk_of, untrained
+from pdessl.experiments.untrained import calibrated, untrained
+from pdessl.inference import Views, features
 from pdessl.models import ConvEncoder, Normalised
 
 
@@ -68,11 +69,13 @@ def test_views_that_draw_nothing_are_no_augmentation(runs):
 
 def test_the_random_floor_keeps_all_pooled_values(runs):
     encoder = Normalised(ConvEncoder(width=4, features=2, hidden=8), [0.5], [2.0]).eval()
-    trunk = trunk_of(encoder)
-    assert trunk(runs.fields).shape == (12, trunk.feature_dim) == (12, encoder.module.trunk_dim)
-    assert torch.equal(encoder.module.head(trunk(runs.fields)), encoder(runs.fields))
-    other = nn.Linear(2, 2)
-    assert trunk_of(other) is other
+    trunk = features(encoder, runs, layer="trunk")
+    assert trunk.shape == (12, encoder.module.trunk_dim)
+    assert torch.allclose(encoder.module.head(trunk.float()).double(), features(encoder, runs), atol=1e-6)
+    both = features(encoder, runs, layer="both")
+    assert torch.equal(both[:, 2:], trunk) and torch.allclose(both[:, :2], features(encoder, runs), atol=1e-6)
+    headless = Normalised(ConvEncoder(width=4), [0.5], [2.0]).eval()
+    assert torch.equal(features(headless, runs, layer="trunk"), features(headless, runs))
 
 
 def _features_of(shared, job):

@@ -9,21 +9,24 @@ import pytest
 import torch
 
 import pdessl
-from pdessl import catalog, cli
-from pdessl.cli.regress import counts, default_recipe
+from pdessl import Trajectories, catalog, cli
+from pdessl.cli.regress import counts
 from pdessl.data import generate
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError, ShapeError
 from pdessl.evaluation.tables import findings
-from pdessl.experiments.comparison import Regression, compare_methods
+from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import as_report
 from pdessl.experiments.estimates import Classical
 from pdessl.experiments.quickstart import read_settings
-from pdessl.experiments.readouts import by_neighbours, declared_scale
-from pdessl.experiments.robustness import Intervals, Robustness, interval_rows, reliability
+from pdessl.experiments.regress import default_recipe, regress
+from pdessl.experiments.regression import Regression
+from pdessl.experiments.robustness import INTERVALS, Intervals, Robustness, interval_rows, reliability
+from pdessl.experiments.scales import declared_scale
 from pdessl.experiments.shifts import Shift, applicable, shifted
 from pdessl.experiments.supervision import Supervision
-from pdessl.experiments.views import Views, averaged, fitting
+from pdessl.inference import Views, features, fit_parameter_model
+from pdessl.inference.readouts import NeighbourReadout
 from pdessl.models import ConvEncoder, Normalised, save_pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
@@ -137,9 +140,9 @@ def test_an_encoder_of_other_fields_or_dimensions_is_refused_before_anything_is_
 def test_an_encoder_of_another_equation_is_read_with_a_note(data):
     network = encoder()
     network.trained_on = {"equation": "kuramoto_sivashinsky", "steps": {"time": [0.2, 0.2], "x": [0.5, 0.5]}}
-    result = compare_methods(network, data, Regression(labels=(8,), seeds=1, physics=False))
+    result = compare_methods(network, data, Regression(labels=(8,), seeds=1, methods=("frozen", "mean")))
     assert "pretrained on runs of kuramoto_sivashinsky, these are of burgers" in result.notes[0]
-    plain = compare_methods(encoder(), data, Regression(labels=(8,), seeds=1, physics=False))
+    plain = compare_methods(encoder(), data, Regression(labels=(8,), seeds=1, methods=("frozen", "mean")))
     assert torch.equal(result.predictions["frozen"], plain.predictions["frozen"])  # on the grid the runs have
     assert not any("pretrained on runs" in note for note in plain.notes)
 
@@ -151,19 +154,19 @@ def test_networks_read_other_grids_on_that_of_training_or_say_why_not(data):
     at = {(r["runs"], r["method"]): r["relative_error"] for r in result.robustness}
     plain = next(r for r in result.rows if r["method"] == "frozen")["relative_error"]["mean"]
     assert at["half the points", "frozen"] == pytest.approx(plain, rel=0.3)
-    assert {m for n, m in at if n == "half the points"} == {"mean", "frozen", "physics", "scratch"}
+    assert {m for n, m in at if n == "half the points"} == {"mean", "frozen", "random", "physics", "scratch"}
     assert {m for n, m in at if n == "every sixteenth"} <= {"mean", "physics"}
     assert {r["runs"] for r in result.intervals} == {"as in training", "half the points", "noisy"}
     notes = "\n".join(result.notes)
-    assert "half the points: brought to the grid of training for networks: x interpolated from steps of" in notes
-    assert "every sixteenth: not read by networks: run 0: x has steps of" in notes
+    assert "half the points: brought to the grid of training: x interpolated from steps of" in notes
+    assert "frozen encoder, ridge on its features, every sixteenth: not read: run" in notes
 
 
 def test_runs_too_short_for_a_spectrum_leave_hand_made_features_out(data):
     settings = Regression(labels=(8,), seeds=1, robustness=Robustness({"five frames": Shift(share=0.14)}))
     result = compare_methods(encoder(), data, settings)
-    assert {r["method"] for r in result.robustness} == {"mean", "frozen"}
-    assert "hand-made physics features, same ridge, five frames: physics_features got fields" in result.notes[0]
+    assert {r["method"] for r in result.robustness} == {"mean", "frozen", "random"}
+    assert "hand-made physics features, same ridge, five frames: not read: physics_features got f" in result.notes[0]
 
 
 def test_the_scale_is_that_of_dataset_or_equation(data, ks_store):
@@ -177,42 +180,91 @@ def test_the_scale_is_that_of_dataset_or_equation(data, ks_store):
         compare_methods(encoder(), data, Regression(target="viscosty", labels=(8,)))
 
 
+def test_every_row_in_closed_form_is_the_model_that_is_saved(data, tmp_path):
+    """Bit for bit: a row of the table, the model behind it, and that model saved, loaded and given the test runs."""
+    views = Views({"space_translation": 0.5}, window=(16, 32), count=2)
+    settings = Regression(labels=(8, 0), seeds=2, views=views, classical=Classical())
+    result = regress(encoder(), data, settings=settings, out=tmp_path / "out", announce=lambda line: None)
+    at = {(r["method"], r["labels"]): r["relative_error"]["values"] for r in result.rows}
+    assert {m for m, n in at if n} == {"frozen", "neighbours", "mean", "random", "physics"}
+    for (method, n, seed), model in result.models.items():
+        folder = model.save(tmp_path / f"{method}{n}{seed}")
+        found = pdessl.load(folder).measure(data.test)
+        assert found.parameters["viscosity"].error == at[method, n][seed], (method, n, seed)
+    saved = pdessl.load(tmp_path / "out").measure(data.test).parameters["viscosity"]
+    assert saved.error == at["frozen", 16][0]
+    assert (saved.prediction == result.model.predict(data.test)["viscosity"].values).all()
+    floors = result.model.record["floors"]
+    assert floors["random encoder, same ridge, %"] == pytest.approx(np.mean(at["random", 16]))
+
+
+def test_a_users_own_encoder_goes_without_what_cannot_be_built_untrained(data):
+    class Own(torch.nn.Module):
+        def forward(self, fields):
+            return torch.stack([fields.mean((1, 2, 3)), fields.square().mean((1, 2, 3))], dim=1)
+
+    result = compare_methods(Own(), data, Regression(labels=(8,), seeds=1, scratch=SHORT))
+    assert {r["method"] for r in result.rows} == {"frozen", "neighbours", "mean", "physics"}
+    notes = " ".join(result.notes)
+    assert "random encoder, same ridge: Own has no attribute init_args" in notes
+    assert "supervised from scratch: Own has no attribute init_args" in notes
+
+
 def test_neighbours_choose_their_number_by_leaving_out():
     x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
     noise = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # Labels that follow the features are read from the nearest; labels that do not, from as many as there are.
-    assert (by_neighbours(x, x[:, 0], x) - x[:, 0]).abs().max() < 0.04
-    assert by_neighbours(x, noise, x).std() < 0.6 * noise.std()
+    assert (NeighbourReadout.fit(x, x[:, 0]).predict(x) - x[:, 0]).abs().max() < 0.04
+    assert NeighbourReadout.fit(x, noise).predict(x).std() < 0.6 * noise.std()
+    assert NeighbourReadout.fit(x, x[:, 0]).neighbours < NeighbourReadout.fit(x, noise).neighbours
 
 
 # ----------------------------------------------------------------------------------------- intervals
+
+
+class Given:
+    """Features that the first nodes of a field hold."""
+
+    def features(self, runs):
+        return runs.fields[:, 0, 0, :2].double()
 
 
 def heteroscedastic(count, seed):
     stream = torch.Generator().manual_seed(seed)
     x = torch.rand(count, 2, generator=stream, dtype=torch.float64)
     noise = torch.randn(count, generator=stream, dtype=torch.float64)
-    return x, 10 + 4 * x[:, 0] + (0.02 + 0.5 * x[:, 0]) * noise
+    nodes = torch.arange(4, dtype=torch.float64).expand(count, 4)
+    return Trajectories(
+        fields=torch.cat([x, x], dim=1)[:, None, None].expand(count, 1, 3, 4).clone(),
+        time=nodes[:, :3].clone(),
+        space=(nodes.clone(),),
+        lengths=torch.full((count, 1), 4.0, dtype=torch.float64),
+        parameters={"y": 10 + 4 * x[:, 0] + (0.02 + 0.5 * x[:, 0]) * noise},
+    )
+
+
+def of_every_kind():
+    given = heteroscedastic(200, 0), heteroscedastic(300, 1)
+    return {kind: fit_parameter_model(Given(), *given, {"y": "linear"}, interval=kind) for kind in INTERVALS}
 
 
 def test_intervals_cover_what_they_promise_and_adapt():
-    given = (*heteroscedastic(200, 0), *heteroscedastic(300, 1))
-    tests = {"alike": heteroscedastic(1000, 2)}
-    rows = {r["kind"]: r for r in interval_rows(*given, tests, "linear", 0.9)}
+    models, tests = of_every_kind(), heteroscedastic(1000, 2)
+    rows = {r["kind"]: r for r in interval_rows(models, {"alike": tests}, "y")}
     for row in rows.values():
         # 300 calibration and 1000 test runs: three standard deviations of the share are 0.06.
         assert abs(row["share"] - 0.9) < 0.06, row
     assert rows["constant"]["spread_of_widths"] < 1.5
     assert rows["adaptive"]["spread_of_widths"] > 2
     assert rows["quantile"]["spread_of_widths"] > 2
-    curve = reliability(*given, *tests["alike"], (0.5, 0.9))
+    curve = reliability(models, tests, "y", (0.5, 0.9))
     assert all(abs(shares[0] - 0.5) < 0.1 for shares in curve.values())
 
 
 def test_under_a_shift_the_promise_is_measured_to_be_broken():
-    given = (*heteroscedastic(200, 0), *heteroscedastic(300, 1))
-    x, y = heteroscedastic(1000, 2)
-    rows = interval_rows(*given, {"moved": (x, y + 3)}, "linear", 0.9)
+    runs = heteroscedastic(1000, 2)
+    moved = runs.replace(parameters={"y": runs.parameters["y"] + 3})
+    rows = interval_rows(of_every_kind(), {"moved": moved}, "y")
     assert all(r["share"] < 0.3 < r["expected"][0] for r in rows)
 
 
@@ -284,10 +336,10 @@ def test_data_that_were_not_simulated_here_go_without_the_shifts_that_simulate()
 def test_windows_shrink_to_the_runs_and_features_do_not_see_labels(data):
     views = Views({"space_translation": 0.5}, window=(32, 64), count=2)
     small = shifted(data, Shift(every=2, share=0.5))
-    assert fitting(views, small).window == (18, 32)
-    assert fitting(Views(), small) == Views()
-    known = averaged(encoder(), small, views, "burgers", seed=1)
-    assert torch.equal(known, averaged(encoder(), small.without_parameters(), views, "burgers", seed=1))
+    assert views.within(small).window == (18, 32)
+    assert Views().within(small) == Views()
+    known = features(encoder(), small, views.within(small), "burgers", seed=1)
+    assert torch.equal(known, features(encoder(), small.without_parameters(), views.within(small), "burgers", seed=1))
 
 
 # ------------------------------------------------------------------------------------ recipes, verb

@@ -11,8 +11,9 @@ import yaml
 from pdessl import catalog, cli
 from pdessl.data import generate
 from pdessl.errors import SchemaError, StoreError
-from pdessl.experiments import study
-from pdessl.experiments.study import run_study, table
+from pdessl.experiments.study import run_study
+from pdessl.experiments.study_jobs import untrained_encoder
+from pdessl.experiments.study_table import table
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 STUDIES = [n for n in catalog.names("configs") if n.startswith("studies/")]
@@ -66,20 +67,24 @@ def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(reci
     said = []
     words = [f"base.data.path={store}"]
     results = run_study(recipe, tmp_path / "out", words, workers=2, announce=said.append)
-    assert len(said) == len(results["results"]) == 2 * 4
-    names = ["random encoder", "supervised from scratch", "as it is", "other weights"]
+    assert len(said) == len(results["results"]) == 2 * 3 + 1  # the floors without a training once
+    names = ["floors", "supervised from scratch", "as it is", "other weights"]
     assert [r["variant"] for r in results["results"][:4]] == names
-    for row in results["results"]:
-        assert set(row["relative_error"]) == {"8", "16"}
-        draws = 1 if row["variant"] == "supervised from scratch" else 2
-        assert all(len(v) == draws and min(v) > 0 for v in row["relative_error"].values())
+    for job in results["results"]:
+        draws = 1 if job["variant"] == "supervised from scratch" else 2
+        methods = {r["method"] for r in job["rows"]}
+        if job["variant"] == "floors":
+            assert methods == {"mean", "random", "physics", "least_squares", "weak_form"}
+        for row in (r for r in job["rows"] if r["labels"] is not None):
+            assert row["labels"] in (8, 16) and len(row["relative_error"]["values"]) == draws
     printed = table(results)
     assert printed == (tmp_path / "out/table.md").read_text()
-    assert printed.index("as it is") < printed.index("*random encoder*") and "±" in printed
+    assert printed.index("as it is") < printed.index("*random encoder, same ridge*") and "±" in printed
+    assert {"*predict the mean*", "*supervised from scratch*"} <= {c.strip() for c in printed.split("|")}
     # a second call takes everything from what is kept; another setting is run anew
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     again = run_study(recipe, tmp_path / "out", words, announce=said.append)
-    assert [r["relative_error"] for r in again["results"]] == [r["relative_error"] for r in results["results"]]
+    assert [r["rows"] for r in again["results"]] == [r["rows"] for r in results["results"]]
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     run_study(recipe, tmp_path / "out", [*words, "study.seeds=1"], announce=said.append)  # fewer seeds, the same runs
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
@@ -105,7 +110,7 @@ def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp
     second = run_study(recipe, tmp_path / "two", words, ["as it is"], announce=lambda line: None)
     monitors = [r["monitors"] for r in (first["results"][-1], second["results"][-1])]
     assert monitors[0] == monitors[1]
-    assert first["results"][-1]["relative_error"] != second["results"][-1]["relative_error"]
+    assert first["results"][-1]["rows"] != second["results"][-1]["rows"]
 
 
 def test_other_data_in_the_same_folder_are_trained_on_anew(recipe, store, tmp_path):
@@ -117,7 +122,7 @@ def test_other_data_in_the_same_folder_are_trained_on_anew(recipe, store, tmp_pa
     generate("burgers_small", tmp_path / "data", size=size, overrides={"seed": 9})
     second = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
     for before, after in zip(first["results"], second["results"], strict=True):
-        assert before["relative_error"] != after["relative_error"]
+        assert before["rows"] != after["rows"]
 
 
 def test_the_random_floor_is_built_for_the_data_and_measures_its_norms(store):
@@ -126,7 +131,7 @@ def test_the_random_floor_is_built_for_the_data_and_measures_its_norms(store):
     model["augmentation"] = copy.deepcopy(model["augmentation"])
     model["augmentation"]["init_args"]["window"] = [8, 16]
     data = {"path": str(store), "batch_size": 8}
-    made = study._fresh(study._Job("random encoder", 0, {"model": model, "data": data}, {}, "", ""))
+    made = untrained_encoder({"model": model, "data": data}, 0)
     assert made.module.init_args["periodic"] == [False] and made.module.in_channels == 1
     norm = made.module.stem[1]
     assert int(norm.num_batches_tracked) > 0 and not torch.equal(norm.running_mean, torch.zeros(4))

@@ -118,7 +118,7 @@ def test_measured_coverage_is_in_the_record():
     model = fit_parameter_model(Moments(), lines(80, 1), lines(200, 2), held_out=test)
     measured = model.record["coverage"]["slope"]
     assert measured["share"] == inside(model, test) / 300
-    assert measured == dataclasses.asdict(model.measure(test)["slope"])
+    assert measured == dataclasses.asdict(model.measure(test).parameters["slope"].coverage)
 
 
 def test_errors_coverage_and_novelty_are_measured_on_other_runs_too():

@@ -123,7 +123,7 @@ def test_predictions_stay_near_the_labels():
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(DataError, match="no readout 'forest'. Choose ridge or neighbours"):
+    with pytest.raises(DataError, match="no readout 'forest'.* Choose ridge, neighbours, mean, affine, best"):
         fit_estimator(*linear(10), kind="forest")
     with pytest.raises(DataError, match="cannot save a readout of class object"):
         readout_arrays(object())

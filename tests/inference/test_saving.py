@@ -175,8 +175,8 @@ def test_a_write_that_was_interrupted_is_refused(saved):
     ("change", "message"),
     [
         (lambda c: c.update(kind="image_model"), "does not describe a model of parameters"),
-        (lambda c: c.update(format=99), "has format 99; this version reads 1"),
-        (lambda c: c.pop("sha256"), "key 'sha256' is missing"),
+        (lambda c: c.update(format=99), "has format 99; this version reads 2"),
+        (lambda c: c.pop("sha256"), "key 'encoder' or 'sha256' is missing"),
         (lambda c: c["sha256"].update({"../x": "0"}), "names a file '../x' that no model has"),
         (lambda c: c.pop("views"), "is damaged"),
         (lambda c: c["targets"][0].update(scale="root"), "is damaged"),

@@ -1,0 +1,87 @@
+"""What a few-label comparison compares, and how much is spent on each method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pdessl.experiments.estimates import Classical
+from pdessl.experiments.robustness import Intervals, Robustness
+from pdessl.experiments.supervision import Supervision
+from pdessl.inference.views import Views
+
+__all__ = ["CLOSED", "METHODS", "Regression"]
+
+# Methods in closed form: their rows are fitted models.
+CLOSED = ("frozen", "neighbours", "mean", "random", "physics")
+
+# method -> title and group of the table, in the order of the table
+METHODS = {
+    "frozen": ("frozen encoder, ridge on its features", "pretrained"),
+    "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),
+    "finetuned": ("fine-tuned encoder", "pretrained"),
+    "mean": ("predict the mean", "floor"),
+    "random": ("random encoder, same ridge", "floor"),
+    "physics": ("hand-made physics features, same ridge", "floor"),
+    "scratch": ("supervised from scratch", "floor"),
+    "moved": ("supervised, views that move the label", "floor"),
+    "least_squares": ("least squares, pointwise", "classical"),
+    "weak_form": ("least squares, weak form", "classical"),
+}
+
+
+@dataclass(frozen=True)
+class Regression:
+    """What is compared, and how much is spent on each method.
+
+    Args:
+        target: name of the parameter.
+        scale: ``log`` or ``linear``; default what dataset and equation declare.
+        labels: numbers of labelled runs; 0 means all there are.
+        seeds: number of seeds; each draws its own labelled runs and initial weights. Of all labelled runs there is one
+            draw only.
+        views: views that features are averaged over for the frozen and the random encoder.
+        methods: those in closed form: ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
+            of these), ``mean``, ``random`` (ridge on the same network untrained), ``physics`` (ridge on hand-made
+            features, see :func:`pdessl.evaluation.physics_features.physics_features`).
+        scratch: training of the same network from random weights; None leaves it out.
+        moved: the same with views that move the label (``views.moves``); None leaves it out.
+        finetune: training that starts from the pretrained encoder; None leaves it out.
+        others: further trainings from the pretrained encoder, by a short name: other heads, other parts trained.
+        classical: classical estimates; None leaves them out (equations that are not linear in the target).
+        intervals: kinds of intervals, measured; None leaves them out.
+        robustness: what becomes of errors and intervals on other runs; None leaves it out.
+        shown: number of labels of the figure of predictions; default the smallest.
+        first_seed: number of the first seed.
+    """
+
+    target: str = "viscosity"
+    scale: str | None = None
+    labels: tuple[int, ...] = (32, 64, 256)
+    seeds: int = 3
+    views: Views = field(default_factory=Views)
+    methods: tuple[str, ...] = CLOSED
+    scratch: Supervision | None = None
+    moved: Supervision | None = None
+    finetune: Supervision | None = None
+    others: dict[str, Supervision] | None = None
+    classical: Classical | None = None
+    intervals: Intervals | None = None
+    robustness: Robustness | None = None
+    shown: int | None = None
+    first_seed: int = 0
+
+    def trainings(self) -> dict[str, Supervision]:
+        """Return the trainings by gradient, by method."""
+        own = {"finetuned": self.finetune, "scratch": self.scratch, "moved": self.moved}
+        return {name: value for name, value in own.items() if value is not None} | (self.others or {})
+
+    def title(self, method: str) -> tuple[str, str]:
+        """Return what readers see of a method, and its group of the table."""
+        if method in METHODS:
+            return METHODS[method]
+        return self.trainings()[method].title or method, "pretrained"
+
+    def ordered(self, methods: object) -> list[str]:
+        """Return methods in the order of the table."""
+        order = [*list(METHODS)[:3], *(self.others or {}), *list(METHODS)[3:]]
+        return sorted(dict.fromkeys(methods), key=order.index)  # type: ignore[call-overload, no-any-return]

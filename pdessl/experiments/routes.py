@@ -1,0 +1,114 @@
+"""Routes from runs to a parameter in closed form: each ends in a fitted model, which can be saved."""
+
+# n labelled runs, m test runs
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+
+from torch import nn
+
+from pdessl.data import PDEDataModule
+from pdessl.errors import FormatError, PdesslError, ShapeError
+from pdessl.evaluation.targets import with_target
+from pdessl.experiments.regression import Regression
+from pdessl.inference import InputFormat, ParameterModel, RunEncoder, fit_parameter_model
+from pdessl.inference.format import constants_of
+from pdessl.inference.reading import Encoded, encode
+from pdessl.inference.views import Views
+from pdessl.trajectory import Trajectories
+
+__all__ = ["Route", "calibration_runs"]
+
+
+def calibration_runs(data: PDEDataModule, target: str, level: float) -> Trajectories | None:
+    """Return the validation runs where they are enough for intervals at a level, else None.
+
+    With fewer than level/(1 - level) no finite interval keeps its promise; intervals are then calibrated on the
+    labelled runs themselves, left out by folds.
+    """
+    try:
+        runs = with_target(data.validation, target)
+    except PdesslError:
+        return None
+    fewest = math.ceil(level / (1 - level) - 1e-9)
+    return runs if len(runs) >= fewest and target in runs.parameters else None
+
+
+class Route:
+    """Models of one encoder: every set of runs is read and encoded once, whatever is fitted on it.
+
+    Args:
+        encoder: a network, or another encoder of runs.
+        data: where runs come from.
+        settings: target, views, level and kind of intervals.
+        scale: on which the target is regressed.
+        labelled: runs that say what is accepted: the largest labelled subset.
+        layer: of the network that is read.
+
+    Attributes:
+        refused: name -> why runs of that name cannot be read.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module | RunEncoder,
+        data: PDEDataModule,
+        settings: Regression,
+        scale: str,
+        labelled: Trajectories,
+        layer: str = "features",
+    ) -> None:
+        self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
+        self.views = dataclasses.replace(settings.views.within(labelled), moves=())
+        if not isinstance(encoder, nn.Module):
+            self.views = Views(count=1)
+        self.level = 0.9 if settings.intervals is None else settings.intervals.level
+        self.kind = "adaptive" if settings.intervals is None else settings.intervals.saved
+        constants = constants_of(labelled, besides=(settings.target,))
+        self.format = InputFormat.of(labelled, encoder, self.views, data.store.units, constants)
+        self.refused: dict[str, str] = {}
+        self._held: dict[str, Encoded] = {}
+        calibration = calibration_runs(data, settings.target, self.level)
+        self.calibration = None if calibration is None else self.encode(calibration)
+
+    def encode(self, runs: Trajectories) -> Encoded:
+        """Read and encode runs.
+
+        Raises:
+            FormatError: runs that a model of this route refuses.
+        """
+        with warnings.catch_warnings():
+            # That runs were regridded is in the notes of the comparison.
+            warnings.simplefilter("ignore", UserWarning)
+            return encode(runs, self.encoder, self.format, self.views, 0, _both(self.layer))
+
+    def held(self, name: str, runs: Trajectories) -> Encoded | None:
+        """Return runs of a name encoded, once; None where they are refused, which ``refused`` says why."""
+        if name not in self._held and name not in self.refused:
+            try:
+                self._held[name] = self.encode(runs)
+            except (FormatError, ShapeError) as error:
+                self.refused[name] = str(error)
+        return self._held.get(name)
+
+    def fit(self, labelled: Encoded, readout: str = "ridge", interval: str | None = None) -> ParameterModel:
+        """Return a model of labelled runs, its intervals calibrated on the validation runs where they suffice."""
+        return fit_parameter_model(
+            self.encoder,
+            labelled,
+            self.calibration,
+            targets={self.settings.target: self.scale},
+            views=self.views,
+            readout=readout,
+            level=self.level,
+            units=self.data.store.units,
+            interval=interval or self.kind,
+            layer=self.layer,
+        )
+
+
+def _both(layer: str) -> str:
+    return "both" if layer == "features" else layer

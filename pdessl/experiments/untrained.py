@@ -1,0 +1,53 @@
+"""Networks to compare with: untrained, their normalisation layers calibrated on unlabelled runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pdessl.errors import CheckpointError
+from pdessl.models import Normalised, spacing_arguments
+from pdessl.trajectory import Trajectories
+
+__all__ = ["calibrated", "untrained"]
+
+
+def untrained(encoder: nn.Module, seed: int) -> nn.Module:
+    """Return the same architecture with the same field normalisation, its weights drawn anew from a seed.
+
+    Raises:
+        CheckpointError: a network whose constructor's arguments are not known.
+    """
+    inner = encoder.module if isinstance(encoder, Normalised) else encoder
+    arguments = getattr(inner, "init_args", None)
+    if arguments is None:
+        raise CheckpointError(
+            f"{type(inner).__name__} has no attribute init_args, so that it cannot be built untrained for comparison. "
+            "Set self.init_args in its constructor to a dictionary of its arguments."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(inner)(**arguments)
+    return Normalised(fresh, **encoder.statistics) if isinstance(encoder, Normalised) else fresh
+
+
+@torch.no_grad()
+def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module:
+    """Return the encoder with the running statistics of its normalisation layers measured on unlabelled runs.
+
+    An untrained network whose normalisation still assumes mean 0 and deviation 1 would be a weaker floor than it is.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m, m.momentum) for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    encoder.train()
+    for batch in batches:
+        encoder(batch.fields, **spacing_arguments(encoder, batch))
+    encoder.eval()
+    for norm, momentum in before:
+        norm.momentum = momentum
+    return encoder

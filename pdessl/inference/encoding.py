@@ -1,0 +1,115 @@
+"""Features of runs: the one path from fields to what every readout reads."""
+
+# n runs, V views of each, D feature width
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.errors import CheckpointError
+from pdessl.inference.views import Views
+from pdessl.models import embed
+from pdessl.operators import LatentOperator
+from pdessl.trajectory import Trajectories
+
+__all__ = ["LAYERS", "RunEncoder", "features", "has_trunk"]
+
+LAYERS = ("features", "trunk", "both")
+_BATCH = 256  # views per call of a network
+
+
+class RunEncoder(Protocol):
+    """What makes features of whole runs without a network: hand-made features, a law."""
+
+    def features(self, runs: Trajectories) -> Tensor:
+        """Return features (n, D), float64."""
+
+
+class _Layers(nn.Module):
+    """The pooled values below an encoder's head, (B, ``trunk_dim``), or its features and those, in one pass."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.uses_spacing = getattr(encoder, "uses_spacing", False)
+
+    def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
+        """Return what was asked for."""
+        trunk = self.encoder.trunk(fields, **given)
+        return trunk if self.head is None else torch.cat([self.head(trunk), trunk], dim=1)
+
+
+def has_trunk(encoder: Any) -> bool:
+    """Return whether an encoder has a head, and values below it that can be read."""
+    inner = getattr(encoder, "module", encoder)
+    head = getattr(inner, "head", None)
+    known = hasattr(inner, "trunk") and hasattr(inner, "feature_dim")
+    return known and isinstance(head, nn.Module) and not isinstance(head, nn.Identity)
+
+
+def features(
+    encoder: nn.Module | RunEncoder,
+    runs: Trajectories,
+    views: Views | None = None,
+    equation: str | None = None,
+    seed: int = 0,
+    batch: int = _BATCH,
+    layer: str = "features",
+) -> Tensor:
+    """Return features of runs, those of a network averaged over views.
+
+    Every run is seen through the same V draws, many runs at a time, so that its features (and a prediction made of
+    them) are the same alone, in a file of a thousand, and in whatever pieces that file is read, up to the rounding of
+    a larger batch.
+
+    Args:
+        encoder: network on fields (B, C, T, *X) giving (B, D); runs are moved to its device and precision. Or anything
+            else that makes features of whole runs: a law (its codes), :class:`pdessl.inference.PhysicsEncoder`.
+        runs: n runs of equal shape, with no parameters but those that new runs are known to have.
+        views: how views are drawn; default whole runs as they are. Networks alone see views.
+        equation: name in the catalog; needed where views are drawn.
+        seed: of the draws.
+        batch: views per call of the network.
+        layer: ``features``; ``trunk``: the pooled values below the encoder's head; ``both``, side by side. An encoder
+            without a head has its features only.
+
+    Returns:
+        Shape (n, D), float64, on the CPU.
+
+    Raises:
+        CheckpointError: an encoder that is neither.
+    """
+    if isinstance(encoder, LatentOperator):
+        return encoder.encode(runs)[0].cpu()
+    if not isinstance(encoder, nn.Module):
+        if not hasattr(encoder, "features"):
+            raise CheckpointError(
+                f"{type(encoder).__name__} is no encoder. Give a torch.nn.Module on fields, a law, or an object with "
+                "features(runs) -> (n, D)."
+            )
+        return encoder.features(runs).cpu()
+    views = views or Views()
+    weight = next(encoder.parameters(), None)
+    if weight is not None:
+        runs = runs.to(weight.device)
+    runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))
+    network = encoder
+    if layer != "features" and has_trunk(encoder):
+        network = _Layers(encoder, getattr(encoder, "module", encoder).head if layer == "both" else None)
+    augmentation = views.augmentation(equation or "") if views.drawn else None
+    if augmentation is None:
+        return embed(network, (runs[slice(i, i + batch)] for i in range(0, len(runs), batch))).cpu()
+    count = max(1, batch // views.count)
+
+    def drawn() -> Iterator[Trajectories]:
+        for start in range(0, len(runs), count):
+            places = torch.arange(start, min(start + count, len(runs))).repeat_interleave(views.count)
+            generator = torch.Generator(device=runs.device).manual_seed(seed)
+            yield augmentation(runs[places.tolist()], generator, common=views.count)[0]
+
+    rows = embed(network, drawn()).cpu()
+    return rows.reshape(len(runs), views.count, -1).mean(dim=1)

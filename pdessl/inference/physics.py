@@ -1,0 +1,52 @@
+"""Hand-made features as an encoder like the others: fitted upon, measured and saved in the same way."""
+
+# n runs, F features
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pdessl.errors import FormatError
+from pdessl.evaluation.physics_features import physics_features
+from pdessl.trajectory import Trajectories
+
+__all__ = ["PhysicsEncoder"]
+
+
+@dataclass(frozen=True)
+class PhysicsEncoder:
+    """The features of :func:`pdessl.evaluation.physics_features.physics_features` that runs of training have.
+
+    Args:
+        names: of the features, in order.
+    """
+
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(runs: Trajectories) -> PhysicsEncoder:
+        """Return the encoder with all features that runs have; how many bins a spectrum has depends on their grid.
+
+        Raises:
+            ShapeError: runs too short for a spectrum.
+        """
+        return PhysicsEncoder(physics_features(runs[:1]).names)
+
+    def features(self, runs: Trajectories) -> Tensor:
+        """Return features (n, F), float64.
+
+        Raises:
+            FormatError: runs that lack some of them: a coarser grid or a shorter run has fewer bins of a spectrum.
+            ShapeError: runs too short for any spectrum.
+        """
+        found = physics_features(runs)
+        missing = [name for name in self.names if name not in found.names]
+        if missing:
+            raise FormatError(
+                f"the runs have no '{missing[0]}' ({len(missing)} of {len(self.names)} hand-made features are "
+                "missing): their grid is coarser, or they are shorter, than those of training. Fit a model on runs "
+                "like these."
+            )
+        return found.values[:, [found.names.index(name) for name in self.names]]

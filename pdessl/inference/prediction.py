@@ -1,0 +1,139 @@
+"""Predictions for all runs of many files, as one table, and that table as a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pdessl.data import open as open_data
+from pdessl.data.formats.files import LABELLED_SUFFIXES
+from pdessl.data.formats.labelled import LabelledFile
+from pdessl.data.manifest import write_atomically
+from pdessl.errors import DataError, PdesslError
+from pdessl.inference.model import ParameterModel
+from pdessl.written import cell
+
+__all__ = ["ENDINGS", "predict_files", "records", "write_predictions"]
+
+ENDINGS = (".csv", ".nc", ".json")
+_PIECE = 512  # runs of a store that are loaded at a time
+
+
+def predict_files(
+    model: ParameterModel,
+    paths: Sequence[str | os.PathLike[str]],
+    level: float | None = None,
+    missing: str = "refuse",
+    mapping: str | None = None,
+    split: str | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> xr.Dataset:
+    """Return the predictions for all runs of all files, over ``run``, with ``file`` (and ``split``) of each.
+
+    Args:
+        model: what predicts.
+        paths: netCDF or Zarr files, stores, or mapped files.
+        level: of the intervals; default that of the model.
+        missing: what is done with runs that hold NaN; see :meth:`ParameterModel.predict`.
+        mapping: how to read other files: a name or a YAML file.
+        split: of a store; default all.
+        warn: receives each warning once, with the name of the file; default :func:`warnings.warn`.
+
+    Raises:
+        PdesslError: what is wrong with a file, with its name.
+    """
+    say = warn or (lambda line: warnings.warn(line, UserWarning, stacklevel=3))
+    parts = []
+    for path in paths:
+        told: set[str] = set()
+        for name, data in _opened(str(path), mapping, split):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                try:
+                    part = model.predict(data, level, missing)
+                except PdesslError as error:
+                    raise type(error)(f"{path}: {error}") from None
+            for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
+                say(f"{path}: {line}")
+                told.add(line)
+            parts.append(_rows(part, str(path), name))
+    if not parts:
+        raise DataError("no file to predict; give at least one.")
+    return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
+
+
+def _opened(path: str, mapping: str | None, split: str | None) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield the pieces of a file or store, each with the name of its split, read lazily where the format allows."""
+    if mapping is None and Path(path).suffix.lower() in LABELLED_SUFFIXES:
+        yield "", LabelledFile(path).dataset()
+        return
+    source = open_data(path, mapping)
+    for name in [source.known(split)] if split else list(source.splits):
+        for start in range(0, source.splits[name], _PIECE):
+            yield name, source.to_xarray(name, slice(start, start + _PIECE))
+
+
+def _rows(part: xr.Dataset, path: str, split: str) -> xr.Dataset:
+    """Return predictions over ``run``: numbered by the label they have in their file, with the file's name."""
+    dimension = next(iter(part.dims), None)
+    if dimension is None:
+        part, dimension = part.expand_dims("trajectory"), "trajectory"
+    count = part.sizes[dimension]
+    labels = part[dimension].values if dimension in part.coords else np.arange(count)
+    part = part.drop_vars(list(part.coords)).rename_dims({dimension: "run"})
+    columns = {"file": [path] * count, "label": [str(v) for v in labels]} | (
+        {"split": [split] * count} if split else {}
+    )
+    return part.assign_coords({n: ("run", np.array(v, dtype=object)) for n, v in columns.items()})
+
+
+def records(model: ParameterModel, results: xr.Dataset) -> list[dict[str, Any]]:
+    """Return a row per run: where it is from, then each parameter with its ends, novelty and ``in_distribution``."""
+    columns = [f"{t.name}{end}" for t in model.targets for end in ("", "_low", "_high")]
+    columns += ["novelty", "in_distribution"]
+    names = [n for n in ("file", "split", "label") if n in results.coords]
+    table = {n: results[n].values.tolist() for n in (*names, *columns)}
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    return [{("run" if n == "label" else n): v for n, v in row.items()} for row in rows]
+
+
+def write_predictions(path: str | os.PathLike[str], model: ParameterModel, results: xr.Dataset, level: float) -> None:
+    """Write predictions as CSV, netCDF or JSON, by the ending of the path, under a temporary name that is then renamed.
+
+    Raises:
+        DataError: another ending.
+    """
+    place = Path(path)
+    if place.suffix not in ENDINGS:
+        raise DataError(f"{place}: write results to a file ending in {', '.join(ENDINGS)}.")
+    with write_atomically(place) as temporary:
+        if place.suffix == ".nc":
+            plain = {str(n): v for n, v in results.attrs.items() if isinstance(v, (str, int, float))}
+            dataset = results.copy()
+            dataset.attrs = {**plain, "level": level, "source": "pdessl predict"}
+            dataset.to_netcdf(temporary, engine="h5netcdf")
+            return
+        rows = records(model, results)
+        if place.suffix == ".json":
+            units = {t.name: t.unit for t in model.targets}
+            # JSON has no infinity; an interval without an end has null there.
+            finite = [
+                {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in r.items()} for r in rows
+            ]
+            content = {"level": level, "units": units, "runs": finite}
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            return
+        with temporary.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, list(rows[0]))
+            writer.writeheader()
+            # Names come from the files of others; a spreadsheet runs a cell that begins with "=".
+            writer.writerows({n: cell(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows)
