@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     from torch import nn
 
     from pdessl.inference import ParameterModel, load
-    from pdessl.inference.prediction import ENDINGS, predict_files, write_predictions
+    from pdessl.inference.prediction import ENDINGS, expected, predict_files, write_predictions
 
     if options.out is not None and options.out.suffix not in ENDINGS:
         raise PdesslError(f"--out {options.out}: write results to a file ending in {', '.join(ENDINGS)}.")
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
 
     results = predict_files(model, options.paths, level, options.missing, options.mapping, options.split, warn)
     _print(model, results, level, everything=options.out is None)
+    for line in expected(model):
+        print(line)
     if options.out is not None:
         write_predictions(options.out, model, results, level)
         print(f"written to {options.out}")

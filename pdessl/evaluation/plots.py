@@ -277,9 +277,13 @@ def embedding_figure(features: Mapping[str, ArrayLike], parameter: ArrayLike, na
         for axes, (title, values) in zip(grid, features.items(), strict=True):
             components, share = principal_components(values)
             _styled(axes).set_title(title)
-            points = axes.scatter(*components.T, c=colours, s=9, cmap="viridis", norm="log", linewidths=0)
             axes.set_xlabel(f"first component ({100 * share[0]:.0f} % of the variance)")
-            axes.set_ylabel(f"second component ({100 * share[1]:.0f} %)")
+            if len(share) > 1:
+                axes.set_ylabel(f"second component ({100 * share[1]:.0f} %)")
+            else:  # one number a run: the parameter itself is what it is worth looking at beside
+                components = np.stack([components[:, 0], colours], axis=1)
+                axes.set(ylabel=name, yscale="log")
+            points = axes.scatter(*components.T, c=colours, s=9, cmap="viridis", norm="log", linewidths=0)
         bar = figure.colorbar(points, ax=grid.tolist(), label=name)
         _plain_log_axis(bar.ax.yaxis)
     return figure

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import CheckpointError, FormatError, ShapeError
+from pdessl.errors import CheckpointError, DataError, FormatError, PdesslError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
 from pdessl.evaluation.targets import with_target
@@ -33,13 +33,17 @@ from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import Encoded
 from pdessl.inference.regridding import regridded, steps_of
 from pdessl.models import bounded, from_scale, to_scale
+from pdessl.operators import LatentOperator, discover
 from pdessl.trajectory import Trajectories
 
 __all__ = ["compare_methods"]
 
+_RUNS_OF_A_LAW = 1024  # more tell nothing that tables could show
+_FEW = 6  # labels, below which some readouts cannot be fitted
+
 
 def compare_methods(
-    encoder: nn.Module,
+    encoder: nn.Module | LatentOperator,
     data: PDEDataModule,
     settings: Regression,
     report: Callable[[str], None] = lambda line: None,
@@ -53,7 +57,7 @@ def compare_methods(
     choose their setting by leave-one-out error of the training labels alone.
 
     Args:
-        encoder: pretrained encoder on fields (B, C, T, *X).
+        encoder: pretrained encoder on fields (B, C, T, *X), or a law; trainings by gradient need a network.
         data: gives labelled subsets, validation and test.
         settings: what is compared.
         report: receives a line of progress after each method.
@@ -107,7 +111,7 @@ def _readable(runs: Trajectories, steps: Mapping[str, tuple[float, float]]) -> b
 class _Comparison:
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: nn.Module | LatentOperator,
         data: PDEDataModule,
         settings: Regression,
         report: Callable[[str], None],
@@ -154,7 +158,7 @@ class _Comparison:
             rows=self._rows(),
             titles={m: s.title(m)[0] for m, _ in self.predictions},
             predictions=self._shown(),
-            features={n: r.held("", self.test).values for n, r in routes.items() if n in ("frozen", "random")},  # type: ignore[union-attr]
+            features={n: r.held("", self.test).values for n, r in routes.items() if n in ("frozen", "random", "law")},  # type: ignore[union-attr]
             truth=self.truth,
             test=self.test,
             chosen=self.chosen,
@@ -173,7 +177,10 @@ class _Comparison:
         """Fit every model in closed form; return the first seed's route of each encoder, by method."""
         s, found = self.settings, dict[str, Route]()
         largest = subsets[self.most, self.seeds[0]]
-        if {"frozen", "neighbours", "mean"} & set(s.methods):
+        law = isinstance(self.encoder, LatentOperator)
+        if "law" in s.methods or law:
+            self._law(found, subsets, largest)
+        if not law and {"frozen", "neighbours", "mean"} & set(s.methods):
             try:
                 route = Route(self.encoder, self.data, s, self.scale, largest)
                 route.encode(self.test[[0]])
@@ -186,7 +193,7 @@ class _Comparison:
             self._fit(route, {m: r for m, r in readouts.items() if m in s.methods}, subsets, self.seeds)
             found["frozen"] = route
             self.report("models on the pretrained encoder")
-        if "random" in s.methods:
+        if "random" in s.methods and not law:
             self._random(found, subsets, largest)
         if "physics" in s.methods:
             try:
@@ -197,6 +204,31 @@ class _Comparison:
             except ShapeError as error:  # runs too short for a spectrum: the others go on
                 self.notes.append(f"{METHODS['physics'][0]}: {error}")
         return found
+
+    def _law(
+        self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories
+    ) -> None:
+        """Fit on the codes of a law: the one that was given, else the one that the unlabelled runs obey."""
+        readouts, given = {"law": "best"}, isinstance(self.encoder, LatentOperator)
+        if given:
+            readouts |= {m: m for m in ("neighbours", "mean") if m in self.settings.methods}
+        try:
+            law = (
+                self.encoder if given else discover(self.data.unlabelled.without_parameters()[slice(0, _RUNS_OF_A_LAW)])
+            )
+            route = Route(law, self.data, self.settings, self.scale, largest)
+            self.notes += [f"{METHODS['law'][0]}: {line}" for line in law.warnings()]
+            if not law.rank:
+                self.notes.append(f"{METHODS['law'][0]}: nothing in it differs from run to run, so it has no code.")
+                return
+            self._fit(route, readouts, subsets, self.seeds)
+        except PdesslError as error:  # too few or too short runs for a law: the others go on
+            if given:
+                raise
+            self.notes.append(f"{METHODS['law'][0]}: {error}")
+            return
+        found["law"] = route
+        self.report(f"law: {law}")
 
     def _random(
         self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories
@@ -230,7 +262,13 @@ class _Comparison:
                 continue
             labelled = route.encode(runs)
             for method, readout in readouts.items():
-                model = route.fit(labelled, readout)
+                try:
+                    model = route.fit(labelled, readout)
+                except DataError as error:
+                    if n >= _FEW:
+                        raise
+                    self.notes.append(f"{self.settings.title(method)[0]}, {n} labels: {error}")
+                    continue
                 self.models[method, n, k] = model
                 self.predictions.setdefault((method, n), []).append(self._predicted(model, test))
 
@@ -244,6 +282,9 @@ class _Comparison:
     def _train(self, subsets: Mapping[tuple[int, int], Trajectories], labels: Mapping[tuple[int, int], Tensor]) -> None:
         s = self.settings
         trainings = s.trainings()
+        if not isinstance(self.encoder, nn.Module):
+            self.notes += [f"{s.title(m)[0]}: needs a network; a law has nothing to train." for m in trainings]
+            return
         fresh = {"scratch", "moved"} & set(trainings)
         try:
             if fresh:
@@ -282,7 +323,7 @@ class _Comparison:
 
     def _beyond(self, result: RegressionResult, routes: Mapping[str, Route], labelled: Trajectories) -> None:
         """Fill in the sections on intervals and robustness, at the largest number of labels and the first seed."""
-        s, frozen = self.settings, routes.get("frozen")
+        s, frozen = self.settings, routes.get("frozen") or routes.get("law")
         if s.intervals is not None and frozen is not None:
             encoded = frozen.encode(labelled)
             models = {kind: frozen.fit(encoded, interval=kind) for kind in INTERVALS}
@@ -316,9 +357,10 @@ class _Comparison:
             for method, route in routes.items():
                 if name in route.refused:
                     self.notes.append(f"{METHODS[method][0]}, {name}: not read: {route.refused[name]}")
-            seen = next((route.held(name, runs) for route in routes.values() if name not in route.refused), None)
-            if seen is not None and seen.reader.regridded:
-                self.notes.append(f"{name}: brought to the grid of training: {'; '.join(seen.reader.regridded)}.")
+            seen = [r.held(name, runs) for r in routes.values() if name not in r.refused]
+            done = dict.fromkeys(words for held in seen if held is not None for words in held.reader.regridded)
+            if done:
+                self.notes.append(f"{name}: brought to the grid of training, but for the law: {'; '.join(done)}.")
         if self.others:
             self.report("robustness")
 

@@ -53,13 +53,30 @@ class RegressionResult:
     shifted: Mapping[str, Trajectories] = field(default_factory=dict)
     model: ParameterModel | None = None
 
+    def best(self) -> str | None:
+        """Return the method in closed form that leaves out its labels best, at most labels and the first seed.
+
+        No test, validation or calibration run chooses: its error and intervals stay those of a model chosen without
+        them. None where there is no such method.
+        """
+        tried = {m: model for (m, n, k), model in self.models.items() if m != "mean" and (n, k) == self.most}
+        if not tried:
+            return None
+        return min(tried, key=lambda method: tried[method].targets[0].estimator.left_out)
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """The largest number of labels, and the first seed."""
+        count = max((n for _, n, _ in self.models), default=0)
+        return count, min((k for _, n, k in self.models if n == count), default=0)
+
 
 def as_report(result: RegressionResult, settings: Regression) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the sections and arrays of a report; see :mod:`pdessl.evaluation.report`."""
     arrays: dict[str, Any] = {"predictions/true": result.truth.numpy(), "embedding/parameter": result.truth.numpy()}
     arrays |= {f"predictions/{method}": values.numpy() for method, values in result.predictions.items()}
     arrays |= {f"embedding/{method}": np.asarray(f, dtype=np.float32) for method, f in result.features.items()}
-    encoders = {"frozen": "pretrained encoder", "random": "random encoder"}
+    encoders = {"frozen": "pretrained encoder", "random": "random encoder", "law": "codes of the law"}
     counts = [row["labels"] for row in result.rows if row["labels"] is not None]
     sections: dict[str, Any] = {
         "regression": {

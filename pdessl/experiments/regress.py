@@ -22,9 +22,9 @@ from pdessl.experiments.regression import Regression
 from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
-from pdessl.inference import ParameterModel
+from pdessl.inference import ParameterModel, load
 from pdessl.inference.fitting import with_measurements
-from pdessl.models import load
+from pdessl.operators import LatentOperator
 
 __all__ = ["default_recipe", "regress", "saved_model"]
 
@@ -36,7 +36,7 @@ def default_recipe(data: str | os.PathLike[str]) -> str:
 
 
 def regress(
-    encoder: str | os.PathLike[str] | nn.Module,
+    encoder: str | os.PathLike[str] | nn.Module | LatentOperator,
     data: str | os.PathLike[str] | PDEDataModule,
     target: str | None = None,
     *,
@@ -54,7 +54,7 @@ def regress(
         result.model.predict(xr.open_dataset("new_runs.nc", decode_times=False))
 
     Args:
-        encoder: a pretraining run, a saved encoder, or a network.
+        encoder: a pretraining run, a law or a saved encoder (their folder), or a network or law itself.
         data: a store or file with the splits unlabelled, labelled and test (and validation for trainings by gradient),
             or a data module that has been set up.
         target: name of the parameter; default that of the settings.
@@ -68,8 +68,8 @@ def regress(
         announce: receives a line per stage.
 
     Returns:
-        The rows, and in ``model`` the frozen encoder's model at the largest number of labels, with what it makes of
-        the test runs and of the settings' shifts and strangers in its card.
+        The rows, and in ``model`` the one that leaves out its labels best at the largest number of them, with what it
+        makes of the test runs and of the settings' shifts and strangers in its card.
 
     Raises:
         CheckpointError: no encoder there.
@@ -80,7 +80,10 @@ def regress(
     settings = dataclasses.replace(
         settings or Regression(), **{name: value for name, value in chosen.items() if value is not None}
     )
-    network = encoder if isinstance(encoder, nn.Module) else load(encoder)
+    known = isinstance(encoder, (nn.Module, LatentOperator))
+    network = encoder if isinstance(encoder, (nn.Module, LatentOperator)) else load(encoder)
+    if isinstance(network, ParameterModel):
+        network = network.encoder
     if isinstance(data, PDEDataModule):
         module = data
     else:
@@ -92,7 +95,7 @@ def regress(
     stages = Stages(announce)
     with stages.stage("regression"), quietly():
         result = compare_methods(network, module, settings, announce, workers)
-        name = f"{type(encoder).__name__}" if isinstance(encoder, nn.Module) else str(encoder)
+        name = type(encoder).__name__ if known else str(encoder)
         result.model = saved_model(result, module, settings, name, network)
     if out is not None:
         _write(Path(out), result, settings, f"{name} on {module.store.name}", commands, stages, announce)
@@ -114,6 +117,7 @@ def _write(
     report["recipe"] = dataclasses.asdict(settings)
     if result.model is not None:
         result.model.save(folder / "model")
+        announce(f"saved: {result.model.record['method']}, which leaves out its labels best")
         rows = result.model.record["elsewhere"]
         if len(rows) > 1:
             report["elsewhere"] = {"level": result.model.level, "rows": rows}
@@ -128,18 +132,17 @@ def _write(
 
 
 def saved_model(
-    result: RegressionResult, data: PDEDataModule, settings: Regression, encoder: str, network: nn.Module
+    result: RegressionResult, data: PDEDataModule, settings: Regression, encoder: str, network: Any
 ) -> ParameterModel | None:
-    """Return the frozen encoder's model at the largest number of labels, first seed, with its measurements and record.
+    """Return the model that leaves out its labels best, at the largest number of labels, with measurements and record.
 
-    It is the one whose predictions the table holds. Its errors, coverage and novelty are measured on the test runs and
-    on the settings' shifts and strangers. None where the comparison leaves the frozen encoder out.
+    It is one whose predictions the table holds (:meth:`RegressionResult.best`). Its errors, coverage and novelty are
+    measured on the test runs and on the settings' shifts and strangers. None where no method in closed form was run.
     """
-    fitted = {(n, k): model for (method, n, k), model in result.models.items() if method == "frozen"}
-    if not fitted:
+    method, (count, seed) = result.best(), result.most
+    if method is None:
         return None
-    count = max(n for n, _ in fitted)
-    model = fitted[count, min(k for n, k in fitted if n == count)]
+    model = result.models[method, count, seed]
     floors = {
         f"{row['title']}, %": row["relative_error"]["mean"]
         for row in result.rows
@@ -151,6 +154,7 @@ def saved_model(
     trained = (getattr(network, "trained_on", None) or {}).get("equation")
     model = with_measurements(model, result.test, elsewhere)
     return model.with_record(
+        method=settings.title(method)[0],
         data=data.store.name,
         encoder=f"{encoder}{f', pretrained on {trained}' if trained else ''}",
         floors=floors,

@@ -12,10 +12,11 @@ from pdessl.inference.views import Views
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
 # Methods in closed form: their rows are fitted models.
-CLOSED = ("frozen", "neighbours", "mean", "random", "physics")
+CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
+    "law": ("law found in the unlabelled runs, its code", "pretrained"),
     "frozen": ("frozen encoder, ridge on its features", "pretrained"),
     "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),
     "finetuned": ("fine-tuned encoder", "pretrained"),
@@ -40,7 +41,8 @@ class Regression:
         seeds: number of seeds; each draws its own labelled runs and initial weights. Of all labelled runs there is one
             draw only.
         views: views that features are averaged over for the frozen and the random encoder.
-        methods: those in closed form: ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
+        methods: those in closed form: ``law`` (the code of the law that the unlabelled runs obey, see
+            :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
             of these), ``mean``, ``random`` (ridge on the same network untrained), ``physics`` (ridge on hand-made
             features, see :func:`pdessl.evaluation.physics_features.physics_features`).
         scratch: training of the same network from random weights; None leaves it out.
@@ -83,5 +85,5 @@ class Regression:
 
     def ordered(self, methods: object) -> list[str]:
         """Return methods in the order of the table."""
-        order = [*list(METHODS)[:3], *(self.others or {}), *list(METHODS)[3:]]
+        order = [*list(METHODS)[:4], *(self.others or {}), *list(METHODS)[4:]]
         return sorted(dict.fromkeys(methods), key=order.index)  # type: ignore[call-overload, no-any-return]

@@ -20,21 +20,19 @@ from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Route", "calibration_runs"]
+__all__ = ["Route", "labelled_validation"]
 
 
-def calibration_runs(data: PDEDataModule, target: str, level: float) -> Trajectories | None:
-    """Return the validation runs where they are enough for intervals at a level, else None.
+_FOLDED = 6  # labelled runs, from which on some of them can be left out
 
-    With fewer than level/(1 - level) no finite interval keeps its promise; intervals are then calibrated on the
-    labelled runs themselves, left out by folds.
-    """
+
+def labelled_validation(data: PDEDataModule, target: str) -> Trajectories | None:
+    """Return the validation runs, None where there are none with the target."""
     try:
         runs = with_target(data.validation, target)
     except PdesslError:
         return None
-    fewest = math.ceil(level / (1 - level) - 1e-9)
-    return runs if len(runs) >= fewest and target in runs.parameters else None
+    return runs if target in runs.parameters and len(runs) else None
 
 
 class Route:
@@ -71,8 +69,8 @@ class Route:
         self.format = InputFormat.of(labelled, encoder, self.views, data.store.units, constants)
         self.refused: dict[str, str] = {}
         self._held: dict[str, Encoded] = {}
-        calibration = calibration_runs(data, settings.target, self.level)
-        self.calibration = None if calibration is None else self.encode(calibration)
+        validation = labelled_validation(data, settings.target)
+        self.validation = None if validation is None else self.encode(validation)
 
     def encode(self, runs: Trajectories) -> Encoded:
         """Read and encode runs.
@@ -95,11 +93,18 @@ class Route:
         return self._held.get(name)
 
     def fit(self, labelled: Encoded, readout: str = "ridge", interval: str | None = None) -> ParameterModel:
-        """Return a model of labelled runs, its intervals calibrated on the validation runs where they suffice."""
+        """Return a model of labelled runs, its intervals calibrated on the validation runs where they suffice.
+
+        With fewer than level/(1 - level) no finite interval keeps its promise; intervals are then calibrated on the
+        labelled runs themselves, left out by folds, unless these are too few as well.
+        """
+        fewest = math.ceil(self.level / (1 - self.level) - 1e-9)
+        held = self.validation
+        enough = held is not None and (len(held.values) >= fewest or len(labelled.values) < _FOLDED)
         return fit_parameter_model(
             self.encoder,
             labelled,
-            self.calibration,
+            held if enough else None,
             targets={self.settings.target: self.scale},
             views=self.views,
             readout=readout,

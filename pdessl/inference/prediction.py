@@ -19,10 +19,11 @@ from pdessl.data.formats.files import LABELLED_SUFFIXES
 from pdessl.data.formats.labelled import LabelledFile
 from pdessl.data.manifest import write_atomically
 from pdessl.errors import DataError, PdesslError
+from pdessl.inference.elsewhere import AS_IN_TRAINING
 from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
 
-__all__ = ["ENDINGS", "predict_files", "records", "write_predictions"]
+__all__ = ["ENDINGS", "expected", "predict_files", "records", "write_predictions"]
 
 ENDINGS = (".csv", ".nc", ".json")
 _PIECE = 512  # runs of a store that are loaded at a time
@@ -104,6 +105,24 @@ def records(model: ParameterModel, results: xr.Dataset) -> list[dict[str, Any]]:
     table = {n: results[n].values.tolist() for n in (*names, *columns)}
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     return [{("run" if n == "label" else n): v for n, v in row.items()} for row in rows]
+
+
+def expected(model: ParameterModel) -> list[str]:
+    """Return what error a model is expected to make, in words, beside the best floor; and that a floor wins, if so."""
+    row = model.record.get("elsewhere", {}).get(AS_IN_TRAINING)
+    if not row:
+        return [
+            "expected error: not measured; model.measure(runs) of labelled runs that nothing was fitted on tells it"
+        ]
+    floors = {name.removesuffix(", %"): float(error) for name, error in model.record.get("floors", {}).items()}
+    best = min(floors, key=floors.__getitem__) if floors else None
+    lines = []
+    for name, error in row["error"].items():
+        beside = "" if best is None else f"; best floor: {best} {floors[best]:.3g} %"
+        lines.append(f"expected error of {name}: {error:.3g} % (on {row['count']} held-out runs){beside}")
+        if best is not None and floors[best] < error:
+            lines.append(f"warning: {best} has a smaller error than this model: do not rely on it.")
+    return lines
 
 
 def write_predictions(path: str | os.PathLike[str], model: ParameterModel, results: xr.Dataset, level: float) -> None:

@@ -183,6 +183,7 @@ class Estimator:
         labels: smallest and largest label, on the scale of the readout.
         spread: ridge on log |residual|; None: every prediction is taken to be as wrong as the others.
         typical: mean log |residual|.
+        left_out: root mean square error of the labelled runs, each left out of the fit, on the scale of the readout.
         known, residuals: features (n, D) and left-out residuals (n,) of the labelled runs; None: no quantiles.
     """
 
@@ -190,6 +191,7 @@ class Estimator:
     labels: tuple[float, float]
     spread: RidgeReadout | None = None
     typical: float = 0.0
+    left_out: float = math.nan
     known: Tensor | None = None
     residuals: Tensor | None = None
 
@@ -242,16 +244,17 @@ def fit_estimator(
         )
     labels = float(targets.min()), float(targets.max())
     readout, residual = _fitted(features, targets, kind, scale)
+    error = float(residual.square().mean().sqrt())
     if interval == "quantile":
-        return Estimator(readout, labels, known=features, residuals=residual)
+        return Estimator(readout, labels, left_out=error, known=features, residuals=residual)
     size = residual.abs()
     if interval == "constant" or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
-        return Estimator(readout, labels)
+        return Estimator(readout, labels, left_out=error)
     log = size.clamp_min(_FLOOR * float(size.median())).log()
     spread = fit_ridge(_cues(readout, features, targets - residual), log)
     if spread.leave_one_out > _GAIN * float(log.var()):
-        return Estimator(readout, labels)
-    return Estimator(readout, labels, spread, float(log.mean()))
+        return Estimator(readout, labels, left_out=error)
+    return Estimator(readout, labels, spread, float(log.mean()), error)
 
 
 def _fitted(features: Tensor, targets: Tensor, kind: str, scale: str) -> tuple[Readout, Tensor]:

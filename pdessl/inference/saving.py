@@ -279,6 +279,8 @@ def _target_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tensor
 
 def _estimator_out(estimator: Estimator, prefix: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
     found: dict[str, Any] = {"typical": estimator.typical, "labels": list(estimator.labels)}
+    # A trained head leaves no label out.
+    found["left_out"] = estimator.left_out if math.isfinite(estimator.left_out) else None
     parts = {"readout": estimator.readout} | ({} if estimator.spread is None else {"spread": estimator.spread})
     for name, readout in parts.items():
         found[name], values = readout_arrays(readout)
@@ -303,6 +305,7 @@ def _estimator_in(
         (low, high),
         found.get("spread"),  # type: ignore[arg-type]
         float(data["typical"]),
+        math.nan if data["left_out"] is None else float(data["left_out"]),
         *(arrays.get(f"{prefix}left_out/{n}") for n in ("known", "residuals")),
     )
 
