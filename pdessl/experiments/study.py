@@ -91,9 +91,9 @@ def run_study(
     """
     from pdessl import catalog
     from pdessl.files import write_json, write_text
-    from pdessl.schema import assign, fill, merge
+    from pdessl.schema import fill, merge, override
 
-    content = assign(catalog.read("configs", config), words)
+    content = override(catalog.read("configs", config), words)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:
