@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from pdessl.experiments.supervision import Supervision, best_of_sweep
 from pdessl.experiments.views import Views, averaged, calibrated, trunk_of, untrained
 from pdessl.inference.regridding import regridded, steps_of, trained_steps
 from pdessl.models import bounded, from_scale
+from pdessl.schema import Count, Size
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Regression", "compare_methods"]
@@ -57,9 +58,9 @@ class Regression:
     """
 
     target: str = "viscosity"
-    scale: str | None = None
-    labels: tuple[int, ...] = (32, 64, 256)
-    seeds: int = 3
+    scale: Literal["log", "linear"] | None = None
+    labels: tuple[Size, ...] = (32, 64, 256)
+    seeds: Count = 3
     views: Views = field(default_factory=Views)
     neighbours: bool = True
     physics: bool = True
@@ -70,7 +71,7 @@ class Regression:
     classical: Classical | None = None
     intervals: Intervals | None = None
     robustness: Robustness | None = None
-    shown: int | None = None
+    shown: Count | None = None
 
     def trainings(self) -> dict[str, Supervision]:
         """Return the trainings by gradient, by method."""

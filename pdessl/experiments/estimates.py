@@ -11,6 +11,7 @@ from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.physics_features import physics_features
 from pdessl.experiments.readouts import by_ridge
+from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Classical", "by_physics", "equation_estimates"]
@@ -28,8 +29,8 @@ class Classical:
         unknown: parameters that are estimated together with the target, instead of taken from the runs.
     """
 
-    half_width: tuple[int, ...] | None = None
-    noise_level: float = 0.0
+    half_width: tuple[Count, ...] | None = None
+    noise_level: Natural = 0.0
     equation: str | None = None
     unknown: tuple[str, ...] = ()
 

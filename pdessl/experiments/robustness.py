@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pdessl.evaluation.intervals import Conformal, coverage
 from pdessl.experiments.shifts import Shift
 from pdessl.inference.readouts import Estimator, fit_estimator
 from pdessl.models import from_scale
+from pdessl.schema import Range
 
 __all__ = ["INTERVALS", "Intervals", "Robustness", "interval_rows", "reliability"]
 
@@ -25,6 +26,9 @@ INTERVALS = {
     "adaptive": "split conformal, width by guessed error",
     "quantile": "conformalised quantiles of neighbours' errors",
 }
+
+
+_Level: TypeAlias = Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Intervals:
         saved: kind of the intervals of the model that is saved: ``adaptive``, ``constant`` or ``quantile``.
     """
 
-    level: float = 0.9
-    saved: str = "adaptive"
-    levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    level: _Level = 0.9
+    saved: Literal["adaptive", "constant", "quantile"] = "adaptive"
+    levels: tuple[_Level, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 class _Kind:

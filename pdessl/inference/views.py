@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pdessl.augmentation import LieAugmentation
 from pdessl.models import embed
+from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Views", "WithTrunk", "features_of", "with_trunk"]
@@ -30,11 +31,11 @@ class Views:
         count: views that features or predictions are averaged over when evaluating.
     """
 
-    strengths: dict[str, float] = field(default_factory=dict)
-    window: tuple[int, ...] | None = None
+    strengths: dict[str, Natural] = field(default_factory=dict)
+    window: tuple[Count, ...] | None = None
     moves: tuple[str, ...] = ()
     reflections: bool | tuple[str, ...] = False
-    count: int = 8
+    count: Count = 8
 
     @property
     def drawn(self) -> bool:
