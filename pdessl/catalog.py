@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
+from pdessl.schema import read_yaml
 
-__all__ = ["KINDS", "aliases", "find", "folders", "names", "read", "read_yaml"]
+__all__ = ["KINDS", "aliases", "find", "folders", "names", "read"]
 
 KINDS = ("symmetries", "datasets", "configs")
 
@@ -96,48 +94,6 @@ def find(kind: str, name: str | os.PathLike[str]) -> Path:
     )
 
 
-class _StringKeyLoader(yaml.SafeLoader):
-    """SafeLoader whose bare keys ``y``, ``n``, ``on``, ``off``, ``yes``, ``no`` stay strings and ``1e-3`` is a number.
-
-    YAML 1.1 turns the field name ``y`` into a boolean and reads ``1e-3`` as text; both are traps in a physics file.
-    """
-
-
-_StringKeyLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_StringKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_StringKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a YAML file whose top level is a mapping, safely (no tags, no objects).
-
-    Raises:
-        SchemaError: the file is not YAML, or its top level is not a mapping.
-    """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            content = yaml.load(handle, Loader=_StringKeyLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SchemaError(f"{path}: expected a mapping of keys at the top level, found {type(content).__name__}.")
-    return content
-
-
 def read(kind: str, name: str | os.PathLike[str]) -> dict[str, Any]:
-    """Find and read a content file; see :func:`find` and :func:`read_yaml`."""
+    """Find and read a content file; see :func:`find` and :func:`pdessl.schema.read_yaml`."""
     return read_yaml(find(kind, name))

@@ -18,7 +18,7 @@ OPEN = {"trajectory", "errors", "catalog", "schema", "files", "written"}
 TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
 ALLOWED = {
     "errors": set(),
-    "catalog": {"errors"},
+    "catalog": {"errors", "schema"},
     "schema": {"errors"},
     "files": {"errors"},
     "written": set(),

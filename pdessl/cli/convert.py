@@ -18,16 +18,17 @@ def main(arguments: Sequence[str]) -> int:
         "and write them into a store, shard by shard, so that data larger than memory are no problem.",
         examples=[
             "pdessl convert /data/NavierStokes2D_cond/ --out data/smoke",
-            "pdessl convert runs/*.nc --mapping my.yaml --out data/mine",
+            "pdessl convert runs/*.nc --mapping my.yaml --out data/mine --set missing=drop",
             "pdessl convert data/burgers --format well --out export/burgers",
         ],
         python="import pdessl.data\npdessl.data.convert('runs/', out='data/mine', mapping='my.yaml')",
     )
     parser.add_argument("paths", nargs="+", help="files, or one folder")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
     )
+    parser.add_changes("mapping", "missing=drop")
     parser.add_argument(
         "--format",
         choices=("store", "well"),
@@ -36,12 +37,16 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue a conversion that was interrupted")
     options = parser.parse_args(arguments)
+    parser.require(options, "out")
+    mapping = parser.mapping(options)
+    if options.print_config:
+        return 0
 
     from pdessl.data import convert, inspect, open
 
     path = options.paths[0] if len(options.paths) == 1 else options.paths
-    inspect(path, options.mapping, isolate=True)  # on some damaged files the HDF5 library crashes: not here
-    source = open(path, options.mapping)
+    inspect(path, mapping, isolate=True)  # on some damaged files the HDF5 library crashes: not here
+    source = open(path, mapping)
     if options.format == "well":
         from pdessl.data.formats.well_export import export_well
 

@@ -29,12 +29,13 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl generate burgers --out data/small --size unlabelled=256,labelled=64,validation=32,test=64",
             "pdessl generate my_dataset.yaml --out data/mine --device cuda --dtype float32",
             "pdessl generate burgers --out data/quiet --set observation.noise=0 observation.points=128",
+            "pdessl generate burgers --set observation.noise=0 --print_config > quiet.yaml",
             "pdessl generate ks --out data/ks --size 1000000 --scheduler tcp://10.0.0.1:8786",
         ],
         python="import pdessl\npdessl.generate('burgers', out='data/burgers')",
     )
     parser.add_argument("dataset", help="name from 'pdessl list datasets', or a YAML file")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the store to write")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the store to write")
     parser.add_argument(
         "--size",
         type=sizes,
@@ -42,14 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         help="trajectories of the first split ('unlabelled' in every dataset here); the other splits shrink in "
         "proportion and never grow, so N is not the total. Or per split, the others as in the dataset's file",
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="other values for keys of the dataset's file",
-    )
+    parser.add_changes("dataset's file", "observation.noise=0")
     parser.add_argument("--device", default="cpu", help="torch device that simulates: cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--dtype",
@@ -64,16 +58,20 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue a generation that was interrupted")
     options = parser.parse_args(arguments)
+    parser.require(options, "out")
 
     from rich import filesize
 
     from pdessl.data import generate, load_recipe
-    from pdessl.schema import read_words
+    from pdessl.schema import dump_yaml
 
-    recipe = load_recipe(options.dataset, options.size, read_words(options.set))
+    recipe = load_recipe(options.dataset, options.size, options.set)
     # What the file says already is not said again: the same data keep the same hash.
     if options.dtype not in (None, recipe.content["solver"].get("precision", "float64")):
         recipe = load_recipe(recipe, overrides={"solver.precision": options.dtype})
+    if options.print_config:
+        print(dump_yaml(recipe.content), end="")
+        return 0
     wanted = ", ".join(f"{split['size']} {name}" for name, split in recipe.splits.items())
     print(f"{recipe.name}: {wanted}; {filesize.decimal(recipe.nbytes)}", flush=True)
     store = generate(

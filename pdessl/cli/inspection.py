@@ -27,11 +27,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
     )
+    parser.add_changes("mapping", "missing=drop")
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
     from pdessl.data.inspection import inspect
 
-    found = inspect(options.path, options.mapping, isolate=True)
+    mapping = parser.mapping(options)
+    if options.print_config:
+        return 0
+    found = inspect(options.path, mapping, isolate=True)
     print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

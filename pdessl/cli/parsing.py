@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pdessl.errors import PdesslError
 
@@ -33,9 +34,55 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def add_changes(self, what: str, example: str, printed: bool = True) -> None:
+        """Add ``--set KEY=VALUE``, spelled and read alike in every verb, and ``--print_config``.
+
+        Args:
+            what: the file whose values are changed, in the user's words.
+            example: of a word.
+            printed: whether the verb can print the file with all changes.
+        """
+        self.add_argument(
+            "--set",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="KEY=VALUE",
+            help=f"other values for keys of the {what}, as YAML, e.g. {example}; repeatable",
+        )
+        if printed:
+            self.add_argument(
+                "--print_config", action="store_true", help=f"print the {what} with all changes, ready to run, and stop"
+            )
+
+    def require(self, options: argparse.Namespace, *names: str) -> None:
+        """Refuse options that are missing, unless only the settings are to be printed."""
+        missing = [f"--{name}" for name in names if getattr(options, name) is None]
+        if missing and not options.print_config:
+            self.error(f"the following arguments are required: {', '.join(missing)}")
+
+    def mapping(self, options: argparse.Namespace) -> Any:
+        """Return the mapping that ``--mapping`` names, with the changes of ``--set``; print it where that is asked for.
+
+        None where files are to be recognised: what is recognised cannot be changed before it is.
+        """
+        if options.mapping is None:
+            if options.set or options.print_config:
+                self.error("--set and --print_config are about a mapping; give --mapping NAME ('pdessl list datasets')")
+            return None
+        from pdessl.data.formats import load_mapping
+        from pdessl.schema import dump_yaml
+
+        found = load_mapping(options.mapping, options.set)
+        if options.print_config:
+            print(dump_yaml(found.content), end="")
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise PdesslError(f"{self.prog}: {message}. '{self.prog} --help' explains the options.")
+        dotted = re.search(r"unrecognized arguments: .*?--(\w+(?:\.\w+)+)", message)
+        advice = f" Other values are given as  --set {dotted[1]}=VALUE ." if dotted else ""
+        raise PdesslError(f"{self.prog}: {message}.{advice} '{self.prog} --help' explains the options.")
 
 
 def integers(text: str) -> list[int]:

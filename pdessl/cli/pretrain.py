@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from pdessl.errors import PdesslError
+from pdessl.cli.parsing import Parser
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse with LightningCLI, fit, print where the encoder is."""
-    if not arguments:
-        raise PdesslError("pdessl pretrain needs a recipe: --config NAME ('pdessl list configs' prints them).")
-    from pdessl.experiments.pretraining import run_words
+    """Parse, call :func:`pdessl.experiments.pretraining.pretrain`, print where the encoder is."""
+    parser = Parser(
+        "pretrain",
+        "Train an encoder on unlabelled runs: on pairs of views made by the symmetries of the equation, by predicting\n"
+        "the latent of the next window, or of hidden blocks. A recipe names the task, and gives its settings (model),\n"
+        "the data (data) and the trainer; 'pdessl list objectives' says which objective is for what.\n"
+        "The run's folder then holds the encoder for pdessl.load, the curves (history.json), and last.ckpt.",
+        examples=[
+            "pdessl pretrain --config burgers_vicreg --data data/burgers",
+            "pdessl pretrain --config burgers_vicreg --data data/burgers --set trainer.max_epochs=1 --out runs/short",
+            "pdessl pretrain --config burgers_vicreg --set data.stream=burgers     simulated meanwhile: no run twice",
+            "pdessl pretrain --config burgers_vicreg --print_config                the recipe, complete, ready to run",
+            "pdessl pretrain --config ks_jepa --preset full --data data/ks --set monitor.stop_on_collapse=true",
+            "pdessl pretrain --config burgers_vicreg --data data/burgers --ckpt_path runs/pretraining/last.ckpt",
+        ],
+        python="from pdessl.experiments.pretraining import pretrain\n"
+        "pretrain('burgers_vicreg', {'data.path': 'data/burgers', 'trainer.max_epochs': 1}, 'runs/short')",
+    )
+    parser.add_argument("--config", metavar="NAME", help="recipe: name from 'pdessl list configs', or a file")
+    parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. full")
+    parser.add_argument("--data", metavar="PATH", help="store, or files of any layout: the recipe's data.path")
+    parser.add_changes("recipe", "trainer.max_epochs=1")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; default runs/pretraining")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="last.ckpt of a run of the same task, which is continued")
+    options = parser.parse_args(arguments)
+    if options.config is None:
+        parser.error("it needs a recipe: --config NAME ('pdessl list configs' prints them)")
 
-    run = run_words(arguments)
+    from pdessl.experiments.pretraining import pretrain, pretraining_recipe
+    from pdessl.schema import dump_yaml, read_words
+
+    changes = read_words(options.set) | ({} if options.data is None else {"data.path": options.data})
+    given = (options.config, changes, options.out, options.ckpt_path, options.preset)
+    if options.print_config:
+        print(dump_yaml(pretraining_recipe(*given)), end="")
+        return 0
+    run = pretrain(*given)
     package = type(run.task.encoder.module).__module__.partition(".")[0]
     trusted = "" if package in ("pdessl", "torch") else f", allow=('{package}',)"
     print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")

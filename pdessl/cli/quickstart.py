@@ -28,13 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("quickstart"), metavar="FOLDER", help="default ./quickstart")
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe of the catalog, or a YAML file")
     parser.add_argument("--preset", metavar="NAME", help="a smaller or larger variant in the recipe, e.g. tiny")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change a setting; repeatable"
-    )
+    parser.add_changes("recipe", "regression.seeds=5")
     options = parser.parse_args(arguments)
 
-    from pdessl.experiments.quickstart import quickstart
+    from pdessl.experiments.quickstart import quickstart, read_settings
+    from pdessl.schema import dump_yaml
 
+    if options.print_config:
+        print(dump_yaml(read_settings(options.config, options.preset, options.set)), end="")
+        return 0
     command = shlex.join(["pdessl", "quickstart", *arguments])
     quickstart(options.out, options.config, options.preset, options.set, command=command, announce=print)
     return 0

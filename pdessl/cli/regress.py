@@ -38,9 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         help="recipe with a section 'regression'; default regression/EQUATION of the data, else regression/default",
     )
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. quick")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. regression.seeds=5"
-    )
+    parser.add_changes("recipe", "regression.seeds=5")
     parser.add_argument("--workers", type=int, metavar="N", help="processes of one thread each")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write; default runs/TARGET")
     options = parser.parse_args(arguments)
@@ -51,12 +49,16 @@ def main(arguments: Sequence[str]) -> int:
 
     from pdessl.experiments.quickstart import read_settings
     from pdessl.experiments.regress import default_recipe, regress
+    from pdessl.schema import dump_yaml
 
     config = options.config or default_recipe(options.data)
     targets = options.target.split(",") if options.target else [None]
     for target in targets:
         chosen = [f"regression.target={target}"] if target else []
         settings = read_settings(config, options.preset, words + chosen)
+        if options.print_config:
+            print(dump_yaml({"regression": settings.regression, "workers": settings.workers}), end="")
+            return 0
         name = settings.regression.target
         folder = options.out if options.out and len(targets) == 1 else (options.out or Path("runs")) / name
         command = shlex.join(["pdessl", "regress", *arguments])

@@ -24,17 +24,21 @@ def main(arguments: Sequence[str]) -> int:
         python="from pdessl.experiments.study import run_study\nrun_study('objectives_burgers', 'runs/objectives')",
     )
     parser.add_argument("config", help="recipe of a study: name from 'pdessl list configs', or a YAML file")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the study")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the study")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the recipe"
-    )
+    parser.add_changes("recipe", "study.seeds=1")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     options = parser.parse_args(arguments)
+    parser.require(options, "out")
+    from pdessl.experiments.recipes import read_recipe
     from pdessl.experiments.study import run_study, table
+    from pdessl.schema import dump_yaml
 
     if options.workers < 1:
         parser.error(f"--workers {options.workers}: expected at least 1")
+    if options.print_config:
+        print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
+        return 0
     results = run_study(options.config, options.out, options.set, options.only, options.workers)
     print(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         "--equation", action="append", metavar="TEXT", help="an equation typed in; once per equation of a system"
     )
     parser.add_argument("--parameters", nargs="+", default=[], metavar="LETTER", help="constants of a typed equation")
+    parser.add_changes("equation's file", "ansatz.degree=3")
     parser.add_argument("--degree", type=int, help="degree of the ansatz in coordinates and fields (default 2)")
     parser.add_argument(
         "--boundary",
@@ -52,16 +53,23 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("give either a name (or file), or --equation TEXT")
     if options.parameters and options.equation is None:
         parser.error("--parameters belongs to --equation; the files of the catalog declare their own")
+    if (options.set or options.print_config) and options.equation is not None:
+        parser.error("--set and --print_config are about a file; a typed equation is as it is typed")
     if options.data and not options.plot:
         parser.error("--data says what --plot draws; give --plot FILE too")
 
+    from pdessl import catalog
     from pdessl.equations import Equation, load_equation
+    from pdessl.schema import dump_yaml, override
     from pdessl.symmetry import discover
 
     if options.equation is None:
-        equation = load_equation(options.name)
+        equation = load_equation(options.name, options.set)
     else:
         equation = Equation.parse(options.equation, parameters=options.parameters)
+    if options.print_config:
+        print(dump_yaml(override(catalog.read("symmetries", options.name), options.set)), end="")
+        return 0
     algebra = discover(equation, degree=options.degree)
     boundary = _boundary(options.boundary)
     observed = None if options.observed is None else [f.strip() for f in options.observed.split(",")]

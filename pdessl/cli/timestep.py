@@ -24,20 +24,23 @@ def main(arguments: Sequence[str]) -> int:
         ],
         python="import pdessl\npdessl.timestep('runs/pretraining', 'data/burgers')",
     )
-    parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
-    parser.add_argument("--data", required=True, metavar="STORE", help="folder of a store with labelled and test runs")
+    parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, or a saved encoder")
+    parser.add_argument("--data", metavar="STORE", help="folder of a store with labelled and test runs")
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe with a section 'timestepping'")
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. tiny")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. timestepping.width=48"
-    )
+    parser.add_changes("recipe", "timestepping.width=48")
     parser.add_argument("--out", type=Path, default=Path("runs/timestepping"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
+    parser.require(options, "encoder", "data")
 
     from pdessl.experiments.quickstart import read_settings
     from pdessl.experiments.timestep import timestep
+    from pdessl.schema import dump_yaml
 
     settings = read_settings(options.config, options.preset, options.set)
+    if options.print_config:
+        print(dump_yaml({"timestepping": settings.timestepping, "workers": settings.workers}), end="")
+        return 0
     timestep(
         options.encoder,
         options.data,

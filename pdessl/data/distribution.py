@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pdessl.data.schema import check_keys, check_type, is_number
 from pdessl.errors import SchemaError, did_you_mean
+from pdessl.schema import Count, Finite, Positive, fill, read_value
 
 __all__ = ["Distribution"]
 
-_ARGUMENTS = {
-    "constant": ("value",),
-    "uniform": ("low", "high"),
-    "log_uniform": ("low", "high"),
-    "choice": ("values",),
-}
+
+@dataclass(frozen=True)
+class _Shared:
+    distribution: str = "constant"
+    unit: str = ""
+    per: Count = 1
+
+
+@dataclass(frozen=True)
+class _Constant(_Shared):
+    value: Finite = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _Uniform(_Shared):
+    low: Finite = field(kw_only=True)
+    high: Finite = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _LogUniform(_Shared):
+    low: Positive = field(kw_only=True)
+    high: Positive = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _Choice(_Shared):
+    values: tuple[Finite, ...] = field(kw_only=True)
+
+
+_ARGUMENTS = {"constant": _Constant, "uniform": _Uniform, "log_uniform": _LogUniform, "choice": _Choice}
 
 
 @dataclass(frozen=True)
@@ -47,37 +72,24 @@ class Distribution:
         Raises:
             SchemaError: with ``where`` (file and key), what was found and what was expected.
         """
-        if is_number(value):
-            return Distribution("constant", float(value), float(value))
-        check_type(value, dict, where)
+        value = read_value(Finite | dict[str, Any], value, where)
+        if isinstance(value, float):
+            return Distribution("constant", value, value)
         kind = value.get("distribution", "constant")
         if kind not in _ARGUMENTS:
             raise SchemaError(
                 f"{where}.distribution: unknown '{kind}'.{did_you_mean(str(kind), _ARGUMENTS)} "
                 f"Known: {', '.join(_ARGUMENTS)}."
             )
-        wanted = _ARGUMENTS[kind]
-        check_keys(value, ("distribution", "unit", "per", *wanted), wanted, where)
-        unit, per = str(value.get("unit", "")), value.get("per", 1)
-        check_type(per, int, f"{where}.per")
-        if per < 1:
-            raise SchemaError(f"{where}.per: expected a number of trajectories >= 1, found {per}.")
-        if kind == "choice":
-            values = value["values"]
-            if not isinstance(values, list) or not values or not all(is_number(v) for v in values):
-                raise SchemaError(f"{where}.values: expected a list of numbers, found {values!r}.")
-            return Distribution(kind, min(values), max(values), tuple(float(v) for v in values), unit, per)
-        numbers = [value[key] for key in wanted]
-        for key, number in zip(wanted, numbers, strict=True):
-            check_type(number, float, f"{where}.{key}")
-        low, high = float(numbers[0]), float(numbers[-1])
-        if low > high or (kind == "log_uniform" and low <= 0):
-            raise SchemaError(
-                f"{where}: expected {'0 < ' if kind == 'log_uniform' else ''}low <= high, found {low} and {high}."
-            )
-        if not math.isfinite(low + high):
-            raise SchemaError(f"{where}: expected finite numbers, found {low} and {high}.")
-        return Distribution(kind, low, high, (), unit, per)
+        given = fill(_ARGUMENTS[kind], value, where)
+        if isinstance(given, _Choice):
+            if not given.values:
+                raise SchemaError(f"{where}.values: expected at least one number, found none.")
+            return Distribution(kind, min(given.values), max(given.values), given.values, given.unit, given.per)
+        low, high = (given.value, given.value) if isinstance(given, _Constant) else (given.low, given.high)
+        if low > high:
+            raise SchemaError(f"{where}: expected low <= high, found {low} and {high}.")
+        return Distribution(kind, low, high, (), given.unit, given.per)
 
     def draw(self, stream: np.random.Generator) -> float:
         """Draw one number."""

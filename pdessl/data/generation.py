@@ -21,6 +21,7 @@ from pdessl.data.reporting import Progress, reporting
 from pdessl.data.simulation import find_device
 from pdessl.data.store import Store
 from pdessl.errors import StoreError
+from pdessl.schema import Overrides
 
 __all__ = ["generate"]
 
@@ -31,7 +32,7 @@ def generate(
     size: int | Mapping[str, int] | None = None,
     device: str | torch.device = "cpu",
     resume: bool = False,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -46,7 +47,7 @@ def generate(
         device: where to simulate, e.g. ``cuda``. The draws are the same on every device.
         resume: continue an interrupted generation. Shards that are whole are kept, damaged ones made anew, and the
             result is bitwise the store an uninterrupted run makes. Does nothing when all is there.
-        overrides: changes to the recipe by dotted key, e.g. ``{"observation.noise": 0.0}``.
+        overrides: other values, ``{"observation.noise": 0.0}`` or ``["observation.noise=0"]``.
         progress: True shows a bar, False nothing, None a bar when standard error is a terminal; or a function that is
             called with :class:`Progress` after every shard.
         workers: threads; default one per processor torch may use, 1 on a GPU (and in each task of a cluster).

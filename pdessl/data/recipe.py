@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib
 import inspect as python_inspect
@@ -21,9 +20,9 @@ import numpy as np
 
 from pdessl import catalog
 from pdessl.data.distribution import Distribution
-from pdessl.data.recipe_checks import TEXTS, check_content, check_simulator
-from pdessl.data.schema import check_type
+from pdessl.data.recipe_checks import TEXTS, check_content, check_simulator, without_nulls
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
+from pdessl.schema import Overrides, override, read_yaml
 from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, InitialCondition, Simulator, SineForcing
 
 __all__ = ["DatasetRecipe", "differences", "load_recipe"]
@@ -193,7 +192,7 @@ class DatasetRecipe:
 def load_recipe(
     dataset: str | os.PathLike[str] | DatasetRecipe,
     size: int | Mapping[str, int] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
 ) -> DatasetRecipe:
     """Find, read, change and check a dataset file.
 
@@ -201,27 +200,27 @@ def load_recipe(
         dataset: a name from ``pdessl list datasets``, a path of a YAML file, or a recipe.
         size: number of trajectories of the first split of the file, where the others shrink in proportion (rounded up)
             and never grow; or a mapping from split to number, where the others stay.
-        overrides: other values by dotted key, e.g. ``{"observation.noise": 0.0}``; a new key is refused by the check.
+        overrides: other values, e.g. ``{"observation.noise": 0.0}`` or ``["observation.noise=0"]``, laid over the file
+            by the rule of :func:`pdessl.schema.merge`; None leaves a key out, a new key is refused by the check.
 
     Raises:
         CatalogError: no such dataset, simulator or split.
         SchemaError: the file, or a change, does not follow the format.
     """
     if isinstance(dataset, DatasetRecipe):
-        name, content = dataset.name, copy.deepcopy(dict(dataset.content))
+        name, content = dataset.name, dict(dataset.content)
     else:
         path = catalog.find("datasets", dataset)
         name = Path(path).name if os.fspath(dataset).endswith((".yaml", ".yml")) else str(dataset)
         # By an alias it is the same dataset, and its files are the same.
         name = catalog.aliases("datasets").get(name, name) if Path(path).stem != Path(name).stem else name
-        content = catalog.read_yaml(path)
+        content = read_yaml(path)
     if "format" in content:
         raise SchemaError(
             f"{name} maps files of another format ('{content['format']}') onto fields and parameters; it does not say "
             f"how to simulate. Files of that format are read with: pdessl inspect PATH, pdessl convert PATH."
         )
-    for key, value in (overrides or {}).items():
-        _assign(content, key, value, name)
+    content = without_nulls(override(content, overrides), name)
     if size is not None:
         splits = DatasetRecipe(name, content).content["splits"]  # checked before it is changed
         for split, number in (size if isinstance(size, Mapping) else _in_proportion(splits, size)).items():
@@ -241,14 +240,6 @@ def _in_proportion(splits: Mapping[str, Mapping[str, Any]], size: int) -> dict[s
     whole = splits[first]["size"]
     smaller = {name: -(-splits[name]["size"] * size // whole) for name in others} if size < whole else {}
     return {first: size, **smaller}
-
-
-def _assign(content: dict[str, Any], key: str, value: Any, name: str) -> None:
-    *parents, last = key.split(".")
-    for depth, parent in enumerate(parents):
-        content = content.setdefault(parent, {})
-        check_type(content, dict, f"{name}: {'.'.join(parents[: depth + 1])}")
-    content[last] = copy.deepcopy(value)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pdessl.data.schema import check_keys, check_type, is_number
 from pdessl.errors import SchemaError, did_you_mean
+from pdessl.schema import Count, Natural, Positive, Range, Size, check_keys, fill
 from pdessl.solvers import FAMILIES, FORCINGS
 
 if TYPE_CHECKING:
     from pdessl.data.recipe import DatasetRecipe
 
-__all__ = ["PRECISIONS", "SECTIONS", "TEXTS", "check_content", "check_simulator"]
+__all__ = [
+    "TEXTS", "DatasetFile", "ObservationSettings", "SolverSettings", "SplitSettings", "check_content",
+    "check_simulator", "without_nulls",
+]  # fmt: skip
 
 #: Keys that do not change the data.
 TEXTS = ("title", "about", "known", "chosen", "aliases")
-#: Arithmetic of the simulator.
-PRECISIONS = ("float32", "float64")
-#: The sections of a dataset file.
-SECTIONS = {
-    "equation": str,
-    "domain": dict,
-    "initial_condition": dict,
-    "parameters": dict,
-    "forcing": dict,
-    "solver": dict,
-    "observation": dict,
-    "fields": dict,
-    "splits": dict,
-    "shard_size": int,
-    "seed": int,
-}
-_OPTIONAL = ("fields", "forcing", "parameters", "shard_size", "seed")
-_SAMPLINGS = ("points", "cell_average", "spectral")
+
+_Points: TypeAlias = Annotated[int, Range(8)]
+_Observed: TypeAlias = Annotated[int, Range(2)]
 # Constructor arguments of a simulator that the plan of a dataset chooses.
 _PLANNED = (
     "domain_length",
@@ -49,30 +37,130 @@ _PLANNED = (
 )
 
 
+@dataclass(frozen=True)
+class SolverSettings:
+    """How a dataset is simulated.
+
+    Args:
+        simulator: name or import path of its class; default the equation's.
+        points: solver points per axis, even: a number for all axes, one per axis, a list of either to choose from, or
+            ``auto``.
+        time_step: of the solver, or
+        courant: the Courant number that gives it; default chosen.
+        precision: arithmetic.
+        check_resolution: whether fields that the grid does not resolve are refused.
+        arguments: further arguments of the simulator.
+    """
+
+    simulator: str | None = None
+    points: Literal["auto"] | _Points | dict[str, _Points] | tuple[_Points | dict[str, _Points], ...] = "auto"
+    time_step: Positive | None = None
+    courant: Positive | None = None
+    precision: Literal["float32", "float64"] = "float64"
+    check_resolution: bool = True
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObservationSettings:
+    """What of a simulation is stored.
+
+    Args:
+        points: observed points per axis, for all axes or for each.
+        frames: number of observed times, from ``start`` to ``end`` (in ``unit``), both included.
+        end: time of the last frame.
+        start: time of the first frame.
+        time_scale: number or distribution of the factor that stretches a trajectory's times.
+        noise: standard deviation of white noise in the unit of the field, of all fields or of each.
+        sampling: values at points, averages over cells, or the truncated spectrum.
+        unit: of time, free text.
+    """
+
+    points: _Observed | dict[str, _Observed]
+    frames: _Observed
+    end: Positive
+    start: Natural = 0.0
+    time_scale: Any = 1.0
+    noise: Natural | dict[str, Natural] = 0.0
+    sampling: Literal["points", "cell_average", "spectral"] = "points"
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """A split of a dataset: trajectories, and whether their parameters are stored."""
+
+    size: Size
+    labels: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """The keys of a dataset file; ``datasets/README.md`` explains them.
+
+    Sections that are mappings from names the file chooses, or whose keys a class says, are checked by
+    :func:`check_content` and :func:`check_simulator`. What is said of a field is text by any name;
+    its ``unit`` is read.
+    """
+
+    equation: str
+    domain: dict[str, Any]
+    initial_condition: dict[str, Any]
+    solver: SolverSettings
+    observation: ObservationSettings
+    splits: dict[str, SplitSettings]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    forcing: dict[str, Any] | None = None
+    fields: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    shard_size: Count = 1024
+    seed: Size = 0
+    title: str = ""
+    about: str = ""
+    known: str = ""
+    chosen: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+def without_nulls(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Leave out keys, and keys of sections, that are null: the same data have one content, and one hash.
+
+    Raises:
+        SchemaError: a key that a dataset file does not have, whatever its value.
+    """
+    fill(DatasetFile, content, name)
+    return {
+        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
+        for key, value in content.items()
+        if value is not None
+    }
+
+
 def check_content(recipe: DatasetRecipe) -> None:
     """Check all that can be checked without importing the simulator, which opening somebody's store must not do.
 
     Raises:
         SchemaError: what was found, where, and what was expected.
     """
-    content, name = recipe.content, recipe.name
-    check_keys(content, (*SECTIONS, *TEXTS), tuple(k for k in SECTIONS if k not in _OPTIONAL), name)
-    for key, kind in SECTIONS.items():
-        if key in content:
-            check_type(content[key], kind, f"{name}: {key}")
-    if content.get("seed", 0) < 0:
-        raise SchemaError(f"{name}: seed: expected an integer >= 0, found {content['seed']}.")
-    if content.get("shard_size", 1) < 1:
-        raise SchemaError(f"{name}: shard_size: expected an integer >= 1, found {content['shard_size']}.")
+    file = fill(DatasetFile, recipe.content, recipe.name)
     _check_family(recipe, "initial_condition", FAMILIES, ("record",))
-    check_type(content["initial_condition"].get("record", False), bool, f"{name}: initial_condition.record")
-    if "forcing" in content:
+    if not isinstance(file.initial_condition.get("record", False), bool):
+        raise SchemaError(
+            f"{recipe.name}: initial_condition.record: expected true or false, found "
+            f"{file.initial_condition['record']!r}."
+        )
+    if file.forcing is not None:
         _check_family(recipe, "forcing", FORCINGS)
     _check_domain(recipe)
-    _check_solver(recipe)
+    _check_axes(recipe, file)
     _ = recipe.parameters
-    _check_observation(recipe)
-    _check_splits(recipe)
+    _check_observation(recipe, file.observation)
+    if not file.splits:
+        raise SchemaError(f"{recipe.name}: splits: expected at least one split.")
+    for split in file.splits:
+        if not split.replace("_", "").isalnum():
+            raise SchemaError(
+                f"{recipe.name}: splits: a split's name holds letters, digits and '_' only, found '{split}'."
+            )
 
 
 def check_simulator(recipe: DatasetRecipe) -> None:
@@ -115,7 +203,8 @@ def _check_domain(recipe: DatasetRecipe) -> None:
         check_keys(domain, (*recipe.axis_names, "unit"), recipe.axis_names, where)
     else:
         check_keys(domain, ("length", *recipe.axis_names, "unit"), ("length",), where)
-    check_type(domain.get("unit", ""), str, f"{where}.unit")
+    if not isinstance(domain.get("unit", ""), str):
+        raise SchemaError(f"{where}.unit: expected text, found {domain['unit']!r}.")
     keys = ("length",) if "length" in domain else recipe.axis_names
     for key, length in zip(keys, recipe.lengths, strict=True):
         if length.low <= 0:
@@ -141,63 +230,26 @@ def _check_family(recipe: DatasetRecipe, key: str, families: Mapping[str, type],
         raise SchemaError(f"{where}: {error}") from None
 
 
-def _check_solver(recipe: DatasetRecipe) -> None:
-    where, solver = f"{recipe.name}: solver", recipe.content["solver"]
-    allowed = ("simulator", "points", "time_step", "courant", "precision", "check_resolution", "arguments")
-    check_keys(solver, allowed, (), where)
-    points = solver.get("points", "auto")
-    for value in points if isinstance(points, list) else [points]:
+def _check_axes(recipe: DatasetRecipe, file: DatasetFile) -> None:
+    """Check that what is given per axis names every axis, and that the solver's step is given once."""
+    where = f"{recipe.name}: solver"
+    points = file.solver.points
+    for value in points if isinstance(points, tuple) else (points,):
         if isinstance(value, Mapping):
             check_keys(value, recipe.axis_names, recipe.axis_names, f"{where}.points")
-        for number in value.values() if isinstance(value, Mapping) else [value]:
-            if number != "auto" and (not isinstance(number, int) or isinstance(number, bool) or number < 8):
-                raise SchemaError(
-                    f"{where}.points: expected 'auto', an even integer >= 8 (or a mapping of them by axis), or a list "
-                    f"of them, found {points!r}."
-                )
-    if "time_step" in solver and "courant" in solver:
+    if file.solver.time_step is not None and file.solver.courant is not None:
         raise SchemaError(f"{where}: give time_step or courant, not both.")
-    for key in ("time_step", "courant"):
-        if key in solver:
-            check_type(solver[key], float, f"{where}.{key}")
-            if not solver[key] > 0:
-                raise SchemaError(f"{where}.{key}: expected > 0, found {solver[key]}.")
-    if solver.get("precision", "float64") not in PRECISIONS:
-        raise SchemaError(
-            f"{where}.precision: unknown '{solver['precision']}'.{did_you_mean(str(solver['precision']), PRECISIONS)} "
-            f"Known: {', '.join(PRECISIONS)}."
-        )
-    check_type(solver.get("check_resolution", True), bool, f"{where}.check_resolution")
-    check_type(solver.get("arguments", {}), dict, f"{where}.arguments")
+    if isinstance(file.observation.points, Mapping):
+        where = f"{recipe.name}: observation.points"
+        check_keys(file.observation.points, recipe.axis_names, recipe.axis_names, where)
 
 
-def _check_observation(recipe: DatasetRecipe) -> None:
-    where, value = f"{recipe.name}: observation", recipe.content["observation"]
-    allowed = ("points", "frames", "start", "end", "time_scale", "noise", "sampling", "unit")
-    check_keys(value, allowed, ("points", "frames", "end"), where)
-    if isinstance(value["points"], Mapping):
-        check_keys(value["points"], recipe.axis_names, recipe.axis_names, f"{where}.points")
-        for axis, number in value["points"].items():
-            check_type(number, int, f"{where}.points.{axis}")
-    else:
-        check_type(value["points"], int, f"{where}.points")
-    check_type(value["frames"], int, f"{where}.frames")
-    for key in ("start", "end"):
-        if key in value:
-            check_type(value[key], float, f"{where}.{key}")
-    o = recipe.observation
-    if min(recipe.observed) < 2 or o["frames"] < 2:
-        raise SchemaError(f"{where}: expected at least 2 points and 2 frames, found {o['points']} and {o['frames']}.")
-    if not 0 <= o["start"] < o["end"] or not math.isfinite(o["end"]):
-        raise SchemaError(f"{where}: expected 0 <= start < end, found {o['start']} and {o['end']}.")
+def _check_observation(recipe: DatasetRecipe, observation: ObservationSettings) -> None:
+    where = f"{recipe.name}: observation"
+    if observation.start >= observation.end:
+        raise SchemaError(f"{where}: expected start < end, found {observation.start} and {observation.end}.")
     if recipe.time_scale.low <= 0:
         raise SchemaError(f"{where}.time_scale: expected > 0, found {recipe.time_scale.low}.")
-    _check_noise(o["noise"], f"{where}.noise")
-    if o["sampling"] not in _SAMPLINGS:
-        raise SchemaError(
-            f"{where}.sampling: unknown '{o['sampling']}'.{did_you_mean(str(o['sampling']), _SAMPLINGS)} "
-            f"Known: {', '.join(_SAMPLINGS)}."
-        )
     for grid in recipe.grids() or []:
         for points, observed in zip(grid, recipe.observed, strict=True):
             if points % observed:
@@ -205,27 +257,3 @@ def _check_observation(recipe: DatasetRecipe) -> None:
                     f"{recipe.name}: solver.points: {points} is not a multiple of the {observed} observed points. "
                     f"Use {-(-points // observed) * observed}."
                 )
-
-
-def _check_noise(noise: Any, where: str) -> None:
-    for key, level in noise.items() if isinstance(noise, Mapping) else [("", noise)]:
-        place = f"{where}.{key}" if key else where
-        if not is_number(level):
-            raise SchemaError(f"{place}: expected a number (or a mapping from field to number), found {level!r}.")
-        if not 0 <= level < math.inf:
-            raise SchemaError(f"{place}: expected a standard deviation >= 0 in the unit of the field, found {level}.")
-
-
-def _check_splits(recipe: DatasetRecipe) -> None:
-    where = f"{recipe.name}: splits"
-    if not recipe.content["splits"]:
-        raise SchemaError(f"{where}: expected at least one split.")
-    for split, value in recipe.content["splits"].items():
-        check_type(value, dict, f"{where}.{split}")
-        check_keys(value, ("size", "labels"), ("size",), f"{where}.{split}")
-        check_type(value["size"], int, f"{where}.{split}.size")
-        check_type(value.get("labels", True), bool, f"{where}.{split}.labels")
-        if value["size"] < 0:
-            raise SchemaError(f"{where}.{split}.size: expected >= 0, found {value['size']}.")
-        if not isinstance(split, str) or not split.replace("_", "").isalnum():
-            raise SchemaError(f"{where}: a split's name holds letters, digits and '_' only, found '{split}'.")

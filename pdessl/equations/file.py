@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pdessl import catalog
 from pdessl.equations.equation import BOUNDARY_CONDITIONS, STRENGTH_UNITS, Equation, GeneratorDeclaration
 from pdessl.equations.expression import Derivative, Expression, Names, walk
 from pdessl.equations.parser import parse_equation, parse_expression
 from pdessl.errors import EquationError, SchemaError, did_you_mean
+from pdessl.schema import Natural, Overrides, Range, Text, check_keys, override, read_value, read_yaml
 
 __all__ = ["load_equation"]
 
-_TOP_KEYS = {
+_TOP_KEYS = (
     "name", "title", "independent", "dependent", "observed", "parameters", "equations", "boundary", "ansatz",
     "generators", "references",
-}  # fmt: skip
-_GENERATOR_KEYS = {"field", "members", "strength", "kind", "functions"}
+)  # fmt: skip
+_GENERATOR_KEYS = ("field", "members", "strength", "kind", "functions")
 
 
 class _Reader:
@@ -32,40 +33,28 @@ class _Reader:
     def fail(self, key: str, message: str) -> SchemaError:
         return SchemaError(f"{self.file}: {key}: {message}")
 
-    def mapping(self, value: Any, key: str, known: set[str] | None = None) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(key, f"expected a mapping, found {type(value).__name__}.")
-        for name in value:
-            if not isinstance(name, str):
-                raise self.fail(key, f"the key {name!r} is {type(name).__name__}; put it in quotes.")
-            if known is not None and name not in known:
-                raise self.fail(
-                    key, f"unknown key '{name}'.{did_you_mean(name, known)} Known keys: {', '.join(sorted(known))}."
-                )
+    def mapping(self, value: Any, key: str, known: Collection[str] | None = None) -> dict[str, Any]:
+        check_keys(value, known, (), f"{self.file}: {key}" if key else self.file)
         return value
 
     def texts(self, value: Any, key: str) -> list[str]:
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list) or not value:
-            raise self.fail(key, f"expected a list of texts, found {value!r:.60}.")
-        return [self.text(v, f"{key}[{i}]") for i, v in enumerate(value)]
+        found = read_value(Text | tuple[Text, ...], value, f"{self.file}: {key}")
+        if found == ():
+            raise self.fail(key, "expected at least one text, found an empty list.")
+        return [str(v) for v in (found if isinstance(found, tuple) else (found,))]
 
     def text(self, value: Any, key: str) -> str:
         # YAML reads the component 1 as an integer and 0.5 as a float; both are texts here.
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise self.fail(key, f"expected text, found {value!r:.60}.")
-        return value if isinstance(value, str) else repr(value)
+        return str(read_value(Text, value, f"{self.file}: {key}"))
 
     def number(self, value: Any, key: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            raise self.fail(key, f"expected a number >= 0, found {value!r:.60}.")
-        return float(value)
+        return read_value(Natural, value, f"{self.file}: {key}")
+
+    def flag(self, value: Any, key: str) -> bool:
+        return read_value(bool, value, f"{self.file}: {key}")
 
     def integer(self, value: Any, key: str, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.fail(key, f"expected a whole number from {low} to {high}, found {value!r:.60}.")
-        return value
+        return read_value(Annotated[int, Range(low, high)], value, f"{self.file}: {key}")
 
     def parsed(self, text: str, key: str, names: Names) -> Expression:
         try:
@@ -74,22 +63,28 @@ class _Reader:
             raise SchemaError(f"{self.file}: {key}: {error}") from None
 
 
-def load_equation(name: str | os.PathLike[str] | Equation) -> Equation:
+def load_equation(name: str | os.PathLike[str] | Equation, overrides: Overrides | None = None) -> Equation:
     """Read an equation file by its name in the catalog or by its path; the generators are read but not yet verified.
+
+    Args:
+        name: of the catalog, path of a YAML file, or an equation, which is returned.
+        overrides: other values for keys of the file, ``{"ansatz.degree": 3}`` or ``["ansatz.degree=3"]``.
 
     Raises:
         CatalogError: no such name or file.
-        SchemaError: the file does not follow the format; the message names file and key.
+        SchemaError: the file, or a change, does not follow the format; the message names file and key.
     """
     if isinstance(name, Equation):
+        if overrides:
+            raise SchemaError(f"{name.name} is an equation that was read already: other values are for files.")
         return name
     path = catalog.find("symmetries", name)
-    return _read(catalog.read_yaml(path), path)
+    return _read(override(read_yaml(path), overrides), path)
 
 
 def _read(content: dict[str, Any], path: Path) -> Equation:
     read = _Reader(path.name if path.parent.name == "symmetries" else str(path))
-    read.mapping(content, "top level", _TOP_KEYS)
+    read.mapping(content, "", _TOP_KEYS)
     for key in ("name", "independent", "dependent", "equations"):
         if key not in content:
             raise read.fail(key, "this key is required.")
@@ -101,13 +96,11 @@ def _read(content: dict[str, Any], path: Path) -> Equation:
     parameters = read.mapping(content.get("parameters") or {}, "parameters")
     parameter_names, units, positive = {}, {}, set()
     for letter, value in parameters.items():
-        entry = read.mapping(value or {}, f"parameters.{letter}", {"name", "unit", "positive"})
+        entry = read.mapping(value or {}, f"parameters.{letter}", ("name", "unit", "positive"))
         parameter_names[letter] = read.text(entry.get("name", letter), f"parameters.{letter}.name")
         if "unit" in entry:
             units[letter] = read.text(entry["unit"], f"parameters.{letter}.unit")
-        if entry.get("positive", False) not in (True, False):
-            raise read.fail(f"parameters.{letter}.positive", f"expected true or false, found {entry['positive']!r}.")
-        if entry.get("positive", False):
+        if read.flag(entry.get("positive", False), f"parameters.{letter}.positive"):
             positive.add(letter)
     try:
         names = Names(independent, dependent, tuple(parameters))
@@ -124,7 +117,7 @@ def _read(content: dict[str, Any], path: Path) -> Equation:
     for f in observed:
         if f not in dependent:
             raise read.fail("observed", f"no field '{f}'.{did_you_mean(f, dependent)} Fields: {', '.join(dependent)}.")
-    ansatz = read.mapping(content.get("ansatz") or {}, "ansatz", {"degree", "parameter_degree"})
+    ansatz = read.mapping(content.get("ansatz") or {}, "ansatz", ("degree", "parameter_degree"))
     degrees = {
         "degree": read.integer(ansatz.get("degree", 2), "ansatz.degree", 1, 6),
         "parameter_degree": read.integer(ansatz.get("parameter_degree", 1), "ansatz.parameter_degree", 0, 6),
@@ -162,7 +155,7 @@ def _read_dependent(
     vectors: dict[str, dict[str, str]] = {}
     for name, entry in read.mapping(value, "dependent").items():
         key = f"dependent.{name}"
-        entry = read.mapping(entry, key, {"rank", "components"})
+        entry = read.mapping(entry, key, ("rank", "components"))
         rank = read.integer(entry.get("rank", 0), f"{key}.rank", 0, 1)
         if rank == 0:
             vectors[name] = {"": read.text(entry.get("components", name), f"{key}.components")}
@@ -214,7 +207,7 @@ def _read_generator(read: _Reader, name: str, value: Any, names: Names) -> Gener
     for function, of in read.mapping(entry.get("functions") or {}, f"{key}.functions").items():
         where: Any = []
         if isinstance(of, dict):
-            read.mapping(of, f"{key}.functions.{function}", {"of", "where"})
+            read.mapping(of, f"{key}.functions.{function}", ("of", "where"))
             of, where = of.get("of"), of.get("where", [])
         variables = tuple(read.texts(of, f"{key}.functions.{function}"))
         for variable in variables:
@@ -272,7 +265,7 @@ def _read_generator(read: _Reader, name: str, value: Any, names: Names) -> Gener
             raise read.fail(place, f"give all functions: {', '.join(functions)}.")
     strength_max, unit = 0.0, "log"
     if isinstance(strength := entry.get("strength", 0), dict):
-        read.mapping(strength, f"{key}.strength", {"max", "unit"})
+        read.mapping(strength, f"{key}.strength", ("max", "unit"))
         strength_max = read.number(strength.get("max", 0), f"{key}.strength.max")
         unit = read.text(strength.get("unit", "log"), f"{key}.strength.unit")
         if unit not in STRENGTH_UNITS:

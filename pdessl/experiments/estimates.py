@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Classical", "equation_estimates"]
@@ -26,8 +27,8 @@ class Classical:
         unknown: parameters that are estimated together with the target, instead of taken from the runs.
     """
 
-    half_width: tuple[int, ...] | None = None
-    noise_level: float = 0.0
+    half_width: tuple[Count, ...] | None = None
+    noise_level: Natural = 0.0
     equation: str | None = None
     unknown: tuple[str, ...] = ()
 

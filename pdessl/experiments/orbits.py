@@ -52,7 +52,7 @@ def _simulated(algebra: SymmetryAlgebra) -> Trajectories:
     # Small versions first: one trajectory is all that is wanted.
     datasets: dict[str, str] = {}
     for dataset in sorted(catalog.names("datasets"), key=lambda n: (not n.endswith("_small"), n)):
-        content = catalog.read_yaml(catalog.find("datasets", dataset))
+        content = catalog.read("datasets", dataset)
         if "solver" in content and "equation" in content:
             datasets.setdefault(content["equation"], dataset)
     found = datasets.get(wanted.name) or next((d for e, d in datasets.items() if _same_flow(wanted, e)), None)

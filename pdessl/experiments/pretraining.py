@@ -2,108 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from pdessl import catalog
 from pdessl.errors import CatalogError, PdesslError, did_you_mean
-from pdessl.schema import merge
+from pdessl.experiments.recipes import read_recipe
+from pdessl.schema import Overrides, override
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "run_words"]
+__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe"]
 
 TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
-
-_DESCRIPTION = """Train an encoder on unlabelled runs: on pairs of views made by the symmetries of the equation, by
-predicting the latent of the next window, or of hidden blocks.
-
-A recipe names the task, and gives its settings (model), the data (data) and the trainer; every field can be changed on
-the command line. 'pdessl list objectives' says which objective is for what.
-  pdessl pretrain --config burgers_vicreg --data data/burgers
-  pdessl pretrain --config burgers_vicreg --data.path data/burgers --trainer.max_epochs 1 --out runs/short
-  pdessl pretrain --config burgers_vicreg --data.stream burgers   simulated while training: no run is seen twice
-  pdessl pretrain --config burgers_vicreg --print_config          the recipe, complete, ready to run
-  pdessl pretrain --config burgers_jepa --preset full --data.path data/burgers --monitor.stop_on_collapse true
-  pdessl pretrain --config burgers_vicreg --data.path data/burgers --out runs/short --ckpt_path runs/short/last.ckpt
-                                                                  goes on where a killed run stopped
-The run's folder (--out) then holds the encoder for pdessl.load, the curves (history.json), and last.ckpt for resuming.
-In Python: pdessl.experiments.pretraining.pretrain("burgers_vicreg", ["--data.path", "data/burgers"])"""
-
-
-def _read_recipes(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """Read the recipes after --config, lay their preset over them, and find the task.
-
-    Returns:
-        the words with each recipe in place of its name (so that names work from an installed wheel), and the name of
-        the task: the last of what --task and the recipes say.
-    """
-    words, preset = _take(list(map(str, arguments)), "--preset")
-    task, known = "Pretraining", []
-    read: list[str] = []
-    for name, value in _pairs(words):
-        if name in ("--config", "-c") and value is not None:
-            content = catalog.read("configs", value) if not Path(value).is_file() else catalog.read_yaml(value)
-            presets = content.pop("presets", {})
-            known += presets
-            content = merge(content, presets.get(preset, {}))
-            task = str(content.get("task", task))
-            read += [name, json.dumps(content)]
-            continue
-        task = value if name == "--task" and value is not None else task
-        name = "--data.path" if name == "--data" and value is not None else name
-        read += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
-    if preset is not None and preset not in known:
-        names = ", ".join(known) or "none"
-        raise CatalogError(f"the recipe has no preset '{preset}'.{did_you_mean(preset, known)} Presets: {names}.")
-    if task not in TASKS:
-        raise CatalogError(f"no task '{task}'.{did_you_mean(task, TASKS)} Tasks: {', '.join(TASKS)}.")
-    return read, task
-
-
-def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Split words into options with their values (None for a word that stands alone)."""
-    i = 0
-    while i < len(words):
-        name, equals, value = words[i].partition("=")
-        follows = i + 1 < len(words) and not words[i + 1].startswith("--")
-        if name.startswith("-") and equals:
-            yield name, value
-        elif name.startswith("-") and follows:
-            yield name, words[i + 1]
-            i += 1
-        else:
-            yield words[i], None
-        i += 1
-
-
-def _take(words: list[str], option: str) -> tuple[list[str], str | None]:
-    """Remove an option of ours from the words, and return its value."""
-    rest: list[str] = []
-    found = None
-    for name, value in _pairs(words):
-        if name == option:
-            if value is None:
-                raise PdesslError(f"pdessl pretrain: {option} needs a name.")
-            found = value
-        else:
-            rest += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
-    return rest, found
-
-
-def _streams(words: Sequence[str]) -> bool:
-    """Whether runs are simulated while training instead of read: --data.stream, or the same in a recipe."""
-    return any(
-        name == "--data.stream"
-        or (name in ("--config", "-c") and "stream" in (json.loads(value or "{}").get("data") or {}))
-        for name, value in _pairs(words)
-    )
 
 
 def default_precision(accelerator: str, cuda: bool) -> str:
@@ -124,7 +41,8 @@ class PretrainingRun:
         self.folder, self.curves, self.task = folder, curves, task
 
 
-def _command_line(arguments: list[str], task: str) -> LightningCLI:
+def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI:
+    """Return task, data and trainer of a recipe; only its complete settings where ``dry``."""
     import torch
     from jsonargparse import ArgumentError, Namespace
     from lightning.pytorch.cli import LightningCLI
@@ -137,6 +55,11 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
     import pdessl.tasks
     from pdessl.data import PDEDataModule, StreamingDataModule
     from pdessl.experiments.from_data import complete, first_view
+    from pdessl.experiments.named_classes import check_named, check_types
+
+    task = content.get("task", TASKS[0])
+    if task not in TASKS:
+        raise CatalogError(f"no task '{task}'.{did_you_mean(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
 
     class PretrainingCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: Any) -> None:
@@ -161,28 +84,37 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="last.ckpt of a run to continue")
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            self.config: Namespace = parser.parse_args(args)
+            known = {key: value for key, value in parser.get_defaults().as_dict().items() if key != "config"}
+            check_named(args, known, _CLASSES, "pdessl pretrain")
+            self.config: Namespace = parser.parse_object(copy.deepcopy(args))
+            check_types(args, self.config.as_dict(), "pdessl pretrain")
 
         def before_instantiate_classes(self) -> None:
+            if dry:
+                return
             trainer = self.config["trainer"]
             if trainer["precision"] is None:
                 trainer["precision"] = default_precision(trainer["accelerator"], torch.cuda.is_available())
             model = self.config["model"]
             complete(model, first_view(data_module, self.config["data"], model.get("augmentation")))
 
-    data_module = StreamingDataModule if _streams(arguments) else PDEDataModule
+        def instantiate_classes(self) -> None:
+            if not dry:
+                super().instantiate_classes()
+
+    data_module = StreamingDataModule if "stream" in (content.get("data") or {}) else PDEDataModule
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(
             getattr(pdessl.tasks, task),
             data_module,
-            args=arguments,
+            args=dict(content),
             run=False,
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults=defaults,
-            parser_kwargs={"exit_on_error": False, "prog": "pdessl pretrain", "description": _DESCRIPTION},
+            parser_kwargs={"exit_on_error": False, "prog": "pdessl pretrain"},
         )
     except ArgumentError as error:
         said = " ".join(str(error).split())
@@ -191,38 +123,63 @@ def _command_line(arguments: list[str], task: str) -> LightningCLI:
         raise PdesslError(f"pdessl pretrain: {said}") from None
 
 
-def pretrain(
+# Where classes are that recipes may name without their path.
+_CLASSES = ("pdessl.models", "pdessl.objectives", "pdessl.augmentation", "pdessl.tasks")
+
+
+def pretraining_recipe(
     config: str | os.PathLike[str] | None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     out: str | os.PathLike[str] | None = None,
     ckpt_path: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+) -> dict[str, Any]:
+    """Return the complete recipe of a pretraining, every default written out; arguments as :func:`pretrain`."""
+    return _written(_command_line(_content(config, overrides, out, ckpt_path, preset), dry=True))
+
+
+def pretrain(
+    config: str | os.PathLike[str] | None,
+    overrides: Overrides | None = None,
+    out: str | os.PathLike[str] | None = None,
+    ckpt_path: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
 ) -> PretrainingRun:
     """Pretrain from a recipe and save the encoder.
 
     Args:
-        config: recipe name from ``pdessl list configs``, or a YAML file.
-        overrides: words as on the command line, ``["--trainer.max_epochs", "1"]``.
+        config: recipe name from ``pdessl list configs``, or a file; None: all that is needed is in ``overrides``.
+        overrides: other values, ``{"trainer.max_epochs": 1}`` or ``["trainer.max_epochs=1"]``, see
+            :func:`pdessl.schema.override`.
         out: folder of the run; default the recipe's.
         ckpt_path: checkpoint of the same task to continue.
+        preset: name of a variant in the recipe.
 
     Returns:
         The run; ``pdessl.load(run.folder)`` gives the encoder.
 
     Raises:
-        CatalogError: no such recipe.
+        CatalogError: no such recipe, preset or task.
         CheckpointError: the checkpoint is of another task.
         PdesslError: a field of the recipe that does not exist or has the wrong type.
     """
-    words = [] if config is None else ["--config", str(config)]
-    words += [str(w) for w in overrides]
-    words += [] if out is None else ["--out", str(out)]
-    words += [] if ckpt_path is None else ["--ckpt_path", str(ckpt_path)]
-    return run_words(words)
+    return _fit(_command_line(_content(config, overrides, out, ckpt_path, preset)))
 
 
-def run_words(words: Sequence[str]) -> PretrainingRun:
-    """Pretrain as the words of a command line say."""
-    return _fit(_command_line(*_read_recipes(words)))
+def _content(
+    config: str | os.PathLike[str] | None,
+    overrides: Overrides | None,
+    out: str | os.PathLike[str] | None,
+    ckpt_path: str | os.PathLike[str] | None,
+    preset: str | None,
+) -> dict[str, Any]:
+    content = override({}, overrides) if config is None else read_recipe(config, preset, overrides)
+    paths = {"out": out, "ckpt_path": ckpt_path}
+    return content | {key: os.fspath(path) for key, path in paths.items() if path is not None}
+
+
+def _written(cli: LightningCLI) -> dict[str, Any]:
+    return json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
 
 
 def _fit(cli: LightningCLI) -> PretrainingRun:
@@ -255,8 +212,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
         cli.model.load_state_dict(state["state_dict"])
     if cli.trainer.is_global_zero:
-        recipe = json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
-        cli.model.save_encoder(folder / "encoder", {"recipe": recipe})
+        cli.model.save_encoder(folder / "encoder", {"recipe": _written(cli)})
     return PretrainingRun(folder, curves.curves, cli.model)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 
-from pdessl import catalog
-from pdessl.data import Store, generate, load_recipe, simulate
+from pdessl.data import generate, load_recipe, simulate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import CatalogError, did_you_mean
 from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import relative_error
 from pdessl.evaluation.report import write_report
@@ -25,6 +23,7 @@ from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import as_report
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.provenance import check_writable, machine, versions
+from pdessl.experiments.recipes import read_recipe, recipe_path
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, compare_steppers
@@ -32,7 +31,7 @@ from pdessl.experiments.stepping import as_report as stepping_report
 from pdessl.experiments.training import quietly
 from pdessl.inference.views import Views
 from pdessl.models import load
-from pdessl.schema import assign, fill, flatten, merge
+from pdessl.schema import Count, Overrides, Size, fill, merge, override, read_words, write_words
 from pdessl.trajectory import Trajectories
 
 __all__ = [
@@ -41,23 +40,25 @@ __all__ = [
     "Simulation",
     "quickstart",
     "read_settings",
+    "single_steps",
 ]
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The dataset: name or file, trajectories per split, and changes to its recipe by dotted key."""
+    """The dataset: name or file, trajectories per split, and other values for its keys, as ``--set`` takes them."""
 
     dataset: str = "burgers"
-    size: dict[str, int] = field(default_factory=dict)
+    size: dict[str, Size] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The recipe that is run, and changes to it by dotted key, as ``pdessl pretrain`` takes them."""
+    """The recipe that is run, one of its presets, and other values for its keys, as ``--set`` takes them."""
 
     recipe: str = "burgers_vicreg"
+    preset: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -83,38 +84,32 @@ class Pipeline:
     views: Views = Views()
     title: str = ""
     description: str = ""
-    threads: int | None = None
-    workers: int = 1
+    threads: Count | None = None
+    workers: Count = 1
 
 
-def read_settings(config: str | os.PathLike[str], preset: str | None = None, words: Sequence[str] = ()) -> Pipeline:
-    """Read a recipe of the whole pipeline.
+def read_settings(
+    config: str | os.PathLike[str], preset: str | None = None, overrides: Overrides | None = None
+) -> Pipeline:
+    """Read a recipe of the whole pipeline, see :func:`pdessl.experiments.recipes.read_recipe`.
 
     Args:
         config: recipe name from ``pdessl list configs``, or a YAML file.
         preset: a name under its key ``presets``, whose values are laid over the recipe.
-        words: ``key=value`` changes, laid over that.
+        overrides: other values, laid over that.
 
     Raises:
         CatalogError: no such recipe or preset.
-        SchemaError: a key that does not exist, or a value of another type.
+        SchemaError: a key that does not exist, or a value of another type or out of its range.
     """
-    path = catalog.find("configs", config)
-    content = catalog.read_yaml(path)
-    presets = content.pop("presets", {})
-    if preset is not None:
-        if preset not in presets:
-            known = ", ".join(presets) or "none"
-            raise CatalogError(f"{path} has no preset '{preset}'.{did_you_mean(preset, presets)} Presets: {known}.")
-        content = merge(content, presets[preset])
-    return fill(Pipeline, assign(content, words), path.name)
+    return fill(Pipeline, read_recipe(config, preset, overrides), recipe_path(config).name)
 
 
 def quickstart(
     out: str | os.PathLike[str] = "quickstart",
     config: str | os.PathLike[str] = "quickstart",
     preset: str | None = None,
-    words: Sequence[str] = (),
+    overrides: Overrides | None = None,
     command: str = "",
     announce: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -125,7 +120,7 @@ def quickstart(
             ``report.json`` and ``report.npz``. A store that is there already is used again if the same recipe made it.
         config: recipe name or YAML file, see :func:`read_settings`.
         preset: name of a variant in the recipe.
-        words: ``key=value`` changes.
+        overrides: other values, ``{"regression.seeds": 5}`` or ``["regression.seeds=5"]``.
         command: the command line, for the report.
         announce: receives a line per stage with its time.
 
@@ -135,7 +130,7 @@ def quickstart(
     Raises:
         PdesslError: anything the user can repair; nothing half-written is left.
     """
-    settings = read_settings(config, preset, words)
+    settings = read_settings(config, preset, overrides)
     folder = Path(out)
     check_writable(folder)
     if settings.threads is not None:
@@ -151,13 +146,16 @@ def quickstart(
             settings.data.dataset,
             folder / "data",
             size=settings.data.size or None,
-            overrides=flatten(settings.data.overrides) or None,
+            overrides=settings.data.overrides,
             resume=True,
         )
     data = PDEDataModule(store.path)
     data.setup()
     with stages.stage("pretrain without labels"), quietly():
-        run = pretrain(settings.pretraining.recipe, _pretraining_words(settings, store), folder / "pretraining")
+        given = override({"data": {"path": str(store.path)}}, settings.pretraining.overrides)
+        if not sys.stderr.isatty():
+            given = merge({"trainer": {"enable_progress_bar": False}}, given)
+        run = pretrain(settings.pretraining.recipe, given, folder / "pretraining", preset=settings.pretraining.preset)
     encoder = load(run.folder)
     with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
         result = compare_methods(encoder, data, settings.regression, workers=settings.workers)
@@ -175,7 +173,7 @@ def quickstart(
         arrays |= held
         report["regression"]["notes"] += _regression_notes(settings)
         report["commands"] = [command] if command else []
-        report["commands"] += _commands(settings, folder)
+        report["commands"] += single_steps(settings, folder, config, preset, overrides)
         report["versions"], report["machine"] = versions(), machine()
         report["data"] = {"splits": store.splits, "recipe_hash": store.manifest["recipe_hash"]}
         report["recipe"] = dataclasses.asdict(settings)
@@ -187,19 +185,6 @@ def quickstart(
         announce(line)
     announce(f"report: {page}")
     return report
-
-
-def _pretraining_words(settings: Pipeline, store: Store) -> list[str]:
-    words = ["--data.path", str(store.path)]
-    if not sys.stderr.isatty():
-        words += ["--trainer.enable_progress_bar", "false"]
-    for key, value in flatten(settings.pretraining.overrides).items():
-        words += [f"--{key}", _word(value)]
-    return words
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _shown_curves(curves: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
@@ -254,7 +239,7 @@ def _regression_notes(settings: Pipeline) -> list[str]:
 
 def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
     clean = {"observation.noise": 0.0, "observation.points": 256, "observation.frames": 512}
-    recipe = load_recipe(settings.data.dataset, None, {**flatten(settings.data.overrides), **clean})
+    recipe = load_recipe(settings.data.dataset, None, override(settings.data.overrides, clean))
     runs: Trajectories = simulate(recipe, "clean", range(16))
     truth = runs.parameters[settings.regression.target]
     return (
@@ -263,18 +248,37 @@ def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
     )
 
 
-def _commands(settings: Pipeline, folder: Path) -> list[str]:
-    """Return the same stages as single commands."""
+def single_steps(
+    settings: Pipeline,
+    folder: Path,
+    config: str | os.PathLike[str],
+    preset: str | None = None,
+    overrides: Overrides | None = None,
+) -> list[str]:
+    """Return the stages of a quickstart as single commands, with the same preset and the same other values.
+
+    Args:
+        settings: of all stages, read from the following.
+        folder: of the run.
+        config: as given to :func:`quickstart`, and so are
+        preset: and
+        overrides: these.
+    """
+    changes = write_words(overrides if isinstance(overrides, Mapping) else read_words(overrides or ()))
+    data, pretraining = folder / "data", settings.pretraining
     size = ",".join(f"{split}={n}" for split, n in settings.data.size.items())
-    generate_line = f"pdessl generate {settings.data.dataset} --out {folder / 'data'}"
-    generate_line += f" --size {size}" if size else ""
-    changed = "".join(f" --{k} {_word(v)}" for k, v in flatten(settings.pretraining.overrides).items())
-    return [
-        "# the same in single steps",
-        generate_line,
-        f"pdessl pretrain --config {settings.pretraining.recipe} --data.path {folder / 'data'}{changed} "
-        f"--out {folder / 'pretraining'}",
-        f"pdessl regress --config quickstart --encoder {folder / 'pretraining'} --data {folder / 'data'} "
-        f"--out {folder / 'regression'}",
-        f"pdessl timestep --encoder {folder / 'pretraining'} --data {folder / 'data'} --out {folder / 'timestepping'}",
+    inputs = ["--encoder", folder / "pretraining", "--data", data, "--config", config, *_option("--preset", preset)]
+    steps = [
+        ["generate", settings.data.dataset, "--out", data, *_option("--size", size)]
+        + _option("--set", *write_words(settings.data.overrides)),
+        ["pretrain", "--config", pretraining.recipe, *_option("--preset", pretraining.preset), "--data", data]
+        + ["--out", folder / "pretraining", *_option("--set", *write_words(pretraining.overrides))],
+        ["regress", *inputs, "--out", folder / "regression", *_option("--set", *changes)],
+        ["timestep", *inputs, "--out", folder / "timestepping", *_option("--set", *changes)],
     ]
+    return ["# the same in single steps", *(shlex.join(["pdessl", *map(str, step)]) for step in steps)]
+
+
+def _option(name: str, *values: str | None) -> list[Any]:
+    given = [value for value in values if value]
+    return [name, *given] if given else []

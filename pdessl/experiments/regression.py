@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pdessl.experiments.estimates import Classical
 from pdessl.experiments.robustness import Intervals, Robustness
 from pdessl.experiments.supervision import Supervision
 from pdessl.inference.views import Views
+from pdessl.schema import Count, Size
 
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
@@ -57,11 +59,11 @@ class Regression:
     """
 
     target: str = "viscosity"
-    scale: str | None = None
-    labels: tuple[int, ...] = (32, 64, 256)
-    seeds: int = 3
+    scale: Literal["log", "linear"] | None = None
+    labels: tuple[Size, ...] = (32, 64, 256)
+    seeds: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[str, ...] = CLOSED
+    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics"], ...] = CLOSED
     scratch: Supervision | None = None
     moved: Supervision | None = None
     finetune: Supervision | None = None
@@ -69,8 +71,8 @@ class Regression:
     classical: Classical | None = None
     intervals: Intervals | None = None
     robustness: Robustness | None = None
-    shown: int | None = None
-    first_seed: int = 0
+    shown: Count | None = None
+    first_seed: Size = 0
 
     def trainings(self) -> dict[str, Supervision]:
         """Return the trainings by gradient, by method."""

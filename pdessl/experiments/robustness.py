@@ -8,13 +8,14 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
 from pdessl.experiments.shifts import Shift
 from pdessl.inference import MeasuredParameter, ParameterModel
 from pdessl.inference.reading import Encoded
+from pdessl.schema import Range
 from pdessl.trajectory import Trajectories
 
 __all__ = ["INTERVALS", "Intervals", "Robustness", "interval_rows", "reliability"]
@@ -24,6 +25,9 @@ INTERVALS = {
     "adaptive": "split conformal, width by guessed error",
     "quantile": "conformalised quantiles of neighbours' errors",
 }
+
+
+_Level: TypeAlias = Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class Intervals:
         saved: kind of the intervals of the model that is saved: ``adaptive``, ``constant`` or ``quantile``.
     """
 
-    level: float = 0.9
-    saved: str = "adaptive"
-    levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    level: _Level = 0.9
+    saved: Literal["adaptive", "constant", "quantile"] = "adaptive"
+    levels: tuple[_Level, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def interval_rows(

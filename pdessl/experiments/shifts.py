@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from pdessl.data import PDEDataModule, Store, load_recipe, simulate
+from pdessl.data import DatasetRecipe, PDEDataModule, Store, load_recipe, simulate
 from pdessl.errors import DataError, did_you_mean
+from pdessl.schema import Count, Natural, Range
 from pdessl.solvers import random_stream
 from pdessl.trajectory import Trajectories
 
@@ -37,10 +38,10 @@ class Shift:
             ``simulate`` says.
     """
 
-    noise: float = 0.0
-    every: int = 1
-    share: float = 1.0
-    lost: float = 0.0
+    noise: Natural = 0.0
+    every: Count = 1
+    share: Annotated[float, Range(above=0, high=1)] = 1.0
+    lost: Annotated[float, Range(0, below=1)] = 0.0
     without: tuple[str, ...] = ()
     simulate: dict[str, Any] = field(default_factory=dict)
     dataset: str | None = None
@@ -94,10 +95,11 @@ def _simulated(data: PDEDataModule, shift: Shift) -> Trajectories:
         raise DataError(f"{store.name} was not generated here: other runs of it cannot be simulated.")
     if shift.dataset is None:
         return simulate(load_recipe(store.recipe, None, shift.simulate), "shifted", range(len(test)))
-    own = store.recipe.content
+    own, other = store.recipe.content, load_recipe(shift.dataset)
     alike = {name: own[name] for name in ("domain", "initial_condition")}
-    alike |= {f"observation.{name}": value for name, value in own["observation"].items()}
-    runs = simulate(load_recipe(shift.dataset, None, alike | shift.simulate), "shifted", range(len(test)))
+    alike["observation"] = {**other.content["observation"], **own["observation"]}
+    other = DatasetRecipe(other.name, {**other.content, **alike})
+    runs = simulate(load_recipe(other, None, shift.simulate), "shifted", range(len(test)))
     if len(runs.field_names) != len(test.field_names):
         raise DataError(
             f"{shift.dataset} has the fields {', '.join(runs.field_names)}, {store.name} has "

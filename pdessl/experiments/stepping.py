@@ -20,6 +20,7 @@ from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches, silent_trainer
 from pdessl.experiments.training import interruptible
 from pdessl.models import TimeStepper, embed
+from pdessl.schema import Count, Positive
 from pdessl.tasks import TimeStepping
 from pdessl.trajectory import Trajectories
 
@@ -47,18 +48,18 @@ class Stepping:
     """
 
     target: str = "viscosity"
-    context: int = 16
-    past: int = 2
-    stride: int = 1
-    unroll: int = 1
-    steps: int = 400
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    width: int = 24
-    blocks: int = 7
-    components: int = 8
-    seeds: int = 3
-    runs: int | None = None
+    context: Count = 16
+    past: Count = 2
+    stride: Count = 1
+    unroll: Count = 1
+    steps: Count = 400
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-3
+    width: Count = 24
+    blocks: Count = 7
+    components: Count = 8
+    seeds: Count = 3
+    runs: Count | None = None
 
 
 _TITLES = {

@@ -16,7 +16,7 @@ from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.study_jobs import Job, Study, finished
 from pdessl.experiments.study_table import table
 from pdessl.files import write_json, write_text
-from pdessl.schema import assign, fill, merge
+from pdessl.schema import fill, merge, override
 
 __all__ = ["run_study"]
 
@@ -47,7 +47,7 @@ def run_study(
         SchemaError: a study without variants, or unknown keys.
         StoreError: the dataset is not there.
     """
-    content = assign(catalog.read("configs", config), words)
+    content = override(catalog.read("configs", config), words)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:

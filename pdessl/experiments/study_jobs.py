@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -32,6 +32,7 @@ from pdessl.experiments.untrained import calibrated
 from pdessl.files import write_json
 from pdessl.inference.views import Views
 from pdessl.models import Normalised
+from pdessl.schema import Count, Size
 
 __all__ = ["FLOORS", "SUPERVISED", "Job", "Study", "finished"]
 
@@ -57,12 +58,14 @@ class Study:
     """
 
     target: str
-    scale: str | None = None
-    labels: tuple[int, ...] = (32, 256)
-    seeds: int = 3
-    draws: int = 3
+    scale: Literal["log", "linear"] | None = None
+    labels: tuple[Size, ...] = (32, 256)
+    seeds: Count = 3
+    draws: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[str, ...] = ("frozen", "mean", "random", "physics")
+    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics"], ...] = (
+        "law", "frozen", "mean", "random", "physics",
+    )  # fmt: skip
     classical: Classical | None = field(default_factory=Classical)
     supervised: Supervision | None = None
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pdessl.experiments.training import interruptible
 from pdessl.inference.regridding import in_order, regridded, steps_of
 from pdessl.inference.views import Views
+from pdessl.schema import Count, Natural, Positive, Share
 from pdessl.tasks import ParameterRegression
 from pdessl.trajectory import Trajectories
 
@@ -45,20 +46,20 @@ class Supervision:
         title: what readers see, for trainings that a recipe adds.
     """
 
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
-    encoder_rate: float = 1.0
-    steps: int = 300
-    batch_size: int = 32
-    check_every: int = 25
-    patience: int | None = None
-    weight_decay: float = 0.01
-    warmup: float = 0.1
+    learning_rates: tuple[Positive, ...] = (1e-3, 3e-3)
+    encoder_rate: Natural = 1.0
+    steps: Count = 300
+    batch_size: Count = 32
+    check_every: Count = 25
+    patience: Count | None = None
+    weight_decay: Natural = 0.01
+    warmup: Share = 0.1
     views: Views = field(default_factory=Views)
-    validation_views: int = 1
-    validation_runs: int | None = None
+    validation_views: Count = 1
+    validation_runs: Count | None = None
     trained: str = "all"
     readout: str = "features"
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Count, ...] = ()
     title: str = ""
 
 

@@ -75,7 +75,7 @@ def check_same_task(checkpoint: str | os.PathLike[str], task: str) -> None:
     if found != task:
         raise CheckpointError(
             f"{path} was written by {found}; --ckpt_path resumes {task} only. To start from its encoder: "
-            f"--model.encoder pdessl.models.pretrained --model.encoder.checkpoint {path.parent}"
+            f"--set 'model.encoder={{class_path: pdessl.models.pretrained, init_args: {{checkpoint: {path.parent}}}}}'"
         )
 
 

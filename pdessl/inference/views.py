@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass, field
 
 from pdessl.augmentation import LieAugmentation
+from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Views"]
@@ -24,11 +25,11 @@ class Views:
         count: views that features or predictions are averaged over when evaluating.
     """
 
-    strengths: dict[str, float] = field(default_factory=dict)
-    window: tuple[int, ...] | None = None
+    strengths: dict[str, Natural] = field(default_factory=dict)
+    window: tuple[Count, ...] | None = None
     moves: tuple[str, ...] = ()
     reflections: bool | tuple[str, ...] = False
-    count: int = 8
+    count: Count = 8
 
     @property
     def drawn(self) -> bool:

@@ -106,5 +106,5 @@ def check_task(task: lightning.LightningModule, checkpoint: Mapping[str, Any]) -
         raise CheckpointError(
             f"the checkpoint was written by {found}; {type(task).__name__} resumes its own only. To start from its "
             "encoder: "
-            "--model.encoder pdessl.models.pretrained --model.encoder.checkpoint RUN_FOLDER"
+            "--set 'model.encoder={class_path: pdessl.models.pretrained, init_args: {checkpoint: RUN_FOLDER}}'"
         )

@@ -68,11 +68,11 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(("recipe", "words"), [("smoke_vicreg", []), ("smoke_resnet", ["stacked_frames=8"])])
 def test_shipped_recipes_take_the_files_as_they_are(recipe, words, folder, tmp_path):
-    words = [f"--model.encoder.init_args.{word}" for word in words]
-    words += ["--model.augmentation.init_args.window=[8, 12, 12]", "--data.batch_size=8", "--trainer.max_epochs=1"]
-    words += ["--data.splits={labelled: 0.5}"]  # a tenth of 16 runs is too few for a probe
-    words += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    run = pretrain(recipe, ["--data", str(folder), *words], tmp_path / "run")
+    words = [f"model.encoder.init_args.{word}" for word in words]
+    words += ["model.augmentation.init_args.window=[8, 12, 12]", "data.batch_size=8", "trainer.max_epochs=1"]
+    words += ["data.splits={labelled: 0.5}"]  # a tenth of 16 runs is too few for a probe
+    words += ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+    run = pretrain(recipe, [f"data.path={folder}", *words], tmp_path / "run")
     inner = pdessl.load(run.folder).module
     assert inner.in_channels == 3 and inner.init_args["periodic"] == [False, False]
     assert run.task.global_step >= 1 and "probe/buoyancy_r2" in run.curves
@@ -80,7 +80,7 @@ def test_shipped_recipes_take_the_files_as_they_are(recipe, words, folder, tmp_p
 
 def test_smoke_files_are_pretrained_on_as_they_are(folder, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
-    run = pretrain(tmp_path / "recipe.yaml", ["--data", str(folder)], tmp_path / "run")
+    run = pretrain(tmp_path / "recipe.yaml", [f"data.path={folder}"], tmp_path / "run")
     assert run.task.global_step == 2  # 16 trajectories in batches of 8
     encoder = pdessl.load(run.folder)
     whole = pdessl.open(folder).load("train").fields.transpose(0, 1).flatten(1)

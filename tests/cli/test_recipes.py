@@ -6,19 +6,19 @@ import re
 
 import pytest
 import torch
-import yaml
 
 import pdessl
 from pdessl import catalog, cli
-from pdessl.experiments.pretraining import _command_line, _read_recipes, pretrain
+from pdessl.experiments.pretraining import _command_line, _content, pretrain
+from pdessl.schema import parse_yaml
 
 RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
 STEP = [
-    "--data.batch_size=16",
-    "--trainer.max_epochs=1",
-    "--trainer.limit_train_batches=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
+    "data.batch_size=16",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=1",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
 ]
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 
@@ -27,10 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about l
 def test_every_recipe_parses_against_the_real_signatures(name, capsys):
     presets = [[], *(["--preset", p] for p in catalog.read("configs", name).get("presets", {}))]
     for preset in presets:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["pretrain", "--config", name, *preset, "--print_config"])
-        assert stop.value.code == 0
-        printed = yaml.safe_load(capsys.readouterr().out)
+        assert cli.main(["pretrain", "--config", name, *preset, "--print_config"]) == 0
+        printed = parse_yaml(capsys.readouterr().out, "printed")
         assert printed["model"]["encoder"]["class_path"].startswith("pdessl.models.")
         if preset:
             assert printed["model"]["encoder"]["init_args"]["width"] >= 64
@@ -38,7 +36,7 @@ def test_every_recipe_parses_against_the_real_signatures(name, capsys):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_a_step_as_it_is(name, store_of, tmp_path):
-    run = pretrain(name, ["--data.path", str(store_of(name)), *STEP], tmp_path / "run")
+    run = pretrain(name, [f"data.path={store_of(name)}", *STEP], tmp_path / "run")
     assert len(run.curves["train/loss"]) == 1
     assert {"monitor/rank_me", "monitor/collapsed"} <= set(run.curves)
     # What the projector is given is watched: the code beside it may be narrow.
@@ -59,9 +57,9 @@ def test_every_equation_has_its_recipes_at_full_size():
 def test_the_full_size_is_built_and_takes_a_step(name, store_of):
     smoke = name.endswith("smoke_resnet")
     # The grid of the full size is in no test's data: a smaller window, the same network.
-    window = ["--model.augmentation.init_args.window=[16,28,28]"] if smoke else []
-    words = ["--config", name, "--preset", "full", "--data.path", str(store_of(name)), *STEP, "--data.batch_size=4"]
-    made = _command_line(*_read_recipes([*words, *window]))
+    window = ["model.augmentation.init_args.window=[16,28,28]"] if smoke else []
+    words = [f"data.path={store_of(name)}", *STEP, "data.batch_size=4", *window]
+    made = _command_line(_content(name, words, None, None, "full"))
     task = made.model.train()
     task.log_terms = lambda *arguments: None
     task._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
@@ -82,8 +80,8 @@ def test_compiling_reaches_what_the_task_calls(name, small_store, tmp_path, monk
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     counters.clear()
-    words = ["--data.path", str(small_store), *STEP, "--trainer.limit_val_batches=0"]
-    compiled = pretrain(name, [*words, "--compile=true"], tmp_path / "compiled")
+    words = [f"data.path={small_store}", *STEP, "trainer.limit_val_batches=0"]
+    compiled = pretrain(name, [*words, "compile=true"], tmp_path / "compiled")
     assert counters["stats"]["calls_captured"] > 20
     plain = pretrain(name, words, tmp_path / "plain")
     assert compiled.curves["train/loss"] == pytest.approx(plain.curves["train/loss"], rel=1e-4)
@@ -92,21 +90,20 @@ def test_compiling_reaches_what_the_task_calls(name, small_store, tmp_path, monk
 
 @pytest.mark.parametrize("name", ["vicreg", "sigreg", "sie", "jepa", "masked_jepa"])
 def test_a_step_in_bfloat16_gives_the_loss_of_single_precision_and_finite_weights(name, small_store, tmp_path):
-    words = ["--data.path", str(small_store), *STEP, "--trainer.limit_val_batches=1"]
+    words = [f"data.path={small_store}", *STEP, "trainer.limit_val_batches=1"]
     plain = pretrain(f"burgers_{name}", words, tmp_path / "plain")
-    run = pretrain(f"burgers_{name}", [*words, "--trainer.precision=bf16-mixed"], tmp_path / "bf16")
+    run = pretrain(f"burgers_{name}", [*words, "trainer.precision=bf16-mixed"], tmp_path / "bf16")
     assert run.curves["train/loss"] == pytest.approx(plain.curves["train/loss"], rel=0.05)
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.task.parameters())
 
 
 def test_a_run_that_collapses_is_stopped_at_the_command_line(small_store, tmp_path, capsys):
-    words = ["--data", str(small_store), "--data.batch_size", "16", "--model.learning_rate", "1e-2"]
-    words += ["--model.objective", "pdessl.objectives.SimSiam", "--model.projector", "torch.nn.Identity"]
-    words += ["--model.objective.init_args.predictor", "torch.nn.Identity"]
-    words += ["--model.objective.init_args.stop_gradient", "false", "--trainer.enable_progress_bar", "false"]
-    words += ["--trainer.max_epochs", "15", "--trainer.accelerator", "cpu", "--out", str(tmp_path / "run")]
-    stop = ["--monitor.stop_on_collapse", "true", "--monitor.patience", "3"]
-    assert cli.main(["pretrain", "--config", "burgers_sigreg", *words, *stop]) == 2
+    words = ["data.batch_size=16", "model.learning_rate=1e-2", "model.objective.class_path=pdessl.objectives.SimSiam"]
+    words += ["model.objective.init_args={predictor: torch.nn.Identity, stop_gradient: false}"]
+    words += ["model.projector=torch.nn.Identity", "trainer.enable_progress_bar=false", "trainer.max_epochs=15"]
+    words += ["trainer.accelerator=cpu", "monitor.stop_on_collapse=true", "monitor.patience=3"]
+    where = ["--data", str(small_store), "--out", str(tmp_path / "run")]
+    assert cli.main(["pretrain", "--config", "burgers_sigreg", *where, "--set", *words]) == 2
     said = capsys.readouterr().err
     assert re.search(r"stopped in epoch \d+: complete collapse: .* Raise the weight of the anti-collapse term", said)
     history = json.loads((tmp_path / "run/history.json").read_text())["monitor/collapsed"]
@@ -117,21 +114,21 @@ def test_a_run_that_collapses_is_stopped_at_the_command_line(small_store, tmp_pa
 def test_task_and_preset_are_checked(capsys):
     assert cli.main(["pretrain", "--config", "burgers_jepa", "--preset", "huge"]) == 2
     assert "no preset 'huge'. Presets: full" in capsys.readouterr().err
-    assert cli.main(["pretrain", "--config", "burgers_jepa", "--task", "Prediction"]) == 2
+    assert cli.main(["pretrain", "--config", "burgers_jepa", "--set", "task=Prediction"]) == 2
     assert "no task 'Prediction'" in capsys.readouterr().err
     assert cli.main(["pretrain", "--config", "ks_jep"]) == 2
     assert "Did you mean 'ks_jepa'?" in capsys.readouterr().err
 
 
 def test_weights_are_chosen_without_labels(small_store, tmp_path, capsys):
-    words = ["--data.path", str(small_store), *STEP, "--trainer.max_epochs=3"]
-    run = pretrain("burgers_sigreg", [*words, "--best", "monitor/rank_me"], tmp_path / "best")
+    words = [f"data.path={small_store}", *STEP, "trainer.max_epochs=3"]
+    run = pretrain("burgers_sigreg", [*words, "best=monitor/rank_me"], tmp_path / "best")
     assert (tmp_path / "best/best.ckpt").exists()
     assert run.curves["monitor/rank_me"][0] > 0
-    pretrain("burgers_sigreg", [*words, "--average_weights", "2"], tmp_path / "mean")
+    pretrain("burgers_sigreg", [*words, "average_weights=2"], tmp_path / "mean")
     assert pdessl.load(tmp_path / "mean").feature_dim == 64
-    arguments = ["pretrain", "--config", "burgers_sigreg", *words, "--out", str(tmp_path / "probe")]
-    assert cli.main([*arguments, "--best", "probe/viscosity_r2"]) == 2
+    arguments = ["pretrain", "--config", "burgers_sigreg", "--out", str(tmp_path / "probe"), "--set", *words]
+    assert cli.main([*arguments, "best=probe/viscosity_r2"]) == 2
     assert "a probe sees labels" in capsys.readouterr().err
-    assert cli.main([*arguments, "--best", "monitor/lidar", "--average_weights", "2"]) == 2
+    assert cli.main([*arguments, "best=monitor/lidar", "average_weights=2"]) == 2
     assert "exclude each other" in capsys.readouterr().err

@@ -18,11 +18,11 @@ from pdessl.experiments.pretraining import default_precision, pretrain
 from pdessl.solvers import FAMILIES
 
 SMALL = [
-    "--data.batch_size=16",
-    "--model.encoder.init_args.width=4",
-    "--model.projector.init_args={in_features: 32, hidden: [16], out_features: 8}",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
+    "data.batch_size=16",
+    "model.encoder.init_args.width=4",
+    "model.projector.init_args={in_features: 32, hidden: [16], out_features: 8}",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
 ]
 IGNORE = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 
@@ -54,8 +54,8 @@ def test_generate_refuses_a_folder_of_another_recipe_and_an_unknown_dataset(smal
 
 @IGNORE
 def test_pretrain_saves_encoder_and_curves(small_store, tmp_path):
-    words = ["--data.path", str(small_store), *SMALL]
-    whole = pretrain("burgers_vicreg", [*words, "--trainer.max_epochs=2"], tmp_path / "whole")
+    words = [f"data.path={small_store}", *SMALL]
+    whole = pretrain("burgers_vicreg", [*words, "trainer.max_epochs=2"], tmp_path / "whole")
     assert whole.curves["epoch"] == [1, 2]
     assert json.loads((tmp_path / "whole/history.json").read_text())["epoch"] == [1, 2]
     encoder = pdessl.load(tmp_path / "whole")
@@ -65,7 +65,7 @@ def test_pretrain_saves_encoder_and_curves(small_store, tmp_path):
 
 @IGNORE
 def test_a_killed_pretraining_goes_on_from_its_checkpoint(small_store, tmp_path):
-    words = ["pretrain", "--config", "burgers_vicreg", "--data.path", small_store, *SMALL, "--trainer.max_epochs=3"]
+    words = ["pretrain", "--config", "burgers_vicreg", "--data", small_store, "--set", *SMALL, "trainer.max_epochs=3"]
     whole = at_command_line([*words, "--out", tmp_path / "whole"], tmp_path)
     assert whole.returncode == 0, whole.stderr[-3000:]
     killed = subprocess.Popen(
@@ -92,11 +92,11 @@ def test_a_killed_pretraining_goes_on_from_its_checkpoint(small_store, tmp_path)
 
 
 def test_pretrain_refuses_what_it_cannot_use(small_store, tmp_path):
-    words = ["--data.path", str(small_store), *SMALL]
+    words = [f"data.path={small_store}", *SMALL]
     with pytest.raises(CatalogError, match="Did you mean 'burgers_vicreg'?"):
         pretrain("burger_vicreg", words, tmp_path / "run")
     with pytest.raises(PdesslError, match="objectiv"):
-        pretrain("burgers_vicreg", [*words, "--model.objectiv=1"], tmp_path / "run")
+        pretrain("burgers_vicreg", [*words, "model.objectiv=1"], tmp_path / "run")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         pretrain("burgers_vicreg", words, tmp_path / "run", ckpt_path=tmp_path / "none.ckpt")
     torch.save({"pdessl_task": "TimeStepping", "state_dict": {}}, tmp_path / "other.ckpt")
@@ -124,7 +124,16 @@ def test_a_gpu_trains_in_bfloat16_unless_the_recipe_says_otherwise():
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_pretraining_with_code_130_and_nothing_half_written(small_store, tmp_path):
-    words = ["pretrain", "--config", "burgers_vicreg", "--data.path", small_store, *SMALL, "--trainer.max_epochs=5000"]
+    words = [
+        "pretrain",
+        "--config",
+        "burgers_vicreg",
+        "--data",
+        small_store,
+        "--set",
+        *SMALL,
+        "trainer.max_epochs=5000",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "pdessl.cli", *map(str, words), "--out", str(tmp_path / "run")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

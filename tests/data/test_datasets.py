@@ -1,5 +1,6 @@
 """Every dataset that is shipped, through the command line: it generates, it opens, and it is what its file says."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -10,9 +11,8 @@ import torch
 import pdessl
 from pdessl import catalog, cli
 from pdessl.data import load_recipe
-from pdessl.data.recipe_checks import PRECISIONS, SECTIONS, TEXTS
+from pdessl.data.recipe_checks import DatasetFile, ObservationSettings, SolverSettings
 from pdessl.errors import CatalogError, SchemaError
-from pdessl.schema import read_words
 from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS
 
 MAPPED = [name for name in catalog.names("datasets") if "format" in catalog.read("datasets", name)]
@@ -29,7 +29,7 @@ def test_it_generates_resolved_and_finite_data_and_opens_again(name, tmp_path, c
     if short := recipe.dimensions > 1:
         # Minutes of two-dimensional turbulence are left out: three frames on the dataset's own grid with its own steps.
         changes = ["--set", "observation.frames=3", "observation.start=0", f"observation.end={2 * interval(recipe)}"]
-        recipe = load_recipe(recipe, overrides=read_words(changes[1:]))
+        recipe = load_recipe(recipe, overrides=changes[1:])
     sizes = ",".join(f"{split}={2 if split == 'test' else 1}" for split in recipe.splits)
     assert cli.main(["generate", name, "--out", str(out), "--size", sizes, *changes]) == 0, capsys.readouterr().err
     store = pdessl.open(out)
@@ -82,7 +82,9 @@ def test_the_sets_of_the_reference_paper_have_its_sizes():
 
 def test_the_page_on_dataset_files_names_every_key_family_and_simulator():
     page = (Path(catalog.folders("datasets")[-1]) / "README.md").read_text()
-    named = [*FAMILIES, *FORCINGS, *SIMULATORS, *SECTIONS, *TEXTS, *PRECISIONS]
+    kinds = (DatasetFile, ObservationSettings, SolverSettings)
+    keys = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    named = [*FAMILIES, *FORCINGS, *SIMULATORS, *keys, "float32", "float64"]
     assert [name for name in named if not re.search(rf"`[^`]*\b{name}\b[^`]*`", page)] == []
 
 
@@ -143,5 +145,5 @@ def test_arithmetic_that_a_simulator_does_not_have_is_refused(monkeypatch):
     monkeypatch.setitem(SIMULATORS, "old", Old)
     with pytest.raises(SchemaError, match="solver.precision: Old calculates in float64 only"):
         load_recipe("burgers_small", overrides={"solver.simulator": "old", "solver.precision": "float32"})
-    with pytest.raises(SchemaError, match="precision: unknown 'float16'. Did you mean 'float"):
+    with pytest.raises(SchemaError, match="precision: expected 'float32' or 'float64', found 'float16'. Did you"):
         load_recipe("burgers_small", overrides={"solver.precision": "float16"})

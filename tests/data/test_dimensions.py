@@ -79,7 +79,7 @@ CONTENT = {
 
 
 # What one dimension leaves of it.
-LINE = {"domain": {"length": 2.0}, "observation.points": 16}
+LINE = {"domain": {"length": 2.0, "x": None, "y": None}, "observation.points": 16}
 
 
 @pytest.fixture
@@ -156,16 +156,16 @@ def test_arguments_reach_the_simulator(recipe):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"domain": {"x": 2.0}}, "domain: missing key 'y'"),
+        ({"domain": {"x": 2.0, "y": None}}, "domain: missing key 'y'"),
         ({"domain": {"length": 2.0, "x": 2.0}}, "unknown key 'length'"),
         ({"domain": {"x": 2.0, "y": -1.0}}, "domain.y: expected > 0"),
-        ({"observation.points": {"x": 16}}, "observation.points: missing key 'y'"),
-        ({"observation.points": {"x": 16, "y": 1}}, "at least 2 points"),
+        ({"observation.points": {"x": 16, "y": None}}, "observation.points.y: expected an integer >= 2, found None"),
+        ({"observation.points": {"x": 16, "y": 1}}, "observation.points.y: expected an integer >= 2"),
         ({"solver.points": {"x": 32, "y": 30}}, "30 is not a multiple of the 8 observed points. Use 32"),
         ({"solver.points": {"x": 32, "z": 30}}, "unknown key 'z'"),
-        ({"observation.noise": {"cold": -1.0}}, "noise.cold: expected a standard deviation >= 0"),
+        ({"observation.noise": {"cold": -1.0}}, "noise.cold: expected a number >= 0"),
         ({"observation.noise": {"warm": 1.0}}, "observation.noise: unknown key 'warm'"),
-        ({"parameters.rate.per": 0}, "rate.per: expected a number of trajectories >= 1"),
+        ({"parameters.rate.per": 0}, "rate.per: expected an integer >= 1"),
         ({"initial_condition": {"family": "sine_series"}, **LINE}, "Families that fit: waves"),
         ({"initial_condition.record": "yes"}, "record: expected true or false"),
     ],
@@ -190,7 +190,8 @@ def test_grids_and_steps_that_do_not_do_are_refused_with_those_that_would(recipe
 
 
 def test_one_length_is_one_number_for_all_axes(recipe):
-    square = load_recipe(recipe, overrides={"domain": {"length": {"distribution": "uniform", "low": 1.0, "high": 4.0}}})
+    one = {"length": {"distribution": "uniform", "low": 1.0, "high": 4.0}}
+    square = load_recipe(recipe, overrides={"domain": {"x": None, "y": None, **one}})
     lengths = pdessl.data.simulate(square, "test", range(4)).lengths
     assert torch.equal(lengths[:, 0], lengths[:, 1]) and len(set(lengths[:, 0].tolist())) == 4
 

@@ -321,11 +321,11 @@ def test_own_hdf5_by_a_mapping(tmp_path):
         ({"boundary": {"x": "periodical"}}, "boundary.x: unknown 'periodical'. Did you mean 'periodic'"),
         ({"time": {"step": -1}}, "time.step: expected a number > 0"),
         ({"time": {"step": 1, "dataset": "t"}}, "give one of dataset, step"),
-        ({"missing": "keep"}, "missing: unknown 'keep'. Known: refuse, drop"),
+        ({"missing": "keep"}, "missing: expected 'refuse' or 'drop', found 'keep'"),
         ({"dimensions": ["x"], "fields": {}, "time": {}, "space": {}}, "no 'time' among"),
         ({"dimensions": ["time"], "fields": {}, "time": {}}, "missing key 'space'"),
         ({"fields": {"u": {"staggered": "z"}}, "space": {"x": {}}}, "staggered: no axis 'z'"),
-        ({"fields": {"u": {"transform": "hopf"}}}, "transform: unknown 'hopf'. Known: cole_hopf"),
+        ({"fields": {"u": {"transform": "hopf"}}}, "fields.u.transform: expected 'cole_hopf', found 'hopf'"),
     ],
 )
 def test_a_wrong_mapping_names_the_key(content, message):

@@ -19,26 +19,36 @@ def test_unknown_dataset_suggests_the_nearest():
     ("overrides", "message"),
     [
         ({"observation.nois": 0.1}, "unknown key 'nois'. Did you mean 'noise'"),
-        ({"observation.noise": -0.1}, "noise: expected a standard deviation >= 0"),
-        ({"observation.points": "many"}, "observation.points: expected an integer, found 'many'"),
-        ({"observation.end": 0.0}, "expected 0 <= start < end"),
+        ({"observation.noise": -0.1}, "observation.noise: expected a number >= 0, found -0.1"),
+        ({"observation.points": "many"}, "observation.points: expected an integer >= 2 or a mapping, found 'many'"),
+        ({"observation.end": 0.0}, "observation.end: expected a number > 0"),
+        ({"observation.start": 9.0}, "expected start < end"),
+        ({"observation.noise": float("inf")}, "observation.noise: expected a number >= 0, found inf"),
+        ({"observation.end": ".nan"}, "observation.end: expected a number > 0, found '.nan'"),
+        (["observation.end=.nan"], "observation.end: expected a number > 0, found nan"),
+        (["observation.noise=nan"], "observation.noise: expected a number >= 0 or a mapping, found 'nan'"),
         ({"observation.sampling": "cell_averages"}, "Did you mean 'cell_average'"),
         ({"solver.points": 100}, "100 is not a multiple of the 32 observed points. Use 128"),
-        ({"solver.points": 4}, "an even integer >= 8"),
+        ({"solver.points": 4}, "solver.points: expected an integer >= 8, found 4"),
         ({"solver.time_step": 0.1}, "time_step or courant, not both"),
-        ({"solver.courant": 0.0}, "courant: expected > 0"),
-        ({"parameters.viscosity": {"distribution": "log_uniform", "low": 0.0, "high": 1.0}}, "0 < low <= high"),
+        ({"solver.courant": 0.0}, "solver.courant: expected a number > 0"),
+        (
+            {"parameters.viscosity": {"distribution": "log_uniform", "low": 0.0, "high": 1.0}},
+            "parameters.viscosity.low: expected a number > 0, found 0.0",
+        ),
         (
             {"parameters.viscosity": {"distribution": "log-uniform", "low": 0.1, "high": 1}},
             "Did you mean 'log_uniform'",
         ),
         ({"parameters.viscosity": {"distribution": "uniform", "low": 0.1}}, "missing key 'high'"),
         ({"parameters.viscosty": 0.1}, "unknown key 'viscosty'. Did you mean 'viscosity'"),
-        ({"parameters": {}}, "missing key 'viscosity'"),
+        ({"parameters.viscosity": None}, "missing key 'viscosity'"),
+        ({"parameters.viscosity": "0.1"}, "parameters.viscosity: expected a number that is finite or a mapping"),
+        ({"sed": None}, "unknown key 'sed'. Did you mean 'seed'"),
         ({"initial_condition.family": "sines"}, "Known: sine_series"),
         ({"initial_condition.wavenumbers": [1, 2]}, "Did you mean 'wave_numbers'"),
         ({"initial_condition.terms": 0}, "terms must be >= 1"),
-        ({"splits.test.size": -1}, "expected >= 0, found -1"),
+        ({"splits.test.size": -1}, "splits.test.size: expected an integer >= 0, found -1"),
         ({"splits.test.labels": "no"}, "expected true or false"),
         ({"domain.length": -1.0}, "domain.length: expected > 0"),
         ({"seed": -1}, "seed: expected an integer >= 0"),
@@ -81,7 +91,7 @@ def test_one_number_is_the_size_of_the_first_split_and_the_others_shrink_with_it
     assert sizes(12) == [12, 4, 2, 2] and sizes(1) == [1, 1, 1, 1] and sizes(0) == [0, 0, 0, 0]
     assert sizes(1000) == [1000, 16, 8, 8]
     assert sizes({"labelled": 5}) == [48, 5, 8, 8]
-    with pytest.raises(SchemaError, match="expected >= 0, found -3"):
+    with pytest.raises(SchemaError, match="expected an integer >= 0, found -3"):
         sizes(-3)
 
 

@@ -115,8 +115,8 @@ def test_settings_of_the_shipped_recipe():
     assert tiny.regression.target == default.regression.target
     with pytest.raises(CatalogError, match="no preset 'tinny'. Did you mean 'tiny'?"):
         read_settings("quickstart", "tinny")
-    with pytest.raises(SchemaError, match="quickstart.yaml.regression: no key 'label'. Did you mean 'labels'?"):
-        read_settings("quickstart", words=["regression.label=[3]"])
+    with pytest.raises(SchemaError, match="quickstart.yaml: regression: unknown key 'label'. Did you mean 'labels'?"):
+        read_settings("quickstart", overrides=["regression.label=[3]"])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, capsys):

@@ -74,7 +74,7 @@ def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(reci
         draws = 1 if job["variant"] == "supervised from scratch" else 2
         methods = {r["method"] for r in job["rows"]}
         if job["variant"] == "floors":
-            assert methods == {"mean", "random", "physics", "least_squares", "weak_form"}
+            assert methods == {"law", "mean", "random", "physics", "least_squares", "weak_form"}
         for row in (r for r in job["rows"] if r["labels"] is not None):
             assert row["labels"] in (8, 16) and len(row["relative_error"]["values"]) == draws
     printed = table(results)
@@ -152,7 +152,7 @@ def test_mistakes_are_told(recipe, store, tmp_path, capsys):
     words = [f"base.data.path={store}"]
     with pytest.raises(SchemaError, match="no variant 'none'. Variants: as it is, other weights"):
         run_study(recipe, tmp_path / "out", words, ["none"])
-    with pytest.raises(SchemaError, match="no key 'label'. Did you mean 'labels'"):
+    with pytest.raises(SchemaError, match="unknown key 'label'. Did you mean 'labels'"):
         run_study(recipe, tmp_path / "out", [*words, "study.label=3"])
     for change in (["base.data.path=gone", "--set", "study.seeds=1"], ["base.data.path=gone", "study.seeds=1"]):
         assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *change]) == 2

@@ -4,31 +4,38 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pdessl import catalog
-from pdessl.data.schema import check_keys, check_type, is_number
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
+from pdessl.schema import (
+    Finite,
+    Overrides,
+    Positive,
+    Share,
+    Size,
+    Text,
+    check_keys,
+    fill,
+    override,
+    read_value,
+    read_yaml,
+)
 from pdessl.trajectory import BOUNDARIES
 
 __all__ = ["AxisRule", "DatasetMapping", "FieldRule", "ParameterRule", "load_mapping", "mapping_names", "user_names"]
 
-LAYOUTS = ("arrays", "meshgrid", "well", "labelled")
-NODES = ("points", "centres", "ends")
-TRANSFORMS = ("cole_hopf",)
+Rule = TypeVar("Rule", bound="FieldRule | AxisRule | ParameterRule")
 SPLIT_WORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("valid", "val", "validation"),
     "test": ("test", "testing"),
 }
-_TEXTS = ("title", "about", "known", "licence", "source")
 
 
 @dataclass(frozen=True)
@@ -50,23 +57,11 @@ class FieldRule:
     component: int | tuple[int, ...] | None = None
     dimensions: tuple[str, ...] | None = None
     staggered: str | None = None
-    transform: str | None = None
-    arguments: Mapping[str, float] = field(default_factory=dict)
-    scale: float = 1.0
+    transform: Literal["cole_hopf"] | None = None
+    arguments: Mapping[str, Finite] = field(default_factory=dict)
+    scale: Finite = 1.0
     unit: str = ""
     description: str = ""
-
-    _TYPES = {
-        "dataset": str,
-        "component": object,
-        "dimensions": list,
-        "staggered": str,
-        "transform": str,
-        "arguments": dict,
-        "scale": float,
-        "unit": str,
-        "description": str,
-    }
 
 
 @dataclass(frozen=True)
@@ -96,29 +91,19 @@ class AxisRule:
     dataset: str | None = None
     index: tuple[int | str, ...] | None = None
     trim: bool = False
-    step: float | str | None = None
-    start: float | None = None
-    length: float | str | None = None
+    step: Positive | str | None = None
+    start: Finite | None = None
+    length: Positive | str | None = None
     extent_of: str | None = None
-    nodes: str = "points"
-    end: str | None = None
-    scale: float = 1.0
+    nodes: Literal["points", "centres", "ends"] = "points"
+    end: Literal["repeated", "measured"] | None = None
+    scale: Finite = 1.0
     unit: str = ""
 
-    _TYPES = {
-        "dimension": str,
-        "dataset": str,
-        "index": list,
-        "trim": bool,
-        "step": object,
-        "start": float,
-        "length": object,
-        "extent_of": str,
-        "nodes": str,
-        "end": str,
-        "scale": float,
-        "unit": str,
-    }
+    def __post_init__(self) -> None:
+        given = [k for k in ("dataset", "step", "extent_of") if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise SchemaError(f"give one of {', '.join(given)}, not {len(given)}.")
 
 
 @dataclass(frozen=True)
@@ -142,22 +127,10 @@ class ParameterRule:
     of: str = ""
     entry: str | None = None
     token: str | None = None
-    value: float | None = None
-    scale: float = 1.0
+    value: Finite | None = None
+    scale: Finite = 1.0
     optional: bool = False
     unit: str = ""
-
-    _TYPES = {
-        "dataset": str,
-        "attribute": str,
-        "of": str,
-        "entry": str,
-        "token": str,
-        "value": float,
-        "scale": float,
-        "optional": bool,
-        "unit": str,
-    }
 
 
 @dataclass(frozen=True)
@@ -176,17 +149,9 @@ class DatasetMapping:
     content: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        content = self.content
-        check_keys(content, (*_KEYS, *_TEXTS), ("format",), self.name)
-        for key, kind in _KEYS.items():
-            if key in content and kind is not object:
-                check_type(content[key], kind, f"{self.name}: {key}")
-        self._one_of("layout", LAYOUTS)
-        self._one_of("integers", ("refuse", "convert"))
-        self._one_of("missing", ("refuse", "drop"))
-        self._one_of("staggering", ("stored", "centred"))
-        self._one_of("group_by", ("file", "index", "trajectory"))
-        self._one_of("dtype", ("float32", "float64"))
+        fill(MappingFile, self.content, self.name)
+        content = {key: value for key, value in self.content.items() if value is not None}
+        object.__setattr__(self, "content", content)
         if self.layout in ("arrays", "meshgrid"):
             check_keys(content, None, ("fields", "dimensions", "time", "space"), self.name)
             if "time" not in self.dimensions:
@@ -204,13 +169,6 @@ class DatasetMapping:
                     f"{self.name}: fields.{rule_name}.staggered: no axis '{rule.staggered}'. Axes: {', '.join(axes)}."
                 )
         _ = self.time, self.space, self.parameters
-
-    def _one_of(self, key: str, known: Sequence[str]) -> None:
-        value = self.content.get(key)
-        if value is not None and value not in known:
-            raise SchemaError(
-                f"{self.name}: {key}: unknown '{value}'.{did_you_mean(str(value), known)} Known: {', '.join(known)}."
-            )
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
@@ -247,90 +205,80 @@ class DatasetMapping:
     @property
     def fields(self) -> dict[str, FieldRule]:
         """Rule of each channel, in their order."""
-        rules = {n: self._rule(FieldRule, v, f"fields.{n}") for n, v in self.content.get("fields", {}).items()}
-        for name, rule in rules.items():
-            if rule.transform is not None and rule.transform not in TRANSFORMS:
-                raise SchemaError(
-                    f"{self.name}: fields.{name}.transform: unknown '{rule.transform}'. Known: {', '.join(TRANSFORMS)}."
-                )
-        return rules
+        found = self.content.get("fields", {})
+        return {n: self._rule(FieldRule, v, f"fields.{n}", {"dataset": n}) for n, v in found.items()}
 
     @property
     def time(self) -> AxisRule:
         """Rule of the times."""
-        return self._axis(self.content.get("time") or {}, "time")
+        return self._rule(AxisRule, self.content.get("time") or {}, "time")
 
     @property
     def space(self) -> dict[str, AxisRule]:
         """Rule of the nodes of each axis."""
-        return {n: self._axis(v or {}, f"space.{n}") for n, v in (self.content.get("space") or {}).items()}
+        return {n: self._rule(AxisRule, v or {}, f"space.{n}") for n, v in (self.content.get("space") or {}).items()}
 
     @property
     def parameters(self) -> dict[str, ParameterRule]:
         """Rule of each parameter, by the name users see: the equation's letter ``nu`` becomes ``viscosity``."""
         found, letters = self.content.get("parameters", {}), user_names(self.get("equation"))
-        return {letters.get(n, n): self._rule(ParameterRule, v, f"parameters.{n}", "value") for n, v in found.items()}
+        return {letters.get(n, n): self._rule(ParameterRule, v, f"parameters.{n}") for n, v in found.items()}
 
-    def _axis(self, value: Any, where: str) -> AxisRule:
-        rule = self._rule(AxisRule, value, where)
-        given = [k for k in ("dataset", "step", "extent_of") if getattr(rule, k) is not None]
-        if len(given) > 1:
-            raise SchemaError(f"{self.name}: {where}: give one of {', '.join(given)}, not {len(given)}.")
-        for key in ("step", "length"):
-            number = getattr(rule, key)
-            if number is not None and not (isinstance(number, str) or (is_number(number) and 0 < number < math.inf)):
-                raise SchemaError(
-                    f"{self.name}: {where}.{key}: expected a number > 0 or the name of an array, found {number!r}."
-                )
-        if rule.nodes not in NODES:
-            raise SchemaError(f"{self.name}: {where}.nodes: unknown '{rule.nodes}'. Known: {', '.join(NODES)}.")
-        if rule.end not in (None, "repeated", "measured"):
-            raise SchemaError(f"{self.name}: {where}.end: unknown '{rule.end}'. Known: repeated, measured.")
-        return rule
-
-    def _rule(self, kind: type, value: Any, where: str, plain: str = "dataset") -> Any:
-        """Read a rule; a bare text names its array, and a bare number is its value."""
-        if isinstance(value, str):
-            value = {"dataset": value}
-        elif is_number(value) and plain == "value":
-            value = {"value": value}
-        check_type(value, dict, f"{self.name}: {where}")
-        check_keys(value, tuple(kind._TYPES), (), f"{self.name}: {where}")
-        if kind is FieldRule:
-            value = {"dataset": where.split(".", 1)[1]} | value
-        for key, entry in value.items():
-            if kind._TYPES[key] is not object:
-                check_type(entry, kind._TYPES[key], f"{self.name}: {where}.{key}")
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+    def _rule(self, kind: type[Rule], value: Any, where: str, defaults: Mapping[str, Any] | None = None) -> Rule:
+        """Read a rule; a bare text names its array, and a bare number is a parameter's value."""
+        where = f"{self.name}: {where}"
+        if kind is ParameterRule and not isinstance(value, (str, Mapping)):
+            value = {"value": read_value(Finite, value, where)}
+        value = {"dataset": value} if isinstance(value, str) else value
+        return fill(kind, {**(defaults or {}), **value} if isinstance(value, Mapping) else value, where)
 
 
-_KEYS = {
-    "format": str,
-    "layout": str,
-    "equation": str,
-    "files": list,
-    "requires": dict,
-    "group": str,
-    "splits": dict,
-    "divide": dict,
-    "dimensions": list,
-    "select": dict,
-    "fields": dict,
-    "boundary": dict,
-    "open_files": list,
-    "divergence_free": list,
-    "time": object,
-    "space": dict,
-    "trajectory": str,
-    "parameters": dict,
-    "group_by": str,
-    "dtype": str,
-    "integers": str,
-    "missing": str,
-    "failed": str,
-    "staggering": str,
-    "faults": list,
-}
+@dataclass(frozen=True)
+class Requirements:
+    """By what the files of a layout are recognised: arrays, attributes, names of files, what is not there, ranks."""
+
+    arrays: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    rank: dict[str, Size] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MappingFile:
+    """The keys of a mapping file; :func:`load_mapping` says what they mean."""
+
+    format: str
+    layout: Literal["arrays", "meshgrid", "well", "labelled"] = "arrays"
+    equation: str | None = None
+    files: tuple[str, ...] = ()
+    requires: Requirements = Requirements()
+    group: str = ""
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    divide: dict[str, Share] = field(default_factory=dict)
+    dimensions: tuple[str, ...] = ()
+    select: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    boundary: dict[str, str] = field(default_factory=dict)
+    open_files: tuple[str, ...] = ()
+    divergence_free: tuple[str, ...] = ()
+    time: Any = None
+    space: dict[str, Any] = field(default_factory=dict)
+    trajectory: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    group_by: Literal["file", "index", "trajectory"] | None = None
+    dtype: Literal["float32", "float64"] | None = None
+    integers: Literal["refuse", "convert"] = "refuse"
+    missing: Literal["refuse", "drop"] = "refuse"
+    failed: Literal["zeros"] | None = None
+    staggering: Literal["stored", "centred"] = "stored"
+    faults: tuple[str, ...] = ()
+    title: Text = ""
+    about: Text = ""
+    known: Text = ""
+    licence: Text = ""
+    source: Text = ""
+    aliases: tuple[str, ...] = ()
 
 
 def user_names(equation: str | None) -> dict[str, str]:
@@ -352,13 +300,17 @@ def mapping_names() -> list[str]:
     return [n for n, p in paths.items() if re.search(r"^format:", p.read_text("utf-8", "replace"), re.MULTILINE)]
 
 
-def load_mapping(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping) -> DatasetMapping:
+def load_mapping(
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping, overrides: Overrides | None = None
+) -> DatasetMapping:
     """Find, read and check a mapping.
 
     Args:
         mapping: name of a mapping in the catalog (``pdearena_smoke``), path of a YAML file, or its content as plain
             data. A mapping that names the ``format`` of the catalog and has no ``fields`` of its own changes that one:
             ``{"format": "pdearena_smoke", "staggering": "centred"}``.
+        overrides: other values, ``{"staggering": "centred"}`` or ``["staggering=centred"]``, laid over that by the rule
+            of :func:`pdessl.schema.merge`.
 
     The keys of a mapping file, all but ``format`` optional unless said otherwise::
 
@@ -390,24 +342,27 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMa
         CatalogError: no such mapping.
         SchemaError: it does not follow the format.
     """
+    name, content = _found(mapping)
+    return DatasetMapping(name, override(content, overrides))
+
+
+def _found(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping) -> tuple[str, Mapping[str, Any]]:
     if isinstance(mapping, DatasetMapping):
-        return mapping
+        return mapping.name, mapping.content
     if isinstance(mapping, Mapping):
-        content, name = copy.deepcopy(dict(mapping)), "mapping"
-        if "format" not in content:
-            content["format"] = "custom"
-        elif "fields" not in content and content["format"] in mapping_names():
-            base = load_mapping(content["format"])
-            return DatasetMapping(base.name, {**base.content, **content})
-        return DatasetMapping(name, content)
+        if "format" not in mapping:
+            return "mapping", {"format": "custom", **mapping}
+        if "fields" not in mapping and mapping["format"] in mapping_names():
+            name, base = _found(mapping["format"])
+            return name, {**base, **mapping}
+        return "mapping", mapping
     text = os.fspath(mapping)
     if text.endswith((".yaml", ".yml")):
-        content = catalog.read_yaml(catalog.find("datasets", text))
-        return DatasetMapping(Path(text).name, {"format": Path(text).stem, **content})
+        return Path(text).name, {"format": Path(text).stem, **read_yaml(catalog.find("datasets", text))}
     known = {n.rsplit("/", 1)[-1]: n for n in mapping_names()}
     if text not in known and text not in known.values():
         raise CatalogError(
             f"no mapping named '{text}'.{did_you_mean(text, known)} Known: {', '.join(known)}, or the path of a "
             f"YAML file."
         )
-    return DatasetMapping(text, catalog.read("datasets", known.get(text, text)))
+    return text, catalog.read("datasets", known.get(text, text))

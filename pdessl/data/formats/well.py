@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdessl import catalog
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.mapping import DatasetMapping
 from pdessl.errors import FormatError
+from pdessl.schema import read_yaml
 
 __all__ = ["RANKS", "STATISTICS", "published_statistics", "well_mapping"]
 
@@ -145,7 +145,7 @@ def published_statistics(
     """
     for folder in [path, *path.parents[:3]]:
         if (folder / "stats.yaml").is_file():
-            content = catalog.read_yaml(folder / "stats.yaml")
+            content = read_yaml(folder / "stats.yaml")
             break
     else:
         return {}
