@@ -1,6 +1,6 @@
 # make quickstart   the whole pipeline on a laptop: simulate, pretrain, regress, step in time, report
 # make test         the test-suite
-# make lint         ruff
+# make lint         style and formatting (ruff), types (mypy)
 #
 # Only Python >= 3.11 and make are needed. Another interpreter: make test PYTHON=python3.12.
 # Another place for the environment: make test VENV=/tmp/venv. A part of the tests: make test ARGS="tests/cli -x".
@@ -34,6 +34,8 @@ test: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
