@@ -2,8 +2,8 @@
 
 The blocks of a page share their names, from top to bottom. ``pdessl``, ``torch``, ``np`` and ``xr`` are imported.
 ``ds`` is a dataset of labelled Burgers runs (on the page on data: one with the names of another program).
-The folder holds ``data/burgers`` (a store), ``data/NavierStokes2D_cond`` (PDEArena's layout), ``runs/x`` (a pretrained encoder) and
-``new_runs.nc``. Two conventions:
+The folder holds ``data/burgers`` (a store), ``data/NavierStokes2D_cond`` (PDEArena's layout),
+``runs/x`` (a pretrained encoder) and ``new_runs.nc``. Two conventions:
 
 * a block that ends in a comment ``# SomeError: text`` raises that error, and its message begins with that text;
 * a block opened by ````` ```python no-run: REASON ````` is left out.
