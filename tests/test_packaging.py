@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from oldest import pins
 
 from pdessl import catalog
 
@@ -138,3 +139,22 @@ def test_the_type_checker_with_our_settings_sees_a_wrong_type(tmp_path):
     complaints = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert [("wrong.py:2:" in c, c.rpartition("[")[2]) for c in complaints[:1]] == [(True, "return-value]")]
     assert len(complaints) == 2 and "[no-untyped-def]" in complaints[1], done.stdout
+
+
+def test_every_dependency_has_a_lower_bound_and_the_bound_a_reason():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = pins(text)
+    assert len(found) >= len(PROJECT["project"]["dependencies"]) + 8
+    section = text[text.index("\ndependencies = [") : text.index("\n[project.optional-dependencies]")]
+    lines = [line for line in section.splitlines() if line.strip().startswith('"')]
+    assert len(lines) == len(PROJECT["project"]["dependencies"])
+    assert not [line for line in lines if not re.search(r'",  # \S.{10,}', line)]
+    # An extra that users install does not fall behind the one that is tested.
+    for extra in ("dask", "zarr"):
+        for said in PROJECT["project"]["optional-dependencies"][extra]:
+            assert said in PROJECT["project"]["optional-dependencies"]["test"]
+    newest = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    known = {name.lower().replace("_", "-"): version for name, version in newest.items()}
+    numbers = {name: [int(n) for n in re.findall(r"\d+", version)[:2]] for name, version in known.items()}
+    for name, version in found.items():
+        assert [int(n) for n in version.split(".")[:2]] <= numbers[name.lower()], f"{name} is not tested at its bound"
