@@ -1,6 +1,7 @@
 # make quickstart   the whole pipeline on a laptop: simulate, pretrain, regress, step in time, report
 # make test         the test-suite
-# make lint         ruff
+# make test-oldest  the parts that lean most on other packages, with the oldest versions pyproject.toml allows
+# make lint         style and formatting (ruff), types (mypy)
 #
 # Only Python >= 3.11 and make are needed. Another interpreter: make test PYTHON=python3.12.
 # Another place for the environment: make test VENV=/tmp/venv. A part of the tests: make test ARGS="tests/cli -x".
@@ -8,12 +9,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+OLDEST ?= .venv-oldest
 
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test test-oldest lint clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,7p'
 
 install: $(VENV)/.installed
 
@@ -32,8 +34,20 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+# An environment of its own, several gigabytes: the oldest torch comes with CUDA. Another place: OLDEST=/tmp/oldest.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest $(or $(ARGS),tests/equations tests/symmetry tests/operators tests/models tests/data)
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) tests/oldest.py > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/oldest.txt -e '.[test]'
+	@touch $@
+
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -2,6 +2,7 @@
 
     python benchmarks/augmentation.py [--threads 2] [--repeats 7] [--batch 64]
     python benchmarks/augmentation.py --device cuda --batch 256        # prints views per second
+    python benchmarks/augmentation.py --points 32 --batch 2 --sizes 2 --lines 2 --repeats 1     # only whether it runs
 
 Baseline: the procedure that earlier work applies to one Navier-Stokes view, written again here from its description: a
 Trotter product (second order, two steps) of nine one-parameter maps acts on coordinates and velocities at every node of
@@ -94,12 +95,12 @@ def alternate(functions, repeats, device):
     return best
 
 
-def sampling_grid(batch, frames, device):
+def sampling_grid(batch, frames, n, device):
     """Rotation by 0.2, a stretch by 1.1 and a shift, for grid_sample: (B or B T, N, N, 2)."""
     c, s = 1.1 * math.cos(0.2), 1.1 * math.sin(0.2)
     matrix = torch.tensor([[c, s, 0.13], [-s, c, -0.07]], device=device)
     return torch.nn.functional.affine_grid(
-        matrix.expand(batch * frames, 2, 3), [batch * frames, 1, N, N], align_corners=False
+        matrix.expand(batch * frames, 2, 3), [batch * frames, 1, n, n], align_corners=False
     )
 
 
@@ -125,10 +126,10 @@ def conv_step(channels, batch, frames, points, device):
 
 def references(data, device):
     """What views are compared with, on the frames of a view, by name."""
-    b, sample = len(data), torch.nn.functional.grid_sample
+    b, n, sample = len(data), data.fields.shape[-1], torch.nn.functional.grid_sample
     whole = data.fields[:, :, :VIEW].contiguous()
-    channels, frames = whole.reshape(b, -1, N, N), whole.transpose(1, 2).reshape(-1, 2, N, N)
-    one, each = sampling_grid(b, 1, device), sampling_grid(b, VIEW, device)
+    channels, frames = whole.reshape(b, -1, n, n), whole.transpose(1, 2).reshape(-1, 2, n, n)
+    one, each = sampling_grid(b, 1, n, device), sampling_grid(b, VIEW, n, device)
     return {
         "a fresh copy of its bytes": lambda: torch.cat([whole, whole, whole[:, :1]], dim=1),
         "rfft2 + irfft2": lambda: torch.fft.irfft2(torch.fft.rfft2(whole)),
@@ -143,25 +144,27 @@ def references(data, device):
 
 def planar(options, device):
     """Views of 16 x 128 x 128 of (u, v): every mode beside its reference."""
-    data = trajectories(options.batch).to(device)
+    n = options.points
+    data = trajectories(options.batch, n=n).to(device)
     algebra = pdessl.symmetries("navier_stokes_2d_velocity")
     g = torch.Generator(device).manual_seed(0)
     known = references(data, device)
     mesh = torch.meshgrid(
-        torch.linspace(0, 2, FRAMES, device=device), *[torch.linspace(0, 6.28, N, device=device)] * 2, indexing="ij"
+        torch.linspace(0, 2, FRAMES, device=device), *[torch.linspace(0, 6.28, n, device=device)] * 2, indexing="ij"
     )
     drawn = 0.05 * torch.randn(9, generator=g, device=device)
     # One view at a time, as that procedure is applied; times of the others are divided by the batch.
     baseline = "the Trotter procedure"
     known[baseline] = lambda: trotter_view(*[m.clone() for m in mesh], *data.fields[0], drawn)
 
-    def maker(window=N, **arguments):
+    def maker(window=n, **arguments):
         augment = LieAugmentation(algebra, window=(VIEW, window, window), **arguments)
         return lambda: augment(data, g)
 
-    shifts = {n: 0.2 for n in algebra.names if n.startswith(("space_translation", "galilean_boost"))}
-    constant = {n: algebra[n].strength_max for n in algebra.names if n not in ("rotating_frame", "viscosity_scaling")}
-    copy, fourier, one, each = [n for n in known if n != baseline]
+    names = [name for name in algebra.names if name not in ("rotating_frame", "viscosity_scaling")]
+    shifts = {name: 0.2 for name in names if name.startswith(("space_translation", "galilean_boost"))}
+    constant = {name: algebra[name].strength_max for name in names}
+    copy, fourier, one, each = [name for name in known if name != baseline]
     rows = [
         ("coords, every symmetry", maker(mode="coords"), baseline, 0.1),
         ("coords, every symmetry", maker(mode="coords"), copy, 2),
@@ -169,12 +172,12 @@ def planar(options, device):
         ("grid, all but the rotating frame", maker(strengths=constant), one, 2),
         ("grid, every symmetry", maker(), each, 2),
         ("grid, every symmetry, quintic", maker(spline_order=5), each, None),
-        ("grid, every symmetry, 64 x 64", maker(window=64), baseline, None),
+        (f"grid, every symmetry, {n // 2} x {n // 2}", maker(window=n // 2), baseline, None),
     ]
     for name, view, reference, aim in rows:
         views = {view: options.batch, known[reference]: 1 if reference == baseline else options.batch}
         ours, theirs = (
-            t / n for t, n in zip(alternate(list(views), options.repeats, device), views.values(), strict=True)
+            t / count for t, count in zip(alternate(list(views), options.repeats, device), views.values(), strict=True)
         )
         rate = f"{1 / ours:9.0f} views/s" if device.type == "cuda" else ""
         print(
@@ -183,13 +186,13 @@ def planar(options, device):
         )
 
     print("cost against batch size, ms a view:")
-    for batch in (4, 16, 64):
-        part = trajectories(batch, frames=VIEW).to(device)
+    for batch in options.sizes:
+        part = trajectories(batch, frames=VIEW, n=n).to(device)
         named = {"shifts and boosts": {"strengths": shifts}, "every symmetry": {}, "coords": {"mode": "coords"}}
         augments = [LieAugmentation(algebra, **arguments) for arguments in named.values()]
         times = alternate([lambda a=a, part=part: a(part, g) for a in augments], options.repeats, device)
         print(
-            f"  batch {batch:3}  " + "  ".join(f"{n} {1e3 * t / batch:.3f}" for n, t in zip(named, times, strict=True))
+            f"  batch {batch:3}  " + "  ".join(f"{k} {1e3 * t / batch:.3f}" for k, t in zip(named, times, strict=True))
         )
 
 
@@ -197,7 +200,7 @@ def linear(options, device):
     """Views of Burgers trajectories beside a training step of a small network on them."""
     burgers = pdessl.symmetries("burgers")
     g = torch.Generator(device).manual_seed(0)
-    for batch in (64, 256):
+    for batch in options.lines:
         x = torch.arange(64, dtype=torch.float64).expand(batch, 64) * 2 * torch.pi / 64
         line = Trajectories(
             fields=torch.randn(batch, 1, 64, 64),
@@ -224,6 +227,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--points", type=int, default=N, help="of each axis in two dimensions")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 16, 64], help="batches whose cost is compared")
+    parser.add_argument("--lines", type=int, nargs="+", default=[64, 256], help="batches in one dimension")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

@@ -96,6 +96,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=128)
     parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder that results/ and docs/ are written under")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     import phi
@@ -128,9 +129,10 @@ def main():
         "![frames](../docs/simulators/closed_box_phiflow.png)",
         "",
     ]
-    (ROOT / "results" / "closed_box_validation.md").write_text("\n".join(lines))
+    (arguments.out / "results").mkdir(parents=True, exist_ok=True)
+    (arguments.out / "results" / "closed_box_validation.md").write_text("\n".join(lines))
     if arguments.steps >= 64:
-        draw(ours, theirs, ROOT / "docs" / "simulators" / "closed_box_phiflow.png")
+        draw(ours, theirs, arguments.out / "docs" / "simulators" / "closed_box_phiflow.png")
     print("\n".join(lines))
 
 

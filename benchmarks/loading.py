@@ -1,5 +1,7 @@
 """Speed of loading, as ratios measured in one run: python benchmarks/loading.py [--repeats 15] [--folder DIR]
 
+    python benchmarks/loading.py --trajectories 8 --points 16 --stored 64 --repeats 1     # only whether it runs
+
 Two workloads, both random windows in batches of float32 (8 and 64 in a batch), in one process of one thread (and the
 data module's thread that reads ahead, which has nothing to overlap with here):
 
@@ -119,6 +121,8 @@ def loaded(path, items, batch_size, **settings):
 def whole_items(path, items):
     """Return a run that reads whole trajectories and tiles coordinates, item by item, batched."""
     rng = np.random.default_rng(1)
+    with h5py.File(path) as held:
+        trajectories, frames = held["train/u"].shape[:2]
 
     def item(number, first):
         with h5py.File(path) as file:
@@ -133,7 +137,7 @@ def whole_items(path, items):
 
     def run():
         for _ in range(items // 8):
-            torch.stack([item(rng.integers(32), rng.integers(41)) for _ in range(8)])
+            torch.stack([item(rng.integers(trajectories), rng.integers(frames - FRAMES + 1)) for _ in range(8)])
         return items // 8 * 8
 
     return run
@@ -203,6 +207,9 @@ def compare(title, ours, others, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--trajectories", type=int, default=32, help="of smoke, a multiple of 8")
+    parser.add_argument("--points", type=int, default=128, help="of each axis of smoke")
+    parser.add_argument("--stored", type=int, default=1024, help="Burgers runs, at least 64")
     parser.add_argument("--folder", type=Path, default=None, help="folder for the files")
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -213,10 +220,10 @@ def main():
         folder = Path(name)
         smoke = folder / "smoke" / "NavierStokes2D_train_1_0.30000_32.h5"
         smoke.parent.mkdir()
-        write_smoke(smoke)
+        write_smoke(smoke, arguments.trajectories, points=arguments.points)
         settings = {"mapping": "pdearena_smoke_conditioned", "splits": {"labelled": 0, "validation": 0, "test": 0}}
         compare(
-            "smoke: windows of 16 x 128 x 128 x 3, float64 on disk",
+            f"smoke: windows of 16 x {arguments.points} x {arguments.points} x 3, float64 on disk",
             {
                 "pdessl, from disk": loaded(smoke.parent, 32, 8, memory=0, **settings),
                 "pdessl, in memory": loaded(smoke.parent, 32, 8, **settings),
@@ -228,15 +235,16 @@ def main():
             },
             arguments.repeats,
         )
-        store = write_store(folder / "store")
+        store = write_store(folder / "store", arguments.stored)
+        items = 2 * arguments.stored
         shard = store.path / store.shards("unlabelled")[0]["file"]
         compare(
             "store: windows of 16 frames, float32 on disk",
             {
-                "pdessl, from disk": loaded(store.path, 2048, 64, memory=0),
-                "pdessl, in memory": loaded(store.path, 2048, 64),
+                "pdessl, from disk": loaded(store.path, items, 64, memory=0),
+                "pdessl, in memory": loaded(store.path, items, 64),
             },
-            {"h5py": raw_items(shard, ["u"], 2048)},
+            {"h5py": raw_items(shard, ["u"], items)},
             arguments.repeats,
         )
 

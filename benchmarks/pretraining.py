@@ -143,6 +143,7 @@ def main():
     parser.add_argument("--batch", type=int, default=64, help="at least 32: W-MSE whitens within a batch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--objectives", nargs="*", default=None, help="of the table; all unless given")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     if options.batch < 32:
@@ -155,6 +156,8 @@ def main():
           f"{torch.cuda.get_device_name() if options.device == 'cuda' else 'CPU'}")  # fmt: skip
     runs = simulate("burgers", "benchmark", range(options.batch)).without_parameters()
     made = tasks()
+    if unknown := [name for name in options.objectives or () if name not in made]:
+        parser.error(f"unknown objective '{unknown[0]}'; known: {', '.join(made)}")
 
     def lightning_step(name):
         return through_lightning(made[name](), runs, options.steps, options.device)
@@ -169,7 +172,7 @@ def main():
           f"{1e3 * fastest['lightning']:.1f} ms: {100 * extra:+.1f} % (aim: at most 5)\n")  # fmt: skip
     print(f"{'objective':28} samples/s   step against VICReg's")
     reference = fastest["lightning"]
-    for name in made:
+    for name in options.objectives or made:
         seconds = min(lightning_step(name) for _ in range(max(1, options.repeats - 1)))
         print(f"{name:28} {options.batch / seconds:9.0f}   {seconds / reference:6.2f}")
 

@@ -1,6 +1,6 @@
 """Speed of the one-dimensional simulators, as ratios measured in one run.
 
-    python benchmarks/simulators.py [ks burgers kdv] [--threads 2] [--quick] [--lpsda FOLDER]
+    python benchmarks/simulators.py [ks burgers kdv] [--threads 2] [--size quick] [--lpsda FOLDER]
     python benchmarks/simulators.py ks --device cuda          # seconds of 10,000 trajectories at the paper's grid
 
 The peer is exponax (pip install 'pdessl[bench]'); without it only our own figures are printed. Both run on the same
@@ -36,6 +36,12 @@ from torch import Tensor
 from pdessl.solvers import Burgers, KdV, KuramotoSivashinsky, SineSeries, random_stream
 
 Run = Callable[[], object]
+SIZES = ("whole", "quick", "tiny")
+
+
+def of_size(size: str, *values):
+    """The value for this size, one each for SIZES."""
+    return values[SIZES.index(size)]
 
 
 def fields(points: int, batch: int, first: int = 0, device: str = "cpu") -> Tensor:
@@ -108,23 +114,28 @@ def compare(title: str, ours: dict[int, Run], theirs: dict[int, Run] | None, rep
     return result["pdessl"]
 
 
-def kuramoto_sivashinsky(quick: bool, repeats: int, lpsda: str | None) -> None:
+def kuramoto_sivashinsky(size: str, repeats: int, lpsda: str | None) -> None:
     """LPSDA's settings: 256 points, L = 64, T = 100, 500 frames, 4 steps of 0.05 each."""
-    frames, points, length = 51 if quick else 501, 256, 64.0
+    frames, points, length = of_size(size, 501, 51, 3), 256, 64.0
     times = torch.arange(frames, dtype=torch.float64) * 0.2
     simulator = KuramotoSivashinsky(domain_length=length, points=points, substeps=4)
-    ours = {b: partial(simulator, fields(points, b), times) for b in (128, 256, 512)}
+    ours = {
+        b: partial(simulator, fields(points, b), times) for b in of_size(size, (128, 256, 512), (128, 256, 512), (2,))
+    }
     theirs, module = None, exponax()
     if module:
         stepper = module.stepper.KuramotoSivashinskyConservative(1, length, points, 0.05, order=4)
-        theirs = {b: peer_run(stepper, fields(points, b), frames, 4) for b in (16, 32, 128)}
+        theirs = {
+            b: peer_run(stepper, fields(points, b), frames, 4)
+            for b in of_size(size, (16, 32, 128), (16, 32, 128), (2,))
+        }
         check = np.asarray(peer_run(stepper, fields(points, 2), 26, 4)())
         mine = simulator(fields(points, 2), times[:26]).fields[:, 0].numpy()
         print(f"\nlargest difference of the two at t = 5: {np.abs(check[:, -1, 0] - mine[:, -1]).max():.1e}")
     title = f"Kuramoto-Sivashinsky, {points} points, {frames - 1} frames of 4 steps, float64"
     cost = compare(title, ours, theirs, repeats)
     # The first tenth is smooth, and several times cheaper for an adaptive method than the chaos that follows.
-    duration = 10.0 if quick else 100.0
+    duration = of_size(size, 100.0, 10.0, 0.2)
     per_unit = cost.cpu / float(times[-1])
     slow = radau(fields(points, 1)[0, 0].numpy(), length, duration)
     print(
@@ -171,16 +182,21 @@ def public_generator(checkout: str, *settings: str) -> float:
     return spent[1] - spent[0]
 
 
-def burgers(quick: bool, repeats: int, lpsda: str | None) -> None:
+def burgers(size: str, repeats: int, lpsda: str | None) -> None:
     """1,024 points on [0, 1], t <= 2, 200 frames of 10 steps, viscosity 0.01."""
-    frames, points = 21 if quick else 201, 1024
+    frames, points = of_size(size, 201, 21, 3), 1024
     times = torch.arange(frames, dtype=torch.float64) * 0.01
     simulator = Burgers(0.01, 1.0, points, substeps=10, check_resolution=False)
-    ours = {b: partial(simulator, fields(points, b), times) for b in (16, 32, 64, 128)}
+    ours = {
+        b: partial(simulator, fields(points, b), times)
+        for b in of_size(size, (16, 32, 64, 128), (16, 32, 64, 128), (2,))
+    }
     theirs, module = None, exponax()
     if module:
         stepper = module.stepper.Burgers(1, 1.0, points, 1e-3, diffusivity=0.01, conservative=True, order=4)
-        theirs = {b: peer_run(stepper, fields(points, b), frames, 10) for b in (8, 32, 64)}
+        theirs = {
+            b: peer_run(stepper, fields(points, b), frames, 10) for b in of_size(size, (8, 32, 64), (8, 32, 64), (2,))
+        }
     compare(f"Burgers, {points} points, {frames - 1} frames of 10 steps, float64", ours, theirs, repeats)
 
 
@@ -195,9 +211,9 @@ def two_solitons(x: np.ndarray, t: float, slow: float, fast: float, centre: floa
     return 12 * (f2 / f - (f1 / f) ** 2)
 
 
-def kdv(quick: bool, repeats: int, lpsda: str | None) -> None:
+def kdv(size: str, repeats: int, lpsda: str | None) -> None:
     """Two solitons (speeds 0.5 and 1.5) that cross, t from -10 to 10, L = 64, 256 points, 20 frames: time and error."""
-    length, points, duration, frames, batch = 64.0, 256, 20.0, 21, 32
+    length, points, duration, frames, batch = 64.0, 256, 20.0, 21, of_size(size, 32, 32, 2)
     x = np.arange(points) * length / points
     start, end = (two_solitons(x, t, 0.5, 1.5, length / 2) for t in (-duration / 2, duration / 2))
     initial = torch.from_numpy(start)[None, None].expand(batch, 1, -1).contiguous()
@@ -211,7 +227,7 @@ def kdv(quick: bool, repeats: int, lpsda: str | None) -> None:
         return error, seconds
 
     mine = []
-    for substeps in (20, 40, 80):
+    for substeps in of_size(size, (20, 40, 80), (20, 40, 80), (20, 40)):
         simulator = KdV(domain_length=length, points=points, substeps=substeps, dtype=torch.float64)
         run = lambda s=simulator: s(initial, times).fields[0, 0, -1].numpy()  # noqa: E731
         mine.append(report("pdessl", substeps, run))
@@ -228,7 +244,7 @@ def kdv(quick: bool, repeats: int, lpsda: str | None) -> None:
         print("  exponax is not installed: pip install 'pdessl[bench]'")
         return
     theirs = []
-    for substeps in (40, 80) if quick else (40, 80, 160, 320):
+    for substeps in of_size(size, (40, 80, 160, 320), (40, 80), (40, 80)):
         stepper = module.stepper.KortewegDeVries(
             1, length, points, duration / (frames - 1) / substeps, convection_scale=1.0, dispersivity=1.0,
             hyper_diffusivity=0.0, conservative=True, single_channel=True, order=4,
@@ -285,7 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu", help="anything but cpu: seconds of KS on that device, no peers")
     parser.add_argument("--trajectories", type=int, help="on --device, also a cpu; default 10,000")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the frames")
+    parser.add_argument(
+        "--size", choices=SIZES, default="whole", help="quick: a tenth of the frames; tiny: only whether it runs"
+    )
     parser.add_argument("--lpsda", metavar="FOLDER", help="checkout of the LPSDA repository, whose generator is run")
     given = parser.parse_args(arguments)
     if unknown := [c for c in given.cases if c not in CASES]:
@@ -299,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         on_device(given.device, given.trajectories or 10_000)
         return
     for name in given.cases or CASES:
-        CASES[name](given.quick, given.repeats, given.lpsda)
+        CASES[name](given.size, given.repeats, given.lpsda)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,14 @@ def best_of(function, repeats):
 # ------------------------------------------------------------------------------------------- the peer
 
 
-def serve(points, batch):
+def serve(points, batch, steps):
     """Run exponax whenever a line comes in, and print the seconds of processor time it took."""
     import exponax
     import jax
 
     jax.config.update("jax_enable_x64", True)
     stepper = exponax.stepper.NavierStokesVorticity(2, 2 * math.pi, points, STEP, diffusivity=1e-3, order=4)
-    run = jax.jit(jax.vmap(exponax.repeat(stepper, STEPS)))
+    run = jax.jit(jax.vmap(exponax.repeat(stepper, steps)))
     fields = jax.random.normal(jax.random.PRNGKey(0), (batch, 1, points, points))
     run(fields).block_until_ready()
     print("ready", flush=True)
@@ -47,13 +47,13 @@ def serve(points, batch):
 
 
 class Peer:
-    def __init__(self, python, points, batch):
+    def __init__(self, python, points, batch, steps):
         environment = os.environ | {
             "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
             "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
-            [python, __file__, "--serve", str(points), str(batch)],
+            [python, __file__, "--serve", str(points), str(batch), str(steps)],
             env=environment,
             text=True,
             stdin=subprocess.PIPE,
@@ -61,16 +61,17 @@ class Peer:
             stderr=subprocess.DEVNULL,
         )
         self.works = self.process.stdout.readline().strip() == "ready"
-        self.batch = batch
+        self.batch, self.steps = batch, steps
 
     def __call__(self):
         """Milliseconds per step and trajectory."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline()) * 1e3 / STEPS / self.batch
+        return float(self.process.stdout.readline()) * 1e3 / self.steps / self.batch
 
     def close(self):
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
 
@@ -93,7 +94,7 @@ def cases():
     }
 
 
-def ours(name, parameters, family, points, batch, precision):
+def ours(name, parameters, family, points, batch, steps, precision):
     """Return a function that measures milliseconds per step and trajectory, without what a run costs besides steps."""
     import torch
 
@@ -115,8 +116,8 @@ def ours(name, parameters, family, points, batch, precision):
             made(fields, torch.tensor([steps * STEP], dtype=torch.float64))
 
     def measure():
-        short, long = best_of(lambda: run(4), 1), best_of(lambda: run(4 + STEPS), 1)
-        return (long - short) * 1e3 / STEPS / batch
+        short, long = best_of(lambda: run(4), 1), best_of(lambda: run(4 + steps), 1)
+        return (long - short) * 1e3 / steps / batch
 
     run(2)
     return measure
@@ -126,9 +127,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--grids", type=int, nargs="+", default=list(GRIDS))
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the timed part")
     parser.add_argument("--names", nargs="*", default=None, help="simulators, default all")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has exponax")
-    parser.add_argument("--serve", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(*arguments.serve)
@@ -136,20 +139,21 @@ def main():
     import torch
 
     torch.set_num_threads(1)
+    steps = arguments.steps
     heads = ("simulator", "grid", f"float64 x{arguments.batch}", "alone", "float32")
     print("{:<18} {:>5} {:>12} {:>7} {:>8}  exponax".format(*heads))
     for name, (parameters, family) in cases().items():
         if arguments.names and name not in arguments.names:
             continue
-        for points in GRIDS:
+        for points in arguments.grids:
             rows = {
-                "batch": ours(name, parameters, family, points, arguments.batch, torch.float64),
-                "alone": ours(name, parameters, family, points, 1, torch.float64),
-                "single": ours(name, parameters, family, points, arguments.batch, torch.float32),
+                "batch": ours(name, parameters, family, points, arguments.batch, steps, torch.float64),
+                "alone": ours(name, parameters, family, points, 1, steps, torch.float64),
+                "single": ours(name, parameters, family, points, arguments.batch, steps, torch.float32),
             }
             peers = []
             if name == "navier_stokes_2d":
-                peers = [Peer(arguments.peer_python, points, b) for b in (1, arguments.batch)]
+                peers = [Peer(arguments.peer_python, points, b, steps) for b in (1, arguments.batch)]
                 rows |= {f"peer {p.batch}": p for p in peers if p.works}
             found = {key: [] for key in rows}
             for _ in range(arguments.repeats):  # alternately: what else the machine does falls on all alike

@@ -302,7 +302,7 @@ def _random_jet(equation: Equation, seed: int) -> dict[str, Any]:
     def exact(number: int) -> Fraction:
         reduced = system.reduce(space.variable(number))
         terms = (c * math.prod(value(k) ** e for k, e in space.exponents(m)) for m, c in reduced.items())
-        return sum(terms, Fraction(0))
+        return Fraction(sum(terms))
 
     jet: dict[str, Any] = {}
     for i, name in enumerate(equation.independent):

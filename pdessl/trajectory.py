@@ -65,6 +65,7 @@ class Trajectories:
                 f"that is {3 + d} axes."
             )
         b, c, t = shape[:3]
+        expected: dict[str, tuple[Tensor, tuple[int, ...]]]
         expected = {"time": (self.time, (b, t)), "lengths": (self.lengths, (b, d))}
         expected |= {
             f"space['{n}']": (s, (b, x)) for n, s, x in zip(self.axis_names, self.space, shape[3:], strict=False)
@@ -206,7 +207,7 @@ class Trajectories:
                 raise ShapeError(
                     f"cannot join batches of shape {tuple(first.fields.shape)} and {tuple(part.fields.shape)}."
                 )
-        indices = [p.index for p in parts]
+        indices = [p.index for p in parts if p.index is not None]
         return dataclasses.replace(
             first,
             fields=torch.cat([p.fields for p in parts]),
@@ -214,7 +215,7 @@ class Trajectories:
             space=tuple(torch.cat([p.space[i] for p in parts]) for i in range(len(first.space))),
             lengths=torch.cat([p.lengths for p in parts]),
             parameters={n: torch.cat([p.parameters[n] for p in parts]) for n in first.parameters},
-            index=None if any(i is None for i in indices) else torch.cat(indices),
+            index=torch.cat(indices) if len(indices) == len(parts) else None,
         )
 
     def check_finite(self) -> Trajectories:

@@ -69,7 +69,7 @@ def filter_axes(fields: Tensor, filters: Sequence[AxisFilter | None]) -> Tensor:
         spectrum = torch.fft.rfftn(fields, dim=dims)
         for i in wrapped:
             n, chosen = fields.shape[3 + i], filters[i]
-            assert chosen is not None
+            assert chosen is not None  # noqa: S101  (only axes with a filter are wrapped here)
             response = _response(chosen, _turns(n, i == wrapped[-1], fields.device), n, fields.dtype)
             shape = [*response.shape[:2], 1] + [1] * d
             shape[3 + i] = response.shape[2]
@@ -140,7 +140,7 @@ def _low_pass(coarsening: Tensor, turns: Tensor) -> Tensor:
 def _mirror_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The filter as a matrix on the nodes, (N, N) or (B, T | 1, N, N)."""
     if chosen.coarsening is None:
-        assert chosen.order is not None
+        assert chosen.order is not None  # noqa: S101  (a filter coarsens or has an order)
         return _mirrored_prefilter(n, chosen.order, dtype, device)
     synthesis, analysis, turns = _cosines(n, device)
     gain = _response(chosen, turns, n, dtype)
@@ -168,7 +168,7 @@ def _cosines(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 def _open_operator(chosen: AxisFilter, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The filter as a matrix from the nodes to them (low-pass) or to coefficients, (K, N) or (B, T | 1, K, N)."""
     if chosen.coarsening is None:
-        assert chosen.order is not None
+        assert chosen.order is not None  # noqa: S101  (a filter coarsens or has an order)
         return _not_a_knot(n, chosen.order, device).to(dtype)
     line, synthesis, analysis, turns = _sines(n, chosen.order, device)
     gain = _response(AxisFilter("open", coarsening=chosen.coarsening), turns, n, dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from pdessl.augmentation.placement import Plan, constant
 from pdessl.augmentation.slice_affine import SliceAffine, inverse_matrix
 
 __all__ = ["Geometry"]
+
+Added = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Geometry:
     matrix: Tensor
     offset: Tensor
     mix: Tensor | None
-    added: tuple[Tensor | None, Tensor | None, Tensor | None]
+    added: Added
     nodes: tuple[Tensor, ...]
     reflected: Tensor | None
 
@@ -79,7 +82,7 @@ class Geometry:
 
     def rows(self, chosen: slice) -> Geometry:
         """Select trajectories."""
-        changes = {}
+        changes: dict[str, Any] = {}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, tuple):
@@ -89,7 +92,7 @@ class Geometry:
         return dataclasses.replace(self, **changes)
 
 
-def _present(plan: Plan, shift: Tensor, slope: Tensor, curvature: Tensor | None) -> tuple[Tensor | None, ...]:
+def _present(plan: Plan, shift: Tensor, slope: Tensor, curvature: Tensor | None) -> Added:
     return (
         shift if plan.added or plan.tilted else None,
         slope if plan.tilted else None,

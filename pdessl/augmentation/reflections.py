@@ -74,7 +74,7 @@ def signed_permutations(
     one = constant(tuple(float(i == j) for i in range(n) for j in range(n)), device).reshape(n, n)
     product = one.expand(batch, n, n)
     for k, reflection in enumerate(reflections):
-        assert flags is not None
+        assert flags is not None  # noqa: S101  (drawn wherever there are reflections)
         image = {a: b for a, b in reflection.swaps} | {b: a for a, b in reflection.swaps}
         signs = [-1.0 if name in reflection.flips else 1.0 for name in names]
         sources = [image.get(name, name) for name in names]

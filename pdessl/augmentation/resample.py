@@ -268,7 +268,10 @@ def _extended(table: Tensor, ends: Sequence[Ends], order: int) -> Tensor:
     sizes = table.shape[2:]
     more = [(0, 0) if e == "open" else (left, right) for e in ends]
     result = table.new_empty((*table.shape[:2], *[a + n + b for n, (a, b) in zip(sizes, more, strict=True)]))
-    result[(..., *[slice(a, a + n) for n, (a, _) in zip(sizes, more, strict=True)])] = table
+    inside = result
+    for i, (n, (before, _)) in enumerate(zip(sizes, more, strict=True)):
+        inside = inside.narrow(2 + i, before, n)
+    inside.copy_(table)
     for i, n in enumerate(sizes):
         dim, (before, after) = 2 + i, more[i]
         for node in (*range(-before, 0), *range(n, n + after)):

@@ -11,8 +11,10 @@ nothing symbolic is composed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,16 +56,17 @@ class SliceAffine:
     def identity(time: Tensor, axes: int, fields: int, parameters: Mapping[str, Tensor] | None = None) -> SliceAffine:
         """Return the identity on given slices (B, T)."""
         time = time.to(torch.float64)
-        unit = {"dtype": torch.float64, "device": time.device}
+        zeros = functools.partial(torch.zeros, dtype=torch.float64, device=time.device)
+        eye = functools.partial(torch.eye, dtype=torch.float64, device=time.device)
         batch = time.shape[0]
         return SliceAffine(
             time=time,
             new_time=time,
-            s=torch.eye(axes, **unit).expand(batch, 1, axes, axes),
-            r=torch.zeros((batch, 1, axes), **unit),
-            m=torch.eye(fields, **unit).expand(batch, 1, fields, fields),
-            b0=torch.zeros((batch, 1, fields), **unit),
-            b1=torch.zeros((batch, 1, fields, axes), **unit),
+            s=eye(axes).expand(batch, 1, axes, axes),
+            r=zeros((batch, 1, axes)),
+            m=eye(fields).expand(batch, 1, fields, fields),
+            b0=zeros((batch, 1, fields)),
+            b1=zeros((batch, 1, fields, axes)),
             parameters={n: p.to(torch.float64) for n, p in (parameters or {}).items()},
         )
 
@@ -119,7 +122,7 @@ class SliceAffine:
 
     def __getitem__(self, rows: Tensor | slice) -> SliceAffine:
         """Select trajectories."""
-        changes = {}
+        changes: dict[str, Any] = {}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, Tensor):

@@ -188,6 +188,7 @@ class Factor:
             else:
                 if z not in plan.fields:
                     continue
+                assert widths.deviation is not None  # noqa: S101  (measured where a strength refers to it)
                 extent = widths.deviation[:, plan.fields.index(z)]
             needed.append(torch.where(rate > 0, extent / rate.clamp(min=tiny), 0.0))
         return relative * functools.reduce(torch.minimum, needed) if needed else relative

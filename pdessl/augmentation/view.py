@@ -140,7 +140,8 @@ def _ramps(
     origin: Tensor, slope: Tensor, nodes: Sequence[Tensor], mixing: bool, own: int, dtype: torch.dtype
 ) -> list[Tensor]:
     """Parts of origin + Σ slope_j x_j, each of one axis, (B, T | 1, ..., P_j, ...)."""
-    d, parts = len(nodes), []
+    d = len(nodes)
+    parts: list[Tensor] = []
     for j in range(d):
         if not mixing and j != own:
             continue
@@ -176,8 +177,9 @@ def _in_parts(
     for rows in _parts(fields, plan, counts):
         part = geometry.rows(rows)
         out = _finish(one(rows), part, result[rows])
-        for k, reflection in enumerate(reflections) if part.reflected is not None else ():
-            flag = part.reflected[:, k].reshape(-1, *[1] * (out.dim() - 1))
+        flags = () if part.reflected is None else part.reflected.unbind(dim=1)
+        for given, reflection in zip(flags, reflections, strict=False):
+            flag = given.reshape(-1, *[1] * (out.dim() - 1))
             out.copy_(torch.where(flag, reflect(out, reflection, plan.fields, plan.axes), out))
     return result
 
@@ -292,10 +294,10 @@ def _cut(
 def _finish(values: Tensor, part: Geometry, out: Tensor) -> Tensor:
     """Write M u + a polynomial of the positions to ``out`` (B, C, T, *P) from values (B, T, C, *P)."""
     c, ones = values.shape[2], [1] * (values.dim() - 3)
-    mix = None if part.mix is None else part.mix.to(values.dtype).reshape(*part.mix.shape, *ones)
-    if mix is None:
+    if part.mix is None:
         out.copy_(values.transpose(1, 2))
     elif c <= 2 and not values.requires_grad:
+        mix = part.mix.to(values.dtype).reshape(*part.mix.shape, *ones)
         for i in range(c):
             torch.mul(values[:, :, 0], mix[:, :, i, 0], out=out[:, i])
             for j in range(1, c):
@@ -322,7 +324,9 @@ def _finish(values: Tensor, part: Geometry, out: Tensor) -> Tensor:
         if i == 0:
             term = term + shift[..., None]
         add(term, *[-1 if k == i else 1 for k in range(d)])
-        for j in range(i) if curvature is not None else ():
+        if curvature is None:
+            continue
+        for j in range(i):
             y = part.nodes[j][:, None, None]
             both = 2 * curvature[..., i, j, None, None] * y[..., :, None] * x[..., None, :]
             add(both, *[y.shape[-1] if k == j else x.shape[-1] if k == i else 1 for k in range(d)])

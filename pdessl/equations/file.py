@@ -207,8 +207,8 @@ def _read_generator(read: _Reader, name: str, value: Any, names: Names) -> Gener
     for function, of in read.mapping(entry.get("functions") or {}, f"{key}.functions").items():
         where: Any = []
         if isinstance(of, dict):
-            read.mapping(of, f"{key}.functions.{function}", ("of", "where"))
-            of, where = of.get("of"), of.get("where", [])
+            said = read.mapping(of, f"{key}.functions.{function}", ("of", "where"))
+            of, where = said.get("of"), said.get("where", [])
         variables = tuple(read.texts(of, f"{key}.functions.{function}"))
         for variable in variables:
             if variable not in names.independent:

@@ -25,6 +25,7 @@ __all__ = ["infer_names", "parse_equation", "parse_expression"]
 
 # Bounds on what a text may ask for, far above any textbook PDE; they keep hostile text from costing time or memory.
 MAX_LENGTH = 10_000  # characters
+MAX_NAME = 100  # characters of a name or a number
 MAX_NESTING = 40  # parentheses
 MAX_DEGREE = 16  # total degree of a term, and order of a derivative
 MAX_TERMS = 5_000  # terms after expansion
@@ -99,6 +100,8 @@ def _tokens(text: str) -> list[_Token]:
             raise _fail(text, at, "'^' is not a power here; write '**'.")
         if found.group() == "//":
             raise _fail(text, at, "'//' is a division that rounds down; write '/'.")
+        if len(found.group()) > MAX_NAME:
+            raise _fail(text, at, f"a {kind} of {len(found.group())} characters; at most {MAX_NAME} are read.")
         tokens.append(_Token(kind, found.group(), at))
         at = found.end()
     return [*tokens, _Token("end", "", len(text))]

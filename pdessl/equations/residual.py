@@ -56,10 +56,10 @@ def residual(equation: Equation, trajectories: Trajectories) -> tuple[Tensor, ..
     for letter in equation.parameters:
         name = equation.parameter_names[letter]
         if name not in trajectories.parameters:
-            known = ", ".join(trajectories.parameters) or "none"
+            there = ", ".join(trajectories.parameters) or "none"
             raise DataError(
                 f"{equation.name} needs the parameter '{name}'.{did_you_mean(name, trajectories.parameters)} "
-                f"Known: {known}."
+                f"Known: {there}."
             )
         values[letter] = trajectories.parameters[name].to(trajectories.fields.dtype).reshape(shape)
     values["t"] = trajectories.time.to(trajectories.fields.dtype).reshape(

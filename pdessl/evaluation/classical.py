@@ -119,8 +119,8 @@ def weak_form(
     for _, terms in unknown_terms(equation, letters):
         parts: list[Tensor | None] = [None] * (size + 1)
         for k, term in terms:
-            value = projection(term, letters)
-            parts[k] = value if parts[k] is None else parts[k] + value
+            value, before = projection(term, letters), parts[k]
+            parts[k] = value if before is None else before + value
         rest = parts[-1] if parts[-1] is not None else torch.zeros_like(next(p for p in parts if p is not None))
         columns = [torch.zeros_like(rest) if p is None else p for p in parts[:-1]]
         factors = torch.stack([c.flatten(1) for c in columns], dim=2)

@@ -30,7 +30,7 @@ __all__ = [
 # Okabe and Ito's palette, told apart also without colour vision: blue and green for ours, warm for the floors.
 METHOD_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#8C6BB1", "#7F7F7F")
 _INK = "#1d2733"
-_STYLE = {
+_STYLE: Any = {  # matplotlib types the keys one by one
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
@@ -107,7 +107,7 @@ def views_figure(
         grid = figure.subplots(rows, columns, squeeze=False)
         for i, row in enumerate(fields):
             limit = float(max(np.abs(np.asarray(f)).max() for f in row)) or 1.0
-            image = None
+            image: Any = None
             for j, field in enumerate(row):
                 axes = grid[i, j]
                 image = _space_time(axes, np.asarray(field), np.asarray(times[i][j]), np.asarray(spaces[i][j]), limit)
@@ -273,7 +273,7 @@ def embedding_figure(features: Mapping[str, ArrayLike], parameter: ArrayLike, na
     with matplotlib.rc_context(_STYLE):
         figure = _figure(4.3 * len(features) + 0.8, 3.7)
         grid = figure.subplots(1, len(features), squeeze=False).ravel()
-        points = None
+        points: Any = None
         for axes, (title, values) in zip(grid, features.items(), strict=True):
             components, share = principal_components(values)
             _styled(axes).set_title(title)
@@ -311,7 +311,8 @@ def rollout_figure(
     limit = float(np.abs(truth).max()) or 1.0
     with matplotlib.rc_context(_STYLE):
         figure = _figure(9.6, 6.0)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 1.0))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.0))
+        upper, lower = halves
         grid = upper.subplots(1, 1 + len(predictions), sharey=True, squeeze=False)[0]
         image = _space_time(grid[0], truth, time, space, limit)
         grid[0].set_title(f"truth\n{title}".strip())

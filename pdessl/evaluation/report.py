@@ -57,7 +57,8 @@ def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arra
     held = {name: np.asarray(value) for name, value in arrays.items()}
     page = render(report, held)
     packed = io.BytesIO()
-    np.savez_compressed(packed, **{name.replace("/", "|"): value for name, value in held.items()})
+    renamed: dict[str, Any] = {name.replace("/", "|"): value for name, value in held.items()}
+    np.savez_compressed(packed, **renamed)
     _replace(folder / "report.npz", packed.getvalue())
     _replace(folder / "report.json", (json.dumps(report, indent=1, allow_nan=True) + "\n").encode())
     _replace(folder / "report.html", page.encode())
@@ -78,8 +79,8 @@ def read_report(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         arrays: dict[str, NDArray[Any]] = {}
         if (folder / "report.npz").is_file():
-            held = io.BytesIO((folder / "report.npz").read_bytes())
-            with np.load(held, allow_pickle=False) as packed:
+            stored = io.BytesIO((folder / "report.npz").read_bytes())
+            with np.load(stored, allow_pickle=False) as packed:
                 arrays = {name.replace("|", "/"): packed[name] for name in packed.files}
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise FormatError(

@@ -156,7 +156,7 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     statistics = content["normalisation"]
     found = (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
     if content.get("trained_on"):
-        found.trained_on = content["trained_on"]  # type: ignore[assignment]  (plain data, no module)
+        found.trained_on = content["trained_on"]  # type: ignore[assignment]  # plain data, no module
     return found
 
 

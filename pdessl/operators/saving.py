@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -78,13 +79,13 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != "latent_operator" or content["format"] != _FORMAT:
             raise ValueError(f"kind {content['kind']}, format {content['format']}")
-        number = {"dtype": torch.float64}
-        constant = torch.tensor(content["constant"], **number)
+        number = functools.partial(torch.tensor, dtype=torch.float64)
+        constant = number(content["constant"])
         return LatentOperator(
             terms=tuple(Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"]))) for t in content["terms"]),
             fitted=Fitted(
                 constant,
-                torch.tensor(content["varying"], **number).reshape(-1, *constant.shape),
+                number(content["varying"]).reshape(-1, *constant.shape),
                 torch.tensor(content["kept"], dtype=torch.bool),
                 tuple((int(c), int(k)) for c, k in content["pivots"]),
             ),
@@ -93,10 +94,10 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             noise_removed=bool(content["noise_removed"]),
             field_names=tuple(content["fields"]),
             axis_names=tuple(content["axes"]),
-            level=torch.tensor(content["level"], **number),
-            spread=torch.tensor(content["spread"], **number),
+            level=number(content["level"]),
+            spread=number(content["spread"]),
             candidates=tuple(Candidate(**{**c, "half_width": tuple(c["half_width"])}) for c in content["candidates"]),
-            errors=torch.tensor(content["errors"], **number),
+            errors=number(content["errors"]),
             count=int(content["count"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:

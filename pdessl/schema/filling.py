@@ -107,7 +107,7 @@ def fill(kind: type[T], content: Any, where: str) -> T:
         SchemaError: an unknown key (the nearest is suggested), a missing one, a value of another type or out of its
             range, with file and key, what was expected, and what was found.
     """
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass is hashable
     needed = [f.name for f in dataclasses.fields(kind) if _has_no_default(f)]  # type: ignore[arg-type]
     check_keys(content, hints, needed, where)
     values = {

@@ -75,7 +75,8 @@ class AdvectionDiffusion2D(Periodic2D):
         """Return infinity; with a forcing, courant dx / (|c| + |d|): what one that rests sees of the moving field."""
         if self.forcing is None:
             return torch.full((len(initial),), math.inf, dtype=torch.float64, device=initial.device)
-        speed = sum(self.parameter(f"advection_velocity_{axis}", initial).detach().abs() for axis in "xy")
+        along_x, along_y = (self.parameter(f"advection_velocity_{axis}", initial).detach().abs() for axis in "xy")
+        speed = along_x + along_y
         return courant * self.spacing(initial).detach().amin(dim=1) / speed.clamp_min(1e-12)
 
     def points_needed(self, initial: Tensor) -> Tensor:

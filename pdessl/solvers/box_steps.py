@@ -123,9 +123,9 @@ def _trace(
     u, v = carrier
     ends = []
     for sign in (-1.0, 1.0):
-        middle = tuple(p + 0.5 * sign * k * w for p, k, w in zip(at, c, here, strict=True))
+        middle = (at[0] + 0.5 * sign * c[0] * here[0], at[1] + 0.5 * sign * c[1] * here[1])
         there = (look_up(u, _in_nodes(middle, -2, box), "edge"), look_up(v, _in_nodes(middle, -1, box), "edge"))
-        ends.append(tuple(p + sign * k * w for p, k, w in zip(at, c, there, strict=True)))
+        ends.append((at[0] + sign * c[0] * there[0], at[1] + sign * c[1] * there[1]))
     return ends[0], ends[1]
 
 
@@ -137,8 +137,10 @@ def _advect_velocity(u: Tensor, v: Tensor, by: Velocity, step: Tensor, box: Box)
     u_centre, v_centre = to_centres(by[0], -2), to_centres(by[1], -1)
     u_ends = _trace((i, j + 0.5), (by[0], to_faces(v_centre, -2)), carrier, c, box)
     v_ends = _trace((i + 0.5, j), (to_faces(u_centre, -1), by[1]), carrier, c, box)
-    u = advect_maccormack(u, *(_in_nodes(e, -2, box) for e in u_ends), _EXTEND[-2])
-    v = advect_maccormack(v, *(_in_nodes(e, -1, box) for e in v_ends), _EXTEND[-1])
+    u_back, u_forth = (_in_nodes(e, -2, box) for e in u_ends)
+    v_back, v_forth = (_in_nodes(e, -1, box) for e in v_ends)
+    u = advect_maccormack(u, u_back, u_forth, _EXTEND[-2])
+    v = advect_maccormack(v, v_back, v_forth, _EXTEND[-1])
     return close(u, -2), close(v, -1)
 
 
@@ -147,7 +149,8 @@ def _advect_smoke(s: Tensor, by: Velocity, step: Tensor, box: Box) -> Tensor:
     here = (to_centres(by[0], -2), to_centres(by[1], -1))
     carrier = (_EXTEND[-2](by[0]), _EXTEND[-1](by[1]))
     ends = _trace((i + 0.5, j + 0.5), here, carrier, box.cells_per_step(step), box)
-    return advect_maccormack(s, *((x - 0.5, y - 0.5) for x, y in ends))
+    back, forth = ((x - 0.5, y - 0.5) for x, y in ends)
+    return advect_maccormack(s, back, forth)
 
 
 def _push(flow: Flow, step: Tensor, source: Tensor | None, box: Box) -> Flow:

@@ -69,8 +69,8 @@ class _Bumps(Series2D):
     def _draw(self, stream: np.random.Generator, height: Sequence[float]) -> Tensor:
         """Return columns centre x, centre y, radius (part of the longest side), height; shape (N, 4)."""
         centres = stream.uniform(0.0, 1.0, (self.number, 2))
-        radii = stream.uniform(*self.radius, self.number)
-        heights = stream.uniform(*height, self.number)
+        radii = stream.uniform(self.radius[0], self.radius[1], self.number)
+        heights = stream.uniform(height[0], height[1], self.number)
         return torch.from_numpy(np.column_stack([centres, radii, heights]))
 
     @staticmethod

@@ -191,12 +191,9 @@ class ClosedBoxSmoke(Simulator):
         legs = self.legs(initial_given, times)
         self._refuse_unstable(initial_given, legs)
         spacing = self.spacing(initial).detach()
-        box = Box(
-            self.points,
-            spacing.to(self.precision),
-            *(self.parameter(n, initial).to(self.precision)[:, None, None] for n in self.parameter_names),
-            BoxProjection(self.points, spacing),
-        )
+        columns = {n: self.parameter(n, initial).to(self.precision)[:, None, None] for n in self.parameter_names}
+        x, y = self.points
+        box = Box((x, y), spacing.to(self.precision), **columns, project=BoxProjection((x, y), spacing))
         flow = self._begin(initial, box)
         frames = []
         for leg in legs:

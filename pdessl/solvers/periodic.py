@@ -114,7 +114,9 @@ class PeriodicSimulator(Simulator):
         def modes(leg: Leg, time: Tensor) -> Tensor:
             if leg in held:
                 return held[leg]
-            found = to_modes(self.source(leg, time)[:, 0])
+            values = self.source(leg, time)
+            assert values is not None  # noqa: S101  (asked for where there is a forcing)
+            found = to_modes(values[:, 0])
             if isinstance(self.forcing, TimeVarying) and self.forcing.held:
                 held.clear()
                 held[leg] = found

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -243,7 +244,7 @@ def integrate(
         head.copy_(modes)
         modes, memory = head, [torch.empty_like(modes) for _ in range(3)]
 
-    def nonlinear(v: Tensor, leg: Leg, step: float) -> Tensor:
+    def nonlinear(v: Tensor, step: float, leg: Leg) -> Tensor:
         result = None
         if factor is not None:
             field = torch.fft.irfft(v, n=points, norm="forward")
@@ -251,8 +252,12 @@ def integrate(
             if source is None:
                 return result  # the scheme carries the factor
             result = factor.to(result.dtype) * result
+        assert source is not None  # noqa: S101  (without one the steps are exact, or the product was all)
         added = source(leg, leg.start + step * leg.step)
         return added.clone() if result is None else result + added
+
+    def after(v: Tensor, step: float, steps: int, leg: Leg) -> Tensor:
+        return nonlinear(v, steps + step, leg)
 
     scheme: ETDRK4 | None = None
     for leg in legs:
@@ -263,12 +268,13 @@ def integrate(
                 # One row serves a batch that shares its equation, lengths and times.
                 rows = slice(0, 1) if not differentiable and _alike(linear, leg.step, factor) else slice(None)
                 scheme = ETDRK4.build(linear[rows], leg.step[rows], modes.dtype)
-                scheme = scheme.scaled(factor[rows].to(modes.dtype)) if source is None else scheme
+                if factor is not None and source is None:
+                    scheme = scheme.scaled(factor[rows].to(modes.dtype))
             for n in range(leg.steps):
                 if differentiable:
-                    modes = scheme.advance(modes, lambda v, c, leg=leg, n=n: nonlinear(v, leg, n + c))
+                    modes = scheme.advance(modes, partial(after, steps=n, leg=leg))
                 else:
-                    scheme.advance_in_place(modes, lambda c, leg=leg, n=n: nonlinear(padded, leg, n + c), memory)
+                    scheme.advance_in_place(modes, partial(after, padded, steps=n, leg=leg), memory)
         if leg.observed:
             yield modes
 

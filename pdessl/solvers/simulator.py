@@ -89,9 +89,10 @@ class Simulator(ABC):
         ShapeError: parameters, lengths or points of a wrong shape.
     """
 
-    equation: ClassVar[str]
-    field_names: ClassVar[tuple[str, ...]] = ("u",)
-    state_names: ClassVar[tuple[str, ...] | None] = None
+    # Of the class; an instance may return less than its state, or be a simpler equation.
+    equation: str
+    field_names: tuple[str, ...] = ("u",)
+    state_names: tuple[str, ...] | None = None
     parameter_names: ClassVar[tuple[str, ...]] = ()
     positive: ClassVar[tuple[str, ...]] = ()
     nonzero: ClassVar[tuple[str, ...]] = ()
@@ -99,7 +100,7 @@ class Simulator(ABC):
     axis_names: ClassVar[tuple[str, ...]] = ("x", "y", "z")
     boundary: ClassVar[tuple[str, ...] | None] = None  # periodic on every axis
     # Steps longer than this many times the advisable one are refused, as grids too coarse are.
-    largest_courant: ClassVar[float] = math.inf
+    largest_courant: float = math.inf
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Show the keywords of :class:`SolverSettings` in the signature of a subclass that passes them on."""
@@ -110,7 +111,8 @@ class Simulator(ABC):
             names = {p.name for p in listed}
             shared = inspect.signature(Simulator.__init__).parameters.values()
             listed += [p for p in shared if p.kind is p.KEYWORD_ONLY and p.name not in names]
-        cls.__signature__ = own.replace(parameters=listed, return_annotation=inspect.Signature.empty)
+        signature = own.replace(parameters=listed, return_annotation=inspect.Signature.empty)
+        cls.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect, see its documentation
 
     def __init__(
         self,

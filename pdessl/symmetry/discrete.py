@@ -124,11 +124,10 @@ def _parity(first: int, second: int, movable: Sequence[str], space: JetSpace) ->
         for k, e in space.exponents(monomial):
             if e % 2 == 0:
                 continue
-            variable = space.variables[k]
-            if isinstance(variable, str):
-                letters: list[str] = [variable]
+            if k < space.base:
+                letters = [space.letters[k]]
             else:
-                number, index = variable
+                number, index = space.derivative(k)
                 odd = [i for i, n in zip(space.independent, index, strict=True) if n % 2]
                 letters = [space.fields[number], *odd]
             for letter in letters:
@@ -208,12 +207,12 @@ def _image(p: Polynomial, swaps: Sequence[tuple[str, str]], flips: Sequence[str]
     for m, c in p.items():
         new = 0
         for k, e in space.exponents(m):
-            variable = space.variables[k]
-            if isinstance(variable, str):
-                sign = variable in flips
-                target = space.number(partner.get(variable, variable))
+            if k < space.base:
+                letter = space.letters[k]
+                sign = letter in flips
+                target = space.number(partner.get(letter, letter))
             else:
-                number, index = variable
+                number, index = space.derivative(k)
                 name = space.fields[number]
                 image = partner.get(name, name)
                 letters = [partner.get(i, i) for i, n in zip(space.independent, index, strict=True) for _ in range(n)]

@@ -80,9 +80,12 @@ def _solve_single(z: sympy.Symbol, speed: sympy.Expr) -> list[sympy.Expr]:
     if not speed.has(z):
         return [z + _integral(speed)]
     polynomial = polynomial_in(speed, [z])
-    a, b, c = (polynomial.coeff_monomial(z**k) for k in range(3)) if polynomial is not None else (None, None, None)
-    if polynomial is None or polynomial.degree() > 2 or (c != 0 and any(e.has(_EPS) for e in (a, b, c))):
-        raise SymmetryError(f"no closed form for d{z}/dε = {speed}: neither affine nor Riccati with constants.")
+    neither = SymmetryError(f"no closed form for d{z}/dε = {speed}: neither affine nor Riccati with constants.")
+    if polynomial is None or polynomial.degree() > 2:
+        raise neither
+    a, b, c = (polynomial.coeff_monomial(z**k) for k in range(3))
+    if c != 0 and any(e.has(_EPS) for e in (a, b, c)):
+        raise neither
     if c != 0:
         e = _exp2(sympy.Matrix([[b / 2, a], [-c, -b / 2]]) * _EPS)
         return [(e[0, 0] * z + e[0, 1]) / (e[1, 0] * z + e[1, 1])]

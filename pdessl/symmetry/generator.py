@@ -84,7 +84,7 @@ class SymmetryGenerator:
     @cached_property
     def moves(self) -> dict[str, str]:
         """The parameters that are moved, by the name users see -> component text (in the letters of the equation)."""
-        zero = Number(parse_expression("0", self.equation.names).value)
+        zero = parse_expression("0", self.equation.names)
         return {
             self.equation.parameter_names[c]: text
             for c, text in self.components.items()

@@ -33,15 +33,15 @@ def nullspace(rows: Sequence[dict[int, int | Fraction]], columns: int) -> list[R
     Returns:
         primitive integer vectors {column: coefficient}, one per free column.
     """
-    rows = [_primitive({k: c for k, c in row.items() if c}) for row in rows if any(row.values())]
+    whole = [_primitive({k: c for k, c in row.items() if c}) for row in rows if any(row.values())]
     dead: set[int] = set()
     while True:  # a row with a single entry kills that unknown, which shortens other rows
-        new = {next(iter(row)) for row in rows if len(row) == 1}
+        new = {next(iter(row)) for row in whole if len(row) == 1}
         if not new:
             break
         dead |= new
-        rows = [short for row in rows if (short := {k: c for k, c in row.items() if k not in new})]
-    unique = {tuple(sorted(row.items())) for row in (_primitive(dict(row)) for row in rows)}
+        whole = [short for row in whole if (short := {k: c for k, c in row.items() if k not in new})]
+    unique = {tuple(sorted(row.items())) for row in (_primitive(dict(row)) for row in whole)}
     pivots: dict[int, Row] = {}
     for items in sorted(unique, key=lambda r: (len(r), r)):
         row = dict(items)
@@ -65,8 +65,8 @@ def nullspace(rows: Sequence[dict[int, int | Fraction]], columns: int) -> list[R
         for column, row in pivots.items():
             if free in row:
                 vector[column] = Fraction(-row[free], row[column])
-        whole = _primitive(vector)
-        basis.append(whole if whole[free] > 0 else {k: -c for k, c in whole.items()})
+        found = _primitive(vector)
+        basis.append(found if found[free] > 0 else {k: -c for k, c in found.items()})
     return basis
 
 

@@ -58,7 +58,8 @@ class JetSpace:
     def __init__(self, independent: Sequence[str], fields: Sequence[str], parameters: Sequence[str]) -> None:
         self.independent, self.fields, self.parameters = tuple(independent), tuple(fields), tuple(parameters)
         self.base = len(self.independent) + len(self.parameters)
-        self.variables: list[tuple[int, Multiindex] | str] = [*self.independent, *self.parameters]
+        self.letters = (*self.independent, *self.parameters)
+        self._derivatives: list[tuple[int, Multiindex]] = []
         self.units = [1 << (BITS * k) for k in range(self.base)]
         self.guards = sum(u * _GUARD for u in self.units)
         self.jets: dict[tuple[int, Multiindex], int] = {}
@@ -75,13 +76,17 @@ class JetSpace:
         """Number of the variable u^field_index."""
         number = self.jets.get((field, index))
         if number is None:
-            number = len(self.variables)
+            number = self.base + len(self._derivatives)
             self.jets[field, index] = number
-            self.variables.append((field, index))
+            self._derivatives.append((field, index))
             self.units.append(1 << (BITS * number))
             self.guards |= self.units[number] * _GUARD
             self.on_new_jet(number)
         return number
+
+    def derivative(self, number: int) -> tuple[int, Multiindex]:
+        """Field and multi-index of a variable that is no letter, that is, numbered from ``base`` on."""
+        return self._derivatives[number - self.base]
 
     def number(self, name: str) -> int:
         """Number of an independent, a parameter, or a field without derivative."""
@@ -97,19 +102,17 @@ class JetSpace:
 
     def jet_text(self, number: int) -> str:
         """A variable as it is written: ``u_xx``."""
-        variable = self.variables[number]
-        if isinstance(variable, str):
-            return variable
-        field, index = variable
+        if number < self.base:
+            return self.letters[number]
+        field, index = self.derivative(number)
         letters = "".join(i * n for i, n in zip(self.independent, index, strict=True))
         return f"{self.fields[field]}_{letters}" if letters else self.fields[field]
 
     def _display(self, number: int) -> tuple[int, int, tuple[int, ...]]:
         """Sort key of a variable in print: base variables, then jets by field and order, x before y."""
-        variable = self.variables[number]
-        if isinstance(variable, str):
+        if number < self.base:
             return -1, number, ()
-        field, index = variable
+        field, index = self.derivative(number)
         return field, sum(index), tuple(-n for n in index)
 
     def exponents(self, monomial: int) -> Iterator[tuple[int, int]]:
@@ -192,10 +195,10 @@ class JetSpace:
                 else:
                     target = raised.get(k)
                     if target is None:
-                        field, index = self.variables[k]
+                        field, index = self.derivative(k)
                         target = self.jet(
                             field, tuple(a + b for a, b in zip(index, self.axis_units[axis], strict=True))
-                        )  # type: ignore[arg-type]
+                        )
                         raised[k] = target
                         guards = self.guards
                     new = m - units[k] + units[target]

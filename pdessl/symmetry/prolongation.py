@@ -83,9 +83,8 @@ class PDESystem:
     # ------------------------------------------------------------------ leading derivatives
 
     def _rank(self, number: int) -> tuple[int, int, int, Multiindex]:
-        field, index = self.space.variables[number]
-        assert isinstance(index, tuple)  # noqa: S101  (only called for jets)
-        return index[0], sum(index), -int(field), index
+        field, index = self.space.derivative(number)
+        return index[0], sum(index), -field, index
 
     def _lead(self, p: Polynomial, label: str) -> tuple[int, Coefficient]:
         """The derivative to solve for: the highest that occurs once, linearly, alone, with a rational coefficient."""
@@ -111,14 +110,14 @@ class PDESystem:
         )
 
     def _classify(self, number: int) -> None:
-        field, index = self.space.variables[number]
+        field, index = self.space.derivative(number)
         if any(f == field and all(a <= b for a, b in zip(lead, index, strict=True)) for f, lead in self.rules):
             self._principal |= 31 << (BITS * number)
 
     def _reset(self) -> None:
         self._values.clear()
         self._principal = 0
-        for number in range(self.space.base, len(self.space.variables)):
+        for number in self.space.jets.values():
             self._classify(number)
 
     def _complete(self, equations: list[tuple[Polynomial, str]]) -> None:
@@ -141,8 +140,7 @@ class PDESystem:
                 if not p:
                     continue
                 number, coefficient = self._lead(p, label)
-                field, index = space.variables[number]
-                lead = (int(field), tuple(index))  # type: ignore[arg-type]
+                lead = space.derivative(number)
                 rest = scaled({m: c for m, c in p.items() if m != space.units[number]}, -Fraction(1) / coefficient)
                 rest = {
                     m: (c.numerator if isinstance(c, Fraction) and c.denominator == 1 else c) for m, c in rest.items()
@@ -217,9 +215,8 @@ class PDESystem:
         )
 
     def _computed(self, number: int) -> Polynomial:
-        field, index = self.space.variables[number]
-        field = int(field)
-        rule = self.rules.get((field, index))  # type: ignore[arg-type]
+        field, index = self.space.derivative(number)
+        rule = self.rules.get((field, index))
         if rule is not None:
             value = self.reduce(rule)
         else:
@@ -227,8 +224,8 @@ class PDESystem:
                 lower = tuple(n - (k == axis) for k, n in enumerate(index))
                 if lower[axis] >= 0 and any(
                     f == field and all(a <= b for a, b in zip(lead, lower, strict=True)) for f, lead in self.rules
-                ):  # type: ignore[operator]
-                    value = self.reduce(self.space.total(self._value(self.space.jet(field, lower)), axis))  # type: ignore[arg-type]
+                ):
+                    value = self.reduce(self.space.total(self._value(self.space.jet(field, lower)), axis))
                     break
             else:
                 raise AssertionError("a principal derivative without a lead")
@@ -319,22 +316,20 @@ class PDESystem:
             for number, part in partials.items():
                 if number < space.base:
                     continue
-                field, index = space.variables[number]
+                field, index = space.derivative(number)
                 inner: Polynomial = {}
-                for k, binomial in subindices(index):  # type: ignore[arg-type]
+                for k, binomial in subindices(index):
                     derivative = self._derivative(cache, k)
                     if derivative:
                         raised = tuple(j - n + (i == axis) for i, (j, n) in enumerate(zip(index, k, strict=True)))
-                        add_to(
-                            inner, space.multiply(derivative, space.variable(space.jet(int(field), raised))), -binomial
-                        )
+                        add_to(inner, space.multiply(derivative, space.variable(space.jet(field, raised))), -binomial)
                 if inner:
                     add_to(total, space.multiply(inner, part))
             return total
         field = space.fields.index(coordinate)
         for number, part in partials.items():
-            if number >= space.base and space.variables[number][0] == field:
-                derivative = self._derivative(cache, space.variables[number][1])  # type: ignore[arg-type]
+            if number >= space.base and space.derivative(number)[0] == field:
+                derivative = self._derivative(cache, space.derivative(number)[1])
                 if derivative:
                     add_to(total, space.multiply(derivative, part))
         return total

@@ -368,7 +368,7 @@ def read_mutated(path, target, mapping, seeds, answers):
             answers.send((seed, "read"))
         except PdesslError as error:
             answers.send((seed, "refused" if len(str(error)) > 20 else f"silent: {error}"))
-        except BaseException as error:  # noqa: B036 (the test is about which error it is)
+        except BaseException as error:  # noqa: BLE001 (the test is about which error it is)
             answers.send((seed, f"unexpected {type(error).__name__}: {error}"))
     answers.send((None, "done"))
 

@@ -1,0 +1,97 @@
+"""Every script of benchmarks/ runs to its end at tiny size, and prints what it is read for. No time is asserted."""
+
+import importlib.util
+import logging
+import os
+import re
+import runpy
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+# script -> words of a command line for each run, and what the output has to hold
+RUNS = {
+    "augmentation": [
+        ("--threads 1 --points 16 --batch 2 --sizes 2 --lines 2 --repeats 1", r"grid, every symmetry, 8 x 8 +\d"),
+    ],
+    "closed_box": [
+        ("--points 20 --frames 4 --batch 2 --repeats 1", r"maccormack +float32 +\d+\.\d+ +\d\.\de-\d+"),
+        ("--points 20 --frames 4 --batch 2 --trajectories 3", r"4 smoke trajectories, 20 x 20 x 4, maccormack"),
+    ],
+    "discovery": [
+        ("heat kdv --repeats 1 --no-baseline", r"kdv +\d+\.\d+ +\d+\.\d+ +\d+\+\d+"),
+        ("heat --repeats 1", r"heat .* \d+x?\n"),
+    ],
+    "loading": [
+        ("--trajectories 8 --points 16 --stored 64 --repeats 1", r"pdessl, from disk +\d+ items/s[^$]*h5py +\d+"),
+    ],
+    "operators": [("cost --runs 16,32", r"32 runs +\d+\.\d+ s, per run \d")],
+    "pretraining": [
+        ("--threads 1 --batch 32 --steps 1 --repeats 1 --objectives W-MSE BYOL", r"W-MSE +\d+ +\d[^$]*BYOL +\d+ +\d"),
+    ],
+    "simulators": [
+        ("--threads 1 --repeats 1 --size tiny", r"times ours[^$]*Burgers, 1024 points, 2 frames[^$]*KdV, two solitons"),
+        ("ks --threads 1 --trajectories 2", r"2 KS trajectories, t <= 100, 256x128 kept, float32"),
+    ],
+    "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
+}
+ELSEWHERE = {"closed_box_phiflow"}  # has a test of its own below
+
+
+@pytest.fixture
+def undisturbed():
+    """Put back what a script may change in its process: processors, levels of loggers, filters of warnings."""
+    names = ("lightning.pytorch", "lightning.fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with warnings.catch_warnings():
+        yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    if processors is not None:
+        os.sched_setaffinity(0, processors)
+
+
+def test_no_script_is_left_out():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(RUNS) | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "script, words, expected",
+    [pytest.param(s, words, said, id=f"{s} {words.split()[0]}") for s, runs in RUNS.items() for words, said in runs],
+)
+def test_the_script_runs(script, words, expected, tmp_path, monkeypatch, capsys, undisturbed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words.split()])
+    runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert re.search(expected, printed), printed
+
+
+def test_the_comparison_with_phiflow_writes_its_table_and_picture(tmp_path, monkeypatch, capsys, undisturbed):
+    # ΦFlow is seldom installed (tests/solvers/test_closed_box_phiflow.py compares with it where it is): here its part
+    # is taken by our own solver, moved by a known amount, so that everything around it is run.
+    spec = importlib.util.spec_from_file_location("closed_box_phiflow", FOLDER / "closed_box_phiflow.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def moved(smoke, steps):
+        frames, seconds = script.our_frames(script.initial_smoke(len(smoke)), steps)
+        return frames / 1.01, seconds
+
+    monkeypatch.setattr(script, "phiflow_frames", moved)
+    monkeypatch.setitem(sys.modules, "phi", types.SimpleNamespace(__version__="0"))
+    monkeypatch.setattr(sys, "argv", ["closed_box_phiflow.py", "--points", "20", "--out", str(tmp_path)])
+    script.main()
+    table = (tmp_path / "results" / "closed_box_validation.md").read_text(encoding="utf-8")
+    assert table in capsys.readouterr().out
+    numbers = [float(n) for row in re.findall(r"^\| \d+ \|.*", table, re.MULTILINE) for n in row.split("|")[3:6]]
+    assert len(numbers) == 9 * 3 and np.allclose(numbers, 0.01, rtol=0.06)
+    assert (tmp_path / "docs" / "simulators" / "closed_box_phiflow.png").stat().st_size > 1000
