@@ -110,6 +110,35 @@ def test_imports_point_one_way(path):
     assert not violations(path), "\n".join(violations(path))
 
 
+def circles(graph):
+    """Strongly connected sets of more than one file: those that can reach each other."""
+
+    def reached(start):
+        found, todo = set(), [start]
+        while todo:
+            for name in graph[todo.pop()] - found:
+                found.add(name)
+                todo.append(name)
+        return found
+
+    return {name for name in graph if name in reached(name)}
+
+
+def test_no_two_files_import_each_other():
+    """Also not for the sake of a type, or inside a function: what needs each other is one thing."""
+    files = {dotted(p): p for p in modules() if p.name != "__init__.py"}
+    graph = {
+        name: {n for n in files if n in set(imported(path)) | parents(path)} - {name} for name, path in files.items()
+    }
+    assert not circles(graph)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {"b", "c"}
+
+
+def parents(path):
+    """Modules that something is imported from: of pdessl.a.b.name also pdessl.a.b."""
+    return {name.rpartition(".")[0] for name in imported(path)}
+
+
 def test_the_table_catches_a_wrong_import(tmp_path, monkeypatch):
     wrong = tmp_path / "pdessl" / "models" / "encoder.py"
     wrong.parent.mkdir(parents=True)

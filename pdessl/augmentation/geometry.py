@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pdessl.augmentation.placement import Plan, constant
+from pdessl.augmentation.placement import constant
+from pdessl.augmentation.plan import Plan
 from pdessl.augmentation.slice_affine import SliceAffine, inverse_matrix
 
 __all__ = ["Geometry"]

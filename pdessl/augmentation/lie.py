@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.augmentation.geometry import Geometry
-from pdessl.augmentation.placement import Plan, constant, draw_start, largest_fitting, make_plan, room
+from pdessl.augmentation.placement import constant, draw_start, largest_fitting, make_plan, room
+from pdessl.augmentation.plan import Plan
 from pdessl.augmentation.reflections import choose_reflections, exchange_nodes, signed_permutations
 from pdessl.augmentation.slice_affine import SliceAffine, compose
 from pdessl.augmentation.strengths import Widths, choose_factors

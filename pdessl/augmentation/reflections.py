@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdessl.augmentation.placement import Plan, constant
+from pdessl.augmentation.placement import constant
+from pdessl.augmentation.plan import Plan
 from pdessl.errors import SymmetryError, did_you_mean
 from pdessl.symmetry.discrete import DiscreteSymmetry, discrete_symmetries
 

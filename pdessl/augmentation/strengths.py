@@ -22,7 +22,7 @@ from pdessl.symmetry.flow import Flow, as_expression
 from pdessl.trajectory import Trajectories
 
 if TYPE_CHECKING:
-    from pdessl.augmentation.placement import Plan
+    from pdessl.augmentation.plan import Plan
 
 __all__ = ["Factor", "Widths", "choose_factors"]
 

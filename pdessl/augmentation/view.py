@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pdessl.augmentation.filters import AxisFilter, Ends, filter_axes, filter_reach
 from pdessl.augmentation.geometry import Geometry
-from pdessl.augmentation.placement import Plan, reading
+from pdessl.augmentation.placement import reading
+from pdessl.augmentation.plan import Plan
 from pdessl.augmentation.reflections import reflect
 from pdessl.augmentation.resample import sample_affine, sample_axis
 from pdessl.augmentation.slice_affine import SliceAffine

@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
+from pdessl.data.distribution import Distribution
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.schema import Count, Natural, Positive, Range, Size, check_keys, fill
-from pdessl.solvers import FAMILIES, FORCINGS
-
-if TYPE_CHECKING:
-    from pdessl.data.recipe import DatasetRecipe
+from pdessl.solvers import FAMILIES, FORCINGS, Simulator
 
 __all__ = [
     "TEXTS", "DatasetFile", "ObservationSettings", "SolverSettings", "SplitSettings", "check_content",
@@ -121,6 +119,33 @@ class DatasetFile:
     aliases: tuple[str, ...] = ()
 
 
+class _Recipe(Protocol):
+    """What of a :class:`pdessl.data.recipe.DatasetRecipe` is checked, as it is documented there."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def content(self) -> Mapping[str, Any]: ...
+    @property
+    def parameters(self) -> Mapping[str, Distribution]: ...
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def axis_names(self) -> tuple[str, ...]: ...
+    @property
+    def lengths(self) -> tuple[Distribution, ...]: ...
+    @property
+    def observation(self) -> dict[str, Any]: ...
+    @property
+    def observed(self) -> tuple[int, ...]: ...
+    @property
+    def time_scale(self) -> Distribution: ...
+    @property
+    def simulator(self) -> type[Simulator]: ...
+    @property
+    def grids(self) -> list[tuple[int, ...]] | None: ...
+
+
 def without_nulls(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Leave out keys, and keys of sections, that are null: the same data have one content, and one hash.
 
@@ -135,7 +160,7 @@ def without_nulls(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def check_content(recipe: DatasetRecipe) -> None:
+def check_content(recipe: _Recipe) -> None:
     """Check all that can be checked without importing the simulator, which opening somebody's store must not do.
 
     Raises:
@@ -163,7 +188,7 @@ def check_content(recipe: DatasetRecipe) -> None:
             )
 
 
-def check_simulator(recipe: DatasetRecipe) -> None:
+def check_simulator(recipe: _Recipe) -> None:
     """Check what only the simulator's class knows: its parameters, dimensions, fields and further arguments.
 
     Raises:
@@ -197,7 +222,7 @@ def check_simulator(recipe: DatasetRecipe) -> None:
         check_keys(noise, outputs, (), f"{name}: observation.noise")
 
 
-def _check_domain(recipe: DatasetRecipe) -> None:
+def _check_domain(recipe: _Recipe) -> None:
     where, domain = f"{recipe.name}: domain", recipe.content["domain"]
     if any(axis in domain for axis in recipe.axis_names):
         check_keys(domain, (*recipe.axis_names, "unit"), recipe.axis_names, where)
@@ -211,7 +236,7 @@ def _check_domain(recipe: DatasetRecipe) -> None:
             raise SchemaError(f"{where}.{key}: expected > 0, found {length.low}.")
 
 
-def _check_family(recipe: DatasetRecipe, key: str, families: Mapping[str, type], further: tuple[str, ...] = ()) -> None:
+def _check_family(recipe: _Recipe, key: str, families: Mapping[str, type], further: tuple[str, ...] = ()) -> None:
     """Check the family that a section names, and its arguments."""
     where, value = f"{recipe.name}: {key}", recipe.content[key]
     check_keys(value, None, ("family",), where)
@@ -230,7 +255,7 @@ def _check_family(recipe: DatasetRecipe, key: str, families: Mapping[str, type],
         raise SchemaError(f"{where}: {error}") from None
 
 
-def _check_axes(recipe: DatasetRecipe, file: DatasetFile) -> None:
+def _check_axes(recipe: _Recipe, file: DatasetFile) -> None:
     """Check that what is given per axis names every axis, and that the solver's step is given once."""
     where = f"{recipe.name}: solver"
     points = file.solver.points
@@ -244,7 +269,7 @@ def _check_axes(recipe: DatasetRecipe, file: DatasetFile) -> None:
         check_keys(file.observation.points, recipe.axis_names, recipe.axis_names, where)
 
 
-def _check_observation(recipe: DatasetRecipe, observation: ObservationSettings) -> None:
+def _check_observation(recipe: _Recipe, observation: ObservationSettings) -> None:
     where = f"{recipe.name}: observation"
     if observation.start >= observation.end:
         raise SchemaError(f"{where}: expected start < end, found {observation.start} and {observation.end}.")

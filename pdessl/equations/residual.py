@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pdessl.equations.equation import Equation
-from pdessl.equations.expression import Derivative, Number, Variable, evaluate, walk
+from pdessl.equations.expression import Derivative, Expression, Number, Variable, evaluate, walk
 from pdessl.errors import DataError, ShapeError, did_you_mean
 from pdessl.trajectory import Trajectories
 
@@ -19,7 +20,35 @@ __all__ = ["difference_weights", "residual"]
 STENCIL = 7  # nodes of a finite-difference stencil; first derivatives are then of order 6
 
 
-def residual(equation: Equation, trajectories: Trajectories) -> tuple[Tensor, ...]:
+class System(Protocol):
+    """What of an :class:`pdessl.Equation` its residual needs."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """Names of the space axes."""
+
+    @property
+    def dependent(self) -> tuple[str, ...]:
+        """Names of the fields."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Letters of the parameters."""
+
+    @property
+    def parameter_names(self) -> Mapping[str, str]:
+        """Letter -> the name users see."""
+
+    @property
+    def trees(self) -> tuple[Expression, ...]:
+        """The equations, each an expression that vanishes on solutions."""
+
+
+def residual(equation: System, trajectories: Trajectories) -> tuple[Tensor, ...]:
     """Evaluate the left side minus the right side of every equation at every node.
 
     Derivatives along periodic axes are spectral (the Nyquist mode is dropped in odd derivatives); along time and other
@@ -85,7 +114,7 @@ def residual(equation: Equation, trajectories: Trajectories) -> tuple[Tensor, ..
     return tuple(torch.as_tensor(evaluate(tree, leaf)).expand(full) for tree in equation.trees)
 
 
-def _derivative(trajectories: Trajectories, field: Tensor, by: tuple[str, ...], equation: Equation) -> Tensor:
+def _derivative(trajectories: Trajectories, field: Tensor, by: tuple[str, ...], equation: System) -> Tensor:
     """Differentiate a field (B, T, *X) once per letter of ``by``."""
     for letter in dict.fromkeys(by):
         order = by.count(letter)
