@@ -17,12 +17,17 @@ _PUBLIC = {
     "from_xarray": "pdessl.data.formats",
     "discover": "pdessl.experiments.discovery",
     "generate": "pdessl.data",
+    "simulate": "pdessl.data",
+    "inspect": "pdessl.data",
+    "convert": "pdessl.data",
     "open": "pdessl.data",
     "load": "pdessl.inference",
     "SimulationEncoder": "pdessl.inference",
     "fit_parameter_model": "pdessl.inference",
     "regress": "pdessl.experiments.regress",
     "timestep": "pdessl.experiments.timestep",
+    "study": "pdessl.experiments.study",
+    "quickstart": "pdessl.experiments.quickstart",
     "testing": "pdessl",
 }
 

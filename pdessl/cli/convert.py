@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl convert runs/*.nc --mapping my.yaml --out data/mine --set missing=drop",
             "pdessl convert data/burgers --format well --out export/burgers",
         ],
-        python="import pdessl.data\npdessl.data.convert('runs/', out='data/mine', mapping='my.yaml')",
+        python="import pdessl\npdessl.convert('runs/', out='data/mine', mapping='my.yaml')",
     )
     parser.add_argument("paths", nargs="+", help="files, or one folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write")

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl inspect /data/NavierStokes2D_cond/ --json",
             "pdessl inspect my_runs/ --mapping my.yaml",
         ],
-        python="import pdessl.data\npdessl.data.inspect('data/burgers')",
+        python="import pdessl\nprint(pdessl.inspect('data/burgers'))",
     )
     parser.add_argument("path", help="folder of a store; or a file, or a folder of files")
     parser.add_argument(

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`run_study`, print the table."""
+    """Parse, call :func:`study`, print the table."""
     parser = Parser(
         "study",
         "Pretrain every variant of a study with several seeds, probe all encoders alike on few labels, and print one\n"
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl study objectives_burgers --out runs/objectives --workers 2",
             "pdessl study objectives_burgers --out runs/objectives --only VICReg SIE --set study.seeds=1",
         ],
-        python="from pdessl.experiments.study import run_study\nrun_study('objectives_burgers', 'runs/objectives')",
+        python="import pdessl\npdessl.study('objectives_burgers', 'runs/objectives')",
     )
     parser.add_argument("config", help="recipe of a study: name from 'pdessl list configs', or a YAML file")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the study")
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     parser.require(options, "out")
     from pdessl.experiments.recipes import read_recipe
-    from pdessl.experiments.study import run_study, table
+    from pdessl.experiments.study import study
+    from pdessl.experiments.study_table import table
     from pdessl.schema import dump_yaml
 
     if options.workers < 1:
@@ -39,6 +40,6 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
         return 0
-    results = run_study(options.config, options.out, options.set, options.only, options.workers)
+    results = study(options.config, options.out, options.set, options.only, options.workers)
     print(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -1,4 +1,4 @@
-"""Prediction intervals with a coverage that is guaranteed on exchangeable data: split conformal and its relatives."""
+"""The conformal quantile, measured coverage of intervals, and what chance allows of it."""
 
 # n calibration runs, m new runs
 
@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Conformal", "Coverage", "conformal_quantile", "coverage", "share_by_chance"]
+__all__ = ["Coverage", "conformal_quantile", "coverage", "share_by_chance"]
 
 
 def conformal_quantile(scores: ArrayLike, level: float) -> float:
@@ -40,75 +40,6 @@ def conformal_quantile(scores: ArrayLike, level: float) -> float:
     # Exact arithmetic at the boundary: (n + 1) level is often a whole number that floats miss by an ulp.
     rank = math.ceil((len(s) + 1) * level - 1e-9)
     return math.inf if rank > len(s) else float(np.partition(s, rank - 1)[rank - 1])
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """A calibrated interval around predictions.
-
-        split:        [μ - q s, μ + q s],                 q the conformal quantile of |y - μ|/s
-        quantile:     [l - q s, h + q s],                 q that of max(l - y, y - h)/s  (conformalised quantiles)
-
-    μ: prediction; l and h: predicted lower and upper quantiles; s: a positive guess of how wrong each prediction is
-    (1 where there is none), which makes the width adaptive. Coverage over new exchangeable runs is at least the level,
-    whatever the quality of μ, l, h and s; it does not hold run by run, nor under shift.
-
-    Args:
-        level: wanted coverage, in (0, 1).
-        quantile: q; infinite where too few runs calibrated it.
-        count: calibration runs.
-
-    Source: Lei et al. (2018), arXiv:1604.04173, section 5.2 (locally weighted); Romano, Patterson, Candès (2019),
-        arXiv:1905.03222 (conformalised quantile regression).
-    """
-
-    level: float
-    quantile: float
-    count: int
-
-    @staticmethod
-    def calibrate(
-        truth: ArrayLike,
-        prediction: ArrayLike,
-        level: float = 0.9,
-        scale: ArrayLike | None = None,
-        upper: ArrayLike | None = None,
-    ) -> Conformal:
-        """Calibrate on runs that took no part in training.
-
-        Args:
-            truth: y, shape (n,).
-            prediction: μ, or the lower quantile l where ``upper`` is given, shape (n,).
-            level: wanted coverage.
-            scale: s, shape (n,), > 0; default 1.
-            upper: the upper quantile h, shape (n,).
-
-        Raises:
-            ShapeError: lengths that differ.
-            DataError: no runs, values that are not finite, or a scale <= 0.
-        """
-        y, low, s, high = _columns(truth, prediction, scale, prediction if upper is None else upper)
-        return Conformal(level, conformal_quantile(np.maximum(low - y, y - high) / s, level), len(y))
-
-    def interval(
-        self, prediction: ArrayLike, scale: ArrayLike | None = None, upper: ArrayLike | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return lower and upper ends, each (m,), for new predictions; arguments as in :meth:`calibrate`."""
-        low, _, s, high = _columns(prediction, prediction, scale, prediction if upper is None else upper)
-        # A negative q shrinks quantiles that were too wide; ends that would cross meet in the middle.
-        lower, higher = low - self.quantile * s, high + self.quantile * s
-        middle = (lower + higher) / 2 if math.isfinite(self.quantile) else (low + high) / 2
-        return np.minimum(lower, middle), np.maximum(higher, middle)
-
-
-def _columns(*values: ArrayLike | None) -> list[NDArray[np.float64]]:
-    count = np.asarray(values[0]).size
-    columns = [np.ones(count) if v is None else np.asarray(v, dtype=np.float64).reshape(-1) for v in values]
-    if len({len(c) for c in columns}) > 1:
-        raise ShapeError(f"intervals got columns of {[len(c) for c in columns]} rows; expected as many of each.")
-    if not all(np.isfinite(c).all() for c in columns) or not (columns[2] > 0).all():
-        raise DataError("intervals need finite truths and predictions, and scales > 0.")
-    return columns
 
 
 @dataclass(frozen=True)

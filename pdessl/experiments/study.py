@@ -18,10 +18,10 @@ from pdessl.experiments.study_table import table
 from pdessl.files import write_json, write_text
 from pdessl.schema import fill, merge, override
 
-__all__ = ["run_study"]
+__all__ = ["study"]
 
 
-def run_study(
+def study(
     config: str | os.PathLike[str],
     out: str | os.PathLike[str],
     words: Sequence[str] = (),
@@ -58,7 +58,7 @@ def run_study(
     missing = [v for v in only if v not in variants]
     if missing:
         raise SchemaError(f"{config} has no variant '{missing[0]}'. Variants: {', '.join(variants)}.")
-    study = fill(Study, content["study"], f"{config}: study")
+    settings = fill(Study, content["study"], f"{config}: study")
     base = content.get("base", {})
     path = str(Path(base.get("data", {}).get("path", "")).resolve())
     if not (Path(path) / "manifest.json").is_file():
@@ -70,12 +70,12 @@ def run_study(
             name,
             seed,
             merge(base, variants.get(name) or {}),
-            study,
+            settings,
             str(folder / _slug(name) / f"seed{seed}"),
             described["hash"],
         )
-        for seed in range(study.seeds)
-        for name in (*study.floors(seed), *(only or variants))
+        for seed in range(settings.seeds)
+        for name in (*settings.floors(seed), *(only or variants))
     ]
     started = time.monotonic()
     found: dict[str, dict[str, Any]] = {}
@@ -86,7 +86,7 @@ def run_study(
     results = {
         "title": content.get("title", str(config)),
         "about": " ".join(str(content.get("about", "")).split()),
-        "study": asdict(study),
+        "study": asdict(settings),
         "store": described,
         "results": ordered,
         "provenance": {

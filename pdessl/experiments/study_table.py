@@ -18,7 +18,7 @@ def table(results: Mapping[str, Any]) -> str:
     without a training are over the labelled subsets.
 
     Args:
-        results: what :func:`run_study` returned.
+        results: what :func:`study` returned.
     """
     study, found = results["study"], results["results"]
     columns = list(study["labels"])

@@ -11,7 +11,7 @@ import yaml
 from pdessl import catalog, cli
 from pdessl.data import generate
 from pdessl.errors import SchemaError, StoreError
-from pdessl.experiments.study import run_study
+from pdessl.experiments.study import study
 from pdessl.experiments.study_jobs import untrained_encoder
 from pdessl.experiments.study_table import table
 
@@ -66,7 +66,7 @@ def recipe(tmp_path):
 def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(recipe, store, tmp_path):
     said = []
     words = [f"base.data.path={store}"]
-    results = run_study(recipe, tmp_path / "out", words, workers=2, announce=said.append)
+    results = study(recipe, tmp_path / "out", words, workers=2, announce=said.append)
     assert len(said) == len(results["results"]) == 2 * 3 + 1  # the floors without a training once
     names = ["floors", "supervised from scratch", "as it is", "other weights"]
     assert [r["variant"] for r in results["results"][:4]] == names
@@ -83,12 +83,12 @@ def test_every_variant_seed_and_floor_in_one_table_and_nothing_is_run_twice(reci
     assert {"*predict the mean*", "*supervised from scratch*"} <= {c.strip() for c in printed.split("|")}
     # a second call takes everything from what is kept; another setting is run anew
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
-    again = run_study(recipe, tmp_path / "out", words, announce=said.append)
+    again = study(recipe, tmp_path / "out", words, announce=said.append)
     assert [r["rows"] for r in again["results"]] == [r["rows"] for r in results["results"]]
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
-    run_study(recipe, tmp_path / "out", [*words, "study.seeds=1"], announce=said.append)  # fewer seeds, the same runs
+    study(recipe, tmp_path / "out", [*words, "study.seeds=1"], announce=said.append)  # fewer seeds, the same runs
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
-    run_study(recipe, tmp_path / "out", [*words, "study.draws=1"], ["as it is"], announce=said.append)
+    study(recipe, tmp_path / "out", [*words, "study.draws=1"], ["as it is"], announce=said.append)
     assert before != {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
     kept = json.loads((tmp_path / "out/results.json").read_text())
     assert kept["store"]["dataset"] == "burgers_small" and kept["provenance"]["versions"]["torch"]
@@ -99,7 +99,7 @@ def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp
     from pdessl.data import PDEDataModule
 
     words = [f"base.data.path={store}", "study.seeds=1", "study.draws=1"]
-    first = run_study(recipe, tmp_path / "one", words, ["as it is"], announce=lambda line: None)
+    first = study(recipe, tmp_path / "one", words, ["as it is"], announce=lambda line: None)
     inner = PDEDataModule.test.fget
 
     def permuted(self):
@@ -107,7 +107,7 @@ def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp
         return runs.replace(parameters={n: p.flip(0) for n, p in runs.parameters.items()})
 
     monkeypatch.setattr(PDEDataModule, "test", property(permuted))
-    second = run_study(recipe, tmp_path / "two", words, ["as it is"], announce=lambda line: None)
+    second = study(recipe, tmp_path / "two", words, ["as it is"], announce=lambda line: None)
     monitors = [r["monitors"] for r in (first["results"][-1], second["results"][-1])]
     assert monitors[0] == monitors[1]
     assert first["results"][-1]["rows"] != second["results"][-1]["rows"]
@@ -116,11 +116,11 @@ def test_results_do_not_depend_on_the_labels_of_the_test_runs(recipe, store, tmp
 def test_other_data_in_the_same_folder_are_trained_on_anew(recipe, store, tmp_path):
     words = ["study.seeds=1", "study.draws=1", "study.supervised=null", f"base.data.path={tmp_path / 'data'}"]
     shutil.copytree(store, tmp_path / "data")
-    first = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    first = study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
     shutil.rmtree(tmp_path / "data")
     size = {"unlabelled": 16, "labelled": 16, "validation": 8, "test": 8}
     generate("burgers_small", tmp_path / "data", size=size, overrides={"seed": 9})
-    second = run_study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    second = study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
     for before, after in zip(first["results"], second["results"], strict=True):
         assert before["rows"] != after["rows"]
 
@@ -142,24 +142,24 @@ def test_a_training_that_fails_is_told_in_the_table(recipe, store, tmp_path):
     wrong = dict(SMALL["variants"], wrong={"model": {"objective": {"class_path": "pdessl.objectives.SIE"}}})
     recipe.write_text(yaml.safe_dump(SMALL | {"variants": wrong}))
     words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
-    results = run_study(recipe, tmp_path / "out", words, ["wrong"], announce=lambda line: None)
+    results = study(recipe, tmp_path / "out", words, ["wrong"], announce=lambda line: None)
     assert "failed" in results["results"][-1] and "| wrong | failed | failed |" in table(results)
 
 
 def test_mistakes_are_told(recipe, store, tmp_path, capsys):
     with pytest.raises(StoreError, match="no store at base.data.path"):
-        run_study(recipe, tmp_path / "out")
+        study(recipe, tmp_path / "out")
     words = [f"base.data.path={store}"]
     with pytest.raises(SchemaError, match="no variant 'none'. Variants: as it is, other weights"):
-        run_study(recipe, tmp_path / "out", words, ["none"])
+        study(recipe, tmp_path / "out", words, ["none"])
     with pytest.raises(SchemaError, match="unknown key 'label'. Did you mean 'labels'"):
-        run_study(recipe, tmp_path / "out", [*words, "study.label=3"])
+        study(recipe, tmp_path / "out", [*words, "study.label=3"])
     for change in (["base.data.path=gone", "--set", "study.seeds=1"], ["base.data.path=gone", "study.seeds=1"]):
         assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *change]) == 2
         assert "gone)" in capsys.readouterr().err
     recipe.write_text("study: {target: viscosity}\n")
     with pytest.raises(SchemaError, match="expected the keys study, base and variants"):
-        run_study(recipe, tmp_path / "out")
+        study(recipe, tmp_path / "out")
     assert cli.main(["study", str(recipe), "--out", str(tmp_path / "out"), "--workers", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
 
@@ -179,5 +179,5 @@ def test_every_shipped_study_runs_a_step_of_each_variant(name, small_store, ks_s
         "base.trainer.limit_train_batches=1",
         "base.data.batch_size=32",
     ]
-    results = run_study(name, tmp_path / "out", words, announce=lambda line: None)
+    results = study(name, tmp_path / "out", words, announce=lambda line: None)
     assert not [r for r in results["results"] if "failed" in r]
