@@ -21,7 +21,7 @@ import pdessl
 from pdessl import objectives
 from pdessl.augmentation import LieAugmentation
 from pdessl.data import simulate
-from pdessl.models import ConvEncoder, Normalised, Projector, SpaceTimeTransformer, TokenPredictor
+from pdessl.models import ConvEncoder, Encoder, Projector, SpaceTimeTransformer, TokenPredictor
 from pdessl.tasks import MaskedPrediction, Pretraining, TemporalPrediction
 
 STRENGTHS = {"space_translation": 0.5, "galilean_boost": 0.25}
@@ -109,7 +109,7 @@ def through_lightning(task, batch, steps, device):
 
 def bare(batch, steps, device):
     """VICReg on views, by hand."""
-    net = Normalised(encoder()).to(device)
+    net = Encoder(encoder()).to(device)
     projector = Projector(net.feature_dim, (128,), WIDTH).to(device)
     objective = objectives.VICReg(debias_covariance=True)
     views = LieAugmentation("burgers", STRENGTHS, window=(32, 64), reflections=True)
@@ -124,7 +124,7 @@ def bare(batch, steps, device):
             start = now(device)
         with torch.no_grad():
             pair = [views(batch, generator)[0].fields for _ in range(2)]
-        loss = objective(*(projector(net(fields)) for fields in pair)).loss
+        loss = objective.terms(*(projector(net(fields)) for fields in pair)).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

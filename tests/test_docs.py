@@ -21,7 +21,7 @@ import xarray as xr
 import pdessl
 from pdessl import errors
 from pdessl.data import generate, simulate
-from pdessl.models import ConvEncoder, Normalised, save_pretrained
+from pdessl.models import ConvEncoder, Encoder, save_pretrained
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -72,7 +72,7 @@ def stage(tmp_path_factory):
         pdearena_smoke(smoke / name, mode, float(name.split("_")[3]), n=8 if mode == "train" else 3, frames=18)
     runs = simulate("burgers_small", "labelled", range(32))
     torch.manual_seed(0)
-    encoder = Normalised(ConvEncoder(width=8, blocks=(1, 1, 1)), [0.0], [0.6])
+    encoder = Encoder(ConvEncoder(width=8, blocks=(1, 1, 1)), [0.0], [0.6])
     with torch.no_grad():
         encoder(runs.fields)
     save_pretrained(folder / "runs/x", encoder)

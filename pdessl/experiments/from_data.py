@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -94,11 +94,13 @@ def complete(model: Namespace, view: Trajectories) -> None:
 
 def _networks(content: Any, where: str) -> Iterator[tuple[str, str, Namespace]]:
     """Yield place, class name and arguments of every class that a recipe names, the inner ones too."""
-    if not isinstance(content, Namespace):
+    if isinstance(content, (list, tuple)):
+        content = {str(number): value for number, value in enumerate(content)}
+    if not isinstance(content, (Namespace, Mapping)):
         return
     path, arguments = content.get("class_path"), content.get("init_args")
     if isinstance(path, str) and isinstance(arguments, Namespace):
         yield where, path.rpartition(".")[2], arguments
-        where += ".init_args"
-    for key, value in vars(content if not isinstance(arguments, Namespace) else arguments).items():
+        where, content = f"{where}.init_args", arguments
+    for key, value in (vars(content) if isinstance(content, Namespace) else content).items():
         yield from _networks(value, f"{where}.{key}")

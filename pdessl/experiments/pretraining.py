@@ -65,6 +65,7 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
         def add_arguments_to_parser(self, parser: Any) -> None:
             parser.add_argument("--task", type=Literal[TASKS], default=task, help="what is trained, see pdessl.tasks")
             parser.add_lightning_class_args(pdessl.tasks.CollapseAlarm, "monitor")
+            parser.add_lightning_class_args(pdessl.tasks.Probes, "probe")
             parser.add_argument(
                 "--average_weights",
                 type=int,
@@ -239,16 +240,22 @@ def _package(module: Any) -> str:
 
 @contextmanager
 def _compiled(encoder: Any) -> Iterator[None]:
-    """Compile what tasks call of an encoder. ``encoder.compile()`` would leave tokens and trunk as they are."""
+    """Compile what tasks call of an encoder. ``encoder.compile()`` would leave the other methods as they are."""
     import torch
 
-    methods = [name for name in ("forward", "trunk", "tokens", "trunk_and_tokens") if hasattr(encoder, name)]
-    for name in methods:
-        setattr(encoder, name, torch.compile(getattr(encoder, name)))
+    from pdessl.models import RepresentationNetwork, TokenNetwork
+
+    called = {"forward": encoder.forward}
+    if isinstance(encoder, RepresentationNetwork):
+        called["represent"] = encoder.represent
+    if isinstance(encoder, TokenNetwork):
+        called["tokens"] = encoder.tokens
+    for name, method in called.items():
+        setattr(encoder, name, torch.compile(method))
     try:
         yield
     finally:
-        for name in methods:
+        for name in called:
             delattr(encoder, name)
 
 

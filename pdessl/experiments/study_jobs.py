@@ -31,7 +31,7 @@ from pdessl.experiments.training import quietly
 from pdessl.experiments.untrained import calibrated
 from pdessl.files import write_json
 from pdessl.inference.views import Views
-from pdessl.models import Normalised
+from pdessl.models import Encoder
 from pdessl.schema import Count, Size
 
 __all__ = ["FLOORS", "SUPERVISED", "Job", "Study", "finished"]
@@ -190,7 +190,7 @@ def untrained_encoder(recipe: dict[str, Any], seed: int) -> nn.Module:
     data = PDEDataModule(**recipe["data"])
     data.setup()
     torch.manual_seed(1000 + seed)
-    encoder = Normalised(
+    encoder = Encoder(
         kind(**arguments.as_dict()),
         [s.mean for s in data.statistics.values()],
         [s.std for s in data.statistics.values()],

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pdessl.errors import CheckpointError
-from pdessl.models import Normalised, spacing_arguments
+from pdessl.models import Encoder, spacing_arguments
 from pdessl.trajectory import Trajectories
 
 __all__ = ["calibrated", "untrained"]
@@ -20,7 +20,7 @@ def untrained(encoder: nn.Module, seed: int) -> nn.Module:
     Raises:
         CheckpointError: a network whose constructor's arguments are not known.
     """
-    inner = encoder.module if isinstance(encoder, Normalised) else encoder
+    inner = encoder.module if isinstance(encoder, Encoder) else encoder
     arguments = getattr(inner, "init_args", None)
     if arguments is None:
         raise CheckpointError(
@@ -30,7 +30,7 @@ def untrained(encoder: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = type(inner)(**arguments)
-    return Normalised(fresh, **encoder.statistics) if isinstance(encoder, Normalised) else fresh
+    return Encoder(fresh, **encoder.statistics) if isinstance(encoder, Encoder) else fresh
 
 
 @torch.no_grad()

@@ -3,11 +3,14 @@
 from pdessl.models.adaptation import LowRank, merge_adapters, train_only
 from pdessl.models.attention import AttentiveHead
 from pdessl.models.checkpoint import load, pretrained, save_pretrained
+from pdessl.models.completion import complete_networks, open_networks
 from pdessl.models.convnext import ConvNeXtEncoder
 from pdessl.models.convolutional import ConvEncoder
 from pdessl.models.embedding import embed, view_seed
+from pdessl.models.encoder import Encoder
 from pdessl.models.heads import Head, Projector, SplitProjector
-from pdessl.models.normalisation import Normalised
+from pdessl.models.normalisation import Normalisation
+from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
 from pdessl.models.spacing import spacing_arguments
@@ -18,21 +21,27 @@ __all__ = [
     "AttentiveHead",
     "ConvEncoder",
     "ConvNeXtEncoder",
+    "Encoder",
     "Head",
     "LowRank",
-    "Normalised",
+    "Normalisation",
     "Projector",
+    "Representation",
+    "RepresentationNetwork",
     "RidgeReadout",
     "SpaceTimeTransformer",
     "SplitProjector",
     "TimeStepper",
+    "TokenNetwork",
     "TokenPredictor",
     "bounded",
+    "complete_networks",
     "embed",
     "fit_ridge",
     "from_scale",
     "load",
     "merge_adapters",
+    "open_networks",
     "pretrained",
     "save_pretrained",
     "spacing_arguments",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pdessl.errors import CheckpointError, StoreError
-from pdessl.models.normalisation import Normalised
+from pdessl.models.encoder import Encoder
 
 __all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
 
@@ -32,8 +32,8 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
     """Write a module as a folder of weights and recipe.
 
     The recipe holds ``class_path`` and ``init_args`` of the module, ``normalisation`` (mean and std per channel where
-    the module is :class:`~pdessl.models.Normalised`, else null), ``trained_on`` (``equation``, and ``steps``: smallest
-    and largest step of ``time`` and each space axis by name; where the module has such an attribute), ``provenance``
+    the module is :class:`~pdessl.models.Encoder`, else null), ``trained_on`` (``equation``, and ``steps``: smallest
+    and largest step of ``time`` and each space axis by name), ``provenance``
     and the hash of the weights. The module is built once from this recipe before anything is written, so that what is
     written can be loaded.
 
@@ -57,7 +57,7 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
         raise CheckpointError(
             f"save_pretrained got recipe keys {sorted(unknown)}; expected class_path, init_args and provenance."
         )
-    inner = module.module if isinstance(module, Normalised) else module
+    inner = module.module if isinstance(module, Encoder) else module
     kind = type(inner)
     class_path = recipe.get("class_path") or _public_path(kind)
     init_args = recipe.get("init_args", getattr(inner, "init_args", None))
@@ -78,8 +78,8 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
         "format": _FORMAT,
         "class_path": class_path,
         "init_args": init_args,
-        "normalisation": module.statistics if isinstance(module, Normalised) else None,
-        "trained_on": getattr(module, "trained_on", {}),
+        "normalisation": module.statistics if isinstance(module, Encoder) else None,
+        "trained_on": module.trained_on if isinstance(module, Encoder) else {},
         "provenance": recipe.get("provenance", {}),
     }
     try:
@@ -114,7 +114,8 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
 def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     """Load a module written by :func:`save_pretrained`, in evaluation mode, on the CPU.
 
-    Its attribute ``trained_on`` holds equation and steps of the runs it was trained on, where they were saved.
+    Where a normalisation was saved it is an :class:`~pdessl.models.Encoder`; ``trained_on`` then holds equation and
+    steps of the runs it was trained on.
 
     Nothing in the folder is run or unpickled: the weights are numbers, the recipe is data, and its class path must name
     a ``torch.nn.Module`` of pdessl, of ``torch.nn``, of a module that the program has already imported, or of a package
@@ -154,10 +155,9 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     _compare(state, module, f"{content['class_path']} as {folder / RECIPE} describes it")
     module.load_state_dict(state)
     statistics = content["normalisation"]
-    found = (module if statistics is None else Normalised(module, statistics["mean"], statistics["std"])).eval()
-    if content.get("trained_on"):
-        found.trained_on = content["trained_on"]  # type: ignore[assignment]  # plain data, no module
-    return found
+    if statistics is None:
+        return module.eval()
+    return Encoder(module, statistics["mean"], statistics["std"], content.get("trained_on")).eval()
 
 
 def pretrained(checkpoint: str) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from pdessl.errors import ShapeError
 from pdessl.models.coordinates import append_coordinates, coordinate_channels
 from pdessl.models.padding import GridConvolution
+from pdessl.models.representation import Representation, left_open
 from pdessl.models.spacing import append_spacing, log_spacing
 
 __all__ = ["ConvNeXtEncoder"]
@@ -77,6 +78,7 @@ class ConvNeXtEncoder(nn.Module):
     """
 
     choose_when: ClassVar[str] = "a GPU and more data; dense latents for temporal prediction in 2D"
+    time_first: ClassVar[bool] = False  # of the entries of ``periodic``
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class ConvNeXtEncoder(nn.Module):
         coordinates: bool = False,
     ) -> None:
         super().__init__()
+        self.left_open = left_open(in_channels=in_channels, periodic=periodic)
         in_channels = 1 if in_channels is None else in_channels
         periodic = (True,) if periodic is None else periodic
         if not widths or len(widths) != len(blocks) or len(periodic) not in (1, 2):
@@ -140,10 +143,11 @@ class ConvNeXtEncoder(nn.Module):
         """Return the last stage node by node, normalised, (B, N, ``token_dim``), in the order of :meth:`token_grid`."""
         return self.norm(self._last(x, spacing))
 
-    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
+    def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
+        """Return features, trunk and tokens in one pass."""
         last = self._last(x, spacing)
-        return self.norm(last.mean(dim=1)), self.norm(last)
+        trunk = self.norm(last.mean(dim=1))
+        return Representation(self.head(trunk), trunk, self.norm(last))
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the grid of the tokens (T', *X') for fields on (T, *X)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pdessl.errors import ShapeError
 from pdessl.models.coordinates import append_coordinates, coordinate_channels
 from pdessl.models.padding import GridConvolution
+from pdessl.models.representation import Representation, left_open
 from pdessl.models.spacing import append_spacing, log_spacing
 
 __all__ = ["ConvEncoder"]
@@ -99,6 +100,7 @@ class ConvEncoder(nn.Module):
     """
 
     choose_when: ClassVar[str] = "first to try with views: little data, amplitudes that matter; stacked_frames for 2D"
+    time_first: ClassVar[bool] = False  # of the entries of ``periodic``
 
     def __init__(
         self,
@@ -117,6 +119,7 @@ class ConvEncoder(nn.Module):
         coordinates: bool = False,
     ) -> None:
         super().__init__()
+        self.left_open = left_open(in_channels=in_channels, periodic=periodic)
         in_channels = 1 if in_channels is None else in_channels
         periodic = (True,) if periodic is None else periodic
         if norm not in ("batch", "group") or pool not in ("all", "last"):
@@ -185,10 +188,11 @@ class ConvEncoder(nn.Module):
         """Return the pooled values (B, ``trunk_dim``), what the head maps to features."""
         return self._pooled(self._stages(x, spacing))
 
-    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
+    def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
+        """Return features, trunk and tokens in one pass."""
         stages = self._stages(x, spacing)
-        return self._pooled(stages), stages[-1].flatten(2).transpose(1, 2)
+        trunk = self._pooled(stages)
+        return Representation(self.head(trunk), trunk, stages[-1].flatten(2).transpose(1, 2))
 
     def _pooled(self, stages: list[Tensor]) -> Tensor:
         pooled = []

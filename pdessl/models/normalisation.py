@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
 
-__all__ = ["Normalised"]
+__all__ = ["Normalisation"]
 
 
-class Normalised(nn.Module):
-    """A network on fields, preceded by (x - mean) / std per channel with fixed values.
+class Normalisation(nn.Module):
+    """(x - mean) / std per channel with fixed values, kept as buffers.
 
-    The values are those of the training data, kept as buffers, so that a saved encoder is given raw fields. They are
-    the same for every trajectory: the amplitude of a single one often carries the parameter, and would be lost
-    otherwise.
+    The values are those of the training data, the same for every trajectory: the amplitude of a single one often
+    carries the parameter, and would be lost otherwise.
 
     Args:
-        module: network on fields (B, C, T, *X).
+        channels: C; None: as many as there are values, or 1 until they are set.
         mean, std: one value per channel, in the units of the fields; std > 0. None: 0 and 1, to be set later with
             :meth:`set_statistics`.
 
-    Attributes ``in_channels``, ``feature_dim`` and ``uses_spacing`` are those of the module, where it has them.
+    Attributes:
+        given: whether values were given or set.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, module: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self, channels: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         super().__init__()
-        self.module = module
-        channels = getattr(module, "in_channels", None) or len(mean or std or (0.0,))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.set_statistics([0.0] * channels if mean is None else mean, [1.0] * channels if std is None else std)
+        count = channels or len(mean or std or (0.0,))
+        self.channels = channels if mean is None and std is None else count
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("std", torch.ones(count))
+        self.given = False
+        if mean is not None or std is not None:
+            self.set_statistics([0.0] * count if mean is None else mean, [1.0] * count if std is None else std)
 
     def set_statistics(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Set mean and standard deviation of each channel.
@@ -47,37 +51,23 @@ class Normalised(nn.Module):
         """
         mean = torch.as_tensor(mean, dtype=self.mean.dtype).reshape(-1)
         std = torch.as_tensor(std, dtype=self.std.dtype).reshape(-1)
-        if mean.shape != self.mean.shape or std.shape != self.std.shape:
+        wanted = self.channels or len(mean)
+        if len(mean) != wanted or len(std) != wanted:
             raise ShapeError(
-                f"normalisation got {len(mean)} means and {len(std)} deviations; expected {len(self.mean)} each, "
-                "one per channel."
+                f"normalisation got {len(mean)} means and {len(std)} deviations; expected {wanted} each, one per "
+                "channel."
             )
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError(
                 f"normalisation got mean {mean.tolist()}, std {std.tolist()}; expected finite values and std > 0."
             )
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
+        self.channels, self.given = wanted, True
 
     @property
     def statistics(self) -> dict[str, list[float]]:
         """Mean and std per channel as plain numbers."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the features."""
-        return self.module.feature_dim
-
-    @property
-    def uses_spacing(self) -> bool:
-        """Whether the module is called with ``spacing`` besides the fields."""
-        return getattr(self.module, "uses_spacing", False)
-
-    @property
-    def in_channels(self) -> int:
-        """Number of channels."""
-        return len(self.mean)
 
     def standardise(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std for fields (B, C, ...) in the user's units.
@@ -93,18 +83,6 @@ class Normalised(nn.Module):
         shape = (1, -1, *(1,) * (x.ndim - 2))
         return (x.to(self.mean.dtype) - self.mean.view(shape)) / self.std.view(shape)
 
-    def trunk(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return what the module's ``head`` maps to features, for fields in the user's units."""
-        return self.module.trunk(self.standardise(x), *args, **kwargs)
-
-    def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the module's tokens (B, N, D) for fields in the user's units; further arguments are the module's."""
-        return self.module.tokens(self.standardise(x), *args, **kwargs)
-
-    def trunk_and_tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Return the module's trunk and tokens, in one pass, for fields in the user's units."""
-        return self.module.trunk_and_tokens(self.standardise(x), *args, **kwargs)
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the module's output for fields in the user's units; further arguments are the module's."""
-        return self.module(self.standardise(x), *args, **kwargs)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return :meth:`standardise` of fields."""
+        return self.standardise(x)

@@ -4,14 +4,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
 
-__all__ = ["append_spacing", "log_spacing", "spacing_arguments"]
+__all__ = ["append_spacing", "log_spacing", "spacing_arguments", "takes_spacing"]
+
+
+@runtime_checkable
+class _Told(Protocol):
+    uses_spacing: bool
+
+
+def takes_spacing(network: Any) -> bool:
+    """Return whether a network says by its attribute ``uses_spacing`` that it is called with ``spacing``."""
+    return isinstance(network, _Told) and network.uses_spacing
 
 
 def spacing_arguments(encoder: Any, batch: Any) -> dict[str, Tensor]:
@@ -22,7 +32,7 @@ def spacing_arguments(encoder: Any, batch: Any) -> dict[str, Tensor]:
         batch: with ``time_step`` (B,) and ``grid_spacing`` (B, d), as :class:`pdessl.Trajectories`; of a view, those
             of the view.
     """
-    if not getattr(encoder, "uses_spacing", False):
+    if not takes_spacing(encoder):
         return {}
     return {"spacing": torch.cat([batch.time_step[:, None], batch.grid_spacing], dim=1)}
 

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
 from pdessl.models.padding import GridConvolution
+from pdessl.models.representation import left_open
 
 __all__ = ["TimeStepper"]
 
@@ -67,6 +69,7 @@ class TimeStepper(nn.Module):
         arXiv:1709.07871.
     """
 
+    time_first: ClassVar[bool] = False
     DILATIONS = (1, 2, 4, 8, 4, 2, 1)
 
     def __init__(
@@ -79,6 +82,7 @@ class TimeStepper(nn.Module):
         periodic: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
+        self.left_open = left_open(channels=channels, periodic=periodic)
         channels = 1 if channels is None else channels
         periodic = (True,) if periodic is None else periodic
         self.init_args = {

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pdessl.errors import ShapeError
+from pdessl.models.representation import Representation, left_open
 from pdessl.models.spacing import log_spacing
 
 __all__ = ["SpaceTimeTransformer", "TokenPredictor", "token_positions"]
@@ -135,6 +136,7 @@ class SpaceTimeTransformer(nn.Module):
     """
 
     choose_when: ClassVar[str] = "tokens that can be left out (masked prediction), long range in time; wants most data"
+    time_first: ClassVar[bool] = False  # of the entries of ``periodic``
 
     def __init__(
         self,
@@ -148,6 +150,7 @@ class SpaceTimeTransformer(nn.Module):
         spacing: bool = False,
     ) -> None:
         super().__init__()
+        self.left_open = left_open(in_channels=in_channels, periodic=periodic)
         in_channels = 1 if in_channels is None else in_channels
         periodic = (True,) if periodic is None else periodic
         if len(patch) != 1 + len(periodic) or len(periodic) not in (1, 2, 3) or min(patch) < 1:
@@ -219,12 +222,13 @@ class SpaceTimeTransformer(nn.Module):
 
     def trunk(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return the mean of the tokens, (B, ``trunk_dim``)."""
-        return self.trunk_and_tokens(x, spacing)[0]
+        return self.tokens(x, spacing=spacing).mean(dim=1)
 
-    def trunk_and_tokens(self, x: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`trunk` and :meth:`tokens` do, in one pass."""
+    def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
+        """Return features, trunk and tokens in one pass."""
         tokens = self.tokens(x, spacing=spacing)
-        return tokens.mean(dim=1), tokens
+        trunk = tokens.mean(dim=1)
+        return Representation(self.head(trunk), trunk, tokens)
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return features (B, ``feature_dim``) of fields (B, C, T, *X)."""
@@ -251,6 +255,8 @@ class TokenPredictor(nn.Module):
     Source: Assran et al. (2023), arXiv:2301.08243.
     """
 
+    time_first: ClassVar[bool] = True  # of the entries of ``periodic``
+
     def __init__(
         self,
         token_dim: int,
@@ -260,6 +266,7 @@ class TokenPredictor(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        self.left_open = left_open(periodic=periodic)
         periodic = (False, True) if periodic is None else periodic
         self.init_args = {
             "token_dim": token_dim,

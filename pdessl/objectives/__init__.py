@@ -1,26 +1,30 @@
 """Objectives: what a representation is trained to do, and the monitors that show when it collapses.
 
-Each objective is a ``torch.nn.Module``. It returns a named tuple: ``loss`` first, then its terms, unweighted
-(``terms._asdict()`` for logging). A joint-embedding objective is called ``objective(z, z')`` with embeddings (B, D) of
-two views; those that need more say so in a class attribute and take it after these two:
+An objective is called ``objective(views)`` and returns :class:`Terms`: a total to descend, and named terms,
+unweighted, for logging. Of a view it may ask what it wants (:class:`View`), and that is made then: the
+``representation`` (features, trunk, tokens), the projector's ``embedding``, the teacher's (``taught``), ``tokens`` and
+their ``places``, the standardised ``fields``, the group ``element`` drawn and the ``shift`` of log-parameter it made;
+and of all views (:class:`Views`) the element ``between`` two. Nothing has to be declared. Each also has its formula on
+tensors, ``objective.terms(...)``:
 
 ======================  ================================================================================
-VICReg, BarlowTwins,    ``(z, z')``
+VICReg, BarlowTwins,    ``terms(z, z')``: embeddings (B, D) of two views; the mean over pairs of more
 WMSE, SimSiam, SimCLR
-LeJEPA, MMCR            ``(z, z', ...)``, any number of views
-(``multi_view``)
-BYOL (``teacher``)      ``(z, z', t, t')``: the same views embedded by an ExponentialMovingAverage
-VICRegL (``tokens``)    ``(z, z', tokens, tokens', positions, positions')``
-SIE (``element``)       ``(z, z', g)``: coordinates of the element that carries view 1 to view 2
-TemporalJEPA,           ``(prediction, target[, context])``: latents (B, N, D)
-MaskedJEPA
-(``predictive``)
+LeJEPA, MMCR            ``terms(z, z', ...)``, any number of views
+BYOL                    ``terms(z, z', t, t')``: t by an ExponentialMovingAverage
+VICRegL                 ``terms(z, z', tokens, tokens', positions, positions')``
+SIE                     ``terms(z, z', g)``: coordinates of the element that carries view 1 to view 2
+CrossForecast           ``terms(features, fields', start)``
+ParameterEquivariance   ``terms(h, h', shift, shift')``
 ======================  ================================================================================
 
-:func:`view_terms` takes the first row to more than two views, as the mean over pairs.
+:class:`WeightedSum` adds several. TemporalJEPA and MaskedJEPA have no views: they are called with latents (B, N, D),
+``(prediction, target[, context])``.
 
-Your own objective need not inherit from anything: a module that is called as one of these rows and returns a named
-tuple with ``loss`` first, or a scalar. ``CrossForecast`` and ``ParameterEquivariance`` are added to one of these.
+Your own objective need not inherit from anything. A function or module of two embeddings that returns a scalar, or a
+named tuple with ``loss`` first, will do (:class:`OfPairs` takes its mean over pairs of views); one with a single
+argument is given the views. :class:`EmbeddedViews` are views made of embeddings alone, for a training loop of one's
+own.
 
 The anti-collapse terms VarianceCovariance (``vc``) and SIGReg (``sigreg``) can be exchanged, by name or object,
 wherever a ``regulariser`` is taken; any callable on embeddings will do. First line of each docstring: what it is; class
@@ -60,12 +64,12 @@ from pdessl.objectives.monitors import (
     uniformity,
 )
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
-from pdessl.objectives.pairs import view_terms
 from pdessl.objectives.regularisation import make_regulariser
 from pdessl.objectives.sie import SIE, GroupAction, composition_error
 from pdessl.objectives.sigreg import LeJEPA, LeJEPATerms, SIGReg, SIGRegTerms, sigreg_term
 from pdessl.objectives.simclr import SimCLR, SimCLRTerms
 from pdessl.objectives.temporal_jepa import TemporalJEPA
+from pdessl.objectives.terms import Terms
 from pdessl.objectives.variance_covariance import (
     VarianceCovariance,
     VarianceCovarianceTerms,
@@ -75,7 +79,18 @@ from pdessl.objectives.variance_covariance import (
 )
 from pdessl.objectives.vicreg import VICReg, VICRegTerms, invariance_term
 from pdessl.objectives.vicregl import VICRegL
+from pdessl.objectives.views import (
+    EmbeddedViews,
+    OfPairs,
+    View,
+    Views,
+    aimed_std,
+    as_objective,
+    name_of,
+    over_pairs,
+)
 from pdessl.objectives.w_mse import WMSE, WMSETerms, whiten
+from pdessl.objectives.weighted_sum import WeightedSum
 
 __all__ = [
     "BYOL",
@@ -90,6 +105,7 @@ __all__ = [
     "CrossForecast",
     "CrossForecastTerms",
     "Diagnosis",
+    "EmbeddedViews",
     "ExponentialMovingAverage",
     "GroupAction",
     "LeJEPA",
@@ -98,6 +114,7 @@ __all__ = [
     "MMCRTerms",
     "MaskedJEPA",
     "Masks",
+    "OfPairs",
     "ParameterEquivariance",
     "ParameterEquivarianceTerms",
     "SIGReg",
@@ -106,14 +123,20 @@ __all__ = [
     "SimCLRTerms",
     "SimSiam",
     "TemporalJEPA",
+    "Terms",
     "VICReg",
     "VICRegL",
     "VICRegTerms",
     "VarianceCovariance",
     "VarianceCovarianceTerms",
+    "View",
+    "Views",
     "WMSETerms",
+    "WeightedSum",
+    "aimed_std",
     "alignment",
     "alpha_req",
+    "as_objective",
     "calibrate",
     "collapse_diagnosis",
     "collapse_summary",
@@ -124,13 +147,14 @@ __all__ = [
     "lidar",
     "make_regulariser",
     "momentum",
+    "name_of",
     "nearest_neighbour_prediction",
     "normalised_std",
+    "over_pairs",
     "per_dimension_std",
     "rank_me",
     "sigreg_term",
     "uniformity",
     "variance_term",
-    "view_terms",
     "whiten",
 ]

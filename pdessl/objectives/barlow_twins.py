@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.objectives.distributed import check_embeddings, full_precision, sum_over_processes
+from pdessl.objectives.terms import Terms
 from pdessl.objectives.variance_covariance import centred
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["BarlowTwins", "BarlowTwinsTerms", "cross_correlation"]
 
@@ -78,7 +80,11 @@ class BarlowTwins(nn.Module):
             raise ValueError(f"BarlowTwins: off_diagonal is {off_diagonal}; expected a weight >= 0.")
         self.off_diagonal = off_diagonal
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> BarlowTwinsTerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self.terms(views[v].embedding, views[w].embedding), "BarlowTwins")
+
+    def terms(self, z: Tensor, z_prime: Tensor) -> BarlowTwinsTerms:
         """Return the terms for embeddings of two views, the same rows in the same order."""
         n = check_embeddings("BarlowTwins", (z, z_prime))
         with torch.autocast(z.device.type, enabled=False):

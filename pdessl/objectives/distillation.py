@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pdessl.errors import ShapeError
 from pdessl.objectives.distributed import check_embeddings, mean_over_rows, unit_rows
 from pdessl.objectives.regularisation import Regulariser, make_regulariser, named_terms, regularity
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import View, Views, over_pairs
 
 __all__ = ["BYOL", "SimSiam", "cosine_term"]
 
@@ -61,14 +63,19 @@ class BYOL(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two views; baseline with a teacher, small batches; watch the monitors, not the loss"
-    # Called objective(z, z', target, target'), the last two by the teacher.
-    teacher: ClassVar[bool] = True
 
     def __init__(self, predictor: nn.Module, regulariser: nn.Module | Regulariser | str | None = None) -> None:
         super().__init__()
         self.predictor, self.regulariser = predictor, make_regulariser("BYOL", regulariser, 1.0)
 
-    def forward(self, z: Tensor, z_prime: Tensor, target: Tensor, target_prime: Tensor) -> Any:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self._pair(views[v], views[w]), "BYOL")
+
+    def _pair(self, first: View, second: View) -> Any:
+        return self.terms(first.embedding, second.embedding, first.taught, second.taught)
+
+    def terms(self, z: Tensor, z_prime: Tensor, target: Tensor, target_prime: Tensor) -> Any:
         """Return the terms for the student's and the teacher's embeddings of both views."""
         check_embeddings("BYOL", (z, z_prime, target, target_prime), min_rows=1)
         cosine = cosine_term(self.predictor(z), target_prime) + cosine_term(self.predictor(z_prime), target)
@@ -111,7 +118,11 @@ class SimSiam(nn.Module):
         self.predictor, self.stop_gradient = predictor, stop_gradient
         self.regulariser = make_regulariser("SimSiam", regulariser, 0.25)
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> Any:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self.terms(views[v].embedding, views[w].embedding), "SimSiam")
+
+    def terms(self, z: Tensor, z_prime: Tensor) -> Any:
         """Return the terms for embeddings of two views, the same rows in the same order."""
         check_embeddings("SimSiam", (z, z_prime), min_rows=1)
         predictions = self.predictor(z), self.predictor(z_prime)

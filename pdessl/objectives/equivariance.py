@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from pdessl.errors import DataError, ShapeError
 from pdessl.objectives.distributed import check_embeddings, full_precision, sum_over_processes
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views
 
 __all__ = ["Calibration", "ParameterEquivariance", "ParameterEquivarianceTerms", "calibrate"]
 
@@ -42,6 +44,11 @@ class ParameterEquivariance(nn.Module):
     Shortcuts: observation noise and the spectral cut-off of the grid are carried along by the transformation. A head
     can read the shift from them, unless noise is added after the transformation and the views keep one resolution.
 
+    Args:
+        parameter: name of the parameter, e.g. ``viscosity``, as the augmentation names the shifts.
+        head: h on the features of a view, network (B, D) -> (B, 1). For instance :class:`pdessl.models.Head` with
+            ``standardise``, whose learning rate then fits whatever scale the encoder has.
+
     Shapes:
         h, h' (B,) or (B, P); shifts the same shape -> scalars in float32 (float64 in, float64 out). Means run over the
         rows of all processes; batches may differ in size.
@@ -55,7 +62,20 @@ class ParameterEquivariance(nn.Module):
 
     choose_when: ClassVar[str] = "beside another objective: an equivalence transformation moves the parameter wanted"
 
-    def forward(self, h: Tensor, h_prime: Tensor, shift: Tensor, shift_prime: Tensor) -> ParameterEquivarianceTerms:
+    def __init__(self, parameter: str, head: nn.Module) -> None:
+        super().__init__()
+        self.parameter, self.head = parameter, head
+
+    def forward(self, views: Views) -> Terms:
+        """Return ``equivariance`` and its floor (a constant head's), the mean over global views, each with the next."""
+        count = views.global_views
+        outputs = [self.head(views[v].representation.features) for v in range(count)]
+        shifts = [views[v].shift(self.parameter)[:, None] for v in range(count)]
+        pairs = [(v, (v + 1) % count) for v in range(count)]
+        mean = Terms.mean([Terms.of(self.terms(outputs[v], outputs[w], shifts[v], shifts[w])) for v, w in pairs])
+        return Terms(mean.total, {"equivariance": mean.total, "equivariance_floor": mean.named["difference"]})
+
+    def terms(self, h: Tensor, h_prime: Tensor, shift: Tensor, shift_prime: Tensor) -> ParameterEquivarianceTerms:
         """Return the terms for head outputs of two views and the shift of log-parameter each view was given."""
         given = {"h": h, "h'": h_prime, "shift": shift, "shift'": shift_prime}
         if h.ndim not in (1, 2) or any(t.shape != h.shape for t in given.values()):

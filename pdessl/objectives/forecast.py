@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.objectives.distributed import full_precision, row_count, sum_over_processes
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views
 
 __all__ = ["CrossForecast", "CrossForecastTerms"]
 
@@ -69,7 +71,18 @@ class CrossForecast(nn.Module):
             raise SchemaError(f"CrossForecast got starts {starts}; expected a share in (0, 1].")
         self.forecaster, self.horizon, self.starts = forecaster, horizon, starts
 
-    def forward(self, features: Tensor, fields: Tensor, start: Tensor) -> CrossForecastTerms:
+    def forward(self, views: Views) -> Terms:
+        """Return ``forecast`` and ``persistence``, the mean over global views, each of which forecasts the next."""
+        count = views.global_views
+        start = views.uniform(count)
+        found = [
+            Terms.of(self.terms(views[v].representation.features, views[(v + 1) % count].fields, start[v]))
+            for v in range(count)
+        ]
+        mean = Terms.mean(found)
+        return Terms(mean.total, {"forecast": mean.total, **mean.named})
+
+    def terms(self, features: Tensor, fields: Tensor, start: Tensor) -> CrossForecastTerms:
         """Return the terms.
 
         Args:

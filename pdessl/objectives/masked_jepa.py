@@ -59,8 +59,6 @@ class MaskedJEPA(nn.Module):
     """
 
     choose_when: ClassVar[str] = "no views: a transformer encoder and much data"
-    # Called objective(prediction, target[, context]) with latents at hidden tokens.
-    predictive: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,6 +81,11 @@ class MaskedJEPA(nn.Module):
         self.regulariser = make_regulariser("MaskedJEPA", regulariser, prediction)
         self.regularise = tuple(regularise) if regulariser is not None else ()
         self.rows, self.prediction = rows, prediction
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something besides a teacher keeps a constant encoder from solving the task."""
+        return self.regulariser is not None
 
     def forward(self, prediction: Tensor, target: Tensor, context: Tensor | None = None) -> Any:
         """Return the terms for predicted latents, target latents at the same tokens, and (if regularised) context."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.objectives.distributed import check_embeddings, gather_rows, mean_over_rows, unit_rows
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views
 
 __all__ = ["MMCR", "MMCRTerms", "nuclear_norm"]
 
@@ -57,8 +59,6 @@ class MMCR(nn.Module):
     """
 
     choose_when: ClassVar[str] = "two or more views; nothing to tune, at one singular value decomposition per step"
-    # Called objective(*embeddings, global_views=G).
-    multi_view: ClassVar[bool] = True
 
     def __init__(self, local: float = 0.0) -> None:
         super().__init__()
@@ -66,7 +66,12 @@ class MMCR(nn.Module):
             raise ValueError(f"MMCR: local is {local}; expected a weight >= 0.")
         self.local = local
 
-    def forward(self, z: Tensor, z_prime: Tensor, *more: Tensor, global_views: int | None = None) -> MMCRTerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms of all views together."""
+        embeddings = [view.embedding for view in views]
+        return Terms.of(self.terms(*embeddings, global_views=views.global_views))
+
+    def terms(self, z: Tensor, z_prime: Tensor, *more: Tensor, global_views: int | None = None) -> MMCRTerms:
         """Return the terms for embeddings of the views, the same rows in the same order.
 
         Args:

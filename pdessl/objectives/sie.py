@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.objectives.distributed import check_embeddings, full_precision, mean_over_rows
 from pdessl.objectives.regularisation import Regulariser, make_regulariser, named_terms, regularity
+from pdessl.objectives.terms import Terms
 from pdessl.objectives.variance_covariance import variance_term
 from pdessl.objectives.vicreg import invariance_term
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["SIE", "GroupAction", "composition_error"]
 
@@ -153,8 +155,6 @@ class SIE(nn.Module):
     choose_when: ClassVar[str] = "two views; symmetries move what the head needs (position, frame, amplitude)"
     # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
     target_std: ClassVar[float] = 1.0
-    # Called objective(z, z', g).
-    element: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -176,7 +176,14 @@ class SIE(nn.Module):
         self.invariance, self.equivariance, self.prediction_variance = invariance, equivariance, prediction_variance
         self.regulariser = make_regulariser("SIE", regulariser, invariance, (invariance, invariance / 10))
 
-    def forward(self, z: Tensor, z_prime: Tensor, element: Tensor) -> Any:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self._pair(views, v, w), "SIE")
+
+    def _pair(self, views: Views, first: int, second: int) -> Any:
+        return self.terms(views[first].embedding, views[second].embedding, views.between(first, second))
+
+    def terms(self, z: Tensor, z_prime: Tensor, element: Tensor) -> Any:
         """Return the terms for embeddings of two views and the element (B, k) that carries the first to the second."""
         check_embeddings("SIE", (z, z_prime))
         check_embeddings("SIE", (element,), axes="(B, k)")

@@ -20,6 +20,8 @@ from pdessl.objectives.distributed import (
     sum_over_processes,
 )
 from pdessl.objectives.draws import StepDraws
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views
 
 __all__ = ["GAUSSIAN_VALUE", "LeJEPA", "LeJEPATerms", "SIGReg", "SIGRegTerms", "draw_slices", "sigreg_term"]
 
@@ -183,8 +185,6 @@ class LeJEPA(nn.Module):
     choose_when: ClassVar[str] = "two or more views; one weight to tune, batches too small for VICReg's covariance"
     # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
     target_std: ClassVar[float] = 1.0
-    # Called objective(*embeddings, global_views=G): the first G are of global views.
-    multi_view: ClassVar[bool] = True
 
     def __init__(self, weight: float = 0.05, slices: int = 1024, scale_by_n: bool = True, seed: int = 0) -> None:
         super().__init__()
@@ -193,7 +193,12 @@ class LeJEPA(nn.Module):
         self.weight = weight
         self.regulariser = SIGReg(1.0, slices, scale_by_n, seed)
 
-    def forward(self, z: Tensor, z_prime: Tensor, *more: Tensor, global_views: int | None = None) -> LeJEPATerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms of all views together."""
+        embeddings = [view.embedding for view in views]
+        return Terms.of(self.terms(*embeddings, global_views=views.global_views))
+
+    def terms(self, z: Tensor, z_prime: Tensor, *more: Tensor, global_views: int | None = None) -> LeJEPATerms:
         """Return the terms for embeddings of the views, the same rows in the same order.
 
         Args:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
 from pdessl.objectives.distributed import check_embeddings, gather_rows, mean_over_rows, row_offset, unit_rows
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["SimCLR", "SimCLRTerms", "nt_xent"]
 
@@ -94,7 +96,11 @@ class SimCLR(nn.Module):
             raise ValueError(f"SimCLR: temperature is {temperature}; expected a number > 0.")
         self.temperature = temperature
 
-    def forward(self, z: Tensor, z_prime: Tensor, groups: Tensor | None = None) -> SimCLRTerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self.terms(views[v].embedding, views[w].embedding), "SimCLR")
+
+    def terms(self, z: Tensor, z_prime: Tensor, groups: Tensor | None = None) -> SimCLRTerms:
         """Return the terms for embeddings of two views, the same rows in the same order.
 
         Args:

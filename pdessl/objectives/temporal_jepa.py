@@ -61,8 +61,6 @@ class TemporalJEPA(nn.Module):
     """
 
     choose_when: ClassVar[str] = "no views: runs in time and no augmentation to trust"
-    # Called objective(prediction, target[, context]).
-    predictive: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -86,6 +84,11 @@ class TemporalJEPA(nn.Module):
         self.regulariser = make_regulariser("TemporalJEPA", regulariser, prediction, (20 * prediction, prediction))
         self.regularise, self.rows, self.chunks = tuple(regularise), rows, chunks
         self.draws = StepDraws(seed)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something keeps a constant encoder, which predicts itself, from solving the task."""
+        return self.regulariser is not None or self.stop_gradient
 
     def forward(self, prediction: Tensor, target: Tensor, context: Tensor | None = None) -> Any:
         """Return the terms for predicted latents, those of the target window and (if regularised) of the past."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.objectives.distributed import check_embeddings, full_precision, row_count, sum_over_processes
+from pdessl.objectives.terms import Terms
 from pdessl.objectives.variance_covariance import VarianceCovariance
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["VICReg", "VICRegTerms", "invariance_term"]
 
@@ -84,7 +86,11 @@ class VICReg(nn.Module):
         self.invariance = invariance
         self.regulariser = VarianceCovariance(variance, covariance, debias_covariance, name="VICReg")
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> VICRegTerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self.terms(views[v].embedding, views[w].embedding), "VICReg")
+
+    def terms(self, z: Tensor, z_prime: Tensor) -> VICRegTerms:
         """Return the terms for embeddings of two views, the same rows in the same order."""
         check_embeddings("VICReg", (z, z_prime))
         s = invariance_term(z, z_prime)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from pdessl.errors import ShapeError
 from pdessl.objectives.distributed import check_embeddings, full_precision, sum_over_processes
 from pdessl.objectives.regularisation import Regulariser, make_regulariser, named_terms, regularity
+from pdessl.objectives.terms import Terms
 from pdessl.objectives.vicreg import invariance_term
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["VICRegL", "match_nearest", "squared_distances"]
 
@@ -81,6 +83,7 @@ class VICRegL(nn.Module):
         max_distance: pairs by location that are further apart do not count (tokens that left the common domain); in
             the units of the positions. None counts all.
         regulariser: anti-collapse term: ``vc`` (25 and 0.5, as published), ``sigreg``, or a callable.
+        projector: network on the encoder's tokens (B, N, D'') giving (B, N, D'); None: the tokens themselves.
 
     Shapes:
         z, z' (B, D); tokens and tokens' (B, N, D'), positions and positions' (B, N, d) -> terms loss, invariance,
@@ -99,8 +102,6 @@ class VICRegL(nn.Module):
     choose_when: ClassVar[str] = "two views with tokens; what is wanted varies in space (fields, local parameters)"
     # The spread of each dimension that it aims at, by which the monitors tell a collapse in scale.
     target_std: ClassVar[float] = 1.0
-    # Called objective(z, z', tokens, tokens', positions, positions', period).
-    tokens: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -110,17 +111,30 @@ class VICRegL(nn.Module):
         feature_matches: int | None = None,
         max_distance: float | None = None,
         regulariser: nn.Module | Regulariser | str | None = "vc",
+        projector: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not (0 <= alpha <= 1 and invariance >= 0):
             raise ValueError(f"VICRegL got alpha {alpha} and invariance {invariance}; expected [0, 1] and >= 0.")
         if any(k is not None and k < 1 for k in (location_matches, feature_matches)):
             raise ValueError(f"VICRegL got {location_matches} and {feature_matches} matches; expected at least 1.")
+        self.projector = nn.Identity() if projector is None else projector
         self.alpha, self.invariance, self.max_distance = alpha, invariance, max_distance
         self.location_matches, self.feature_matches = location_matches, feature_matches
         self.regulariser = make_regulariser("VICRegL", regulariser, invariance, (invariance, invariance / 50))
 
-    def forward(
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        tokens = [self.projector(view.tokens) for view in views]
+        return over_pairs(views, lambda v, w: self._pair(views, v, w, tokens), "VICRegL")
+
+    def _pair(self, views: Views, first: int, second: int, tokens: Sequence[Tensor]) -> Any:
+        a, b = views[first], views[second]
+        return self.terms(
+            a.embedding, b.embedding, tokens[first], tokens[second], a.places, b.places, period=views.period
+        )
+
+    def terms(
         self,
         z: Tensor,
         z_prime: Tensor,

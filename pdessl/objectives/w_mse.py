@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pdessl.errors import DataError
 from pdessl.objectives.distributed import check_embeddings, full_precision, gather_rows, unit_rows
 from pdessl.objectives.draws import StepDraws
+from pdessl.objectives.terms import Terms
+from pdessl.objectives.views import Views, over_pairs
 
 __all__ = ["WMSE", "WMSETerms", "whiten"]
 
@@ -91,7 +93,11 @@ class WMSE(nn.Module):
         self.sub_batch, self.shrinkage = sub_batch, shrinkage
         self.draws = StepDraws(seed)
 
-    def forward(self, z: Tensor, z_prime: Tensor) -> WMSETerms:
+    def forward(self, views: Views) -> Terms:
+        """Return the terms, the mean over pairs of views."""
+        return over_pairs(views, lambda v, w: self.terms(views[v].embedding, views[w].embedding), "WMSE")
+
+    def terms(self, z: Tensor, z_prime: Tensor) -> WMSETerms:
         """Return the terms for embeddings of two views, the same rows in the same order."""
         n, width = check_embeddings("WMSE", (z, z_prime)), z.shape[1]
         rows = n if self.sub_batch is None else min(self.sub_batch, n)

@@ -60,6 +60,42 @@ class InitialCondition(ABC):
             SchemaError: the grid cannot hold the field.
         """
 
+    def sample(
+        self, n: int, points: int | Sequence[int], length: float | Sequence[float] = 2 * math.pi, seed: int = 0
+    ) -> Tensor:
+        """Draw n initial fields on a grid.
+
+        Field k depends on the seed and on k alone: more fields, or other points, leave the first as they were (finer
+        points show the same field).
+
+        Args:
+            n: how many, >= 1.
+            points: nodes per axis; one number for all axes, or d of them.
+            length: extent of each axis, > 0, the same way.
+            seed: of the draws, >= 0.
+
+        Returns:
+            The state at time 0, shape (n, C, *X), float64; nodes as :meth:`fields` says.
+
+        Raises:
+            SchemaError: a size out of range, another number of axes, or a grid that cannot hold the field.
+        """
+        grid = [points] * self.dimensions if isinstance(points, int) else [int(p) for p in points]
+        lengths = [length] * self.dimensions if isinstance(length, (int, float)) else [float(v) for v in length]
+        name = type(self).__name__
+        if len(grid) != self.dimensions or len(lengths) != self.dimensions:
+            raise SchemaError(
+                f"{name}.sample got points {points} and length {length}; expected one number each, or "
+                f"{self.dimensions}, one per axis."
+            )
+        if n < 1 or seed < 0 or min(grid) < 1 or not all(0 < v < math.inf for v in lengths):
+            raise SchemaError(
+                f"{name}.sample got n {n}, points {points}, length {length}, seed {seed}; expected n and points >= 1, "
+                "a finite length > 0 and a seed >= 0."
+            )
+        draws = torch.stack([self.draw(random_stream(seed, "sample", k, "physics")) for k in range(n)])
+        return self.fields(draws, grid, torch.tensor(lengths, dtype=torch.float64).expand(n, -1))
+
     @property
     def highest(self) -> int | None:
         """Highest wave number along any axis, in units of 2π/L, or None where there is no such limit."""

@@ -4,20 +4,25 @@ Batches are :class:`pdessl.Trajectories`, in the user's units, with augmentation
 neither datasets nor simulators.
 """
 
-from pdessl.tasks.callbacks import AverageWeights, CollapseAlarm
+from pdessl.tasks.callbacks import AverageWeights, CollapseAlarm, SaveEncoder
 from pdessl.tasks.latent_prediction import MaskedPrediction, TemporalPrediction
-from pdessl.tasks.pretraining import Pretraining
+from pdessl.tasks.pretraining import LocalViews, Pretraining
 from pdessl.tasks.regression import ParameterRegression
 from pdessl.tasks.representation import RepresentationTask
 from pdessl.tasks.time_stepping import TimeStepping
+from pdessl.tasks.watching import Monitors, Probes
 
 __all__ = [
     "AverageWeights",
     "CollapseAlarm",
+    "LocalViews",
     "MaskedPrediction",
+    "Monitors",
     "ParameterRegression",
     "Pretraining",
+    "Probes",
     "RepresentationTask",
+    "SaveEncoder",
     "TemporalPrediction",
     "TimeStepping",
 ]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdessl.errors import CheckpointError, DataError, did_you_mean
-from pdessl.models import Normalised, to_scale, view_seed
+from pdessl.models import Normalisation, to_scale, view_seed
 
 __all__ = [
     "check_task",
+    "data_module",
     "from_all_processes",
     "log_parameter",
     "log_shift",
@@ -73,26 +74,52 @@ def log_parameter(batch: Any, name: str) -> Tensor:
     return to_scale(parameter(batch, name), "log", name)
 
 
+@runtime_checkable
+class _Shifted(Protocol):
+    log_parameter_shift: Mapping[str, Tensor]
+
+
 def log_shift(elements: Any, name: str, batch: Any) -> Tensor:
     """Return how much the augmentation moved log of a parameter, shape (B,); zero where it does not say."""
-    shifts: Mapping[str, Tensor] = getattr(elements, "log_parameter_shift", None) or {}
-    shift = shifts.get(name)
+    shift = elements.log_parameter_shift.get(name) if isinstance(elements, _Shifted) else None
     if shift is None:
         return torch.zeros(batch.fields.shape[0], dtype=torch.float64, device=batch.fields.device)
     return shift.double()
 
 
-def normalise_from_data(task: lightning.LightningModule, networks: list[nn.Module]) -> None:
-    """Give networks the mean and standard deviation of each field from the data module, where it has them.
+class FieldStatistics(Protocol):
+    """What a data module says of a field."""
 
-    A data module states them as ``statistics``: field name -> object with ``mean`` and ``std``.
-    """
-    statistics = getattr(getattr(task.trainer, "datamodule", None), "statistics", None)
-    if not statistics:
+    mean: float
+    std: float
+
+
+@runtime_checkable
+class DescribedData(Protocol):
+    """A data module that knows mean and standard deviation of each field, by name."""
+
+    @property
+    def statistics(self) -> Mapping[str, FieldStatistics] | None:
+        """Of the training split; None where it does not know."""
+
+
+@runtime_checkable
+class _WithData(Protocol):
+    datamodule: lightning.LightningDataModule
+
+
+def data_module(trainer: lightning.Trainer) -> lightning.LightningDataModule | None:
+    """Return the data module of a fit; None where loaders were given instead: a trainer then has no such attribute."""
+    return trainer.datamodule if isinstance(trainer, _WithData) else None
+
+
+def normalise_from_data(task: lightning.LightningModule, normalisation: Normalisation) -> None:
+    """Set mean and standard deviation of each field as the data module has them, unless they were given."""
+    data = data_module(task.trainer)
+    if normalisation.given or not isinstance(data, DescribedData) or not data.statistics:
         return
-    for network in networks:
-        if isinstance(network, Normalised):
-            network.set_statistics([s.mean for s in statistics.values()], [s.std for s in statistics.values()])
+    found = data.statistics.values()
+    normalisation.set_statistics([s.mean for s in found], [s.std for s in found])
 
 
 def check_task(task: lightning.LightningModule, checkpoint: Mapping[str, Any]) -> None:

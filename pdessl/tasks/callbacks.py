@@ -1,10 +1,11 @@
-"""What watches a run: a collapse alarm, and the average of the last weights."""
+"""What goes along with a run: a collapse alarm, the average of the last weights, and saving at the end."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+import os
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
@@ -12,11 +13,17 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from pdessl.errors import PdesslError, SchemaError
+from pdessl.objectives.diagnosis import Diagnosis
 
-__all__ = ["AverageWeights", "CollapseAlarm"]
+__all__ = ["AverageWeights", "CollapseAlarm", "SaveEncoder"]
 
 _log = logging.getLogger(__name__)
 FALLEN = 0.5  # share of the highest value so far, below which a low one is a collapse
+
+
+@runtime_checkable
+class _Diagnosed(Protocol):
+    diagnosis: Diagnosis | None
 
 
 class CollapseAlarm(Callback):
@@ -50,7 +57,7 @@ class CollapseAlarm(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Read the diagnosis of this validation."""
-        diagnosis = getattr(pl_module, "diagnosis", None)
+        diagnosis = pl_module.diagnosis if isinstance(pl_module, _Diagnosed) else None
         if diagnosis is None or trainer.sanity_checking:
             return
         for name in ("relative_deviation", "std_max", "rank_me", "features_rank_me"):
@@ -119,3 +126,19 @@ class AverageWeights(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the weights kept so far."""
         self._kept = state_dict["kept"]
+
+
+class SaveEncoder(Callback):
+    """At the end of the fit, write the encoder as a folder for :func:`pdessl.load`.
+
+    Args:
+        folder: where to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write it, by the first process."""
+        if trainer.is_global_zero:
+            pl_module.save_encoder(self.folder)

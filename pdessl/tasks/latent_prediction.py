@@ -5,19 +5,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
-from pdessl.models import spacing_arguments, view_seed
-from pdessl.objectives import BlockMasks, ExponentialMovingAverage, Masks
+from pdessl.models import Encoder, spacing_arguments, view_seed
+from pdessl.objectives import BlockMasks, ExponentialMovingAverage, Masks, Terms
 from pdessl.objectives.distributed import row_count, row_offset
+from pdessl.objectives.views import arguments_needed
 from pdessl.tasks.batches import step_generator
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
 __all__ = ["MaskedPrediction", "TemporalPrediction"]
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """An objective that says whether anything of it keeps a constant encoder from solving the task."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something does."""
 
 
 class TemporalPrediction(RepresentationTask):
@@ -29,19 +39,19 @@ class TemporalPrediction(RepresentationTask):
     at a random place without one) and halved. Latents are the encoder's tokens where the predictor takes tokens, and
     its features (B, D) otherwise.
 
-    Each epoch's validation logs collapse monitors and an online probe, see :class:`RepresentationTask`.
+    Validation, its collapse monitors and its online probe: see :class:`RepresentationTask`.
 
     Args:
         encoder: network on fields (B, C, T, *X) with methods ``tokens`` and ``token_grid`` for token latents.
         predictor: network on latents: tokens (B, N, D) -> (B, N, D), a
-            :class:`pdessl.models.TokenPredictor`-like network with ``places`` if ``on_tokens`` and it has the
-            attribute ``mask``, or features (B, D) -> (B, D).
-        objective: called with prediction, target and context latents; returns a named tuple with ``loss`` first.
+            network that is called as :class:`pdessl.models.TokenPredictor`, with places, or features (B, D) -> (B, D).
+        objective: called with prediction, target and context latents; returns a named tuple with ``loss`` first, or a
+            scalar.
         frames: frames of each window, >= 2.
         augmentation: makes one view of twice ``frames`` frames; None: a random window of the trajectory.
         on_tokens: predict tokens (True) or features.
-        learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
-            :class:`RepresentationTask`. Probes see windows of ``frames`` frames only if ``probe_views`` is 1 or more.
+        learning_rate, weight_decay, warmup, seed: see :class:`RepresentationTask`. Probes see windows of ``frames``
+            frames only if their ``views`` is 1 or more.
 
     Raises:
         SchemaError: a setting out of range; an objective with neither an anti-collapse term nor a stop-gradient: the
@@ -63,18 +73,12 @@ class TemporalPrediction(RepresentationTask):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.05,
         warmup: float = 0.1,
-        probe: list[str] | None = None,
-        probe_views: int = 0,
-        normalisation: dict[str, list[float]] | None = None,
         seed: int = 0,
-        export_to: str | None = None,
     ) -> None:
-        super().__init__(
-            encoder, learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to
-        )
+        super().__init__(encoder, learning_rate, weight_decay, warmup, seed)
         if frames < 2:
             raise SchemaError(f"TemporalPrediction got frames {frames}; expected at least 2.")
-        if getattr(objective, "regulariser", self) is None and not getattr(objective, "stop_gradient", False):
+        if isinstance(objective, Guarded) and not objective.guarded:
             raise SchemaError(
                 "TemporalPrediction got an objective with neither a regulariser nor stop_gradient: a constant encoder "
                 "predicts itself. Give the objective regulariser: vc (or sigreg)."
@@ -110,24 +114,22 @@ class TemporalPrediction(RepresentationTask):
         past, following = view.fields[:, :, : self.frames], view.fields[:, :, self.frames : 2 * self.frames]
         given = spacing_arguments(self.encoder, view)
         context, target = self.latent(past, **given), self.latent(following, **given)
-        terms = self.objective(self._predict(context, past.shape[2:]), target, context)
-        self.log_terms(terms._asdict(), terms.loss, len(batch))
-        return terms.loss
+        terms = Terms.of(self.objective(self._predict(context, past.shape[2:]), target, context))
+        self.log_terms(terms, len(batch))
+        return terms.total
 
     def _predict(self, context: Tensor, grid: Sequence[int]) -> Tensor:
-        if not (self.on_tokens and getattr(self.predictor, "mask", None) is not None):
+        if not self.on_tokens or arguments_needed(self.predictor) == 1:
             return self.predictor(context)
         # The token grid of both windows: the past is given, the next is asked for.
-        tokens = self.encoder.module.token_grid(grid)
+        tokens = self.encoder.token_grid(grid)
         count = context.shape[1]
         every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
         return self.predictor(context, every[:, :count], every[:, count:], (2 * tokens[0], *tokens[1:]))
 
-    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
+    def watched(self, batch: Any) -> dict[str, Tensor]:
         """Return features, and the mean of the tokens (or the features again)."""
-        features = self.encoder(fields, **given)
-        latent = self.encoder.tokens(fields, **given).mean(dim=1) if self.on_tokens else features
-        return {"features": features, "embeddings": latent}
+        return _pooled(self.encoder, batch, self.on_tokens)
 
 
 class MaskedPrediction(RepresentationTask):
@@ -137,7 +139,7 @@ class MaskedPrediction(RepresentationTask):
 
     f: encoder that is given visible tokens only, g: predictor, t: a slow teacher or, without one, f itself.
 
-    Each epoch's validation logs collapse monitors and an online probe, see :class:`RepresentationTask`.
+    Validation, its collapse monitors and its online probe: see :class:`RepresentationTask`.
 
     Args:
         encoder: network with ``tokens(fields, keep)``, as :class:`pdessl.models.SpaceTimeTransformer`.
@@ -147,8 +149,7 @@ class MaskedPrediction(RepresentationTask):
         teacher: settings of the moving average (``start``, ``end``, ``schedule``); None: no teacher, and the
             objective's anti-collapse term is what keeps the encoder from collapse.
         augmentation: makes one view of each trajectory; None: the trajectory as it is.
-        learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
-            :class:`RepresentationTask`.
+        learning_rate, weight_decay, warmup, seed: see :class:`RepresentationTask`.
 
     Raises:
         SchemaError: no teacher and no anti-collapse term: the constant encoder would solve the task; or an encoder
@@ -168,16 +169,10 @@ class MaskedPrediction(RepresentationTask):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.05,
         warmup: float = 0.1,
-        probe: list[str] | None = None,
-        probe_views: int = 0,
-        normalisation: dict[str, list[float]] | None = None,
         seed: int = 0,
-        export_to: str | None = None,
     ) -> None:
-        super().__init__(
-            encoder, learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to
-        )
-        if teacher is None and getattr(objective, "regulariser", None) is None:
+        super().__init__(encoder, learning_rate, weight_decay, warmup, seed)
+        if teacher is None and not (isinstance(objective, Guarded) and objective.guarded):
             raise SchemaError(
                 "MaskedPrediction got neither a teacher nor an objective with a regulariser: a constant encoder "
                 "predicts itself. Give teacher: {start: 0.996}, or the objective regulariser: vc (or sigreg)."
@@ -208,7 +203,7 @@ class MaskedPrediction(RepresentationTask):
             with torch.no_grad():
                 view, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
         fields = view.fields
-        grid = self.encoder.module.token_grid(fields.shape[2:])
+        grid = self.encoder.token_grid(fields.shape[2:])
         masks = self._masks(grid, view, batch_idx)
         given = spacing_arguments(self.encoder, view)
         context = self.encoder.tokens(fields, masks.context, **given)
@@ -219,9 +214,9 @@ class MaskedPrediction(RepresentationTask):
         predicted = self.predictor(*rows, masks.targets.flatten(0, 1), grid)
         target = whole.gather(1, masks.targets.flatten(1)[..., None].expand(-1, -1, whole.shape[2]))
         shape = (len(fields), blocks, hidden, whole.shape[2])
-        terms = self.objective(predicted.view(shape), target.view(shape), context)
-        self.log_terms(terms._asdict(), terms.loss, len(batch))
-        return terms.loss
+        terms = Terms.of(self.objective(predicted.view(shape), target.view(shape), context))
+        self.log_terms(terms, len(batch))
+        return terms.total
 
     def _taught(self, fields: Tensor, **given: Tensor) -> Tensor:
         with torch.no_grad():
@@ -245,10 +240,17 @@ class MaskedPrediction(RepresentationTask):
             self._drawers[grid, periodic] = BlockMasks(grid, periodic, **self.masks)
         return self._drawers[grid, periodic]
 
-    def representations(self, fields: Tensor, **given: Tensor) -> dict[str, Tensor]:
+    def watched(self, batch: Any) -> dict[str, Tensor]:
         """Return features, and the mean of the tokens."""
-        features, tokens = self.encoder(fields, **given), self.encoder.tokens(fields, **given)
-        return {"features": features, "embeddings": tokens.mean(dim=1)}
+        return _pooled(self.encoder, batch, True)
+
+
+def _pooled(encoder: Encoder, batch: Any, on_tokens: bool) -> dict[str, Tensor]:
+    """Features, and as embeddings the mean of the tokens, or the features again."""
+    given = spacing_arguments(encoder, batch)
+    features = encoder(batch.fields, **given)
+    latent = encoder.tokens(batch.fields, **given).mean(dim=1) if on_tokens else features
+    return {"features": features, "embeddings": latent}
 
 
 class _Windows(nn.Module):

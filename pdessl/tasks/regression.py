@@ -15,8 +15,8 @@ from pdessl.errors import SchemaError
 from pdessl.evaluation.metrics import relative_error
 from pdessl.models import (
     AttentiveHead,
+    Encoder,
     Head,
-    Normalised,
     from_scale,
     spacing_arguments,
     to_scale,
@@ -107,8 +107,7 @@ class ParameterRegression(lightning.LightningModule):
                 f"ParameterRegression got targets {self.targets} and scales {self.scales}; expected one or more "
                 "targets, and one scale for all or one for each."
             )
-        self.encoder = encoder if isinstance(encoder, Normalised) else Normalised(encoder)
-        self._statistics_given = isinstance(encoder, Normalised) or normalisation is not None
+        self.encoder = Encoder.of(encoder)
         if normalisation is not None:
             self.encoder.set_statistics(normalisation["mean"], normalisation["std"])
         self.readout, self.views, self.augmentation = readout, views, augmentation
@@ -150,8 +149,8 @@ class ParameterRegression(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the normalisation from the data module unless it was given."""
-        if stage == "fit" and not self._statistics_given:
-            normalise_from_data(self, [self.encoder])
+        if stage == "fit":
+            normalise_from_data(self, self.encoder.normalisation)
 
     def on_train_start(self) -> None:
         """Standardise the targets on the training labels, once; a resumed run keeps its values."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
-from pdessl.models import Normalised, TimeStepper, spacing_arguments
+from pdessl.models import Normalisation, TimeStepper, spacing_arguments
 from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
@@ -75,9 +75,8 @@ class TimeStepping(lightning.LightningModule):
         if encoder is not None:
             encoder.requires_grad_(False).eval()
         self.learning_rate, self.weight_decay, self.warmup, self.seed = learning_rate, weight_decay, warmup, seed
-        # Only its buffers and checks are used: a stepper's input and output share one scale.
-        self.scale = Normalised(nn.Identity(), [0.0] * stepper.in_channels, [1.0] * stepper.in_channels)
-        self._statistics_given = normalisation is not None
+        # A stepper's input and output share one scale.
+        self.scale = Normalisation(stepper.in_channels)
         if normalisation is not None:
             self.scale.set_statistics(normalisation["mean"], normalisation["std"])
 
@@ -90,8 +89,8 @@ class TimeStepping(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the normalisation from the data module unless it was given."""
-        if stage == "fit" and not self._statistics_given:
-            normalise_from_data(self, [self.scale])
+        if stage == "fit":
+            normalise_from_data(self, self.scale)
 
     def condition(self, batch: Any) -> Tensor | None:
         """Return the condition (B, D) of trajectories (or, for an encoder, of their raw fields), or None without one.

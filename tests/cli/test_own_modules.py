@@ -37,9 +37,18 @@ class Untold(Spectrum):
         self.extra = layer
 
 
+def agree(z, z_prime):
+    return (z - z_prime).square().mean() - z.std(dim=0).clamp(max=1).mean()
+
+
 class Agree(nn.Module):
     def forward(self, z, z_prime):
-        return (z - z_prime).square().mean() - z.std(dim=0).clamp(max=1).mean()
+        return agree(z, z_prime)
+
+
+class AgreeOnViews(nn.Module):
+    def forward(self, views):
+        return agree(views[0].embedding, views[1].embedding)
 """
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 VIEWS = {"algebra": "burgers", "strengths": {"space_translation": 0.5}, "window": [16, 64]}
@@ -51,11 +60,11 @@ def run(tmp_path, monkeypatch, small_store):
     (tmp_path / "ownparts.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def call(encoder):
+    def call(encoder, objective="ownparts.Agree"):
         model = {
             "encoder": encoder,
             "projector": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 8, "out_features": 8}},
-            "objective": {"class_path": "ownparts.Agree"},
+            "objective": objective,
             "augmentation": {"class_path": "pdessl.augmentation.LieAugmentation", "init_args": VIEWS},
         }
         trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
@@ -74,6 +83,14 @@ def test_a_recipe_names_classes_of_the_users_own(run, tmp_path, capsys):
     assert encoder.module.gain == 3.0 and encoder(torch.randn(2, 1, 16, 64)).shape == (2, 8)
     curves = json.loads((tmp_path / "run/history.json").read_text())
     assert {"train/loss", "monitor/rank_me", "probe/viscosity_r2"} <= set(curves)
+
+
+def test_a_recipe_names_a_loss_of_two_embeddings_or_of_views_a_class_or_a_function(run, tmp_path):
+    losses = []
+    for objective in ("ownparts.agree", {"class_path": "ownparts.Agree"}, {"class_path": "ownparts.AgreeOnViews"}):
+        assert run({"class_path": "ownparts.Spectrum", "init_args": {"feature_dim": 8}}, objective) == 0
+        losses.append(json.loads((tmp_path / "run/history.json").read_text())["train/loss"])
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_what_cannot_be_loaded_back_is_told_before_the_training(run, tmp_path, capsys):

@@ -12,7 +12,7 @@ from pdessl.cli import main
 from pdessl.data import load_recipe, simulate
 from pdessl.experiments.untrained import calibrated
 from pdessl.inference import fit_parameter_model
-from pdessl.models import ConvEncoder, Normalised, save_pretrained
+from pdessl.models import ConvEncoder, Encoder, save_pretrained
 
 UNITS = {"u": "length/time", "viscosity": "length^2/time", "time": "time", "x": "length"}
 
@@ -23,7 +23,7 @@ def saved(tmp_path_factory):
     runs = simulate(load_recipe("burgers_small"), "labelled", range(40))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = Normalised(ConvEncoder(width=6, blocks=(1, 1)), [0.0], [0.6])
+        encoder = Encoder(ConvEncoder(width=6, blocks=(1, 1)), [0.0], [0.6])
     model = fit_parameter_model(calibrated(encoder, [runs]), runs, units=UNITS)
     return model.save(tmp_path_factory.mktemp("model") / "viscosity"), model
 

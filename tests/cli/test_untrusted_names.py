@@ -10,7 +10,7 @@ from pdessl.cli import main
 from pdessl.data import load_recipe, simulate
 from pdessl.experiments.untrained import calibrated
 from pdessl.inference import fit_parameter_model
-from pdessl.models import ConvEncoder, Normalised
+from pdessl.models import ConvEncoder, Encoder
 from pdessl.written import cell, visible
 
 NAMES = ['=HYPERLINK("http://a")', "+1+1", "-2+3", "@SUM(A1)", "\x1b]0;title\x07run", "-3.5", "plain", "a\r\nb", "\t=1"]
@@ -34,7 +34,7 @@ def prediction(tmp_path_factory):
     runs = simulate(load_recipe("burgers_small"), "labelled", range(40))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = Normalised(ConvEncoder(width=6, blocks=(1, 1)), [0.0], [0.6])
+        encoder = Encoder(ConvEncoder(width=6, blocks=(1, 1)), [0.0], [0.6])
     model = fit_parameter_model(calibrated(encoder, [runs]), runs).save(folder / "model")
     data = simulate(load_recipe("burgers_small"), "test", range(8)).to_xarray()
     data = xr.concat([data, data.isel(trajectory=[0])], "trajectory", data_vars="minimal", coords="minimal")

@@ -12,7 +12,7 @@ from pdessl.experiments.stepping import Bottleneck
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import Views, features
-from pdessl.models import ConvEncoder, Normalised
+from pdessl.models import ConvEncoder, Encoder
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def runs():
 
 
 def test_the_untrained_network_is_the_same_architecture_with_other_weights(runs):
-    encoder = Normalised(ConvEncoder(width=4), [0.5], [2.0])
+    encoder = Encoder(ConvEncoder(width=4), [0.5], [2.0])
     one, same, other = untrained(encoder, 1), untrained(encoder, 1), untrained(encoder, 2)
     assert one.statistics == encoder.statistics
     weights = [e.module.stem[0].convolution.weight for e in (one, same, other)]
@@ -32,7 +32,7 @@ def test_the_untrained_network_is_the_same_architecture_with_other_weights(runs)
 
 
 def test_calibration_gives_the_random_encoder_the_statistics_of_the_data(runs):
-    encoder = calibrated(untrained(Normalised(ConvEncoder(width=4)), 0), [runs])
+    encoder = calibrated(untrained(Encoder(ConvEncoder(width=4)), 0), [runs])
     norm = encoder.module.stem[1]
     output = encoder.module.stem[0](runs.fields)
     assert torch.allclose(norm.running_mean, output.mean(dim=(0, 2, 3)), atol=1e-5)
@@ -68,13 +68,13 @@ def test_views_that_draw_nothing_are_no_augmentation(runs):
 
 
 def test_the_random_floor_keeps_all_pooled_values(runs):
-    encoder = Normalised(ConvEncoder(width=4, features=2, hidden=8), [0.5], [2.0]).eval()
+    encoder = Encoder(ConvEncoder(width=4, features=2, hidden=8), [0.5], [2.0]).eval()
     trunk = features(encoder, runs, layer="trunk")
     assert trunk.shape == (12, encoder.module.trunk_dim)
     assert torch.allclose(encoder.module.head(trunk.float()).double(), features(encoder, runs), atol=1e-6)
     both = features(encoder, runs, layer="both")
     assert torch.equal(both[:, 2:], trunk) and torch.allclose(both[:, :2], features(encoder, runs), atol=1e-6)
-    headless = Normalised(ConvEncoder(width=4), [0.5], [2.0]).eval()
+    headless = Encoder(ConvEncoder(width=4), [0.5], [2.0]).eval()
     assert torch.equal(features(headless, runs, layer="trunk"), features(headless, runs))
 
 
@@ -89,7 +89,7 @@ def test_two_workers_give_what_one_process_gives_in_order(small_store):
     data = PDEDataModule(small_store)
     data.setup()
     torch.manual_seed(0)
-    shared = Shared(Normalised(ConvEncoder(width=4)).eval(), data, {"scale": 2.0})
+    shared = Shared(Encoder(ConvEncoder(width=4)).eval(), data, {"scale": 2.0})
     alone = list(each(_features_of, [3, 0, 5], shared))
     spread = list(each(_features_of, [3, 0, 5], shared, workers=2))
     for a, b in zip(alone, spread, strict=True):

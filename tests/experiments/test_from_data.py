@@ -83,9 +83,11 @@ def test_every_network_of_a_recipe_is_completed_and_the_run_remembers(recipe, sm
         "init_args": {"past": 2, "width": 4, "blocks": 1, "condition": 8},
     }
     forecast = {"class_path": "pdessl.objectives.CrossForecast", "init_args": {"forecaster": forecaster, "horizon": 2}}
+    parts = {"agreement": RECIPE["model"]["objective"], "forecast": forecast}
+    whole = {"class_path": "pdessl.objectives.WeightedSum", "init_args": {"objectives": parts}}
     words = [f"data.path={small_store}", "model.augmentation.init_args.window=[16, 32]"]
-    run = pretrain(recipe(forecast=forecast), words, tmp_path / "run")
-    assert run.task.forecast.forecaster.init_args["periodic"] == [False]
+    run = pretrain(recipe(objective=whole), words, tmp_path / "run")
+    assert run.task.objective.objectives["forecast"].forecaster.init_args["periodic"] == [False]
     content = yaml.safe_load((tmp_path / "run/encoder/recipe.json").read_text())
     settings = content["provenance"]["recipe"]["model"]["encoder"]["init_args"]
     assert settings["periodic"] == [False] and settings["in_channels"] == 1

@@ -27,7 +27,7 @@ from pdessl.experiments.shifts import Shift, applicable, shifted
 from pdessl.experiments.supervision import Supervision
 from pdessl.inference import Views, features, fit_parameter_model
 from pdessl.inference.readouts import NeighbourReadout
-from pdessl.models import ConvEncoder, Normalised, save_pretrained
+from pdessl.models import ConvEncoder, Encoder, save_pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 
@@ -41,7 +41,7 @@ def data(small_store):
 
 def encoder(seed=0):
     torch.manual_seed(seed)
-    return Normalised(ConvEncoder(width=4, blocks=(1, 1)), [0.0], [0.4]).eval()
+    return Encoder(ConvEncoder(width=4, blocks=(1, 1)), [0.0], [0.4]).eval()
 
 
 SHORT = Supervision(learning_rates=(1e-2,), steps=4, check_every=2)
@@ -128,8 +128,8 @@ def test_an_estimate_that_cannot_be_made_is_noted_and_the_rest_goes_on(data):
 
 
 def test_an_encoder_of_other_fields_or_dimensions_is_refused_before_anything_is_trained(data):
-    two = Normalised(ConvEncoder(in_channels=2, width=4, blocks=(1,)), [0.0, 0.0], [1.0, 1.0]).eval()
-    plane = Normalised(ConvEncoder(width=4, blocks=(1,), periodic=(True, True)), [0.0], [1.0]).eval()
+    two = Encoder(ConvEncoder(in_channels=2, width=4, blocks=(1,)), [0.0, 0.0], [1.0, 1.0]).eval()
+    plane = Encoder(ConvEncoder(width=4, blocks=(1,), periodic=(True, True)), [0.0], [1.0]).eval()
     for network, why in ((two, "was trained on 2 fields and got 1"), (plane, "with 2 space axes")):
         with pytest.raises(
             ShapeError, match=rf"cannot read .* \(u over time, x\): .*{why}.* Pretrain one on data like"

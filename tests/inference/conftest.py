@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pdessl.data import load_recipe, simulate
-from pdessl.models import ConvEncoder, Normalised
+from pdessl.models import ConvEncoder, Encoder
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def encoder(labelled):
 def random_encoder(runs, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Normalised(ConvEncoder(width=8, blocks=(1, 1, 1)), [0.0], [0.6])
+        encoder = Encoder(ConvEncoder(width=8, blocks=(1, 1, 1)), [0.0], [0.6])
     encoder.train()
     with torch.no_grad():
         for _ in range(30):

@@ -16,7 +16,7 @@ import pdessl
 from pdessl.errors import CheckpointError, StoreError
 from pdessl.evaluation.novelty import area_under_roc
 from pdessl.inference import HeadReadout, ParameterModel, Views, fit_parameter_model
-from pdessl.models import ConvEncoder, Head, Normalised, load, save_pretrained
+from pdessl.models import ConvEncoder, Encoder, Head, load, save_pretrained
 
 from .conftest import UNITS
 
@@ -26,7 +26,7 @@ def with_head(encoder):
     inner = encoder.module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = Normalised(ConvEncoder(**(inner.init_args | {"features": 2})), **encoder.statistics)
+        found = Encoder(ConvEncoder(**(inner.init_args | {"features": 2})), **encoder.statistics)
     found.module.load_state_dict(inner.state_dict(), strict=False)
     return found.eval()
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pdessl.errors import CheckpointError, PdesslError, StoreError
-from pdessl.models import ConvEncoder, Head, Normalised, Projector, TimeStepper, load, pretrained, save_pretrained
+from pdessl.models import ConvEncoder, Encoder, Head, Projector, TimeStepper, load, pretrained, save_pretrained
 
 
 class NoArguments(nn.Module):
@@ -20,7 +20,7 @@ class NoArguments(nn.Module):
     ("module", "shape"),
     [
         (ConvEncoder(width=4, blocks=(1, 2), features=5, norm="group"), (2, 1, 9, 12)),
-        (Normalised(ConvEncoder(in_channels=2, width=4, blocks=(1,)), [0.1, 2.0], [0.3, 7.0]), (2, 2, 8, 8)),
+        (Encoder(ConvEncoder(in_channels=2, width=4, blocks=(1,)), [0.1, 2.0], [0.3, 7.0]), (2, 2, 8, 8)),
         (Projector(6, (8,), 3), (4, 6)),
         (Head(6, 2, (4,), standardise=True), (4, 6)),
         (TimeStepper(past=2, width=8, blocks=2), (2, 1, 2, 16)),
@@ -50,7 +50,7 @@ def test_found_in_a_run_folder_and_by_the_name_recipes_use(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    save_pretrained(tmp_path / "m", Normalised(ConvEncoder(width=4, blocks=(1,))))
+    save_pretrained(tmp_path / "m", Encoder(ConvEncoder(width=4, blocks=(1,))))
     return tmp_path / "m"
 
 

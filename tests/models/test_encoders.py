@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from pdessl.errors import ShapeError
+from pdessl.errors import SchemaError, ShapeError
 from pdessl.models import (
     ConvEncoder,
     ConvNeXtEncoder,
-    Normalised,
+    Encoder,
     SpaceTimeTransformer,
     TokenPredictor,
     load,
@@ -81,14 +81,35 @@ def test_an_encoder_with_coordinates_tells_places_apart(make, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_pass_gives_trunk_and_tokens(name):
-    encoder, x = build(name), field(2, 1, 8, 16)
-    trunk, tokens = encoder.trunk_and_tokens(x)
-    assert torch.equal(trunk, encoder.trunk(x))
-    assert torch.equal(tokens, encoder.tokens(x))
-    through = Normalised(encoder, [0.5], [2.0]).trunk_and_tokens(x)
-    for found, expected in zip(through, encoder.trunk_and_tokens((x - 0.5) / 2), strict=True):
+def test_one_pass_gives_features_trunk_and_tokens(name):
+    network, x = build(name), field(2, 1, 8, 16)
+    features, trunk, tokens = network.represent(x)
+    assert torch.equal(features, network(x))
+    assert torch.equal(trunk, network.trunk(x))
+    assert torch.equal(tokens, network.tokens(x))
+    encoder = Encoder(network, [0.5], [2.0])
+    batch = type("Batch", (), {"fields": x})()
+    for found, expected in zip(encoder(batch), network.represent((x - 0.5) / 2), strict=True):
         torch.testing.assert_close(found, expected)
+    assert torch.equal(encoder(batch).features, encoder(x))
+    assert encoder.token_grid((8, 16)) == network.token_grid((8, 16))
+
+
+def test_an_encoder_takes_any_network_and_says_what_it_lacks():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    encoder, x = Encoder(network), field(2, 1, 3, 4)
+    assert Encoder.of(encoder) is encoder and Encoder.of(network).module is network
+    batch = type("Batch", (), {"fields": x})()
+    features, trunk, tokens = encoder(batch)
+    assert torch.equal(features, network(x)) and trunk is None and tokens is None and encoder.head is None
+    with pytest.raises(
+        SchemaError, match=r"Sequential has no tokens.*methods tokens\(fields, spacing\) and token_grid"
+    ):
+        encoder.token_grid((3, 4))
+    encoder.set_statistics([1.0, 2.0], [1.0, 1.0])  # as many channels as the data turn out to have
+    assert encoder.in_channels == 2
+    with pytest.raises(ShapeError, match="got 3 means and 3 deviations; expected 2 each"):
+        encoder.set_statistics([1.0] * 3, [1.0] * 3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,8 @@ from pdessl.models import (
     AttentiveHead,
     ConvEncoder,
     ConvNeXtEncoder,
+    Encoder,
     LowRank,
-    Normalised,
     Projector,
     SpaceTimeTransformer,
     SplitProjector,
@@ -113,7 +113,7 @@ def transformer():
 
 
 def test_adapters_start_as_the_identity_and_merge_into_plain_layers():
-    plain, adapted = transformer(), Normalised(train_only(transformer(), "adapters", rank=2))
+    plain, adapted = transformer(), Encoder(train_only(transformer(), "adapters", rank=2))
     x = draw(2, 1, 8, 16)
     assert torch.equal(plain(x), adapted(x))
     trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
@@ -141,7 +141,7 @@ def test_the_addition_has_the_rank_it_says():
     "make", [lambda: ConvEncoder(width=4, features=3), lambda: ConvNeXtEncoder(1, (4, 8), (1, 1), 3), transformer]
 )
 def test_parts_that_are_trained_are_those_that_were_asked_for(make):
-    encoder = Normalised(make())
+    encoder = Encoder(make())
     every = sum(p.numel() for p in encoder.parameters())
     counts = {}
     for part in ("all", "last", "norms", "none"):

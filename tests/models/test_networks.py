@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pdessl.errors import ShapeError
-from pdessl.models import ConvEncoder, Head, Normalised, Projector, TimeStepper, embed, view_seed
+from pdessl.models import ConvEncoder, Encoder, Head, Projector, TimeStepper, embed, view_seed
 from pdessl.models.padding import GridConvolution
 
 
@@ -63,7 +63,7 @@ def test_errors_name_found_and_expected():
 
 def test_normalised_is_the_module_on_standardised_fields():
     x = field(3, 2, 4, 5) * 7 + 3
-    module = Normalised(torch.nn.Flatten(), [3.0, 0.0], [7.0, 2.0])
+    module = Encoder(torch.nn.Flatten(), [3.0, 0.0], [7.0, 2.0])
     expected = (x - torch.tensor([3.0, 0.0]).view(1, 2, 1, 1)) / torch.tensor([7.0, 2.0]).view(1, 2, 1, 1)
     torch.testing.assert_close(module(x), expected.flatten(1))
     with pytest.raises(ShapeError, match="expected 2 each"):

@@ -132,7 +132,7 @@ CASES = {
     ),
     "sie": (lambda: SIE(fixed(GroupAction(2, 4)), 2), with_element),
     "sie exponential": (lambda: SIE(fixed(GroupAction(2, 3, "exponential")), 3, regulariser="sigreg"), with_element),
-    "parameter equivariance": (ParameterEquivariance, heads),
+    "parameter equivariance": (lambda: ParameterEquivariance("viscosity", nn.Identity()), heads),
     "cross-forecast": (lambda: CrossForecast(fixed(Forecaster()), horizon=2), forecast),
 }
 
@@ -143,4 +143,5 @@ def build(name):
 
 def call(name, objective, z, w, e=None):
     """Terms of the objective on embeddings (B, 6)."""
-    return objective(*CASES[name][1](z, w, extras(len(z)) if e is None else e))
+    formula = objective if isinstance(objective, (TemporalJEPA, MaskedJEPA)) else objective.terms
+    return formula(*CASES[name][1](z, w, extras(len(z)) if e is None else e))

@@ -104,7 +104,7 @@ def test_a_training_that_collapses_is_diagnosed_and_one_that_is_regularised_is_n
         for _ in range(150):
             views = [encoder(x + 0.3 * torch.randn_like(x)) for _ in range(2)]
             optimiser.zero_grad()
-            objective(*views).loss.backward()
+            objective.terms(*views).loss.backward()
             optimiser.step()
         causes[weight] = collapse_diagnosis(encoder(x), batch=256 if weight else None).cause
     assert causes == {0.0: "complete collapse", 25.0: "healthy"}

@@ -26,27 +26,27 @@ def test_byol_and_simsiam_equal_the_loops_and_the_pin():
     q = fixed(nn.Linear(5, 5))
     with torch.no_grad():
         expected = 4 - 2 * cosines(q(z), u) - 2 * cosines(q(w), t)
-        assert float(BYOL(q)(z, w, t, u).loss) == pytest.approx(expected, rel=1e-12)
+        assert float(BYOL(q).terms(z, w, t, u).loss) == pytest.approx(expected, rel=1e-12)
         expected = -cosines(q(z), w) / 2 - cosines(q(w), z) / 2
-        assert float(SimSiam(q)(z, w).loss) == pytest.approx(expected, rel=1e-12)
+        assert float(SimSiam(q).terms(z, w).loss) == pytest.approx(expected, rel=1e-12)
     z, w = pinned()
-    assert -float(SimSiam(nn.Identity())(z, w).loss) == pytest.approx(0.983290791549624, rel=1e-12)
+    assert -float(SimSiam(nn.Identity()).terms(z, w).loss) == pytest.approx(0.983290791549624, rel=1e-12)
 
 
 def test_limits_and_the_relation_of_the_two():
     z, w = draw(9, 5, seed=1), draw(9, 5, seed=2)
     q = fixed(nn.Linear(5, 5)).requires_grad_(False)
-    assert float(BYOL(q)(z, w, z, w).loss) == pytest.approx(4 + 4 * float(SimSiam(q)(z, w).loss), rel=1e-12)
+    assert float(BYOL(q).terms(z, w, z, w).loss) == pytest.approx(4 + 4 * float(SimSiam(q).terms(z, w).loss), rel=1e-12)
     same = torch.full((4, 5), 0.3)
     identity = nn.Identity()
-    assert float(BYOL(identity)(same, same, same, same).loss) == pytest.approx(0, abs=1e-6)
-    assert float(SimSiam(identity)(same, same).loss) == pytest.approx(-1, rel=1e-6)
-    assert float(BYOL(identity)(z, z, -z, -z).loss) == pytest.approx(8, rel=1e-12)
+    assert float(BYOL(identity).terms(same, same, same, same).loss) == pytest.approx(0, abs=1e-6)
+    assert float(SimSiam(identity).terms(same, same).loss) == pytest.approx(-1, rel=1e-6)
+    assert float(BYOL(identity).terms(z, z, -z, -z).loss) == pytest.approx(8, rel=1e-12)
 
 
 def test_targets_receive_no_gradient():
     z, w, t, u = (draw(9, 5, seed=s).requires_grad_() for s in range(4))
-    BYOL(fixed(nn.Linear(5, 5)))(z, w, t, u).loss.backward()
+    BYOL(fixed(nn.Linear(5, 5))).terms(z, w, t, u).loss.backward()
     assert t.grad is None
     assert u.grad is None
     assert z.grad.abs().max() > 0
@@ -55,7 +55,7 @@ def test_targets_receive_no_gradient():
     cosine = nn.functional.cosine_similarity
     by_hand = -(cosine(q(a), b.detach()).mean() + cosine(q(b), a.detach()).mean()) / 2
     for found, expected in zip(
-        torch.autograd.grad(SimSiam(q)(a, b).loss, (a, b, q.weight)),
+        torch.autograd.grad(SimSiam(q).terms(a, b).loss, (a, b, q.weight)),
         torch.autograd.grad(by_hand, (a, b, q.weight)),
         strict=True,
     ):
@@ -64,9 +64,9 @@ def test_targets_receive_no_gradient():
     z = draw(9, 5, seed=0).requires_grad_()
     constant = nn.Linear(5, 5).double()
     nn.init.zeros_(constant.weight)
-    SimSiam(constant)(z, w.detach()).loss.backward()
+    SimSiam(constant).terms(z, w.detach()).loss.backward()
     assert z.grad.abs().max() == 0
-    SimSiam(constant, stop_gradient=False)(z, w.detach()).loss.backward()
+    SimSiam(constant, stop_gradient=False).terms(z, w.detach()).loss.backward()
     assert z.grad.abs().max() > 0
 
 
@@ -86,7 +86,7 @@ def test_simsiam_collapses_without_the_stop_gradient_and_not_with_it():
         for _ in range(150):
             z, w = (encoder(x + 0.3 * torch.randn_like(x)) for _ in range(2))
             optimiser.zero_grad()
-            objective(z, w).loss.backward()
+            objective.terms(z, w).loss.backward()
             optimiser.step()
         unit = nn.functional.normalize(encoder(x).detach(), dim=1)
         spread[stop] = float(per_dimension_std(unit).mean()) * 4
@@ -97,7 +97,7 @@ def test_simsiam_collapses_without_the_stop_gradient_and_not_with_it():
 def test_a_predictor_of_the_wrong_width_is_refused():
     z = draw(6, 4)
     with pytest.raises(ShapeError, match=r"returned \(6, 1\) for a target \(6, 4\)"):
-        SimSiam(nn.Linear(4, 1).double())(z, z)
+        SimSiam(nn.Linear(4, 1).double()).terms(z, z)
 
 
 # ------------------------------------------------------------------------------- teacher

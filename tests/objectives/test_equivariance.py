@@ -11,7 +11,7 @@ from .embeddings import draw
 
 def test_equals_the_loop():
     h, h_prime, d, d_prime = (draw(9, 2, seed=s) for s in range(4))
-    terms = ParameterEquivariance()(h, h_prime, d, d_prime)
+    terms = ParameterEquivariance("viscosity", torch.nn.Identity()).terms(h, h_prime, d, d_prime)
     total = 0.0
     for i in range(9):
         for p in range(2):
@@ -25,29 +25,33 @@ def test_a_head_that_moves_with_the_parameter_has_zero_loss_whatever_it_adds_fro
     log_parameter, invariant, d, d_prime = (draw(20, 1, seed=s)[:, 0] for s in range(4))
     h = log_parameter + d + invariant**3
     h_prime = log_parameter + d_prime + invariant**3
-    assert float(ParameterEquivariance()(h, h_prime, d, d_prime).loss) < 1e-28
-    constant = ParameterEquivariance()(torch.zeros_like(d), torch.zeros_like(d), d, d_prime)
+    assert float(ParameterEquivariance("viscosity", torch.nn.Identity()).terms(h, h_prime, d, d_prime).loss) < 1e-28
+    constant = ParameterEquivariance("viscosity", torch.nn.Identity()).terms(
+        torch.zeros_like(d), torch.zeros_like(d), d, d_prime
+    )
     assert float(constant.loss) == float(constant.difference)
 
 
 def test_gradient_precision_and_swap():
     h, h_prime, d, d_prime = (draw(6, 1, seed=s)[:, 0] for s in range(4))
-    objective = ParameterEquivariance()
+    objective = ParameterEquivariance("viscosity", torch.nn.Identity())
     leaves = (h.clone().requires_grad_(), h_prime.clone().requires_grad_())
-    assert torch.autograd.gradcheck(lambda a, b: objective(a, b, d, d_prime).loss, leaves)
-    assert torch.equal(objective(h, h_prime, d, d_prime).loss, objective(h_prime, h, d_prime, d).loss)
+    assert torch.autograd.gradcheck(lambda a, b: objective.terms(a, b, d, d_prime).loss, leaves)
+    assert torch.equal(objective.terms(h, h_prime, d, d_prime).loss, objective.terms(h_prime, h, d_prime, d).loss)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = objective(h.float(), h_prime.float(), d, d_prime).loss
+        inside = objective.terms(h.float(), h_prime.float(), d, d_prime).loss
     assert inside.dtype == torch.float32
-    assert float(inside) == pytest.approx(float(objective(h, h_prime, d, d_prime).loss), rel=1e-5)
+    assert float(inside) == pytest.approx(float(objective.terms(h, h_prime, d, d_prime).loss), rel=1e-5)
 
 
 def test_errors():
     ones = torch.ones(4)
     with pytest.raises(ShapeError, match=r"shift' \(3,\); expected four tensors of one shape"):
-        ParameterEquivariance()(ones, ones, ones, ones[:3])
+        ParameterEquivariance("viscosity", torch.nn.Identity()).terms(ones, ones, ones, ones[:3])
     with pytest.raises(DataError, match="view 3, row 1"):
-        ParameterEquivariance()(ones, ones, torch.tensor([0, math.nan, 0, 0]), ones)
+        ParameterEquivariance("viscosity", torch.nn.Identity()).terms(
+            ones, ones, torch.tensor([0, math.nan, 0, 0]), ones
+        )
 
 
 def test_a_few_labels_fix_what_known_shifts_leave_open():

@@ -36,14 +36,16 @@ def test_temporal_jepa_equals_the_published_formula():
 
 def test_one_chunk_is_vicreg_on_the_flattened_rows():
     p, t = latents()
-    flat = VICReg(2, 40, 2)(p.flatten(0, 1), t.flatten(0, 1))
+    flat = VICReg(2, 40, 2).terms(p.flatten(0, 1), t.flatten(0, 1))
     terms = TemporalJEPA()(p, t)
     assert float(terms.loss) == pytest.approx(float(flat.loss), rel=1e-12)
     assert float(terms.variance) == pytest.approx(float(flat.variance) / 2, rel=1e-12)
     pooled = TemporalJEPA(rows="pooled", prediction=0, regulariser=VarianceCovariance(40, 2))(p, t)
-    assert float(pooled.loss) == pytest.approx(float(VICReg(0, 40, 2)(p.mean(dim=1), t.mean(dim=1)).loss), rel=1e-12)
+    assert float(pooled.loss) == pytest.approx(
+        float(VICReg(0, 40, 2).terms(p.mean(dim=1), t.mean(dim=1)).loss), rel=1e-12
+    )
     by_position = TemporalJEPA(rows="position", prediction=0, regulariser=VarianceCovariance(40, 2))(p, t)
-    separate = [float(VICReg(0, 40, 2)(p[:, i], t[:, i]).loss) for i in range(5)]
+    separate = [float(VICReg(0, 40, 2).terms(p[:, i], t[:, i]).loss) for i in range(5)]
     assert float(by_position.loss) == pytest.approx(sum(separate) / 5, rel=1e-12)
 
 
@@ -52,7 +54,8 @@ def test_chunks_regularise_disjoint_sets_of_tokens():
     found = TemporalJEPA(chunks=3, prediction=0, regulariser=VarianceCovariance(40, 2), seed=5)(p, t)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(5 * 1_000_003 + 1))
     losses = [
-        float(VICReg(0, 40, 2)(p[:, part].flatten(0, 1), t[:, part].flatten(0, 1)).loss) for part in order.split(2)
+        float(VICReg(0, 40, 2).terms(p[:, part].flatten(0, 1), t[:, part].flatten(0, 1)).loss)
+        for part in order.split(2)
     ]
     assert float(found.loss) == pytest.approx(sum(losses) / 3, rel=1e-12)
 

@@ -20,6 +20,7 @@ from pdessl.objectives import (
     SimSiam,
     VarianceCovariance,
     VICReg,
+    WeightedSum,
 )
 
 from .cases import CASES, WIDTH, build, call, extras
@@ -54,7 +55,7 @@ def test_the_order_of_the_samples_does_not_matter(name):
 def test_the_views_may_be_swapped(name):
     z, w = views()
     objective = build(name).eval()
-    torch.testing.assert_close(objective(w, z).loss, objective(z, w).loss, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(objective.terms(w, z).loss, objective.terms(z, w).loss, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in STOPPED])
@@ -164,7 +165,7 @@ def test_any_anti_collapse_term_can_be_given(name):
 @pytest.mark.parametrize("objective", [VICReg, BarlowTwins, SimCLR])
 def test_statistics_need_two_rows(objective):
     with pytest.raises(ValueError, match="got 1 rows over all processes.*at least 2"):
-        objective()(torch.zeros(1, 4), torch.zeros(1, 4))
+        objective().terms(torch.zeros(1, 4), torch.zeros(1, 4))
 
 
 def test_each_objective_says_in_one_line_what_it_is_and_when_to_choose_it():
@@ -174,7 +175,7 @@ def test_each_objective_says_in_one_line_what_it_is_and_when_to_choose_it():
         if inspect.isclass(value) and issubclass(value, nn.Module) and hasattr(value, "choose_when")
     ]
     tested = {type(build(name)) for name in CASES}
-    assert set(listed) == tested | {VarianceCovariance, SIGReg}
+    assert set(listed) == tested | {VarianceCovariance, SIGReg, WeightedSum}
     printed = entries("objectives")
     assert set(printed) == {value.__name__ for value in listed}
     for value in listed:

@@ -36,7 +36,7 @@ def test_sigreg_equals_the_integral_and_the_pins():
     assert float(sigreg_term(z, slices)) == pytest.approx(1.235299982518462, rel=1e-11)
     assert float(sigreg_term(torch.stack((z, w)), slices)) == pytest.approx(1.188156889509899, rel=1e-11)
     # λ · 1.188… + (1 - λ) · 0.00504… at λ = 0.05
-    inv = float(LeJEPA()(z, w).invariance)
+    inv = float(LeJEPA().terms(z, w).invariance)
     assert inv == pytest.approx(0.0050404128838089455, rel=1e-11)
     assert 0.05 * 1.188156889509899 + 0.95 * inv == pytest.approx(0.06419623671511346, rel=1e-11)
 
@@ -44,13 +44,13 @@ def test_sigreg_equals_the_integral_and_the_pins():
 def test_lejepa_combines_the_two_with_the_slices_of_its_step():
     z, w = pair()
     objective = LeJEPA(0.2, slices=9, seed=3)
-    terms = objective(z, w)
+    terms = objective.terms(z, w)
     slices = draw_slices(4, 9, torch.Generator().manual_seed(3 * 1_000_003 + 1))
     centre = (z + w) / 2
     invariance = float((((z - centre) ** 2).mean() + ((w - centre) ** 2).mean()) / 2)
     regular = (loop_sigreg(z, slices) + loop_sigreg(w, slices)) / 2
     assert float(terms.loss) == pytest.approx(0.2 * regular + 0.8 * invariance, rel=1e-10)
-    unscaled = LeJEPA(0.2, slices=9, seed=3, scale_by_n=False)(z, w)
+    unscaled = LeJEPA(0.2, slices=9, seed=3, scale_by_n=False).terms(z, w)
     assert float(unscaled.loss) == pytest.approx(0.2 * regular / 14 + 0.8 * invariance, rel=1e-10)
 
 

@@ -41,7 +41,7 @@ def test_what_views_share_is_kept_and_what_they_do_not_share_is_dropped(name):
     assert explained(encoder, mixing) < 0.5
     optimiser = torch.optim.Adam(encoder.parameters(), lr=0.02)
     for _ in range(200):
-        loss = objective(*(encoder(x) for x in views(128, generator, mixing)[1])).loss
+        loss = objective.terms(*(encoder(x) for x in views(128, generator, mixing)[1])).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -63,7 +63,7 @@ def loop_debiased_covariance(z):
 @pytest.mark.parametrize("shape", [(2, 1), (13, 4), (16, 5)])
 def test_terms_equal_the_loops(shape):
     z, z_prime = draw(*shape, seed=1, scale=0.7), draw(*shape, seed=2, scale=0.4) + 3
-    terms = VICReg(3.0, 2.0, 0.5)(z, z_prime)
+    terms = VICReg(3.0, 2.0, 0.5).terms(z, z_prime)
     a, b = z.tolist(), z_prime.tolist()
     s, v, c = loop_invariance(a, b), loop_variance(a) + loop_variance(b), loop_covariance(a) + loop_covariance(b)
     expected = torch.tensor([3 * s + 2 * v + 0.5 * c, s, v, c], dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_debiased_covariance_is_the_u_statistic_over_distinct_rows():
 
 def test_pinned_values():
     z, z_prime = pinned()
-    terms = VICReg()(z, z_prime)
+    terms = VICReg().terms(z, z_prime)
     expected = (6.963745928464058, 0.02016165153523577, 0.24031373288897634, 0.4518613178587556)
     torch.testing.assert_close(torch.stack(terms), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
     debiased = [float(covariance_term(v, debias=True)) for v in (z, z_prime)]
@@ -94,14 +94,14 @@ def test_pinned_values():
 def test_what_leaves_the_terms_unchanged_and_what_does_not():
     z, z_prime = draw(12, 5, seed=4, scale=0.5), draw(12, 5, seed=5, scale=0.5)
     z[:, 1] += z[:, 0]
-    base = torch.stack(VICReg()(z, z_prime))
+    base = torch.stack(VICReg().terms(z, z_prime))
     rows, columns = torch.randperm(12, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 1, 4, 0, 2])
     for same in ((z[rows], z_prime[rows]), (z_prime, z), (z[:, columns], z_prime[:, columns])):
-        torch.testing.assert_close(torch.stack(VICReg()(*same)), base, rtol=1e-12, atol=1e-13)
-    shifted = VICReg()(z + 7, z_prime - 5)
+        torch.testing.assert_close(torch.stack(VICReg().terms(*same)), base, rtol=1e-12, atol=1e-13)
+    shifted = VICReg().terms(z + 7, z_prime - 5)
     torch.testing.assert_close(torch.stack(shifted[2:]), base[2:], rtol=1e-10, atol=1e-12)
     rotation = torch.linalg.qr(draw(5, 5, seed=6))[0]
-    rotated = VICReg()(z @ rotation, z_prime @ rotation)
+    rotated = VICReg().terms(z @ rotation, z_prime @ rotation)
     torch.testing.assert_close(rotated.invariance, base[1], rtol=1e-12, atol=0)
     assert abs(float(rotated.covariance - base[3])) > 1e-3
 
@@ -113,7 +113,7 @@ def test_independent_unit_gaussian_views_have_invariance_two():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_at_exact_collapse_the_loss_is_24_75_and_the_gradient_finite(dtype):
     z = torch.full((8, 4), 0.25, dtype=dtype, requires_grad=True)
-    loss = VICReg()(z, z.detach().clone()).loss
+    loss = VICReg().terms(z, z.detach().clone()).loss
     assert float(loss.detach()) == pytest.approx(24.75, rel=1e-6)
     loss.backward()
     assert torch.isfinite(z.grad).all()
@@ -138,7 +138,7 @@ def test_gradients_match_finite_differences():
     for debias in (False, True):
         objective = VICReg(debias_covariance=debias)
         assert torch.autograd.gradcheck(
-            lambda a, b, f=objective: f(a, b).loss, (z.requires_grad_(), z_prime.requires_grad_())
+            lambda a, b, f=objective: f.terms(a, b).loss, (z.requires_grad_(), z_prime.requires_grad_())
         )
 
 
@@ -147,9 +147,9 @@ def test_gradients_match_finite_differences():
 
 def test_autocast_does_not_lower_the_precision():
     z, z_prime = draw(64, 32, seed=12).float(), draw(64, 32, seed=13).float()
-    plain = VICReg()(z, z_prime)
+    plain = VICReg().terms(z, z_prime)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = VICReg()(z, z_prime)
+        inside = VICReg().terms(z, z_prime)
         terms = (invariance_term(z, z_prime), covariance_term(z))
     assert all(t.dtype == torch.float32 for t in inside)
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
@@ -159,7 +159,7 @@ def test_autocast_does_not_lower_the_precision():
 
 def test_float16_embeddings_do_not_overflow():
     z = draw(2048, 8, seed=14, scale=8).half()
-    assert torch.isfinite(VICReg()(z, z).loss)
+    assert torch.isfinite(VICReg().terms(z, z).loss)
 
 
 # ------------------------------------------------------------------------------ messages
@@ -168,17 +168,17 @@ def test_float16_embeddings_do_not_overflow():
 def test_errors_name_what_was_found_and_expected():
     z = torch.zeros(64, 8)
     with pytest.raises(ShapeError, match=r"z \(64, 8\) and z' \(32, 8\); the two views must have the same rows"):
-        VICReg()(z, z[:32])
+        VICReg().terms(z, z[:32])
     with pytest.raises(ShapeError, match=r"shape \(64, 8, 1\).*expected \(B, D\)"):
-        VICReg()(z[..., None], z[..., None])
+        VICReg().terms(z[..., None], z[..., None])
     with pytest.raises(ValueError, match="got 1 rows over all processes.*at least 2"):
-        VICReg()(z[:1], z[:1])
+        VICReg().terms(z[:1], z[:1])
     bad = z.clone()
     bad[5, 2] = math.inf
     with pytest.raises(DataError, match="1 rows hold NaN or infinite entries, first in view 2, row 5"):
-        VICReg()(z, bad)
+        VICReg().terms(z, bad)
     with pytest.raises(ValueError, match="at least 4 rows"):
-        VICReg(debias_covariance=True)(z[:3], z[:3])
+        VICReg(debias_covariance=True).terms(z[:3], z[:3])
     with pytest.raises(ValueError, match="variance is -1"):
         VICReg(variance=-1)
 
@@ -187,12 +187,12 @@ def test_the_noise_floor_is_warned_of_once_with_the_width_that_avoids_it():
     objective, z = VICReg(), draw(64, 512)
     message = r"64 rows and width 512 .* near std 0.73, not 1. Use width <= 197, a larger batch, or debias_covariance"
     with pytest.warns(UserWarning, match=message):
-        objective(z, z)
+        objective.terms(z, z)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        objective(z, z)
-        VICReg()(z[:, :197], z[:, :197])
-        VICReg(debias_covariance=True)(z, z)
+        objective.terms(z, z)
+        VICReg().terms(z[:, :197], z[:, :197])
+        VICReg(debias_covariance=True).terms(z, z)
 
 
 @pytest.mark.parametrize(

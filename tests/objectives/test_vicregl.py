@@ -45,7 +45,9 @@ def loop_local(a, b, distance, count, reach=None):
         invariances.append(squares / max(counted, 1))
         loss = 25 * invariances[-1]
         for rank in range(len(left[0])):
-            terms = VICReg(0, 25, 0.5)(torch.stack([x[rank] for x in left]), torch.stack([x[rank] for x in right]))
+            terms = VICReg(0, 25, 0.5).terms(
+                torch.stack([x[rank] for x in left]), torch.stack([x[rank] for x in right])
+            )
             loss += float(terms.loss) / len(left[0])
         losses.append(loss)
     return sum(losses) / 2, sum(invariances) / 2
@@ -58,8 +60,8 @@ def test_equals_the_loops(reach):
     alike = lambda k, i, j: float(((a[k, i] - b[k, j]) ** 2).sum())  # noqa: E731
     place_loss, place_invariance = loop_local(a, b, place, 4, reach)
     alike_loss, alike_invariance = loop_local(a, b, alike, TOKENS)
-    expected = 0.75 * float(VICReg(25, 25, 0.5)(z, w).loss) + 0.25 * (place_loss + alike_loss)
-    terms = VICRegL(location_matches=4, max_distance=reach)(z, w, a, b, p, q)
+    expected = 0.75 * float(VICReg(25, 25, 0.5).terms(z, w).loss) + 0.25 * (place_loss + alike_loss)
+    terms = VICRegL(location_matches=4, max_distance=reach).terms(z, w, a, b, p, q)
     assert float(terms.loss) == pytest.approx(expected, rel=1e-10)
     assert float(terms.location) == pytest.approx(place_invariance, rel=1e-10)
     assert float(terms.feature) == pytest.approx(alike_invariance, rel=1e-10)
@@ -77,7 +79,7 @@ def test_a_known_shift_is_matched_exactly_on_a_circle_and_up_to_the_edge_on_a_li
     # The second view shows the field moved by one token: its tokens lie, pulled back, one spacing to the left.
     back = grid() - length / n
     z = draw(ROWS, 4, seed=8)
-    exact = VICRegL(location_matches=None)(z, z, tokens, shifted, grid(), back % length, [length])
+    exact = VICRegL(location_matches=None).terms(z, z, tokens, shifted, grid(), back % length, [length])
     assert float(exact.location) == 0
     kept, partner, gap = match_nearest(squared_distances(grid(), back, [length]), None)
     assert torch.equal((kept + 1) % n, partner)
@@ -85,10 +87,10 @@ def test_a_known_shift_is_matched_exactly_on_a_circle_and_up_to_the_edge_on_a_li
     identity, same, _ = match_nearest(squared_distances(grid(), grid()), None)
     assert torch.equal(identity, same)
     # On a line the first token of the second view has left: within half a spacing all but one token have a partner.
-    cut = VICRegL(location_matches=None, max_distance=length / n / 2)(z, z, tokens, shifted, grid(), back)
+    cut = VICRegL(location_matches=None, max_distance=length / n / 2).terms(z, z, tokens, shifted, grid(), back)
     assert float(cut.matched) == pytest.approx(1 - 1 / n)
     assert float(cut.location) == 0
-    assert float(VICRegL(location_matches=None)(z, z, tokens, shifted, grid(), back).location) > 0
+    assert float(VICRegL(location_matches=None).terms(z, z, tokens, shifted, grid(), back).location) > 0
 
 
 def test_distances_wrap_on_the_axes_that_repeat():
@@ -101,15 +103,17 @@ def test_distances_wrap_on_the_axes_that_repeat():
 
 def test_an_alpha_of_one_is_the_global_loss_alone():
     z, w, *maps = case(20)
-    assert float(VICRegL(alpha=1.0)(z, w, *maps).loss) == pytest.approx(float(VICReg(25, 25, 0.5)(z, w).loss))
+    assert float(VICRegL(alpha=1.0).terms(z, w, *maps).loss) == pytest.approx(
+        float(VICReg(25, 25, 0.5).terms(z, w).loss)
+    )
 
 
 def test_errors():
     z, w, a, b, p, q = case()
     with pytest.raises(ShapeError, match=r"positions \(10, 5, 2\); expected one position for each token"):
-        VICRegL()(z, w, a, b, p[:, :5], q[:, :5])
+        VICRegL().terms(z, w, a, b, p[:, :5], q[:, :5])
     with pytest.raises(ShapeError, match=r"shape \(10, 18\) for view 1; expected \(B, N, D\)"):
-        VICRegL()(z, w, a.flatten(1), b.flatten(1), p, q)
+        VICRegL().terms(z, w, a.flatten(1), b.flatten(1), p, q)
     with pytest.raises(ValueError, match="alpha 2"):
         VICRegL(alpha=2)
     with pytest.raises(ValueError, match="0 and None matches"):

@@ -80,3 +80,31 @@ def test_fields_are_made_where_the_draws_are(name, monkeypatch):
     lengths = torch.ones(3, family.dimensions, dtype=torch.float64, device="meta")
     fields = family.fields(draws.to("meta"), (64,) * family.dimensions, lengths)
     assert fields.device.type == "meta" and fields.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_samples_are_fields_that_depend_on_the_seed_and_their_number(name):
+    family = FAMILIES[name]()
+    points = 64 if family.dimensions == 1 else 80
+    three, five = (family.sample(n, points=points, length=2.0, seed=4) for n in (3, 5))
+    assert three.dtype == torch.float64 and torch.isfinite(three).all()
+    assert three.shape[0] == 3 and three.shape[2:] == (points,) * family.dimensions
+    # More fields leave the first as they were, up to the rounding of a larger batch.
+    torch.testing.assert_close(five[:3], three, rtol=1e-9, atol=1e-12)
+    same = name == "taylor_green"  # one field, whatever is drawn
+    assert all(torch.equal(five[0], field) == same for field in five[1:])
+    assert torch.equal(family.sample(3, points=points, length=2.0, seed=5), three) == same
+
+
+def test_a_sample_is_what_the_stream_of_its_number_draws_on_any_grid():
+    family = SineSeries()
+    fields = family.sample(2, points=32, length=3.0, seed=1)
+    draw = family.draw(random_stream(1, "sample", 1, "physics"))[None]
+    assert torch.equal(family.fields(draw, [32], torch.tensor([[3.0]], dtype=torch.float64))[0], fields[1])
+    torch.testing.assert_close(family.sample(2, points=64, length=3.0, seed=1)[..., ::2], fields)
+    with pytest.raises(SchemaError, match=r"SineSeries.sample got points \[8, 8\].*expected one number each, or 1"):
+        family.sample(1, points=[8, 8])
+    with pytest.raises(SchemaError, match="n 0, points 32, .*expected n and points >= 1"):
+        family.sample(0, points=32)
+    with pytest.raises(SchemaError, match="wave numbers up to 3; 8 points keep"):
+        family.sample(1, points=8)

@@ -12,7 +12,7 @@ from torch import nn
 from pdessl.errors import SchemaError
 from pdessl.models import ConvEncoder, SpaceTimeTransformer, TokenPredictor
 from pdessl.objectives import LeJEPA, MaskedJEPA, TemporalJEPA, VICReg
-from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
+from pdessl.tasks import LocalViews, MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
 
 from .toy import Held, trainer, waves
 
@@ -90,7 +90,7 @@ def regression():
 
 MADE = {
     "VICReg": lambda: joint(VICReg()),
-    "LeJEPA, local views": lambda: joint(LeJEPA(slices=16), views=3, local_views=1, local_augmentation=Shorter()),
+    "LeJEPA, local views": lambda: joint(LeJEPA(slices=16), views=3, local=LocalViews(Shorter(), 1)),
     "temporal": temporal,
     "masked, teacher": lambda: masked(teacher={"start": 0.5}),
     "masked, regularised": masked,
@@ -140,9 +140,14 @@ def test_both_processes_keep_the_same_best_weights(processes):
     assert processes[0]["best"] == processes[1]["best"] > 0
 
 
-def test_a_head_that_nothing_would_train_is_refused():
+def test_a_head_that_nothing_would_train_is_refused(tmp_path):
     encoder = SpaceTimeTransformer(1, (1, 4), width=16, depth=1, heads=2, features=8)
     with pytest.raises(SchemaError, match=r"TemporalPrediction on tokens.*head \(features=8\).*Leave features out"):
         TemporalPrediction(encoder, TokenPredictor(16, width=16, heads=2), TemporalJEPA(), frames=4)
-    with pytest.raises(SchemaError, match="without a forecast or equivariance trains what lies below"):
-        Pretraining(ConvEncoder(features=4), nn.Identity(), VICReg(), InTurn(), projected="trunk")
+    bare = Pretraining(
+        ConvEncoder(width=4, blocks=(1,), features=4), nn.Identity(), VICReg(), InTurn(), projected="trunk"
+    )
+    with pytest.raises(
+        SchemaError, match="VICReg on the trunk trains what lies below .*add an objective on the features"
+    ):
+        trainer(tmp_path, 1, use_distributed_sampler=False).fit(bare, datamodule=Share())

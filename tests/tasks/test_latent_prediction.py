@@ -8,7 +8,7 @@ from torch import nn
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.models import ConvEncoder, ConvNeXtEncoder, SpaceTimeTransformer, TokenPredictor, load
 from pdessl.objectives import MaskedJEPA, TemporalJEPA
-from pdessl.tasks import MaskedPrediction, TemporalPrediction
+from pdessl.tasks import MaskedPrediction, Probes, SaveEncoder, TemporalPrediction
 
 from .toy import ShiftAndSlow, WaveData, trainer
 
@@ -44,14 +44,14 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_training_explains_more_of_the_target_and_probes_are_logged(name, tmp_path):
-    task = MADE[name](learning_rate=3e-3, probe_views=1 if name == "temporal" else 0)
+    task = MADE[name](learning_rate=3e-3)
     seen = []
 
     class Record(lightning.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             seen.append(float(trainer.callback_metrics["train/unexplained"]))
 
-    run = trainer(tmp_path, 8, callbacks=[Record()])
+    run = trainer(tmp_path, 8, callbacks=[Record(), Probes(views=1 if name == "temporal" else 0)])
     run.fit(task, datamodule=WaveData())
     assert seen[-1] < seen[0]
     assert {"train/prediction", "monitor/rank_me", "probe/viscosity_r2"} <= set(run.callback_metrics)
@@ -93,8 +93,6 @@ def test_hidden_fields_do_not_reach_the_context():
     seen = {}
 
     class Spy(nn.Module):
-        regulariser = None
-
         def forward(self, prediction, target, context):
             seen.update(prediction=prediction.detach(), target=target, context=context.detach())
             return MaskedJEPA()(prediction, target)
@@ -142,8 +140,7 @@ def test_temporal_prediction_of_feature_maps_and_of_features(encoder, tmp_path):
     else:
         network = ConvEncoder(width=4, blocks=(1,))
         task = TemporalPrediction(network, nn.Linear(8, 8), TemporalJEPA(), frames=5, on_tokens=False)
-    task.export_to = str(tmp_path / "encoder")
-    trainer(tmp_path, 1).fit(task, datamodule=WaveData())
+    trainer(tmp_path, 1, callbacks=[SaveEncoder(tmp_path / "encoder")]).fit(task, datamodule=WaveData())
     fields = WaveData().training.fields[:3]
     assert torch.equal(load(tmp_path / "encoder")(fields), task.eval()(fields))
 

@@ -10,9 +10,10 @@ from pdessl.augmentation import LieAugmentation
 from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import ConvEncoder, Projector, SplitProjector
 from pdessl.objectives import BYOL, SIE, GroupAction, VICReg, VICRegL
-from pdessl.tasks import Pretraining
+from pdessl.tasks import LocalViews, Pretraining
+from pdessl.tasks.views import DrawnViews
 
-from .toy import WaveData, trainer
+from .toy import ShiftAndSlow, WaveData, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*rows", "ignore:.*batch")
 
@@ -28,6 +29,13 @@ def task(objective, made_by=None, **settings):
     encoder = ConvEncoder(width=4, blocks=(1, 1))
     projector = Projector(encoder.feature_dim, (16,), 8)
     return Pretraining(encoder, projector, objective, made_by or augmentation(), **settings)
+
+
+def one_step(learner):
+    """The task as it is inside a fit, for one training step by hand."""
+    learner.log_terms = lambda *arguments: None
+    learner._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
+    return learner
 
 
 def mlp():
@@ -63,11 +71,9 @@ def test_every_view_reaches_the_objective_and_local_ones_are_smaller(tmp_path):
     seen = []
 
     class Spy(nn.Module):
-        multi_view = True
-
-        def forward(self, *embeddings, global_views):
-            seen.append((len(embeddings), global_views))
-            return objectives.LeJEPA(slices=8)(*embeddings, global_views=global_views)
+        def forward(self, views):
+            seen.append((len(views), views.global_views))
+            return objectives.LeJEPA(slices=8)(views)
 
     shapes = []
 
@@ -82,7 +88,7 @@ def test_every_view_reaches_the_objective_and_local_ones_are_smaller(tmp_path):
             return view, elements
 
     small = Keep(LieAugmentation(pdessl.symmetries("burgers"), STRENGTHS, window=(4, 16)))
-    learner = task(Spy(), Keep(augmentation()), views=3, local_views=2, local_augmentation=small)
+    learner = task(Spy(), Keep(augmentation()), views=3, local=LocalViews(small, 2))
     run = trainer(tmp_path, 1, limit_val_batches=0, limit_train_batches=1)
     run.fit(learner, datamodule=WaveData())
     assert seen == [(5, 3)]
@@ -95,37 +101,42 @@ def test_objectives_of_two_views_train_on_more(tmp_path):
     run = trainer(tmp_path, 1, limit_val_batches=0)
     run.fit(learner, datamodule=WaveData(batch_size=16))
     assert {"train/invariance", "train/variance", "train/covariance"} <= set(run.callback_metrics)
-    with pytest.raises(SchemaError, match="SIE is told the element of two views, and got 3"):
-        task(OBJECTIVES["SIE"](), views=3)
-    with pytest.raises(SchemaError, match="BYOL is told the teacher of two views, and got 4"):
-        task(OBJECTIVES["BYOL"](), local_views=2, local_augmentation=augmentation())
-    with pytest.raises(SchemaError, match="views 1, local_views 0"):
+    with pytest.raises(SchemaError, match="views 1 and projected 'features'"):
         task(VICReg(), views=1)
-    with pytest.raises(SchemaError, match="local_views 2 and local_augmentation NoneType"):
-        task(VICReg(), local_views=2)
+    with pytest.raises(SchemaError, match="count 0; expected at least 1"):
+        LocalViews(augmentation(), 0)
+
+
+@pytest.mark.parametrize("name", ["SIE", "BYOL", "VICRegL"])
+def test_what_is_told_of_views_is_told_of_every_pair(name):
+    """Over three views the terms are the mean over the pairs that the same three views make."""
+    learner = one_step(task(OBJECTIVES[name](), views=3, teacher={"start": 0.9} if name == "BYOL" else None))
+    learner.eval()
+    views = learner.draw(WaveData().training[:8], torch.Generator().manual_seed(0))
+    whole = learner.objective(views).total
+    pairs = []
+    for v, w in ((0, 1), (0, 2), (1, 2)):
+        two = DrawnViews([views[v], views[w]], 2, views.moved, torch.Generator())
+        pairs.append(learner.objective(two).total)
+    torch.testing.assert_close(whole, sum(pairs) / 3)
+    assert len({float(p.detach()) for p in pairs}) == 3
 
 
 def test_forecasts_go_round_the_views():
-    class Round(nn.Module):
-        past = 1
+    told = objectives.CrossForecast(nn.Identity(), horizon=1)
+    calls = []
 
-        def __init__(self):
-            super().__init__()
-            self.calls = []
+    def note(features, fields, start):
+        calls.append((features, fields))
+        return objectives.CrossForecastTerms(features.sum(), features.sum().detach())
 
-        def forward(self, features, fields, start):
-            self.calls.append((features, fields))
-            return objectives.CrossForecastTerms(features.sum(), features.sum().detach())
-
-    told = Round()
-    learner = task(VICReg(), views=3, forecast=told)
-    learner.log_terms = lambda *arguments: None
-    learner._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
+    told.terms = note
+    learner = one_step(task(objectives.WeightedSum({"agreement": VICReg(), "forecast": told}), views=3))
     learner.training_step(WaveData().training[:8], 0)
-    assert len(told.calls) == 3
-    assert len({float(fields.detach().sum()) for _, fields in told.calls}) == 3
+    assert len(calls) == 3
+    assert len({float(fields.detach().sum()) for _, fields in calls}) == 3
     for v in range(3):  # view v + 1 is forecast from the features of view v, which the call before was to forecast
-        torch.testing.assert_close(told.calls[v][0], learner.represent(told.calls[v - 1][1])[0])
+        torch.testing.assert_close(calls[v][0], learner.encoder.module(calls[v - 1][1]))
 
 
 def test_each_half_of_the_features_is_asked_for_its_own_part(tmp_path):
@@ -134,11 +145,9 @@ def test_each_half_of_the_features_is_asked_for_its_own_part(tmp_path):
     half = encoder.feature_dim // 2
     sie = SIE(GroupAction(6, 4), invariant=4, regulariser=None, prediction_variance=0.0, equivariance=0.0)
     learner = Pretraining(encoder, SplitProjector(encoder.feature_dim, (16,), 8), sie, augmentation())
-    learner.log_terms = lambda *arguments: None
-    learner._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
     features = torch.randn(8, 2 * half, requires_grad=True)
     z = learner.projector(features)
-    sie(z, z.detach().flip(0), torch.zeros(8, 6)).loss.backward()
+    sie.terms(z, z.detach().flip(0), torch.zeros(8, 6)).loss.backward()
     assert features.grad[:, :half].abs().max() > 0
     assert features.grad[:, half:].abs().max() == 0  # nothing invariant is asked of the equivariant half
     with pytest.raises(SchemaError, match=r"first part of the projector has 2 columns .* SIE takes 4"):
@@ -148,27 +157,26 @@ def test_each_half_of_the_features_is_asked_for_its_own_part(tmp_path):
 def test_the_teacher_is_a_moving_average_of_encoder_and_projector(tmp_path):
     learner = task(BYOL(mlp()), teacher={"start": 0.0, "end": 0.0})
     trainer(tmp_path, 1, limit_val_batches=0).fit(learner, datamodule=WaveData())
-    fields = WaveData().training.fields[:4]
+    batch = WaveData().training[:4]
     learner.eval()
-    torch.testing.assert_close(learner.teacher(fields), learner.projector(learner.encoder(fields)))
-    with pytest.raises(SchemaError, match="VICReg has no teacher"):
-        task(VICReg(), teacher={"start": 0.9})
+    torch.testing.assert_close(learner.teacher(batch), learner.projector(learner.encoder(batch.fields)))
+    with pytest.raises(SchemaError, match="VICReg does not ask for a teacher; leave out"):
+        one_step(task(VICReg(), teacher={"start": 0.9})).training_step(batch, 0)
+    with pytest.raises(
+        SchemaError, match=r"asks for a teacher's embedding, and there is no teacher; give .* teacher: "
+    ):
+        one_step(task(BYOL(mlp()))).training_step(batch, 0)
 
 
 def test_matched_tokens_show_the_same_place():
     """Location matching must use where tokens lie in the trajectory: a view against itself matches token for token."""
     seen = {}
 
-    class Spy(nn.Module):
-        tokens = True
+    def look(views):
+        seen.update(positions=tuple(view.places for view in views), period=views.period)
+        return (views[0].embedding - views[1].embedding).square().mean()
 
-        def forward(self, z, z_prime, tokens, tokens_prime, positions, positions_prime, period):
-            seen.update(positions=(positions, positions_prime), period=period)
-            return (z - z_prime).square().mean()
-
-    learner = task(Spy())
-    learner.log_terms = lambda *arguments: None
-    learner._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
+    learner = one_step(task(look))
     batch = WaveData().training[:4]
     learner.training_step(batch, 0)
     first, second = seen["positions"]
@@ -185,10 +193,82 @@ def test_views_that_move_a_parameter_are_no_positives():
     moving = LieAugmentation(
         pdessl.symmetries("burgers"), STRENGTHS | {"viscosity_scaling": 0.2}, window=(8, 16), moves=("viscosity",)
     )
-    with pytest.raises(SymmetryError, match=r"views move viscosity, and VICReg takes.*equivariance: viscosity"):
-        task(VICReg(), moving)
-    task(VICReg(), moving, equivariance="viscosity")
+    batch = WaveData().training[:8]
+    with pytest.raises(SymmetryError, match=r"views move viscosity, and VICReg takes.*\(ParameterEquivariance of visc"):
+        one_step(task(VICReg(), moving)).training_step(batch, 0)
+    head = nn.Linear(ConvEncoder(width=4, blocks=(1, 1)).feature_dim, 1)
+    shifts = objectives.ParameterEquivariance("viscosity", head)
+    named = task(objectives.WeightedSum({"agreement": VICReg(), "shifts": shifts}), moving)
+    assert torch.isfinite(one_step(named).training_step(batch, 0))
     told = task(SIE(GroupAction(7, 4), invariant=4), moving)
-    told.log_terms = lambda *arguments: None
-    told._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()
-    assert torch.isfinite(told.training_step(WaveData().training[:8], 0))
+    assert torch.isfinite(one_step(told).training_step(batch, 0))
+
+
+def distance(z, z_prime):
+    """A plain loss of two embeddings."""
+    return (z - z_prime).square().mean()
+
+
+def test_a_bare_network_and_a_plain_loss_are_an_encoder_and_an_objective(tmp_path):
+    """Neither inherits from anything of pdessl; a loss of two embeddings is the same as the objective made of it."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.layer(x.mean(dim=(1, 2)))
+
+    losses = []
+    for objective in (distance, nn.MSELoss(), lambda views: distance(views[0].embedding, views[1].embedding)):
+        torch.manual_seed(0)
+        learner = Pretraining(Mean(), nn.Linear(3, 5), objective, ShiftAndSlow())
+        run = trainer(tmp_path, 1)
+        run.fit(learner, datamodule=WaveData())
+        losses.append(float(run.callback_metrics["train/loss"]))
+    assert losses[0] == losses[1] == losses[2] > 0
+    features, trunk, tokens = learner.encoder(WaveData().training[:4])
+    assert features.shape == (4, 3) and trunk is None and tokens is None
+    assert torch.equal(features, learner.encoder(WaveData().training[:4].fields))
+    with pytest.raises(SchemaError, match="<lambda> returned a tensor of shape"):
+        one_step(task(lambda z, z_prime: z - z_prime)).training_step(WaveData().training[:4], 0)
+    with pytest.raises(SchemaError, match="<lambda> returned a dict; expected pdessl.objectives.Terms"):
+        one_step(task(lambda views: {})).training_step(WaveData().training[:4], 0)
+    with pytest.raises(SchemaError, match="got a str as objective"):
+        task("VICReg")
+
+
+def test_views_are_made_on_first_use_and_once():
+    """An objective that asks for nothing costs no pass of the encoder; two that ask for the same cost one."""
+    calls = []
+
+    def nothing(views):
+        return torch.zeros((), requires_grad=True)
+
+    for objective in (nothing, objectives.WeightedSum({"a": VICReg(), "b": VICReg()})):
+        learner = one_step(task(objective))
+        learner.encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+        learner.training_step(WaveData().training[:8], 0)
+        assert len(calls) == (0 if objective is nothing else 2)
+
+
+def test_a_weighted_sum_is_the_sum_and_keeps_every_name_apart():
+    torch.manual_seed(0)
+    z, w = torch.randn(2, 12, 4)
+    views = objectives.EmbeddedViews(z, w)
+    first, second = VICReg(), objectives.BarlowTwins()
+    found = objectives.WeightedSum({"v": first, "b": second, "again": first}, {"v": 0.5, "b": 3.0})(views)
+    expected = 1.5 * first.terms(z, w).loss + 3 * second.terms(z, w).loss
+    torch.testing.assert_close(found.total, expected)
+    assert {"v_invariance", "again_invariance", "on_diagonal"} <= set(found.named)
+    assert objectives.WeightedSum({"b": second, "v": first}).target_std == 1.0
+    assert objectives.WeightedSum({"b": second}).target_std is None
+    with pytest.raises(SchemaError, match=r"weight 2 for 'bb'.*Did you mean 'b'"):
+        objectives.WeightedSum({"b": second}, {"bb": 2})
+    with pytest.raises(SchemaError, match="no objectives"):
+        objectives.WeightedSum({})
+    with pytest.raises(
+        SchemaError, match=r"asks for a teacher, and these views are embeddings alone.*objective\.terms"
+    ):
+        BYOL(nn.Identity())(views)

@@ -84,7 +84,7 @@ def test_an_accumulated_gradient_is_the_mean_over_micro_batches_and_is_clipped_a
     by_hand.encoder.set_statistics([statistics.mean], [statistics.std])
     for batch in batches:  # each with its own statistics: four times eight rows are not a batch of 32
         views = (by_hand.projector(by_hand.encoder(sign * batch.fields)) for sign in (1, -1))
-        (VICReg()(*views).loss / 4).backward()
+        (VICReg().terms(*views).loss / 4).backward()
     assert len(batches) == 4
     torch.testing.assert_close(found, gradient(by_hand), rtol=1e-4, atol=1e-6)
     _, _, clipped = fit(tmp_path, accumulate_grad_batches=4, gradient_clip_val=1e-2)

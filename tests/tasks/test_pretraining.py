@@ -5,19 +5,37 @@ from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsRegressor
 
 from pdessl.errors import CheckpointError, SchemaError
-from pdessl.models import ConvEncoder, Normalised, Projector, TimeStepper, fit_ridge, load
-from pdessl.objectives import CrossForecast, VICReg, alpha_req, rank_me, uniformity
-from pdessl.tasks import ParameterRegression, Pretraining
+from pdessl.models import ConvEncoder, Encoder, Head, Projector, TimeStepper, fit_ridge, load
+from pdessl.objectives import (
+    CrossForecast,
+    ParameterEquivariance,
+    VICReg,
+    WeightedSum,
+    alpha_req,
+    rank_me,
+    uniformity,
+)
+from pdessl.tasks import ParameterRegression, Pretraining, Probes, SaveEncoder
 
-from .toy import ShiftAndSlow, WaveData, trainer, waves
+from .toy import FieldStatistics, ShiftAndSlow, WaveData, trainer, waves
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:VICReg. with 8 rows")
 
 
-def task(**settings):
+def task(objective=None, **settings):
     torch.manual_seed(0)
     encoder = ConvEncoder(width=4, blocks=(1, 1))
-    return Pretraining(encoder, Projector(encoder.feature_dim, (16,), 16), VICReg(), ShiftAndSlow(), **settings)
+    projector = Projector(encoder.feature_dim, (16,), 16)
+    return Pretraining(encoder, projector, objective or VICReg(), ShiftAndSlow(), **settings)
+
+
+def with_shifts(weight=1.0, **settings):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(width=4, blocks=(1, 1))
+    projector = Projector(encoder.feature_dim, (16,), 16)
+    shifts = ParameterEquivariance("viscosity", Head(encoder.feature_dim, standardise=True))
+    objective = WeightedSum({"agreement": VICReg(), "shifts": shifts}, {"shifts": weight})
+    return Pretraining(encoder, projector, objective, ShiftAndSlow(slow=True), **settings)
 
 
 def forecasting_task(**settings):
@@ -26,18 +44,21 @@ def forecasting_task(**settings):
     return Pretraining(
         encoder,
         Projector(encoder.trunk_dim, (16,), 16),
-        VICReg(),
+        WeightedSum(
+            {
+                "agreement": VICReg(),
+                "forecast": CrossForecast(TimeStepper(past=2, width=8, blocks=2, condition=3), horizon=3),
+            },
+            {"forecast": 10.0},
+        ),
         ShiftAndSlow(),
         projected="trunk",
-        forecast=CrossForecast(TimeStepper(past=2, width=8, blocks=2, condition=3), horizon=3),
-        forecast_weight=10.0,
         **settings,
     )
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
-    whole = task(equivariance="viscosity")
-    whole.augmentation = ShiftAndSlow(slow=True)
+    whole = with_shifts()
     trainer(tmp_path, 3).fit(whole, datamodule=WaveData())
 
     class Killed(Exception):
@@ -53,13 +74,11 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
                 trainer.save_checkpoint(tmp_path / "last.ckpt")
 
     torch.manual_seed(7)  # the global generator is not part of what is resumed
-    killed = task(equivariance="viscosity")
-    killed.augmentation = ShiftAndSlow(slow=True)
+    killed = with_shifts()
     with pytest.raises(Killed):
         trainer(tmp_path, 3, callbacks=[Kill()]).fit(killed, datamodule=WaveData())
     torch.load(tmp_path / "last.ckpt", weights_only=True)  # holds nothing that needs unpickling
-    resumed = task(equivariance="viscosity")
-    resumed.augmentation = ShiftAndSlow(slow=True)
+    resumed = with_shifts()
     with torch.no_grad():
         for parameter in resumed.parameters():
             parameter.add_(1.0)
@@ -95,20 +114,20 @@ def test_the_forecast_trains_the_code_and_the_objective_the_trunk_only(tmp_path)
     run.fit(task, datamodule=WaveData())
     assert run.callback_metrics["train/forecast"] < run.callback_metrics["train/persistence"]
     batch = WaveData().training[:8]
-    features, trunk = task.represent(batch.fields)
+    features, trunk, _ = task.encoder(batch)
     assert features.shape == (8, 3)
     assert torch.allclose(features, task(batch.fields), atol=1e-6)
     task.zero_grad()
     z = task.projector(trunk)
-    task.objective(z, z.flip(0)).loss.backward()
+    task.objective.objectives["agreement"].terms(z, z.flip(0)).loss.backward()
     assert all(p.grad is None for p in task.encoder.module.head.parameters())
     with pytest.raises(SchemaError, match="projected 'code'"):
         Pretraining(ConvEncoder(width=4), torch.nn.Identity(), VICReg(), ShiftAndSlow(), projected="code")
 
 
 def test_validation_logs_monitors_and_a_probe_that_gives_no_gradient(tmp_path):
-    one, other = task(probe_views=2), task(probe_views=2)
-    run = trainer(tmp_path, 2)
+    one, other = task(), task()
+    run = trainer(tmp_path, 2, callbacks=[Probes(views=2)])
     run.fit(one, datamodule=WaveData())
     metrics = run.callback_metrics
     assert 1 <= metrics["monitor/rank_me"] <= 16
@@ -118,7 +137,7 @@ def test_validation_logs_monitors_and_a_probe_that_gives_no_gradient(tmp_path):
     data = WaveData()
     wrong = data.labelled.replace(parameters={"viscosity": data.labelled.parameters["viscosity"].flip(0)})
     data.labelled = wrong
-    trainer(tmp_path, 2).fit(other, datamodule=data)
+    trainer(tmp_path, 2, callbacks=[Probes(views=2)]).fit(other, datamodule=data)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -148,15 +167,15 @@ def test_the_logged_probes_and_monitors_are_those_of_the_features(tmp_path):
 
 
 def test_the_saved_encoder_is_given_raw_fields(tmp_path):
-    trained = task(export_to=str(tmp_path / "auto"))
+    trained = task()
     data = WaveData()
-    trainer(tmp_path, 1).fit(trained, datamodule=data)
+    trainer(tmp_path, 1, callbacks=[SaveEncoder(tmp_path / "auto")]).fit(trained, datamodule=data)
     trained.save_encoder(tmp_path / "run", {"dataset": "waves"})
     fields = waves(5).fields
     trained.eval()
     for folder in ("auto", "run"):
         encoder = load(tmp_path / folder)
-        assert isinstance(encoder, Normalised)
+        assert isinstance(encoder, Encoder)
         assert encoder.statistics["mean"][0] == pytest.approx(data.statistics["u"].mean, rel=1e-6)
         assert torch.equal(encoder(fields), trained(fields))
         assert encoder.trained_on["equation"] == waves(5).equation
@@ -167,8 +186,7 @@ def test_the_saved_encoder_is_given_raw_fields(tmp_path):
 
 
 def test_known_shifts_train_the_head(tmp_path):
-    learner = task(equivariance="viscosity", equivariance_weight=20.0, learning_rate=3e-3)
-    learner.augmentation = ShiftAndSlow(slow=True)
+    learner = with_shifts(20.0, learning_rate=3e-3)
     run = trainer(tmp_path, 30, limit_val_batches=0)
     run.fit(learner, datamodule=WaveData())
     metrics = run.callback_metrics
@@ -221,3 +239,54 @@ def test_errors(tmp_path):
             datamodule=WaveData(labels=True),
             ckpt_path=tmp_path / "last.ckpt",
         )
+
+
+class Cut(torch.nn.Module):
+    """Views cut out of the periodic axis, of a batch with a second field."""
+
+    def forward(self, batch, generator=None):
+        return batch.window(slice(None), slice(2, 12)), None
+
+
+class TwoFields(WaveData):
+    def __init__(self):
+        super().__init__()
+        for name in ("training", "labelled", "held_out"):
+            runs = getattr(self, name)
+            fields = torch.cat([runs.fields, 2 * runs.fields], dim=1)
+            setattr(self, name, runs.replace(fields=fields, field_names=("u", "v")))
+
+    @property
+    def statistics(self):
+        return super().statistics | {"v": FieldStatistics(2.0, 4.0)}
+
+
+def test_what_networks_leave_open_is_taken_from_the_first_batch(tmp_path):
+    """In Python as from the command line: how many fields there are, and which axes of the views are periodic."""
+    data = TwoFields()
+    torch.manual_seed(0)
+    network, stepper = ConvEncoder(width=4, blocks=(1,)), TimeStepper(past=2, width=8, blocks=1, condition=8)
+    objective = WeightedSum({"agreement": VICReg(), "forecast": CrossForecast(stepper, horizon=2)})
+    learner = Pretraining(network, Projector(8, (8,), 8), objective, Cut())
+    trainer(tmp_path, 1).fit(learner, datamodule=data)
+    assert learner.encoder.module is network  # the object that was given is the one that is trained
+    for found in (network, stepper):
+        assert found.in_channels == 2 and found.init_args["periodic"] == [False]
+    assert learner.encoder.in_channels == 2
+    # What was said stays, and networks that fit keep their weights.
+    torch.manual_seed(0)
+    given = ConvEncoder(in_channels=1, width=4, blocks=(1,), periodic=(True,))
+    before = given.stem[0].weight.clone() if hasattr(given.stem[0], "weight") else None
+    kept = Pretraining(given, Projector(8, (8,), 8), VICReg(), Cut(), learning_rate=1e-12)
+    trainer(tmp_path, 1).fit(kept, datamodule=WaveData())
+    assert given.init_args["periodic"] == [True]
+    assert before is None or torch.allclose(before, given.stem[0].weight)
+
+
+def test_loaders_will_do_without_a_data_module(tmp_path):
+    data = WaveData()
+    learner = task()
+    run = trainer(tmp_path, 1)
+    run.fit(learner, data.train_dataloader(), data.val_dataloader())
+    assert torch.isfinite(run.callback_metrics["train/loss"])
+    assert learner.encoder.statistics == {"mean": [0.0], "std": [1.0]}

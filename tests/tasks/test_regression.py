@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from pdessl.errors import DataError, SchemaError
-from pdessl.models import ConvEncoder, Normalised, view_seed
+from pdessl.models import ConvEncoder, Encoder, view_seed
 from pdessl.tasks import ParameterRegression
 from pdessl.tasks.batches import log_parameter
 
@@ -75,7 +75,11 @@ def test_moved_labels_are_learned_as_moved_and_moved_back_in_prediction(tmp_path
             return (-torch.log(power[:, -1] / power[:, 0]) / 4).log().float()[:, None]
 
     learner = ParameterRegression(
-        Normalised(Known()), trained="none", augmentation=ShiftAndSlow(slow=True), views=3, learning_rate=0.05
+        Encoder(Known(), [0.0], [1.0]),
+        trained="none",
+        augmentation=ShiftAndSlow(slow=True),
+        views=3,
+        learning_rate=0.05,
     )
     trainer(tmp_path, 60).fit(learner, datamodule=WaveData(labels=True))
     learner.eval()
@@ -125,8 +129,8 @@ def test_normalisation_comes_from_the_data_module_unless_the_encoder_brings_its_
     data = WaveData(labels=True)
     learner = task()
     trainer(tmp_path, 1).fit(learner, datamodule=data)
-    assert float(learner.encoder.mean) == pytest.approx(data.statistics["u"].mean, rel=1e-6)
-    own = ParameterRegression(Normalised(ConvEncoder(width=4, blocks=(1,)), [5.0], [2.0]))
+    assert float(learner.encoder.normalisation.mean) == pytest.approx(data.statistics["u"].mean, rel=1e-6)
+    own = ParameterRegression(Encoder(ConvEncoder(width=4, blocks=(1,)), [5.0], [2.0]))
     trainer(tmp_path, 1).fit(own, datamodule=data)
     assert own.encoder.statistics == {"mean": [5.0], "std": [2.0]}
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from pdessl.augmentation import LieAugmentation
-from pdessl.models import ConvEncoder, Normalised, Projector, SpaceTimeTransformer, TokenPredictor, embed
+from pdessl.models import ConvEncoder, Encoder, Projector, SpaceTimeTransformer, TokenPredictor, embed
 from pdessl.objectives import BYOL, MaskedJEPA, TemporalJEPA, VICReg, VICRegL
-from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
+from pdessl.tasks import MaskedPrediction, ParameterRegression, Pretraining, Probes, TemporalPrediction
 
 from .toy import ShiftAndSlow, WaveData, trainer, waves
 
@@ -34,7 +34,7 @@ def transformer():
 
 
 TASKS = {
-    "VICReg": lambda: Pretraining(convolutional(), Projector(8, (8,), 8), VICReg(), ShiftAndSlow(), probe_views=1),
+    "VICReg": lambda: Pretraining(convolutional(), Projector(8, (8,), 8), VICReg(), ShiftAndSlow()),
     "trunk": lambda: Pretraining(convolutional(), Projector(8, (8,), 8), VICReg(), Stretch(), projected="trunk"),
     "BYOL": lambda: Pretraining(
         convolutional(), Projector(8, (8,), 8), BYOL(nn.Linear(8, 8)), Stretch(), teacher={"start": 0.9}
@@ -46,7 +46,7 @@ TASKS = {
         LieAugmentation("burgers", {"space_translation": 0.5}),
     ),
     "temporal": lambda: TemporalPrediction(
-        transformer(), TokenPredictor(16, width=16, depth=1, heads=2), TemporalJEPA(), frames=4, probe_views=1
+        transformer(), TokenPredictor(16, width=16, depth=1, heads=2), TemporalJEPA(), frames=4
     ),
     "masked": lambda: MaskedPrediction(
         transformer(), TokenPredictor(16, width=16, depth=1, heads=2), MaskedJEPA(), teacher={"start": 0.9}
@@ -60,7 +60,7 @@ def test_every_task_gives_the_spacing_of_the_view(name, tmp_path):
     task, seen = TASKS[name](), []
 
     inner = task.encoder.module
-    for method in ("trunk", "tokens"):
+    for method in ("represent", "trunk", "tokens"):
         original = getattr(inner, method)
 
         def spy(*arguments, _original=original, **keywords):
@@ -68,7 +68,8 @@ def test_every_task_gives_the_spacing_of_the_view(name, tmp_path):
             return _original(*arguments, **keywords)
 
         setattr(inner, method, spy)
-    trainer(tmp_path, 1).fit(task, datamodule=WaveData(labels=name == "regression"))
+    watching = [] if name == "regression" else [Probes(views=1 if name in ("VICReg", "temporal") else 0)]
+    trainer(tmp_path, 1, callbacks=watching).fit(task, datamodule=WaveData(labels=name == "regression"))
     batch = waves(1)
     plain = torch.cat([batch.time_step, batch.grid_spacing[0]])
     values = torch.cat([s.reshape(-1, 2) for s in seen])
@@ -79,7 +80,7 @@ def test_every_task_gives_the_spacing_of_the_view(name, tmp_path):
 
 
 def test_embed_gives_the_spacing_and_features_depend_on_it():
-    encoder, batch = Normalised(convolutional()), waves(4)
+    encoder, batch = Encoder(convolutional()), waves(4)
     plain, stretched = embed(encoder, batch), embed(encoder, batch, Stretch(), views=2)
     assert plain.shape == stretched.shape == (4, 8)
     assert not torch.allclose(plain, stretched)
