@@ -26,7 +26,7 @@ def augmentation(**settings):
 
 def task(objective, made_by=None, **settings):
     torch.manual_seed(0)
-    encoder = ConvEncoder(width=4, blocks=(1, 1))
+    encoder = ConvEncoder(1, width=4, blocks=(1, 1), periodic=(True,))
     projector = Projector(encoder.feature_dim, (16,), 8)
     return Pretraining(encoder, projector, objective, made_by or augmentation(), **settings)
 
