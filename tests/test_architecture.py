@@ -14,14 +14,16 @@ PACKAGE = ROOT / "pdessl"
 
 # What a folder (or top-level module) of the package may import from the rest of it, besides itself. 'trajectory',
 # 'errors' and 'catalog' are open to all and import nothing of the others.
-OPEN = {"trajectory", "errors", "catalog", "schema", "files"}
+OPEN = {"trajectory", "errors", "catalog", "schema", "files", "units", "conventions"}
 TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
 ALLOWED = {
     "errors": set(),
     "catalog": {"errors"},
     "schema": {"errors"},
     "files": {"errors"},
-    "trajectory": {"errors"},
+    "units": set(),
+    "conventions": set(),
+    "trajectory": {"errors", "conventions"},
     "equations": OPEN,
     "symmetry": OPEN | {"equations"},
     "augmentation": OPEN | {"equations", "symmetry"},

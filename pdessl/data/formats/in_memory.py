@@ -7,8 +7,9 @@ from typing import Any
 
 import xarray as xr
 
+from pdessl.data.formats.explicit import explicit
 from pdessl.data.formats.files import Files
-from pdessl.data.formats.labelled import LabelledFile, explicit
+from pdessl.data.formats.labelled import LabelledFile
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pdessl import catalog
+from pdessl.conventions import RUN_NAMES
 from pdessl.data.schema import check_keys, check_type, is_number
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.trajectory import BOUNDARIES
@@ -22,6 +23,7 @@ __all__ = ["AxisRule", "DatasetMapping", "FieldRule", "ParameterRule", "load_map
 
 LAYOUTS = ("arrays", "meshgrid", "well", "labelled")
 NODES = ("points", "centres", "ends")
+ENDS = ("repeated", "measured", "kept")
 TRANSFORMS = ("cole_hopf",)
 SPLIT_WORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -86,8 +88,9 @@ class AxisRule:
             used.
         nodes: with ``length`` or ``extent_of``: ``points`` j L/X, ``centres`` (j + 1/2) L/X, ``ends`` j L/(X - 1). With
             ``dataset``, ``centres`` says that the axis goes on half a step beyond its outer nodes.
-        end: ``repeated``: the last node of a periodic axis repeats the first and is left out; ``measured``: it is left
-            out where the first trajectory shows that it does; None: it is a node like the others.
+        end: ``repeated``: the last node of a periodic axis repeats the first and is left out; ``measured``: nodes that
+            repeat others (an end node, halo cells) are left out where the first trajectory shows that they do; None:
+            measured on periodic axes; ``kept``: all are nodes like the others.
         scale: factor to the unit given.
         unit: free text.
     """
@@ -184,6 +187,8 @@ class DatasetMapping:
         self._one_of("layout", LAYOUTS)
         self._one_of("integers", ("refuse", "convert"))
         self._one_of("missing", ("refuse", "drop"))
+        self._one_of("unwritten", ("missing", "fill"))
+        self._one_of("pieces", ("join", "separate"))
         self._one_of("staggering", ("stored", "centred"))
         self._one_of("group_by", ("file", "index", "trajectory"))
         self._one_of("dtype", ("float32", "float64"))
@@ -231,8 +236,10 @@ class DatasetMapping:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """Names of the axes of the field arrays, in the order they are stored."""
-        return tuple(self.content.get("dimensions", ()))
+        """Names of the axes of the field arrays, in the order they are stored; that of the runs is ``trajectory``."""
+        names = tuple(self.content.get("dimensions", ()))
+        run = self.content.get("trajectory") or next((n for n in RUN_NAMES if n in names), "trajectory")
+        return names if "trajectory" in names else tuple("trajectory" if n == run else n for n in names)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -284,8 +291,8 @@ class DatasetMapping:
                 )
         if rule.nodes not in NODES:
             raise SchemaError(f"{self.name}: {where}.nodes: unknown '{rule.nodes}'. Known: {', '.join(NODES)}.")
-        if rule.end not in (None, "repeated", "measured"):
-            raise SchemaError(f"{self.name}: {where}.end: unknown '{rule.end}'. Known: repeated, measured.")
+        if rule.end not in (None, *ENDS):
+            raise SchemaError(f"{self.name}: {where}.end: unknown '{rule.end}'. Known: {', '.join(ENDS)}.")
         return rule
 
     def _rule(self, kind: type, value: Any, where: str, plain: str = "dataset") -> Any:
@@ -327,6 +334,8 @@ _KEYS = {
     "dtype": str,
     "integers": str,
     "missing": str,
+    "unwritten": str,
+    "pieces": str,
     "failed": str,
     "staggering": str,
     "faults": list,
@@ -382,6 +391,8 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMa
         dtype: float32                   # float32 or float64; default as stored
         integers: refuse                 # or convert: fields of integers become floating-point
         missing: refuse                  # or drop: trajectories with NaN are left out and counted
+        unwritten: missing               # or fill: what was never written holds the fill value of the file, say 0
+        pieces: join                     # or separate: files that continue each other in time are runs of their own
         failed: zeros                    # trajectories that are zero throughout are left out and counted
         staggering: stored               # or centred: values on faces are averaged to the centres of the cells
         faults: ["..."]                  # what is wrong with the data; shown by pdessl inspect
