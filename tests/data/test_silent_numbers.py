@@ -15,6 +15,8 @@ from pdessl.data.sampling import Draw
 from pdessl.data.splits import Selection
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import DataError, FormatError
+from pdessl.inference.format import InputFormat
+from pdessl.inference.reading import RunReader
 from pdessl.units import origin
 
 T, X = 0.05 * np.arange(16), 2 * np.pi * np.arange(32) / 32
@@ -263,12 +265,40 @@ def test_end_nodes_and_halo_cells_of_periodic_axes_are_left_out(tmp_path, halo):
     np.testing.assert_allclose(trimmed.lengths, [[2 * np.pi]])
 
 
+def test_prediction_reads_what_training_does():
+    names = ("frames", "time step", "nodes along x", "spacing along x", "length of x")
+    declared = InputFormat(("u",), ("x",), ("periodic",), needed=(1, 1), ranges=dict.fromkeys(names, (0.0, 1e9)))
+    repeated = run(np.concatenate([U, U[:, :1]], axis=1), space=np.append(X, 2 * np.pi), boundary="periodic")
+    reader = RunReader(repeated, declared)
+    (piece,) = reader
+    np.testing.assert_allclose(piece.runs.lengths, [[2 * np.pi]])
+    np.testing.assert_array_equal(piece.runs.fields[0, 0], U)
+    assert any("1 nodes at the end of x repeat others" in w for w in reader.warnings())
+    unwritten = U.copy()
+    unwritten[10:] = 9.969209968386869e36
+    with pytest.raises(DataError, match="NaN or infinite values"):
+        list(RunReader(run(unwritten), declared))
+    (piece,) = RunReader(run(unwritten), declared, missing="drop")
+    assert piece.runs.fields.shape[2] == 10
+
+
 def test_fields_that_only_look_repeated_are_not():
     centres = X + X[1] / 2
     assert repeated_nodes(np.cos(centres)[None], 1) == 0  # mirrors itself
     assert repeated_nodes(np.cos(np.append(X, 2 * np.pi))[None], 1) == 1
     assert repeated_nodes(np.ones((3, 32)), 1) == 0
     assert repeated_nodes(np.random.default_rng(0).standard_normal((3, 32)), 1) == 0
+
+
+# ---------------------------------------------------------------------- fields far from 0
+
+
+def test_a_field_far_from_zero_against_its_deviation_is_told_and_the_repair_ends_that(tmp_path):
+    far = run(101325 + 0.05 * U, boundary="periodic")
+    told = [w for w in inspect(write(tmp_path / "a", a=far)).warnings if "Subtract a constant" in w]
+    assert len(told) == 1
+    near = repaired(far, told[0])
+    assert not any("Subtract" in w for w in inspect(write(tmp_path / "b", a=near)).warnings)
 
 
 # ---------------------------------------------------------------------- constants
@@ -290,7 +320,7 @@ def test_fixed_values_of_a_mapping_are_constants_also_of_a_converted_store(tmp_p
 
 def repaired(dataset, error):
     """Apply the code that an error prints after its last two spaces."""
-    code = str(error.value).split("  ")[-1]
+    code = str(getattr(error, "value", error)).split("  ")[-1]
     names = {"ds": dataset, "np": np, "pd": pd}
     return eval(code, {"__builtins__": {}}, names)  # noqa: S307  (the text of our own message)
 
