@@ -20,6 +20,9 @@ from pdessl.conventions import DEFAULT_FILLS, is_default_fill
 __all__ = ["Holes", "Masked", "hdf5_holes", "stated_fills", "with_default_fills", "without_fills", "zarr_holes"]
 
 
+MAX_CHUNKS = 1 << 24  # no real array has more; one that claims them is refused for its size when it is read
+
+
 class Holes:
     """Which chunks of an array were never written.
 
@@ -60,7 +63,7 @@ def hdf5_holes(dataset: h5py.Dataset) -> Holes | None:
         return Holes(np.ones((1,) * dataset.ndim, dtype=bool), dataset.shape) if empty else None
     grid = _grid(dataset.shape, dataset.chunks)
     count = dataset.id.get_num_chunks()
-    if count >= math.prod(grid):
+    if count >= math.prod(grid) or math.prod(grid) > MAX_CHUNKS:
         return None
     missing = np.ones(grid, dtype=bool)
     for number in range(count):
@@ -78,6 +81,8 @@ def zarr_holes(folder: Path, shape: Sequence[int], chunks: Sequence[int]) -> Hol
     if len(shape) < 2 or not math.prod(shape):
         return None
     grid = _grid(shape, chunks)
+    if math.prod(grid) > MAX_CHUNKS:
+        return None
     missing = np.ones(grid, dtype=bool)
     for path in folder.rglob("*"):
         key = re.fullmatch(r"(?:c[/.])?(\d+(?:[/.]\d+)*)", path.relative_to(folder).as_posix())
