@@ -18,7 +18,7 @@ import sympy
 from pdessl import catalog
 from pdessl.equations import Equation, load_equation
 from pdessl.equations.expression import Derivative, Number, Variable, evaluate
-from pdessl.symmetry import discover, symmetries
+from pdessl.symmetry import find_symmetries, symmetries
 
 BASELINE = ("heat", "burgers", "kdv", "kuramoto_sivashinsky", "potential_burgers", "burgers_2d", "gray_scott")
 PRIMES = (1009, 2003, 3001, 4001)
@@ -120,7 +120,7 @@ def main() -> None:
     for name in options.names or catalog.names("symmetries"):
         equation = load_equation(name)
         verify, _ = best_of(options.repeats, lambda name=name: symmetries(name))
-        seconds, algebra = best_of(options.repeats, lambda equation=equation: discover(equation))
+        seconds, algebra = best_of(options.repeats, lambda equation=equation: find_symmetries(equation))
         certificate = algebra.certificate
         dimension = f"{certificate.symmetries}+{certificate.equivalences}"
         line = f"{name:38} {verify:10.4f} {seconds:12.4f} {dimension:>8}"

@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pdessl.conventions import DEFAULT_FILLS, repeated_nodes
 from pdessl.errors import DataError, ShapeError, did_you_mean
 
 __all__ = ["BOUNDARIES", "Trajectories"]
@@ -218,6 +219,28 @@ class Trajectories:
             index=torch.cat(indices) if len(indices) == len(parts) else None,
         )
 
+    def without_repeated_nodes(self) -> tuple[Trajectories, dict[str, int]]:
+        """Return the batch without nodes of periodic axes that repeat others, and how many these are per axis.
+
+        An end node stored twice or halo cells, see :func:`pdessl.conventions.repeated_nodes`; looked for in the first,
+        middle and last frame of every trajectory. A length that counts these nodes is corrected.
+        """
+        batch, left_out = self, {}
+        frames = sorted({0, self.fields.shape[2] // 2, self.fields.shape[2] - 1})
+        for axis, (name, kind) in enumerate(zip(self.axis_names, self.boundary, strict=True)):
+            count = repeated_nodes(self.fields[:, :, frames].cpu().numpy(), 3 + axis) if kind == "periodic" else 0
+            if not count:
+                continue
+            points, first = self.fields.shape[3 + axis], count // 2
+            kept, lengths = slice(first, first + points - count), batch.lengths.clone()
+            whole = self.grid_spacing[:, axis] * points
+            counted = (lengths[:, axis] / whole - 1).abs() < 1e-6
+            lengths[:, axis] = torch.where(counted, whole * (points - count) / points, lengths[:, axis])
+            nodes = tuple(s[:, kept] if i == axis else s for i, s in enumerate(batch.space))
+            fields = batch.fields[(..., *(kept if i == axis else slice(None) for i in range(len(nodes))))]
+            batch, left_out[name] = batch.replace(fields=fields, space=nodes, lengths=lengths), count
+        return batch, left_out
+
     def check_finite(self) -> Trajectories:
         """Return self, or raise naming the first trajectory, channel and frame that hold NaN or infinity.
 
@@ -225,6 +248,8 @@ class Trajectories:
             DataError: a value is not finite, or coordinates do not increase.
         """
         bad = ~torch.isfinite(self.fields)
+        if self.fields.dtype in (torch.float32, torch.float64):
+            bad |= self.fields == DEFAULT_FILLS["f8"]
         if bad.any():
             where = bad.nonzero()[0].tolist()
             rows = int(bad.flatten(1).any(dim=1).sum())

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pdessl"
 
 # What a folder (or top-level module) of the package may import from the rest of it, besides itself. 'trajectory',
 # 'errors' and 'catalog' are open to all and import nothing of the others.
-OPEN = {"trajectory", "errors", "catalog", "schema", "files", "written"}
+OPEN = {"trajectory", "errors", "catalog", "schema", "files", "written", "units", "conventions"}
 TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
 ALLOWED = {
     "errors": set(),
@@ -22,7 +22,9 @@ ALLOWED = {
     "schema": {"errors"},
     "files": {"errors"},
     "written": set(),
-    "trajectory": {"errors"},
+    "units": set(),
+    "conventions": set(),
+    "trajectory": {"errors", "conventions"},
     "equations": OPEN,
     "symmetry": OPEN | {"equations"},
     "augmentation": OPEN | {"equations", "symmetry"},

@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.symmetry.discover`, print (and draw)."""
+    """Parse, call :func:`pdessl.symmetry.find_symmetries`, print (and draw)."""
     parser = Parser(
         "symmetries",
         "Print the symmetries of an equation of the catalog, of a YAML file, or typed in: the vector fields, their\n"
@@ -26,9 +26,9 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl symmetries boussinesq --boundary x=periodic,y=noslip --observed u,v",
             'pdessl symmetries --equation "u_t + a*u*u_x + d*u_xxx" --parameters a d --degree 2',
         ],
-        python="import pdessl\nfrom pdessl.symmetry import discover\n"
+        python="import pdessl\nfrom pdessl.symmetry import find_symmetries\n"
         "equation = pdessl.Equation.parse('u_t + u*u_x = nu*u_xx', parameters=['nu'])\n"
-        "print(discover(equation, degree=2).text())",
+        "print(find_symmetries(equation, degree=2).text())",
     )
     parser.add_argument("name", nargs="?", help="name from 'pdessl list symmetries', or a YAML file")
     parser.add_argument(
@@ -37,6 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--parameters", nargs="+", default=[], metavar="LETTER", help="constants of a typed equation")
     parser.add_changes("equation's file", "ansatz.degree=3")
     parser.add_argument("--degree", type=int, help="degree of the ansatz in coordinates and fields (default 2)")
+    parser.add_argument(
+        "--general",
+        action="store_true",
+        help="let fields enter every component; default: independents move free of fields, which are linear in theirs",
+    )
     parser.add_argument(
         "--boundary",
         metavar="KIND|AXIS=KIND,...",
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     from pdessl import catalog
     from pdessl.equations import Equation, load_equation
     from pdessl.schema import dump_yaml, override
-    from pdessl.symmetry import discover
+    from pdessl.symmetry import find_symmetries
 
     if options.equation is None:
         equation = load_equation(options.name, options.set)
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         print(dump_yaml(override(catalog.read("symmetries", options.name), options.set)), end="")
         return 0
-    algebra = discover(equation, degree=options.degree)
+    algebra = find_symmetries(equation, degree=options.degree, projectable=not options.general)
     boundary = _boundary(options.boundary)
     observed = None if options.observed is None else [f.strip() for f in options.observed.split(",")]
     if options.json:

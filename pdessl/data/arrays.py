@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 
+from pdessl.conventions import is_default_fill
 from pdessl.data.containment import check_inside
 from pdessl.errors import FormatError
 
@@ -25,6 +26,8 @@ MAX_OPEN = 8
 """Files of one kind (mappings, HDF5 handles) that a process holds open; the least recently used one is let go."""
 
 CHUNK_CACHE = 16 << 20  # bytes of decompressed chunks per open file: several rows often share a chunk
+
+LARGE = 1e36  # a sum with one value that netCDF writes for nothing is larger
 
 SMALL_WINDOW = 32 << 10  # bytes; above, a copy in between costs more than a call per window
 
@@ -309,6 +312,9 @@ def copy_windows(
 
 
 def all_finite(values: np.ndarray) -> bool:
-    """Return whether all values are finite."""
-    # A sum is twice as fast as a mask and finite only where all terms are; where they are it may overflow.
-    return math.isfinite(torch.from_numpy(values).sum().item()) or bool(np.isfinite(values).all())
+    """Return whether all values are finite, and none is what netCDF writes for nothing written."""
+    # A sum is twice as fast as a mask and finite and small only where all terms are; where they are it may overflow.
+    total = torch.from_numpy(values).sum().item()
+    if math.isfinite(total) and abs(total) < LARGE:
+        return True
+    return bool(np.isfinite(values).all() and not is_default_fill(values).any())

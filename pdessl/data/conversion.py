@@ -98,6 +98,7 @@ def _recipe(source: Source) -> ConvertedRecipe:
         },
         "units": dict(source.units),
         "parameters": parameters,
+        "constants": dict(source.constants),
         "splits": {
             split: {"size": size, "labels": bool(v)}
             for (split, size), v in zip(source.splits.items(), values, strict=True)

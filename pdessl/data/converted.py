@@ -24,8 +24,9 @@ class ConvertedRecipe:
     Args:
         name: name of the layout they were in.
         content: plain data: ``title``, ``equation``, ``converted`` (files with sizes, format, mapping), ``fields``
-            {name: {unit, staggered}}, ``units``, ``parameters`` {name: {low, high, unit}}, ``splits`` {name: {size,
-            labels}}, ``groups`` {split: [[group, how many in a row], ...]}, ``shard_size``, ``faults``.
+            {name: {unit, staggered}}, ``units``, ``parameters`` {name: {low, high, unit}}, ``constants``
+            {name: value}, ``splits`` {name: {size, labels}},
+            ``groups`` {split: [[group, how many in a row], ...]}, ``shard_size``, ``faults``.
     """
 
     name: str
@@ -64,6 +65,11 @@ class ConvertedRecipe:
             kind = "constant" if p["low"] == p["high"] else "range"
             found[name] = Distribution(kind, p["low"], p["high"], unit=p["unit"])
         return found
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Values of the parameters that the mapping set once for all trajectories."""
+        return dict(self.content.get("constants", {}))
 
     @property
     def units(self) -> dict[str, str]:

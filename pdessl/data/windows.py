@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pdessl.data.arrays import copy_windows
+from pdessl.data.arrays import all_finite, copy_windows
 from pdessl.data.sampling import Draw
 from pdessl.data.source import Coordinates, Source
 from pdessl.data.splits import Selection
@@ -364,7 +364,7 @@ class Windows(Dataset[Trajectories]):
         """Raise an error that names the first trajectory whose window is not finite."""
         for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
             for name, values in zip(self.field_names, fields[place], strict=True):
-                if not np.isfinite(values).all():
+                if not all_finite(np.ascontiguousarray(values)):
                     split = part.selection.splits[part.selection.split[number]]
                     raise DataError(
                         f"{part.source.name}: field '{name}' is not finite in trajectory "

@@ -107,8 +107,8 @@ class Equation:
     def __post_init__(self) -> None:
         if "epsilon" in self.coordinates:
             raise EquationError(
-                f"{self.name}: 'epsilon' is the strength of a symmetry's flow, x' = x + epsilon*t, and cannot name a "
-                "variable, field or parameter. Call it eps."
+                f"{self.name}: 'epsilon' is the strength of a symmetry's flow, x' = x + epsilon*t, and cannot be the "
+                "letter of a field, or in a file of a parameter. Call it eps; in a file:  eps: {name: epsilon}"
             )
 
     @property
@@ -151,7 +151,8 @@ class Equation:
             independent: letters of time and space; by default those of the derivatives, ``t`` first; without ``t`` in
                 the text the equation is stationary.
             dependent: the fields; by default the names that are differentiated, in order of appearance.
-            parameters: letters of the constants.
+            parameters: letters of the constants. ``epsilon`` becomes the letter ``eps`` with the name epsilon: the
+                strength of flows has that letter.
             name: name used in messages.
             title: one line for people.
 
@@ -163,6 +164,13 @@ class Equation:
             raise EquationError(f"no equation given, but {text!r:.80}; write text such as 'u_t + u*u_x = nu*u_xx'.")
         if isinstance(parameters, str):
             parameters = tuple(p for p in re.split(r"[,\s]+", parameters) if p)
+        parameters, letter, shown = tuple(parameters), "eps", {}
+        if "epsilon" in parameters:
+            while letter in parameters or any(re.search(rf"\b{letter}\b", t) for t in texts):
+                letter += "0"
+            texts = tuple(re.sub(r"\bepsilon\b", letter, t) for t in texts)
+            parameters = tuple(letter if p == "epsilon" else p for p in parameters)
+            shown = {letter: "epsilon"}
         found_independent, found_dependent = infer_names(texts, parameters)
         if independent is None:
             independent = found_independent
@@ -180,7 +188,7 @@ class Equation:
             parameters=names.parameters,
             texts=texts,
             trees=trees,
-            parameter_names={p: p for p in names.parameters},
+            parameter_names={p: shown.get(p, p) for p in names.parameters},
             observed=names.dependent,
         )
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import xarray as xr
 
+from pdessl.conventions import RUN_NAMES
 from pdessl.data import open as open_data
 from pdessl.errors import DataError
-from pdessl.inference.format import RUN_NAMES
 from pdessl.operators import LatentOperator
 from pdessl.operators import discover as discover_law
 from pdessl.trajectory import Trajectories

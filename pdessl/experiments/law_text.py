@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pdessl.errors import PdesslError
 from pdessl.operators.latent import LatentOperator
-from pdessl.symmetry import discover as symmetry_algebra
+from pdessl.symmetry import find_symmetries
 
 __all__ = ["candidate_table", "summary", "symmetry_line"]
 
@@ -24,7 +24,7 @@ def summary(law: LatentOperator) -> str:
 def symmetry_line(law: LatentOperator) -> str:
     """Return the symmetries of the law, derived and verified from its equation, with what moves a code."""
     try:
-        algebra = symmetry_algebra(law.equation())
+        algebra = find_symmetries(law.equation())
     except PdesslError as error:
         return f"symmetries of this law: {error}"
     names = []

@@ -17,8 +17,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
+from pdessl.conventions import RUN_NAMES
 from pdessl.errors import CheckpointError
-from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
+from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import encode
 from pdessl.inference.saving import load

@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import pdessl
+from pdessl.conventions import RUN_NAMES
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
 from pdessl.inference.encoding import RunEncoder, has_trunk
-from pdessl.inference.format import RUN_NAMES, InputFormat, constants_of
+from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.labels import labels_of
 from pdessl.inference.model import ParameterModel, Target
 from pdessl.inference.reading import Encoded, encode

@@ -14,17 +14,17 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from pdessl.conventions import RUN_NAMES
 from pdessl.errors import FormatError, did_you_mean
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.regridding import regridded, trained_steps
-from pdessl.inference.units import conversion
 from pdessl.inference.views import Views
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
+from pdessl.units import conversion
 
-__all__ = ["RUN_NAMES", "InputFormat", "constants_of"]
+__all__ = ["InputFormat", "constants_of"]
 
-RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
 _ROUNDING = 1e-3  # relative: a spacing that differs by less is the same
 
 

@@ -16,13 +16,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pdessl.conventions import is_default_fill
 from pdessl.errors import DataError, FormatError, did_you_mean
 from pdessl.inference.encoding import RunEncoder, features, has_trunk
 from pdessl.inference.format import InputFormat
 from pdessl.inference.regridding import Regridded, regridded
-from pdessl.inference.units import conversion
 from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
+from pdessl.units import conversion
 
 __all__ = ["MISSING", "Encoded", "Piece", "RunReader", "encode"]
 
@@ -95,6 +96,7 @@ class RunReader:
         self.departures: dict[str, int] = {}
         self.regridded: dict[str, int] = {}
         self.repaired = 0
+        self.repeated: dict[str, int] = {}
 
     def _needed(self, data: xr.Dataset) -> xr.Dataset:
         """Return fields and geometry only: what else the file holds, labels among it, is never read."""
@@ -162,7 +164,7 @@ class RunReader:
             values = part[name].transpose(self.dimension, "time", *self.declared.axis_names).values
             if values.dtype.kind not in "fiu":
                 raise FormatError(f"field '{name}' has dtype {values.dtype}; expected real numbers.")
-            complete &= np.isfinite(values).reshape(*complete.shape, -1).all(axis=-1)
+            complete &= (np.isfinite(values) & ~is_default_fill(values)).reshape(*complete.shape, -1).all(axis=-1)
         whole = complete.all(axis=1)
         if whole.all():
             yield np.arange(len(whole)), part
@@ -246,6 +248,8 @@ class RunReader:
             boundary=kinds,
             equation=self.declared.equation,
         )
+        runs, repeated = runs.without_repeated_nodes()
+        self.repeated |= repeated
         return self.declared.with_constants(runs)
 
     def _label(self, place: int) -> str:
@@ -273,6 +277,7 @@ class RunReader:
             f"{number} of {self.count} runs were brought to the grid of training: {what}."
             for what, number in self.regridded.items()
         ]
+        found += [f"{n} nodes at the end of {a} repeat others and were left out." for a, n in self.repeated.items()]
         for name, number in self.departures.items():
             low, high = self.declared.ranges[name]
             found.append(

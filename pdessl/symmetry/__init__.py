@@ -10,7 +10,7 @@ _PUBLIC = {
     "Flow": "pdessl.symmetry.flow",
     "SymmetryAlgebra": "pdessl.symmetry.algebra",
     "SymmetryGenerator": "pdessl.symmetry.generator",
-    "discover": "pdessl.symmetry.completion",
+    "find_symmetries": "pdessl.symmetry.completion",
     "symmetries": "pdessl.symmetry.verification",
     "verify": "pdessl.symmetry.verification",
 }

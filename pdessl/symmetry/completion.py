@@ -25,10 +25,10 @@ from pdessl.symmetry.polynomial import BITS
 from pdessl.symmetry.prolongation import PDESystem
 from pdessl.symmetry.verification import instantiate, symmetries
 
-__all__ = ["discover"]
+__all__ = ["find_symmetries"]
 
 
-def discover(
+def find_symmetries(
     equation: str | os.PathLike[str] | Equation,
     degree: int | None = None,
     parameter_degree: int | None = None,
@@ -44,8 +44,10 @@ def discover(
         degree: degree of the components in independents and fields; by default that of the equation file (2).
         parameter_degree: degree in the parameters; by default raised from that of the equation file until the count is
             that of a generic parameter point.
-        projectable: leave the fields out of the components on independents, and only linear in those on fields. True
-            loses nothing for evolution equations of order two or more.
+        projectable: leave the fields out of the components on independents, and only linear in those on fields. Many
+            equations have no other symmetries (KdV, Burgers); some do: curve shortening, u_t (1 + u_x^2) = u_xx, has 5,
+            of which 4 are projectable, all but the rotation of x and u. False searches all components that are
+            polynomials of the degree in independents and fields; the certificate says which was searched.
 
     Raises:
         EquationError: no leading derivative can be solved for.

@@ -73,10 +73,15 @@ class Certificate:
     def text(self) -> str:
         """One sentence for people."""
         found = self.symmetries + self.equivalences
-        ansatz = f"polynomial components of degree <= {self.degree}" + (", projectable" if self.projectable else "")
+        kind = (
+            "projectable: x' and t' free of the fields, fields enter linearly; --general searches others too"
+            if self.projectable
+            else "general: fields may enter every component"
+        )
+        ansatz = f"polynomial components of degree <= {self.degree}, {kind}"
         if self.complete:
             return (
-                f"Complete within the ansatz ({ansatz}, degree <= {self.parameter_degree} in the parameters): "
+                f"Complete within the ansatz ({ansatz}; degree <= {self.parameter_degree} in the parameters): "
                 f"{_count(self.symmetries, 'symmetry', 'symmetries')} and "
                 f"{_count(self.equivalences, 'equivalence transformation', 'equivalence transformations')}, the "
                 "dimension at a generic parameter point."

@@ -86,8 +86,14 @@ class PDESystem:
         field, index = self.space.derivative(number)
         return index[0], sum(index), -field, index
 
-    def _lead(self, p: Polynomial, label: str) -> tuple[int, Coefficient]:
-        """The derivative to solve for: the highest that occurs once, linearly, alone, with a rational coefficient."""
+    def _lead(self, p: Polynomial, label: str, reduced: bool = False) -> tuple[int, Coefficient]:
+        """The derivative to solve for: the highest that occurs once, linearly, alone, with a rational coefficient.
+
+        Args:
+            p: an equation.
+            label: what messages call it.
+            reduced: it was changed by the equations before it.
+        """
         space = self.space
         jets: set[int] = set()
         for m in p:
@@ -102,6 +108,12 @@ class PDESystem:
             if unit in p and sum(1 for m in p if (m >> shift) & 31) == 1:
                 return number, p[unit]
         highest = space.jet_text(max(jets, key=self._rank))
+        if reduced:
+            raise EquationError(
+                f"{label} contradicts the equations before it, or says more than they do: they leave "
+                f"{space.text(p, 6)} = 0 of it, where no derivative stands alone with a number as coefficient. Check "
+                f"the signs, or leave one equation out."
+            )
         raise EquationError(
             f"{label} cannot be solved for a leading derivative: no derivative stands alone with a number as "
             f"coefficient "
@@ -135,11 +147,11 @@ class PDESystem:
                     "the highest derivative (most in t, then total order) stands alone in each."
                 )
             if queue:
-                p, label = queue.popleft()
-                p = self.reduce(p)
+                given, label = queue.popleft()
+                p = self.reduce(given)
                 if not p:
                     continue
-                number, coefficient = self._lead(p, label)
+                number, coefficient = self._lead(p, label, reduced=p != given)
                 lead = space.derivative(number)
                 rest = scaled({m: c for m, c in p.items() if m != space.units[number]}, -Fraction(1) / coefficient)
                 rest = {

@@ -113,7 +113,7 @@ def test_the_single_steps_of_a_quickstart_have_its_preset_and_every_change(print
     words += ["data.overrides.observation.noise=1e-3", "data.overrides.parameters.viscosity.unit='m^2/s or 1e-3'"]
     words += [
         "pretraining.overrides.model.learning_rate=5e-3",
-        "pretraining.overrides={model.objective.init_args: {covariance: 2}}",
+        "pretraining.overrides={model.objective.init_args.objectives.agreement.init_args: {covariance: 2}}",
     ]
     settings = read_settings("quickstart", "tiny", words)
     folder = tmp_path / "a folder"
@@ -131,7 +131,8 @@ def test_the_single_steps_of_a_quickstart_have_its_preset_and_every_change(print
     same = override({"data.path": str(folder / "data")}, pretraining.overrides)
     assert found["pretrain"] == pretraining_recipe(pretraining.recipe, same, folder / "pretraining")
     assert found["pretrain"]["model"]["learning_rate"] == 5e-3 and found["pretrain"]["trainer"]["max_epochs"] == 2
-    assert found["pretrain"]["model"]["objective"]["init_args"]["covariance"] == 2.0
+    agreement = found["pretrain"]["model"]["objective"]["init_args"]["objectives"]["agreement"]
+    assert agreement["init_args"]["covariance"] == 2.0
     assert fill(Regression, found["regress"]["regression"], "printed") == settings.regression
     assert fill(Stepping, found["timestep"]["timestepping"], "printed") == settings.timestepping
     assert found["regress"]["workers"] == found["timestep"]["workers"] == settings.workers == 1

@@ -158,7 +158,7 @@ def test_extra_dimensions():
     ds = runs()
     assert np.array_equal(from_xarray(ds.expand_dims(level=[0.0])).fields[:, 0], ds.u.values)
     two = xr.concat([ds, ds + 1], "level")
-    with pytest.raises(DataError, match=r"axis level: the coordinate is missing.*no axis of space.*select: {level: 0}"):
+    with pytest.raises(FormatError, match=r"'level' of size 2, and nothing says what.*select: {level: 0}"):
         from_xarray(two[["u"]])
     with pytest.raises(FormatError, match=r"'seed' of size 3.*If its entries are runs:  trajectory: seed"):
         from_xarray(ds.rename(run="seed"), space=["x"])

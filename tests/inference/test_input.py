@@ -10,8 +10,8 @@ from pdessl import Trajectories
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import DataError, FormatError
 from pdessl.inference import Views, fit_parameter_model
-from pdessl.inference.units import conversion
 from pdessl.models import ConvEncoder
+from pdessl.units import conversion
 
 from .conftest import UNITS
 

@@ -15,7 +15,7 @@ from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.operators import Term, default_library, discover, load_law, save_law, weak_grams, weak_products
 from pdessl.operators.fit import Normal, encode, fit, gauged
 from pdessl.operators.weak import bump, noise_level
-from pdessl.symmetry import discover as symmetry_algebra
+from pdessl.symmetry import find_symmetries as symmetry_algebra
 from pdessl.trajectory import Trajectories
 
 

@@ -9,7 +9,7 @@ import pdessl
 from pdessl import catalog
 from pdessl.equations import Equation
 from pdessl.errors import SymmetryError
-from pdessl.symmetry import discover, verify
+from pdessl.symmetry import find_symmetries, verify
 from pdessl.symmetry.boundary import boundary_class, boundary_conditions
 from pdessl.symmetry.discrete import discrete_symmetries
 from pdessl.symmetry.prolongation import PDESystem
@@ -304,13 +304,13 @@ def test_describe_is_plain_data(name):
 
 def test_every_key_of_the_description_is_documented():
     page = Path(__file__).parents[2] / "docs" / "equations.md"
-    described = discover("burgers").describe()
+    described = find_symmetries("burgers").describe()
     for key in (*described, *described["generators"][0], *described["generators"][0]["boundary"]):
         assert f"`{key}`" in page.read_text(encoding="utf-8"), key
 
 
 def test_describe_carries_the_certificate_and_the_hidden_condition():
-    description = discover("navier_stokes_2d").describe(boundary="periodic")
+    description = find_symmetries("navier_stokes_2d").describe(boundary="periodic")
     assert description["certificate"]["complete"] and description["certificate"]["symmetries"] == 12
     assert description["integrability_conditions"] == ["2*u_y*v_x + 2*v_y**2 + p_xx + p_yy = 0"]
     assert description["equation"]["parameters"] == {"nu": {"name": "viscosity", "unit": "length^2/time"}}

@@ -7,9 +7,10 @@ from fractions import Fraction
 import pytest
 import sympy
 
+from pdessl.cli import main
 from pdessl.equations import Equation, load_equation, parse_expression
 from pdessl.errors import EquationError, SymmetryError
-from pdessl.symmetry import discover, symmetries
+from pdessl.symmetry import find_symmetries, symmetries
 from pdessl.symmetry.discovery import Certificate, find_fields, generic_dimensions, parameter_point, residues
 from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
 from pdessl.symmetry.prolongation import PDESystem
@@ -55,7 +56,7 @@ def span_of(fields, space, point):
 
 @pytest.mark.parametrize("name", sorted(DIMENSIONS))
 def test_discovery_declaration_and_table_agree(name):
-    algebra = discover(name)
+    algebra = find_symmetries(name)
     found = (algebra.certificate.symmetries, algebra.certificate.equivalences)
     declared = symmetries(name)
     assert found == DIMENSIONS[name]
@@ -93,7 +94,7 @@ def test_what_is_discovered_is_admitted(name):
 
 
 def test_textbook_form():
-    algebra = discover(Equation.parse("u_t + u*u_x - nu*u_xx", parameters=["nu"]))
+    algebra = find_symmetries(Equation.parse("u_t + u*u_x - nu*u_xx", parameters=["nu"]))
     assert {g.name: dict(g.components) for g in algebra} == {
         "time_translation": {"t": "1"},
         "space_translation": {"x": "1"},
@@ -106,7 +107,7 @@ def test_textbook_form():
 
 
 def test_an_equation_typed_in():
-    algebra = discover(Equation.parse("u_t + a*u*u_x + d*u_xxx", parameters=["a", "d"]), degree=2)
+    algebra = find_symmetries(Equation.parse("u_t + a*u*u_x + d*u_xxx", parameters=["a", "d"]), degree=2)
     assert [g.kind for g in algebra] == ["SYM"] * 4 + ["EQV"] * 2
     assert {"t": "3*t", "x": "x", "u": "-2*u"} in [dict(g.components) for g in algebra]
     assert "Complete within the ansatz" in algebra.certificate.text()
@@ -115,9 +116,9 @@ def test_an_equation_typed_in():
 
 def test_the_parameter_degree_is_raised_until_the_count_is_generic():
     equation = Equation.parse("u_t + c*u_x - nu*u_xx", parameters=["c", "nu"])
-    low = discover(equation, degree=3, parameter_degree=1)
+    low = find_symmetries(equation, degree=3, parameter_degree=1)
     assert not low.certificate.complete and "Not complete" in low.certificate.text()
-    full = discover(equation, degree=3)
+    full = find_symmetries(equation, degree=3)
     assert full.certificate.complete and full.certificate.parameter_degree == 3
     assert (full.certificate.symmetries, full.certificate.equivalences) == (10, 2)
 
@@ -125,7 +126,7 @@ def test_the_parameter_degree_is_raised_until_the_count_is_generic():
 @pytest.mark.parametrize(("degree", "count"), [(1, 9), (2, 12), (3, 15)])
 def test_infinite_families_grow_with_the_degree(degree, count):
     """Two frames and one gauge per degree; further members are recognised as such."""
-    algebra = discover("navier_stokes_2d", degree=degree)
+    algebra = find_symmetries("navier_stokes_2d", degree=degree)
     assert (algebra.certificate.symmetries, algebra.certificate.equivalences) == (count, 1)
     families = [g.family for g in algebra.unnamed]
     assert families == (["moving_frame_x", "moving_frame_y", "pressure_gauge"] if degree == 3 else [])
@@ -133,21 +134,43 @@ def test_infinite_families_grow_with_the_degree(degree, count):
 
 @pytest.mark.parametrize("degree", [2, 3, 4])
 def test_finite_algebras_do_not_grow(degree):
-    assert discover("kdv", degree=degree).certificate.symmetries == 4
+    assert find_symmetries("kdv", degree=degree).certificate.symmetries == 4
 
 
 @pytest.mark.parametrize("name", ["kdv", "burgers", "burgers_2d", "schroedinger", "shallow_water_2d"])
 def test_the_projectable_ansatz_loses_nothing(name):
     """The general ansatz (any polynomial in all variables) finds the same dimension."""
-    general = discover(name, projectable=False).certificate
+    general = find_symmetries(name, projectable=False).certificate
     assert (general.symmetries, general.equivalences) == DIMENSIONS[name]
+
+
+def test_curve_shortening_has_a_rotation_that_only_the_general_ansatz_finds_and_the_certificate_says_which_it_was(
+    capsys,
+):
+    text = "u_t*(1 + u_x**2) = u_xx"
+    projectable, general = (find_symmetries(Equation.parse(text), projectable=p).certificate for p in (True, False))
+    assert (projectable.symmetries, general.symmetries) == (4, 5) and projectable.complete and general.complete
+    assert "projectable" in projectable.text() and "--general" in projectable.text()
+    assert "general: fields may enter" in general.text()
+    assert main(["symmetries", "--equation", text, "--general"]) == 0
+    assert "5 symmetries" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_stationary_equation_has_the_conformal_algebra_of_the_plane_up_to_degree_two():
+    for independent in (None, ("x", "y")):
+        assert find_symmetries(Equation.parse("u_xx + u_yy = 0", independent=independent)).certificate.symmetries == 12
+
+
+def test_equations_that_contradict_each_other_are_told_what_is_left():
+    with pytest.raises(EquationError, match=r"equation 2, 'u_t-u\*u_x', contradicts .*leave -2\*u\*u_x = 0 of it"):
+        find_symmetries(Equation.parse(["u_t+u*u_x", "u_t-u*u_x"]))
 
 
 def test_the_general_ansatz_finds_what_is_not_projectable():
     """Shallow water in one dimension has t' depending on u; Ovsiannikov's hodograph symmetries."""
     equation = Equation.parse(["u_t + u*u_x + g*h_x", "h_t + u*h_x + h*u_x"], parameters=["g"])
-    projectable = discover(equation).certificate
-    general = discover(equation, projectable=False).certificate
+    projectable = find_symmetries(equation).certificate
+    general = find_symmetries(equation, projectable=False).certificate
     assert (projectable.symmetries, projectable.equivalences) == (5, 1)
     assert general.symmetries > 5
 
@@ -161,17 +184,17 @@ def test_unnamed_generators_of_a_file_are_reported(tmp_path):
     del content["generators"]["projective"], content["generators"]["galilean_boost"]
     path = tmp_path / "burgers.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    algebra = discover(path)
+    algebra = find_symmetries(path)
     assert sorted(g.name for g in algebra.unnamed) == ["galilean_boost", "projective"]
     texts = [g["declaration"] for g in algebra.describe()["generators"] if not g["named"]]
     content["generators"] |= yaml.safe_load("\n".join(texts))  # what is printed can be pasted
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    assert not discover(path).unnamed and len(symmetries(path)) == 6
+    assert not find_symmetries(path).unnamed and len(symmetries(path)) == 6
 
 
 def test_reasonable_limits():
     with pytest.raises(SymmetryError, match="from 1 to 8"):
-        discover("burgers", degree=0)
+        find_symmetries("burgers", degree=0)
     with pytest.raises(SymmetryError, match="at most 20000"):
         find_fields(load_equation("navier_stokes_3d"), 8, 4)
 
@@ -228,7 +251,7 @@ def oracle_dimension(text, degree, parameters=(), order=4):
 )
 def test_plain_sympy_gives_the_same_dimension(name, right, parameters, degree, expected):
     assert oracle_dimension(right, degree, parameters) == expected
-    assert discover(name, degree=degree).certificate.symmetries == expected
+    assert find_symmetries(name, degree=degree).certificate.symmetries == expected
 
 
 # --------------------------------------------------------------- linear algebra
@@ -315,7 +338,7 @@ def test_random_systems_are_solved_or_refused():
 )
 def test_rewriting_that_does_not_end_is_refused(texts):
     with pytest.raises(EquationError, match="does not end.*highest derivative"):
-        discover(Equation.parse(texts, parameters=["nu"]))
+        find_symmetries(Equation.parse(texts, parameters=["nu"]))
 
 
 def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):
@@ -328,7 +351,7 @@ def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PDESSL_PATH", str(tmp_path))
     assert symmetries("telegraph").names == ("time_translation", "space_translation")
-    found = discover("telegraph")
+    found = find_symmetries("telegraph")
     assert found.certificate.complete and found["u_scaling"].components == {"u": "u"}
     assert found["stiffness_scaling"].moves == {"stiffness": "2*c"}
 
@@ -336,7 +359,7 @@ def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("independent", [None, ("x", "y")])
 def test_the_plane_laplace_equation_has_no_symmetries_in_a_time_it_does_not_have(independent):
     """Two translations, rotation, scaling, two conformal maps, u, and the harmonic polynomials 1, x, y, xy, x² - y²."""
-    algebra = discover(Equation.parse("u_xx + u_yy = 0", independent=independent))
+    algebra = find_symmetries(Equation.parse("u_xx + u_yy = 0", independent=independent))
     assert len(algebra.generators) == 12 and algebra.certificate.complete
     assert {"rotation", "scaling", "conformal", "u_scaling", "superposition_xy"} <= set(algebra.names)
     assert "has no time t" in algebra["rotation"].flow.obstruction and "rotation" in algebra.text()

@@ -4,7 +4,7 @@ import pytest
 
 from pdessl.equations import Equation
 from pdessl.errors import EquationError
-from pdessl.symmetry import discover
+from pdessl.symmetry import find_symmetries
 from pdessl.symmetry.boundary import boundary_class
 
 # Equations, parameters, degree; symmetries and equivalence transformations; names that must be among them.
@@ -38,7 +38,7 @@ KNOWN = {
 
 def algebra_of(name):
     texts, parameters, degree, _, _ = KNOWN[name]
-    return discover(Equation.parse(texts, parameters=parameters.split()), degree=degree)
+    return find_symmetries(Equation.parse(texts, parameters=parameters.split()), degree=degree)
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
@@ -55,10 +55,10 @@ def test_motions_of_parameters_that_combine_to_a_symmetry():
     """Gardner: a and b can be moved in three ways, of which one combination, quadratic in them, moves neither."""
     texts, parameters, degree, *_ = KNOWN["gardner"]
     equation = Equation.parse(texts, parameters=parameters.split())
-    low = discover(equation, degree=degree, parameter_degree=1).certificate
+    low = find_symmetries(equation, degree=degree, parameter_degree=1).certificate
     assert (low.symmetries, low.equivalences, low.generic, low.generic_symmetries) == (2, 3, 5, 3)
     assert not low.complete and "3 of them keeping the parameters" in low.text()
-    full = discover(equation, degree=degree)
+    full = find_symmetries(equation, degree=degree)
     assert full.certificate.parameter_degree == 2
     assert dict(full["scaling"].components) == {"t": "6*b*t", "x": "2*b*x - a**2*t", "u": "-2*b*u - a"}
     assert full.identifiable(["x"]) == []  # the scaling changes lengths and neither a nor b
@@ -84,15 +84,15 @@ def test_a_shear_of_the_box_is_no_rotation():
 
 def test_what_lies_beyond_the_ansatz_is_told():
     """Heat has its projective symmetry at degree 3; KdV has no more at any."""
-    heat = discover(Equation.parse("u_t = u_xx"))
+    heat = find_symmetries(Equation.parse("u_t = u_xx"))
     text = " ".join(heat.text().split())
     assert "projective" not in heat.names
     assert "Degree 3 holds 2 more, members of infinite families or generators of that degree" in text
     assert "superposition: the equations are linear" in text
-    kdv = " ".join(discover("kdv").text().split())
+    kdv = " ".join(find_symmetries("kdv").text().split())
     assert "Degree 3 holds no more." in kdv and "superposition" not in kdv
     assert heat.describe()["certificate"]["next_degree"] == 10
-    highest = discover(Equation.parse("u_t + u*u_x + u_xxx"), degree=8)
+    highest = find_symmetries(Equation.parse("u_t + u*u_x + u_xxx"), degree=8)
     assert highest.describe()["certificate"]["next_degree"] is None
 
 

@@ -45,10 +45,12 @@ class Container(ABC):
     Attributes:
         path: the file, or None for what is in memory.
         label: what messages call it.
+        fill_is_value: what was never written is read as the fill value of the file; else it is NaN.
     """
 
     path: Path | None
     label: str
+    fill_is_value: bool = False
 
     @abstractmethod
     def arrays(self) -> dict[str, Array]:
@@ -69,6 +71,14 @@ class Container(ABC):
     @abstractmethod
     def attributes(self, of: str = "") -> Mapping[str, Any]:
         """Return the attributes of the file, or of one of its groups or arrays, as plain values."""
+
+    def unwritten(self, name: str) -> str:
+        """Return how much of an array was never written, in words; empty where all of it was."""
+        return ""
+
+    def dates(self, name: str) -> str:
+        """Return ``date`` or ``timedelta`` for an array of dates or durations, which is read as seconds, else ""."""
+        return ""
 
     def find(self, pattern: str) -> str:
         """Return the name of an array, where ``prefix*`` stands for the only one whose name begins so.

@@ -12,8 +12,9 @@ from typing import Any
 import xarray as xr
 
 from pdessl import catalog
+from pdessl.data.formats.collecting import LABELLED_SUFFIXES, collect, label_of
 from pdessl.data.formats.container import Container
-from pdessl.data.formats.files import LABELLED_SUFFIXES, Files, collect, container_of, label_of, split_of
+from pdessl.data.formats.files import Files, container_of, split_of
 from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.in_memory import source_from_xarray
 from pdessl.data.formats.isolation import LIMIT, cheap, isolated

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import math
 import os
@@ -14,81 +13,27 @@ from pathlib import Path
 
 import numpy as np
 
+from pdessl.data.formats.agreement import agree
 from pdessl.data.formats.checks import check_axis_order
+from pdessl.data.formats.collecting import LABELLED_SUFFIXES, collect, label_of
 from pdessl.data.formats.container import Container
+from pdessl.data.formats.explicit import explicit
 from pdessl.data.formats.hdf5 import HDF5File, close_all
-from pdessl.data.formats.labelled import LabelledFile, close_labelled, explicit
+from pdessl.data.formats.labelled import LabelledFile, close_labelled
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping
 from pdessl.data.formats.meshgrid import meshgrid_mapping
+from pdessl.data.formats.parameters import fixed_parameters
 from pdessl.data.formats.part import Part
+from pdessl.data.formats.pieces import Joined, join
 from pdessl.data.formats.well import well_mapping
 from pdessl.data.memory import check_memory
 from pdessl.data.source import Coordinates, Source
 from pdessl.errors import FormatError
 
-__all__ = ["Files", "collect", "container_of", "label_of", "split_of"]
+__all__ = ["Files", "container_of", "split_of"]
 
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
-LABELLED_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".zarr")
+Held = tuple[Part | Joined, int, int]  # a part, and the first and last (exclusive) of its rows
 SPLIT_ORDER = (*SPLIT_WORDS, "all")
-MAX_DEPTH = 6
-
-
-def collect(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], patterns: Sequence[str] = ()
-) -> list[Path]:
-    """Return the data files of a path, sorted.
-
-    Args:
-        path: a file, a folder (searched with its subfolders), or a list of files.
-        patterns: names of files to take, with ``*``; default all with a suffix of HDF5, netCDF or Zarr.
-
-    Raises:
-        FormatError: nothing there, or a symbolic link that leads out of the folder.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        if not len(path):
-            raise FormatError("an empty list of files. Give a file, a folder, or at least one file in the list.")
-        return [file for entry in path for file in collect(entry, patterns)]
-    root = Path(path)
-    if not root.exists():
-        raise FormatError(f"no file or folder {root}. Check the path.")
-    if not root.is_dir() or root.suffix == ".zarr":
-        return [root]
-    wanted = patterns or [f"*{suffix}" for suffix in (*HDF5_SUFFIXES, *LABELLED_SUFFIXES)]
-    found = sorted(_search(root, root.resolve(), wanted, 0))
-    if not found:
-        raise FormatError(
-            f"{root} holds no data files ({', '.join(wanted)}). Give the folder the files lie in, or name them in the "
-            f"mapping:  files: ['*.h5']"
-        )
-    return found
-
-
-def label_of(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """Return what messages call some files."""
-    first = os.fspath(paths[0]) if len(paths) else "nothing"
-    return f"{first} and {len(paths) - 1} more" if len(paths) > 1 else first
-
-
-def _search(folder: Path, root: Path, wanted: Sequence[str], depth: int) -> Iterable[Path]:
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        path = Path(entry.path)
-        match = any(fnmatch.fnmatch(entry.name, pattern) for pattern in wanted)
-        descend = entry.is_dir() and path.suffix != ".zarr"
-        if entry.is_symlink() and (match or descend) and not path.resolve().is_relative_to(root):
-            raise FormatError(
-                f"{path} is a symbolic link out of the folder, to {path.resolve()}. Such links are not followed: give "
-                f"the path it leads to."
-            )
-        if descend and depth < MAX_DEPTH and not entry.is_symlink():
-            yield from _search(path, root, wanted, depth + 1)
-        elif match and not descend:
-            yield path
 
 
 def container_of(path: Path, layout: str | None = None) -> Container:
@@ -153,8 +98,10 @@ class Files(Source):
             raise FormatError(
                 f"{self.name}: no trajectories in {self.files} files. {left_out or 'Check group in the mapping.'}"
             )
+        units, told = agree(parts, mapping)
+        parts, joined = join(parts, mapping)
         self._parts_of = self._sorted(parts)
-        self._describe(parts)
+        self._describe(parts, units, [*told, *joined])
         if velocity := tuple(mapping.get("divergence_free", ())):
             check_axis_order(self, velocity)
 
@@ -200,11 +147,11 @@ class Files(Source):
         folder = split_of(folders[:1], self._splits())
         return folder or split_of(re.split(r"[_\-. ]", path.stem)[::-1], self._splits())
 
-    def _sorted(self, parts: Sequence[Part]) -> dict[str, list[tuple[Part, int, int]]]:
+    def _sorted(self, parts: Sequence[Part | Joined]) -> dict[str, list[Held]]:
         """Return per split the parts with the rows of each that belong to it, (part, start, stop)."""
         divide: Mapping[str, float] = self.mapping.get("divide", {})
         if divide:
-            result: dict[str, list[tuple[Part, int, int]]] = {name: [] for name in divide}
+            result: dict[str, list[Held]] = {name: [] for name in divide}
             for part in parts:
                 edges = np.round(np.cumsum([0.0, *divide.values()]) * part.count).astype(int)
                 for name, start, stop in zip(divide, edges[:-1], edges[1:], strict=True):
@@ -214,30 +161,15 @@ class Files(Source):
         names = sorted({p.split for p in parts}, key=lambda n: SPLIT_ORDER.index(n) if n in SPLIT_ORDER else 99)
         return {name: [(p, 0, p.count) for p in parts if p.split == name and p.count] for name in names}
 
-    def _describe(self, parts: Sequence[Part]) -> None:
+    def _describe(self, parts: Sequence[Part | Joined], units: Mapping[str, str], warnings: list[str]) -> None:
         first, mapping = parts[0], parts[0].mapping
         self.concrete = mapping
-        for part in parts[1:]:
-            for what, a, b in (
-                ("fields", tuple(part.mapping.fields), tuple(mapping.fields)),
-                ("axes", part.axes, first.axes),
-                ("boundaries", part.boundary, first.boundary),
-                ("parameters", tuple(part.parameters), tuple(first.parameters)),
-                ("value types", part.dtype, first.dtype),
-            ):
-                if a != b:
-                    raise FormatError(
-                        f"{part.label} has other {what} ({_words(a)}) than {first.label} ({_words(b)}). Open them "
-                        f"apart, "
-                        f"or choose what they share in a mapping."
-                    )
         self.equation = self.mapping.get("equation") or mapping.get("equation")
         self.field_names, self.axis_names, self.boundary = tuple(mapping.fields), first.axes, first.boundary
         self.splits = {name: sum(stop - start for _, start, stop in held) for name, held in self._parts_of.items()}
         self.parameters = tuple(first.parameters)
-        self.units = {n: r.unit for n, r in (mapping.fields | mapping.space | mapping.parameters).items() if r.unit}
-        if mapping.time.unit:
-            self.units["time"] = mapping.time.unit
+        self.constants = {n: v for n, v in fixed_parameters(mapping).items() if n in self.parameters}
+        self.units = dict(units)
         centred = self.mapping.get("staggering") == "centred"
         self.staggered = {n: r.staggered for n, r in mapping.fields.items() if r.staggered and not centred}
         self.stored_as = {n: r.dataset for n, r in mapping.fields.items()}
@@ -245,7 +177,7 @@ class Files(Source):
         for part in parts:
             for reason, number in part.dropped.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
-        warnings = [w for part in parts for w in part.warnings]
+        warnings += [w for part in parts for w in part.warnings]
         self._shapes = {name: self._shape(name, held, warnings) for name, held in self._parts_of.items()}
         self.warnings = tuple(dict.fromkeys([*self.mapping.get("faults", ()), *mapping.get("faults", ()), *warnings]))
         self._groups = self._number(parts)
@@ -257,7 +189,7 @@ class Files(Source):
             name: np.cumsum([0, *(stop - start for _, start, stop in held)]) for name, held in self._parts_of.items()
         }
 
-    def _shape(self, split: str, held: Sequence[tuple[Part, int, int]], warnings: list[str]) -> tuple[int, ...]:
+    def _shape(self, split: str, held: Sequence[Held], warnings: list[str]) -> tuple[int, ...]:
         shapes = [part.shape for part, _, _ in held]
         for part, shape in zip((p for p, _, _ in held), shapes, strict=True):
             if shape[2:] != shapes[0][2:]:
@@ -273,7 +205,7 @@ class Files(Source):
             )
         return (shapes[0][0], min(frames), *shapes[0][2:])
 
-    def _number(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+    def _number(self, parts: Sequence[Part | Joined]) -> dict[str, np.ndarray]:
         """Return the group of every trajectory of every split; see :meth:`pdessl.data.source.Source.groups`."""
         rule = self.mapping.get("group_by")
         if rule is None:
@@ -303,7 +235,7 @@ class Files(Source):
         Raises:
             FormatError: one of them is damaged.
         """
-        parts = [part for held in self._parts_of.values() for part, _, _ in held]
+        parts = [piece for held in self._parts_of.values() for part, _, _ in held for piece in part.pieces]
         for part, name in itertools.islice(((p, n) for p in parts for n in p.unpacked()), arrays):
             part.probe(name)
 
@@ -349,7 +281,7 @@ class Files(Source):
             found[id(part.container)] = found.get(id(part.container), 0) + stop - start
         return list(found.values())
 
-    def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part, np.ndarray]]:
+    def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part | Joined, np.ndarray]]:
         """Yield (positions in rows, part, rows of the part)."""
         starts = self._starts[split]
         number = np.searchsorted(starts, rows, side="right") - 1
@@ -396,7 +328,3 @@ def _concrete(container: Container, mapping: DatasetMapping, prefix: str) -> Dat
     if mapping.layout == "labelled":
         return explicit(container, mapping)
     return mapping
-
-
-def _words(value: object) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -17,6 +17,7 @@ import numpy as np
 from pdessl.data.arrays import FileArray
 from pdessl.data.containment import check_contained, check_inside
 from pdessl.data.formats.container import Array, Container
+from pdessl.data.formats.unwritten import Holes, hdf5_holes, stated_fills, without_fills
 from pdessl.data.memory import check_memory
 from pdessl.errors import FormatError, PdesslError
 
@@ -156,6 +157,8 @@ class HDF5File(Container):
         self._checked: dict[str, Array] = {}
         self._places: dict[str, FileArray] = {}
         self._names: dict[str, Array] | None = None
+        self._holes: dict[str, Holes | None] = {}
+        self._fills: dict[str, tuple[float, ...]] = {}
         _opened(self.path)
 
     # ------------------------------------------------------------------------------ names
@@ -284,7 +287,34 @@ class HDF5File(Container):
         place, array = self.place(name), self.array(name)
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):
-            return place[tuple(selection)]
+            values = without_fills(place[tuple(selection)], self.fills(name))
+        holes = None if self.fill_is_value else self.holes(name)
+        if holes is None:
+            return values
+        mask = holes.mask(selection, array.shape)
+        return np.where(mask, np.nan, values).astype(values.dtype if values.dtype.kind == "f" else np.float64)
+
+    def holes(self, name: str) -> Holes | None:
+        """Return which chunks of an array were never written; None: all were."""
+        if name not in self._holes:
+            with readable(f"{self.label}: '{name}'"):
+                node = self._walk(name)
+                self._holes[name] = hdf5_holes(node) if isinstance(node, h5py.Dataset) else None
+        return self._holes[name]
+
+    def fills(self, name: str) -> tuple[float, ...]:
+        """Return the numbers that the file says stand for nothing in an array."""
+        if name not in self._fills:
+            with readable(f"{self.label}: '{name}'"):
+                node = self._walk(name)
+                self._fills[name] = stated_fills(node) if isinstance(node, h5py.Dataset) else ()
+        return self._fills[name]
+
+    def unwritten(self, name: str) -> str:  # noqa: D102
+        found = None if self.fill_is_value else self.holes(name)
+        if found is None:
+            return ""
+        return f"'{name}': {found}; say  unwritten: fill  in the mapping if they are to be read as the fill value"
 
     def mapped(self, name: str) -> bool:
         """Whether an array lies in one plain run in the file and is read through a mapping of it."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import xarray as xr
 
+from pdessl.data.formats.explicit import explicit
 from pdessl.data.formats.files import Files
-from pdessl.data.formats.labelled import LabelledFile, explicit
+from pdessl.data.formats.labelled import LabelledFile
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
@@ -47,12 +48,13 @@ def from_xarray(
         fields: variables to read, or ``{channel: variable}``; default the attribute ``fields``, else all floating-point
             variables with the time dimension.
         time: name of the time dimension; default ``time`` or ``t``.
-        space: names of the space dimensions, in axis order; default all others of the first field.
+        space: names of the space dimensions, in axis order; default the others of the first field, where their names
+            or coordinates say that they are space.
         parameters: variables over the runs, scalars or attributes to read as parameters, or ``{name: variable or
             number}``. A letter of the equation (``nu``) gets the name users see (``viscosity``).
         equation: name in the catalog.
-        trajectory: name of the run dimension; default ``trajectory``, ``sample``, ``run``, ``realization`` or
-            ``member``. A dataset without one is a single run.
+        trajectory: name of the run dimension; default the first of :data:`pdessl.conventions.RUN_NAMES` that the first
+            field has. A dataset without one is a single run.
         boundary: ``periodic``, ``wall`` or ``window``, for all axes or one per axis; default the attribute
             ``boundary``, else ``window``.
         dt: interval between frames, where the dataset has no coordinate of time; goes before one it has.

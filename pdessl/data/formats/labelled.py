@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import warnings
@@ -12,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.core import indexing
 
+from pdessl.conventions import DEFAULT_FILLS
 from pdessl.data.formats.container import Array, Container
 from pdessl.data.formats.hdf5 import HDF5File, readable, selected_size
-from pdessl.data.formats.mapping import DatasetMapping
+from pdessl.data.formats.unwritten import Holes, Masked, with_default_fills, without_fills, zarr_holes
 from pdessl.data.memory import check_memory
-from pdessl.errors import DataError, FormatError, did_you_mean
+from pdessl.errors import FormatError
 
-__all__ = ["LabelledFile", "close_labelled", "explicit"]
+__all__ = ["LabelledFile", "close_labelled"]
 
-TIME_NAMES = ("time", "t")
-RUN_NAMES = ("trajectory", "sample", "run", "realization", "member")
 MAX_OPEN = 16
 
 _open_files: dict[tuple[int, str, int], xr.Dataset] = {}
@@ -39,7 +40,8 @@ class LabelledFile(Container):
     """A netCDF file, a Zarr store or an :class:`xarray.Dataset`.
 
     Args:
-        path: the file or store; times stay the numbers they are, packed values are unpacked, fill values become NaN.
+        path: the file or store; times stay the numbers they are, packed values are unpacked, fill
+            values become NaN, also those that netCDF writes unasked, and so does what was never written.
         dataset: a dataset in memory instead of a file.
 
     Raises:
@@ -52,6 +54,7 @@ class LabelledFile(Container):
         self.label = "dataset" if path is None else str(path)
         self._memory = dataset
         self._guard: HDF5File | None = None
+        self._missing: dict[str, Holes | None] = {}
         if self.path is not None:
             self._prepare(self.path)
         self._arrays = {str(n): self._describe(str(n), v) for n, v in self.dataset().variables.items()}
@@ -62,7 +65,7 @@ class LabelledFile(Container):
     @staticmethod
     def _describe(name: str, variable: xr.Variable) -> Array:
         # Dates and durations are read as seconds.
-        dtype = np.dtype(np.float64) if variable.dtype.kind in "mM" else np.dtype(variable.dtype)
+        dtype = np.dtype(np.float64) if variable.dtype.kind in "mM" or _cftime(variable) else np.dtype(variable.dtype)
         return Array(name, tuple(variable.shape), dtype, tuple(map(str, variable.dims)))
 
     def _prepare(self, path: Path) -> None:
@@ -97,12 +100,50 @@ class LabelledFile(Container):
         return _open_files[key]
 
     def _opened(self, path: Path) -> xr.Dataset:
-        options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False}
+        numbers: dict[str, Any] = {"decode_times": False, "decode_timedelta": False}
+        options = {**numbers, "mask_and_scale": False}
         with readable(str(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.is_dir():
-                return xr.open_zarr(path, chunks=None, **options)
-            return xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options)
+                raw = xr.open_zarr(path, chunks=None, **options)
+                for name, variable in raw.variables.items():
+                    _without_zero_fill(path / str(name), variable)
+            else:
+                raw = xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options)
+                with_default_fills(raw)
+            found = xr.decode_cf(raw, **numbers)
+            for name, variable in found.variables.items():
+                if variable.dtype.kind == "f" and self._holes(str(name)) is not None:
+                    masked = Masked(variable.copy(deep=False), functools.partial(self._holes, str(name)))
+                    variable.data = indexing.LazilyIndexedArray(masked)
+            return found
+
+    def _holes(self, name: str) -> Holes | None:
+        """Return which chunks of an array were never written."""
+        if self.fill_is_value or self.path is None:
+            return None
+        if self._guard is not None:
+            return self._guard.holes(name)
+        if name not in self._missing:
+            found = None
+            if self.path.is_dir():
+                shape, chunks = _zarr_chunks(self.path / name)
+                found = zarr_holes(self.path / name, shape, chunks)
+            self._missing[name] = found
+        return self._missing[name]
+
+    def unwritten(self, name: str) -> str:  # noqa: D102
+        found = self._holes(name)
+        if found is None:
+            return ""
+        beside = ", or hold only the fill value, which Zarr does not store" if self.path and self.path.is_dir() else ""
+        return (
+            f"'{name}': {found}{beside}; say  unwritten: fill  in the mapping if they are to be read as the fill value"
+        )
+
+    def dates(self, name: str) -> str:  # noqa: D102
+        kind = self.dataset().variables[name].dtype.kind if name in self._arrays else ""
+        return {"M": "date", "m": "timedelta"}.get(kind, "")
 
     def arrays(self) -> dict[str, Array]:  # noqa: D102
         return self._arrays
@@ -121,6 +162,13 @@ class LabelledFile(Container):
             return values / np.timedelta64(1, "s")
         if values.dtype.kind == "M":
             return (values - values.reshape(-1)[0]) / np.timedelta64(1, "s")
+        if values.dtype.kind == "O" and array.dtype.kind == "f":  # dates of another calendar
+            first = self.dataset().variables[name].values.reshape(-1)[0]
+            return np.array([(v - first).total_seconds() for v in values.reshape(-1)]).reshape(values.shape)
+        if values.dtype.kind in "fiu" and values.ndim:
+            fill = DEFAULT_FILLS.get(f"{values.dtype.kind}{values.dtype.itemsize}")
+            integer = values.dtype.kind in "iu" and self._guard is not None and fill is not None
+            values = without_fills(values, (fill,) if integer and fill is not None else ())
         return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
@@ -131,7 +179,42 @@ class LabelledFile(Container):
         plain = {
             str(k): v.item() if isinstance(v, (np.generic, np.ndarray)) and v.size == 1 else v for k, v in found.items()
         }
-        return plain | ({"units": "s"} if variable is not None and variable.dtype.kind in "mM" else {})
+        seconds = variable is not None and (variable.dtype.kind in "mM" or _cftime(variable))
+        return plain | ({"units": "s"} if seconds else {})
+
+
+def _cftime(variable: xr.Variable) -> bool:
+    """Whether a variable in memory holds dates of a calendar that numpy does not have."""
+    first = variable.values.reshape(-1)[:1] if variable.dtype.kind == "O" and variable.size else []
+    return len(first) > 0 and hasattr(first[0], "calendar")
+
+
+def _zarr_description(folder: Path) -> dict[str, Any]:
+    for name in ("zarr.json", ".zarray"):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+    return {}
+
+
+def _zarr_chunks(folder: Path) -> tuple[list[int], list[int]]:
+    """Return the shape of a Zarr array and the sizes of what is one file of it; empty where they are not stated."""
+    content = _zarr_description(folder)
+    grid = content.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")
+    chunks = content.get("chunks", grid)
+    return (list(content["shape"]), list(chunks)) if chunks else ([], [])
+
+
+def _without_zero_fill(folder: Path, variable: xr.Variable) -> None:
+    """Take back that 0 stands for nothing in a Zarr array of format 2, unless its own attributes say so.
+
+    There xarray takes the fill value for a mask; but it is only what chunks that are not there hold, and 0 is what zarr
+    writes unasked.
+    """
+    attributes = folder / ".zattrs"
+    if (folder / ".zarray").is_file() and "_FillValue" in variable.attrs and variable.attrs["_FillValue"] == 0:
+        own = json.loads(attributes.read_text(encoding="utf-8")) if attributes.is_file() else {}
+        if "_FillValue" not in own:
+            del variable.attrs["_FillValue"]
 
 
 def check_zarr(path: Path) -> None:
@@ -172,167 +255,3 @@ def _asks_for_objects(content: Any) -> bool:
         elif isinstance(entry, list):
             waiting += entry
     return False
-
-
-def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
-    """Return a mapping in which every field names its dimensions, from the names the file has and the mapping's.
-
-    The time dimension is that of the mapping, else ``time`` or ``t``; the run dimension that of the mapping, else one
-    called ``trajectory``, ``sample``, ``run``, ``realization`` or ``member``; the others of the first field are space.
-    Attributes ``fields``, ``parameters``, ``boundary`` and ``equation``, as :meth:`Trajectories.to_xarray` writes them,
-    count where the mapping is silent.
-
-    Raises:
-        DataError: a field, dimension or parameter is missing; the message lists what there is.
-        FormatError: fields are integers, and the mapping does not say that they may be converted.
-    """
-    arrays, attributes, content = container.arrays(), container.attributes(), dict(mapping.content)
-    dimensions = {d for a in arrays.values() for d in a.dimensions or ()}
-    time = _time(mapping, dimensions, container)
-    if not content.get("fields"):
-        content["fields"] = dict.fromkeys(_fields(mapping, attributes, arrays, time, container), {})
-    fields = {
-        n: ({"dataset": r} if isinstance(r, str) else {"dataset": n} | dict(r)) for n, r in content["fields"].items()
-    }
-    for name, rule in fields.items():
-        if rule["dataset"] not in arrays:
-            known = [n for n, a in arrays.items() if time in (a.dimensions or ())]
-            raise DataError(
-                f"{container.label} has no variable '{rule['dataset']}'.{did_you_mean(rule['dataset'], known)} "
-                f"{container.held()} Map it:  fields: {{{name}: {known[0] if known else 'NAME'}}}"
-            )
-    first = arrays[next(iter(fields.values()))["dataset"]]
-    if time not in (first.dimensions or ()):
-        if any(d.startswith("phony_dim") for d in first.dimensions or ()):
-            raise DataError(
-                f"{container.label}: the axes of '{first.name}' {first.shape} have no names in the file. Name them in "
-                f"the mapping, in the order they are stored:  dimensions: [trajectory, time, x]"
-            )
-        raise DataError(
-            f"{container.label}: field '{first.name}' has dimensions {first.dimensions}, none named '{time}'. Name the "
-            f"time dimension: time='...', in a mapping  time: {{dataset: ...}}"
-        )
-    run = mapping.get("trajectory") or next((n for n in RUN_NAMES if n in dimensions), "trajectory")
-    given = mapping.get("space")
-    names = given or [
-        d
-        for d, n in zip(first.dimensions or (), first.shape, strict=True)
-        if d not in (time, run, *mapping.get("select", {})) and n > 1
-    ]
-    space, renamed = {}, {time: "time", run: "trajectory"}
-    for axis in names:
-        rule = _plain((given or {}).get(axis))
-        dimension = rule.get("dimension", axis)
-        if dimension not in dimensions and rule.get("dataset") in arrays:
-            dimension = (*(arrays[rule["dataset"]].dimensions or ()), axis)[0]
-        if dimension not in (first.dimensions or ()):
-            raise DataError(
-                f"{container.label}: field '{first.name}' has dimensions {first.dimensions}, no axis '{axis}'."
-                f"{did_you_mean(axis, first.dimensions or ())} Name the axes: space=[...], in a mapping  space: "
-                f"{{x: {{}}}}"
-            )
-        renamed[dimension] = axis
-        space[axis] = _coordinate(rule, dimension, axis, container)
-    for name, rule in fields.items():
-        held = arrays[rule["dataset"]].dimensions or ()
-        rule.setdefault("dimensions", [renamed.get(d, d) for d in held])
-        rule.setdefault("unit", str(container.attributes(rule["dataset"]).get("units", "")))
-        if rule["dimensions"].count("time") != 1:
-            raise DataError(f"{container.label}: field '{name}' has dimensions {held}, expected '{time}' among them.")
-    content |= {
-        "layout": "labelled",
-        "fields": fields,
-        "space": space,
-        "dimensions": ["trajectory", "time", *space],
-        "time": _coordinate(_plain(mapping.get("time")), time, "time", container),
-        "boundary": _boundary(attributes, list(space)) | mapping.boundary,
-        "parameters": _parameters(mapping, attributes, container),
-    }
-    if attributes.get("equation") and not content.get("equation"):
-        content["equation"] = str(attributes["equation"])
-    return DatasetMapping(mapping.name, content)
-
-
-def _plain(rule: Any) -> dict[str, Any]:
-    return {"dataset": rule} if isinstance(rule, str) else dict(rule or {})
-
-
-def _time(mapping: DatasetMapping, dimensions: set[str], container: Container) -> str:
-    rule = _plain(mapping.get("time"))
-    named = rule.get("dimension") or rule.get("dataset")
-    if named in container.arrays() and named not in dimensions and container.array(named).dimensions:
-        return container.array(named).dimensions[-1]  # type: ignore[index]
-    if named is not None:
-        return named
-    return next((n for n in TIME_NAMES if n in dimensions), "time")
-
-
-def _fields(
-    mapping: DatasetMapping, attributes: Mapping[str, Any], arrays: Mapping[str, Array], time: str, container: Container
-) -> list[str]:
-    named = [n for n in str(attributes.get("fields", "")).split(",") if n in arrays]
-    coordinates = {d for a in arrays.values() for d in a.dimensions or ()}
-    over_time = [
-        n
-        for n, a in arrays.items()
-        if time in (a.dimensions or ()) and len(a.shape) > 1 and n not in coordinates and not n.endswith("_nodes")
-    ]
-    kinds = "fiu" if mapping.get("integers") == "convert" else "f"
-    found = named or [n for n in over_time if arrays[n].dtype.kind in kinds]
-    integers = [n for n in over_time if arrays[n].dtype.kind in "iu"]
-    if not found and integers:
-        raise FormatError(
-            f"{container.label}: '{integers[0]}' holds {arrays[integers[0]].dtype}, expected floating-point numbers. "
-            f"To convert integers, say so in the mapping:  integers: convert"
-        )
-    if not found:
-        raise DataError(
-            f"{container.label}: no variable with a time dimension '{time}' and another one. {container.held()} "
-            f"Name the "
-            f"fields to read: fields=['...'], and the time dimension: time='...'."
-        )
-    return found
-
-
-def _coordinate(rule: dict[str, Any], dimension: str, axis: str, container: Container) -> dict[str, Any]:
-    """Return the rule of an axis with the file's own coordinate, length and unit where it names none."""
-    arrays = container.arrays()
-    if rule.get("dataset") not in arrays:
-        rule.pop("dataset", None)
-    if not {"dataset", "step", "extent_of", "nodes"} & set(rule):
-        found = next((n for n in (f"{dimension}_nodes", dimension) if n in arrays), None)
-        if found is not None:
-            rule["dataset"] = found
-            if f"length_{dimension}" in arrays:
-                rule.setdefault("length", f"length_{dimension}")
-    if rule.get("dataset") in arrays and "unit" not in rule:
-        rule["unit"] = str(container.attributes(rule["dataset"]).get("units", ""))
-    return rule
-
-
-def _boundary(attributes: Mapping[str, Any], axes: list[str]) -> dict[str, str]:
-    kinds = str(attributes.get("boundary", "")).split(",")
-    return dict(zip(axes, kinds, strict=True)) if len(kinds) == len(axes) and kinds[0] else {}
-
-
-def _parameters(mapping: DatasetMapping, attributes: Mapping[str, Any], container: Container) -> dict[str, Any]:
-    given = mapping.get("parameters")
-    if given is None:
-        given = {n: {} for n in str(attributes.get("parameters", "")).split(",") if n}
-    found = {}
-    for name, value in given.items():
-        rule = {"value": value} if isinstance(value, (int, float)) else _plain(value)
-        if not {"dataset", "attribute", "token", "value"} & set(rule):
-            if name in container.arrays():
-                rule["dataset"] = name
-            elif name in attributes:
-                rule["attribute"] = name
-            else:
-                raise DataError(
-                    f"{container.label}: no parameter '{name}', neither as a variable nor as an attribute. "
-                    f"{container.held()} Give its value in the mapping:  parameters: {{{name}: {{value: 0.01}}}}"
-                )
-        if rule.get("dataset") in container.arrays() and "unit" not in rule:
-            rule["unit"] = str(container.attributes(rule["dataset"]).get("units", ""))
-        found[name] = rule
-    return found

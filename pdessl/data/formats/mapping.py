@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pdessl import catalog
+from pdessl.conventions import RUN_NAMES
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.schema import (
     Finite,
@@ -81,8 +82,9 @@ class AxisRule:
             used.
         nodes: with ``length`` or ``extent_of``: ``points`` j L/X, ``centres`` (j + 1/2) L/X, ``ends`` j L/(X - 1). With
             ``dataset``, ``centres`` says that the axis goes on half a step beyond its outer nodes.
-        end: ``repeated``: the last node of a periodic axis repeats the first and is left out; ``measured``: it is left
-            out where the first trajectory shows that it does; None: it is a node like the others.
+        end: ``repeated``: the last node of a periodic axis repeats the first and is left out; ``measured``: nodes that
+            repeat others (an end node, halo cells) are left out where the first trajectory shows that they do; None:
+            measured on periodic axes; ``kept``: all are nodes like the others.
         scale: factor to the unit given.
         unit: free text.
     """
@@ -96,7 +98,7 @@ class AxisRule:
     length: Positive | str | None = None
     extent_of: str | None = None
     nodes: Literal["points", "centres", "ends"] = "points"
-    end: Literal["repeated", "measured"] | None = None
+    end: Literal["repeated", "measured", "kept"] | None = None
     scale: Finite = 1.0
     unit: str = ""
 
@@ -189,8 +191,10 @@ class DatasetMapping:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """Names of the axes of the field arrays, in the order they are stored."""
-        return tuple(self.content.get("dimensions", ()))
+        """Names of the axes of the field arrays, in the order they are stored; that of the runs is ``trajectory``."""
+        names = tuple(self.content.get("dimensions", ()))
+        run = self.content.get("trajectory") or next((n for n in RUN_NAMES if n in names), "trajectory")
+        return names if "trajectory" in names else tuple("trajectory" if n == run else n for n in names)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -270,6 +274,8 @@ class MappingFile:
     dtype: Literal["float32", "float64"] | None = None
     integers: Literal["refuse", "convert"] = "refuse"
     missing: Literal["refuse", "drop"] = "refuse"
+    unwritten: Literal["missing", "fill"] = "missing"
+    pieces: Literal["join", "separate"] = "join"
     failed: Literal["zeros"] | None = None
     staggering: Literal["stored", "centred"] = "stored"
     faults: tuple[str, ...] = ()
@@ -334,6 +340,8 @@ def load_mapping(
         dtype: float32                   # float32 or float64; default as stored
         integers: refuse                 # or convert: fields of integers become floating-point
         missing: refuse                  # or drop: trajectories with NaN are left out and counted
+        unwritten: missing               # or fill: what was never written holds the fill value of the file, say 0
+        pieces: join                     # or separate: files that continue each other in time are runs of their own
         failed: zeros                    # trajectories that are zero throughout are left out and counted
         staggering: stored               # or centred: values on faces are averaged to the centres of the cells
         faults: ["..."]                  # what is wrong with the data; shown by pdessl inspect

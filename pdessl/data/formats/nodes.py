@@ -48,10 +48,15 @@ class Nodes:
         count = nodes.shape[1]
         return span * count / max(count - 1, 1) if boundary == "periodic" else span
 
-    def without_last(self) -> Nodes:
-        """Return the nodes without the last one, which repeats the first; the length is then the whole span."""
-        span = self.values[:, -1] - self.values[:, 0]
-        return replace(self, values=self.values[:, :-1], length=span if self.length is None else self.length)
+    def without_repeated(self, count: int) -> Nodes:
+        """Return the nodes without so many that repeat others, half of them (rounded down) at the begin.
+
+        The length is then that of a period: so many steps as nodes are left; one that the layout states stays.
+        """
+        first, points = count // 2, self.values.shape[1]
+        span = (self.values[:, -1] - self.values[:, 0]) * (points - count) / max(points - 1, 1)
+        kept = self.values[:, first : first + points - count]
+        return replace(self, values=np.ascontiguousarray(kept), length=span if self.length is None else self.length)
 
 
 def evaluate(
@@ -98,7 +103,12 @@ def evaluate(
     if rule.scale != 1.0:
         values, length = values * rule.scale, None if length is None else length * rule.scale
     stored = (dataset or "").rpartition("/")[2]
-    _check(values, where, stored if stored.isidentifier() else name)
+    known = container.arrays().get(prefix + stored)
+    along = known.dimensions[-1] if known is not None and known.dimensions else stored
+    kind = container.dates(stored) if known is not None else ""
+    if known is not None and " since " in str(container.attributes(stored).get("units", "")) and container.path:
+        kind = "number"
+    _check(values, where, _Repair(stored if stored.isidentifier() else name, along or name, kind))
     if len(values) > 1 and (values == values[:1]).all() and (length is None or (length == length[:1]).all()):
         values, length = values[:1], None if length is None else length[:1]
     return Nodes(np.ascontiguousarray(values), length)
@@ -154,16 +164,62 @@ def _numbers(container: Container, name: str, where: str, selection: tuple[slice
         return container.read(name, selection).astype(np.float64)
 
 
-def _check(values: np.ndarray, where: str, name: str) -> None:
+@dataclass(frozen=True)
+class _Repair:
+    """What to write in xarray about a coordinate.
+
+    Args:
+        name: of the coordinate.
+        dimension: that it lies along.
+        kind: ``date`` or ``timedelta`` for those in memory, ``number`` for dates that a file counts, else empty.
+    """
+
+    name: str
+    dimension: str
+    kind: str
+
+    @property
+    def dataset(self) -> str:
+        """The dataset with the coordinate as a dimension."""
+        return "ds" if self.name == self.dimension else f"ds.swap_dims({self.dimension}='{self.name}')"
+
+    def resampled(self, values: np.ndarray) -> str:
+        """Return how to bring fields to equally spaced nodes."""
+        dataset, name = self.dataset, self.name
+        if self.kind == "date":
+            ends = f"{dataset}.{name}.values[0], {dataset}.{name}.values[-1]"
+            return f"{dataset}.interp({name}=pd.date_range({ends}, periods={len(values)}))"
+        if self.kind == "timedelta":
+            dataset += f".assign_coords({name}={dataset}.{name} / np.timedelta64(1, 's'))"
+        return f"{dataset}.interp({name}=np.linspace({values[0]:.6g}, {values[-1]:.6g}, {len(values)}))"
+
+    def increasing(self, values: np.ndarray) -> str:
+        """Return how to bring nodes into order, without those there twice, of which the later stays."""
+        ordered = np.sort(values)
+        gaps = np.diff(ordered)
+        near = (gaps > 0) & (gaps < 1e-3 * np.median(gaps[gaps > 0])) if (gaps > 0).any() else np.zeros(1, dtype=bool)
+        dataset = self.dataset
+        if near.any():
+            digits = max(0, int(np.ceil(-np.log10(np.median(gaps[gaps > 0])))) + 2)
+            dataset = f"{dataset}.assign_coords({self.name}={dataset}.{self.name}.round({digits}))"
+        if near.any() or (gaps == 0).any():
+            dataset = f"{dataset}.drop_duplicates('{self.name}', keep='last')"
+        return f"{dataset}.sortby('{self.name}')"
+
+
+def _check(values: np.ndarray, where: str, repair: _Repair) -> None:
     if not np.isfinite(values).all():
         raise DataError(f"{where}: the coordinate holds values that are not finite. Give the step in the mapping.")
     if values.shape[1] < 2:
         return
     steps = np.diff(values, axis=1)
     if not (steps > 0).all():
+        row = int(np.argmax((steps <= 0).any(axis=1)))
+        twice = len(np.unique(values[row])) < values.shape[1]
+        what = "holds values twice, as after a restart" if twice else "does not increase"
         raise DataError(
-            f"{where}: the coordinate does not increase (trajectory {int(np.argmax((steps <= 0).any(axis=1)))}). "
-            f"Sort it first:  ds.sortby('{name}')"
+            f"{where}: the coordinate {what} (trajectory {row}). Bring it into order first:  "
+            f"{repair.increasing(values[row])}"
         )
     mean = steps.mean(axis=1, keepdims=True)
     worst = np.abs(steps / mean - 1).max(axis=1)
@@ -171,6 +227,7 @@ def _check(values: np.ndarray, where: str, name: str) -> None:
     if worst[row] > IRREGULAR:
         raise DataError(
             f"{where}: the spacing is irregular, {steps[row].min():.4g} to {steps[row].max():.4g} (trajectory {row}); "
-            f"fields must be on equally spaced nodes. Resample first, e.g. with xarray:  "
-            f"ds.interp({name}=np.linspace({values[row, 0]:.6g}, {values[row, -1]:.6g}, {values.shape[1]}))"
+            f"fields must be on equally spaced nodes. Resample first, e.g. with xarray"
+            f"{' (the file opened with decode_times=False)' if repair.kind == 'number' else ''}:  "
+            f"{repair.resampled(values[row])}"
         )

@@ -5,18 +5,19 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
+from pdessl.conventions import repeated_nodes
 from pdessl.data.arrays import FileArray
 from pdessl.data.formats.channels import Channel, channel_of, sizes_of
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.hdf5 import HDF5File
-from pdessl.data.formats.mapping import DatasetMapping, ParameterRule
+from pdessl.data.formats.mapping import DatasetMapping
 from pdessl.data.formats.nodes import Nodes, evaluate
+from pdessl.data.formats.parameters import parameters_of
 from pdessl.data.formats.transform import TRANSFORMS, to_centres
 from pdessl.data.memory import check_memory
 from pdessl.errors import DataError, FormatError
@@ -24,7 +25,6 @@ from pdessl.errors import DataError, FormatError
 __all__ = ["Part"]
 
 SCAN_BYTES = 64 << 20
-NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 class Part:
@@ -42,6 +42,7 @@ class Part:
         shape: (C, T, *X).
         dtype: type of the values read.
         parameters: ``{name: values}``, each (n,), float64.
+        skipped: nodes of each axis left out at its begin, halo cells that repeat others.
         dropped: number of trajectories left out, by reason.
         warnings: what is odd about this file.
 
@@ -54,6 +55,7 @@ class Part:
         self, container: Container, mapping: DatasetMapping, split: str, prefixes: Sequence[str], several: bool = False
     ) -> None:
         self.container, self.mapping, self.split = container, mapping, split
+        container.fill_is_value = mapping.get("unwritten") == "fill"
         self.prefixes, self.several = list(prefixes), several
         self.axes = mapping.axes
         name = container.path.name if container.path else ""
@@ -69,23 +71,30 @@ class Part:
         first = self.prefixes[0]
         self.time = evaluate(mapping.time, container, first, "time", self.stored, sizes["time"])
         self.space: list[Nodes] = []
+        self.skipped: dict[str, int] = {}
         for axis, rule in mapping.space.items():
             nodes = evaluate(rule, container, first, axis, self.stored, sizes[axis])
-            if rule.end == "repeated" or (rule.end == "measured" and self._repeats(axis, sizes)):
-                nodes = nodes.without_last()
-                if rule.end == "measured":
-                    self.warnings.append(f"the last node of axis {axis} repeats the first; it is left out.")
+            repeated = 1 if rule.end == "repeated" else self._repeated(axis, sizes, rule.end)
+            if repeated:
+                self.skipped[axis] = repeated // 2
+                nodes = nodes.without_repeated(repeated)
             self.space.append(nodes)
         self.shape = (len(self.channels), sizes["time"], *(s.values.shape[1] for s in self.space))
         self.dtype = self._dtype()
         self.keep: np.ndarray | None = None
-        self.parameters = self._parameters()
+        self.parameters = parameters_of(container, mapping, self.prefixes, several, self.stored, self.warnings)
         self._leave_out()
+        self._note_unwritten()
 
     @property
     def label(self) -> str:
         """What messages call the file."""
         return self.container.label
+
+    @property
+    def pieces(self) -> list[Part]:
+        """The parts this one is made of: itself."""
+        return [self]
 
     @property
     def count(self) -> int:
@@ -107,80 +116,27 @@ class Part:
             found.append(dtype if dtype.kind == "f" else np.dtype(self.mapping.get("dtype", np.float64)))
         return np.dtype(self.mapping.get("dtype") or np.result_type(*found)).newbyteorder("=")
 
-    def _repeats(self, axis: str, sizes: dict[str, int]) -> bool:
-        """Say whether the last node of an axis holds what the first does, in all frames of the first trajectory."""
-        channel = next(c for c in self.channels if axis in c.roles)
-        ends = []
-        for node in (0, sizes[axis] - 1):
-            cuts = {"trajectory": slice(0, 1), axis: slice(node, node + 1)}
-            ends.append(self._array(self.prefixes[0], channel, cuts))
-        scale = max(float(np.abs(ends[0]).max()), np.finfo(np.float32).tiny)
-        return bool(np.abs(ends[0] - ends[1]).max() <= 1e-5 * scale)
-
-    # ------------------------------------------------------------------------------ parameters
-
-    def _parameters(self) -> dict[str, np.ndarray]:
-        found = {}
-        for name, rule in self.mapping.parameters.items():
-            values = self._parameter(name, rule)
-            if values is not None:
-                found[name] = values * rule.scale if rule.scale != 1.0 else values
-        return found
-
-    def _parameter(self, name: str, rule: ParameterRule) -> np.ndarray | None:
-        where = f"{self.label}: parameter '{name}'"
-        named = _after_token(rule.token, self.container.path) if rule.token else None
-        if rule.dataset is not None:
-            try:
-                values = np.array([self._number(p + rule.dataset, where) for p in self.prefixes], dtype=object)
-            except FormatError:
-                if not rule.optional:
-                    raise
-                return None
-            return np.concatenate(
-                [np.broadcast_to(v, (1,) if self.several else (self.stored,)) for v in values]
-            ).astype(np.float64)
-        value = None if rule.attribute is None else self._attribute(rule, where)
-        if isinstance(value, np.ndarray):
-            return value
-        if value is None:
-            value = named
-        elif named is not None and abs(named - value) > 1e-6 * abs(value):
-            self.warnings.append(
-                f"{self.label}: attribute {rule.attribute} is {value:g}, the file's name says {named:g}; the "
-                f"attribute is "
-                f"taken."
-            )
-        value = rule.value if value is None else value
-        if value is None:
-            if rule.optional:
-                return None
-            looked = [f"attribute '{rule.attribute}'"] if rule.attribute else []
-            looked += [f"line '{rule.entry}: NUMBER' in it"] if rule.entry else []
-            looked += [f"'{rule.token}' in the file's name"] if rule.token else []
-            raise FormatError(
-                f"{where}: found no {' and no '.join(looked) or 'rule'}. Give it in the mapping:  "
-                f"parameters: {{{name}: {{value: 0.01}}}}"
-            )
-        return np.full(self.stored, float(value))
-
-    def _attribute(self, rule: ParameterRule, where: str) -> float | np.ndarray | None:
-        """Return the number an attribute holds; with a group per run one per run, where the groups have it."""
-        if self.several:
-            places = [self.container.attributes(prefix + rule.of) for prefix in self.prefixes]
-            found = [_number_in(held.get(rule.attribute), rule, where) for held in places]
-            if None not in found:
-                return np.array(found, dtype=np.float64)
-        return _number_in(self.container.attributes(rule.of).get(rule.attribute), rule, where)
-
-    def _number(self, name: str, where: str) -> np.ndarray:
-        array = self.container.array(name)
-        if array.dtype.kind not in "fiu" or tuple(n for n in array.shape if n != 1) not in ((), (self.stored,)):
-            raise FormatError(
-                f"{where}: '{name}' is {array.dtype} {array.shape}, expected one number or one per trajectory "
-                f"({self.stored},)."
-            )
-        return self.container.read(name).astype(np.float64).reshape(-1)
+    def _repeated(self, axis: str, sizes: dict[str, int], end: str | None) -> int:
+        """Return how many nodes at the end of an axis repeat those at its begin, in frames of the first trajectory."""
+        periodic = self.boundary[self.axes.index(axis)] == "periodic"
+        if end == "kept" or not (periodic or end == "measured") or sizes[axis] < 5:
+            return 0
+        frames = np.unique(np.linspace(0, sizes["time"] - 1, 3).astype(int)).tolist()
+        found = set()
+        for channel in self.channels:
+            if axis in channel.roles:
+                cuts = [{"trajectory": slice(0, 1), "time": slice(frame, frame + 1)} for frame in frames]
+                values = np.concatenate([self._array(self.prefixes[0], channel, cut) for cut in cuts])
+                place = 2 + self.axes.index(axis)
+                if np.ptp(values, axis=place).max() > 0:  # what does not vary along the axis says nothing
+                    found.add(repeated_nodes(values, place))
+        count = found.pop() if len(found) == 1 else 0
+        if count:
+            what = "the last node of axis {0} repeats the first; it is"
+            if count > 1:
+                what = f"the last {count} nodes of axis {{0}} repeat the first {count} (halo cells); {count} are"
+            self.warnings.append(f"{what.format(axis)} left out (end: kept in space.{axis} keeps all nodes).")
+        return count
 
     # ------------------------------------------------------------------------------ leaving out
 
@@ -194,6 +150,12 @@ class Part:
         if bad.any():
             self.keep = np.flatnonzero(~bad)
             self.parameters = {n: v[self.keep] for n, v in self.parameters.items()}
+
+    def _note_unwritten(self) -> None:
+        for channel in self.channels:
+            for prefix in self.prefixes:
+                if text := self.container.unwritten(prefix + channel.dataset):
+                    self.warnings.append(f"{self.label}: {text}.")
 
     def _count(self, reason: str, bad: np.ndarray) -> np.ndarray:
         if bad.any():
@@ -257,7 +219,10 @@ class Part:
             return None
         if self._centred and any(c.rule.staggered is not None for c in chosen):
             return None
-        return [self.container.place(self.prefixes[0] + c.dataset) for c in chosen]
+        names = [self.prefixes[0] + c.dataset for c in chosen]
+        if any(self.skipped.values()) or any(self.container.unwritten(n) or self.container.fills(n) for n in names):
+            return None
+        return [self.container.place(name) for name in names]
 
     def read(self, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]) -> np.ndarray:
         """Read values, shape (len(rows), len(channels), t, *x); see :meth:`pdessl.data.source.Source.read`.
@@ -272,11 +237,25 @@ class Part:
             raise DataError(
                 f"{self.label}: field '{name}' is not finite in trajectory {int(rows[row])} of split "
                 f"'{self.split}', frame "
-                f"{(frames.start or 0) + int(frame) * (frames.step or 1)}. Repair the file, or leave such "
-                f"trajectories out "
-                f"with  missing: drop  in the mapping."
+                f"{(frames.start or 0) + int(frame) * (frames.step or 1)}{self._reason(channels[channel])}. Repair the "
+                f"file, or leave such trajectories out with  missing: drop  in the mapping."
             )
         return values
+
+    def _reason(self, channel: int) -> str:
+        """Return why values are missing, as far as the file shows."""
+        name = self.prefixes[0] + self.channels[channel].dataset
+        unwritten = self.container.unwritten(name)
+        return f" ({unwritten})" if unwritten else ""
+
+    def rescale(self, field: str, factor: float) -> None:
+        """Multiply a field by a factor from now on: its unit becomes another one."""
+        number = list(self.mapping.fields).index(field)
+        channel = self.channels[number]
+        if channel.rule.transform is not None:
+            raise FormatError(f"{self.label}: field '{field}' is made by a transform, which has units of its own.")
+        changed = replace(channel, rule=replace(channel.rule, scale=channel.rule.scale * factor))
+        self.channels = (*self.channels[:number], changed, *self.channels[number + 1 :])
 
     def _values(
         self,
@@ -356,7 +335,7 @@ class Part:
         roles = channels[0].roles
         differing = [i for i, found in enumerate(zip(*(c.roles for c in channels), strict=True)) if len(set(found)) > 1]
         lowest = {i: min(int(c.roles[i]) for c in channels) for i in differing}
-        selection = [cuts.get(r, slice(None)) if isinstance(r, str) else r for r in roles]
+        selection = [self._stored_cut(r, cuts) for r in roles]
         for i in differing:
             selection[i] = slice(lowest[i], max(int(c.roles[i]) for c in channels) + 1)
         values = self.container.read(prefix + channels[0].dataset, selection)
@@ -371,8 +350,15 @@ class Part:
             for c in channels
         ]
 
+    def _stored_cut(self, role: str | int, cuts: dict[str, slice]) -> slice | int:
+        """Return which stored entries of an axis are wanted: nodes are counted from the first that is not repeated."""
+        if isinstance(role, int):
+            return role
+        cut, skipped = cuts.get(role, slice(None)), self.skipped.get(role, 0)
+        return slice(cut.start + skipped, cut.stop + skipped, cut.step) if skipped and cut.start is not None else cut
+
     def _array(self, prefix: str, channel: Channel, cuts: dict[str, slice]) -> np.ndarray:
-        selection = [cuts.get(r, slice(None)) if isinstance(r, str) else r for r in channel.roles]
+        selection = [self._stored_cut(role, cuts) for role in channel.roles]
         values = self.container.read(prefix + channel.dataset, selection)
         return self._ordered(values, [r for r in channel.roles if isinstance(r, str)], channel.rule.scale)
 
@@ -384,23 +370,3 @@ class Part:
         shape = iter(values.shape)
         values = values.reshape([next(shape) if r in named else 1 for r in order])
         return values * scale if scale != 1.0 else values
-
-
-def _number_in(value: object, rule: ParameterRule, where: str) -> float | None:
-    if rule.entry is not None and isinstance(value, str):
-        found = re.search(rf"(?m)^\s*{re.escape(rule.entry)}\s*:\s*({NUMBER})\s*$", value)
-        return None if found is None else float(found.group(1))
-    if value is not None and not isinstance(value, (int, float)):
-        raise FormatError(f"{where}: attribute '{rule.attribute}' is {value!r:.80}, expected a number.")
-    return value
-
-
-def _after_token(token: str, path: Path | None) -> float | None:
-    """Return the number that follows a text in the file's name, else in its folder's."""
-    if path is None:
-        return None
-    for text in (path.name, path.parent.name):
-        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?({NUMBER})", text)
-        if found:
-            return float(found.group(1))
-    return None

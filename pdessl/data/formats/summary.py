@@ -20,6 +20,7 @@ SAMPLE_BYTES = 64 << 20
 SAMPLE_TRAJECTORIES = 8
 PERIODIC_JUMP = 2.0
 OPEN_JUMP = 5.0
+OFFSET = 1e4  # mean over deviation, from which on float32 keeps three digits of the deviation or fewer
 
 
 def summarise(source: Files) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def summarise(source: Files) -> dict[str, Any]:
         "parameters": {name: _parameter(source, name) for name in source.parameters},
         "spectra": _spectra(held),
         "statistics": _statistics(source, warnings),
-        "warnings": warnings + _ends(source, held),
+        "warnings": warnings + _ends(source, held) + _offsets(held),
     }
 
 
@@ -150,6 +151,21 @@ def _spectra(held: list[Trajectories]) -> dict[str, Any]:
                     entry = found.setdefault(name, {})
                     entry[axis] = max(entry.get(axis, 0.0), tail)
     return {"tails": found, "resolved": all(t < RESOLVED for e in found.values() for t in e.values())}
+
+
+def _offsets(held: list[Trajectories]) -> list[str]:
+    """Return which fields lie so far from 0 that float32, in which they are trained on, loses what they do."""
+    warnings = []
+    for channel, name in enumerate(held[0].field_names if held else ()):
+        values = np.concatenate([data.fields[:, channel].numpy().astype(np.float64).reshape(-1) for data in held])
+        mean, deviation = float(values.mean()), float(values.std())
+        if 0 < OFFSET * deviation < abs(mean):
+            warnings.append(
+                f"field {name} is {mean:.6g} with a deviation of {deviation:.3g}: in float32, in which it is trained "
+                f"on, its step is {np.spacing(np.float32(abs(mean))) / deviation:.2g} of that. Subtract a constant:  "
+                f"ds.assign({name}=ds.{name} - {mean:.6g})"
+            )
+    return warnings
 
 
 def _ends(source: Files, held: list[Trajectories]) -> list[str]:
