@@ -185,9 +185,9 @@ def _said(row: Mapping[str, Any]) -> str:
 
 
 def _write(path: Path, model: ParameterModel, results: xr.Dataset, level: float) -> None:
-    from pdessl.data.manifest import write_atomically
+    from pdessl.files import replacing
 
-    with write_atomically(path) as temporary:
+    with replacing(path) as temporary:
         if path.suffix == ".nc":
             plain = {str(n): v for n, v in results.attrs.items() if isinstance(v, (str, int, float))}
             dataset = results.copy()

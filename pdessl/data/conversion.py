@@ -18,12 +18,13 @@ from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.formats import open_apart
 from pdessl.data.formats.checks import RESOLVED, spectral_tail
 from pdessl.data.formats.files import Files
-from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest, write_manifest
 from pdessl.data.reporting import Progress, reporting
 from pdessl.data.shards import write_shard
 from pdessl.data.source import Source
 from pdessl.data.store import Store
 from pdessl.errors import DataError, StoreError
+from pdessl.files import checksum, versions
 from pdessl.trajectory import Trajectories
 
 __all__ = ["SHARD_BYTES", "convert"]

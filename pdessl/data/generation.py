@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pdessl.data.cluster import cluster_shards
-from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest, write_manifest
 from pdessl.data.planning import check_before_starting
 from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe, differences, load_recipe
@@ -21,6 +21,7 @@ from pdessl.data.reporting import Progress, reporting
 from pdessl.data.simulation import find_device
 from pdessl.data.store import Store
 from pdessl.errors import StoreError
+from pdessl.files import checksum, versions
 
 __all__ = ["generate"]
 

@@ -2,86 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 import pdessl
 from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import StoreError
+from pdessl.files import write_json
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "REPAIR_WRITING",
     "MANIFEST",
-    "checksum",
     "manifest_recipe",
     "read_manifest",
-    "versions",
-    "write_atomically",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
 FORMAT = "pdessl-store"
 FORMAT_VERSION = 1
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; afterwards it is flushed to disk and renamed, or removed on any error.
-
-    A reader, or a process killed at any moment, sees the old file or the whole new one.
-
-    Raises:
-        StoreError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, StoreError):
-            raise
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"cannot write {path}: {reason}. Nothing half-written is left. Free space or choose a folder that can be "
-            f"written, then continue with --resume (resume=True)."
-        ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that are written into shards and manifests."""
-    return {
-        "pdessl": pdessl.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+REPAIR_WRITING = "Free space or choose a folder that can be written, then continue with --resume (resume=True)."
 
 
 def manifest_recipe(manifest: Mapping[str, Any]) -> DatasetRecipe | ConvertedRecipe:
@@ -136,5 +81,4 @@ def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest atomically."""
-    with write_atomically(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest, REPAIR_WRITING)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from pdessl.data.manifest import checksum
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.data.shards import write_shard
 from pdessl.data.simulation import SimulatedShard, find_device, simulate_shard, threads
+from pdessl.files import checksum
 
 __all__ = ["make_shard"]
 

@@ -18,9 +18,10 @@ import pdessl
 from pdessl.data.arrays import FileArray
 from pdessl.data.containment import check_contained
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.manifest import versions, write_atomically
+from pdessl.data.manifest import REPAIR_WRITING
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DataError, FormatError
+from pdessl.files import versions, write_bytes
 from pdessl.trajectory import BOUNDARIES, Trajectories
 
 __all__ = ["Shard", "check_file", "describe", "open_shard", "recipe_units", "write_shard"]
@@ -237,8 +238,7 @@ def write_shard(
     }
     image = _netcdf4(dataset)
     # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
+    write_bytes(path, image.getbuffer(), REPAIR_WRITING)
 
 
 def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:

@@ -17,12 +17,13 @@ import xarray as xr
 
 from pdessl import catalog
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.manifest import MANIFEST, checksum, manifest_recipe, read_manifest
+from pdessl.data.manifest import MANIFEST, manifest_recipe, read_manifest
 from pdessl.data.memory import check_memory
 from pdessl.data.recipe import DatasetRecipe, differences
 from pdessl.data.shards import Shard, check_file, describe, recipe_units
 from pdessl.data.source import Coordinates, Indices, Source
 from pdessl.errors import CatalogError, DataError, FormatError, PdesslError, StoreError, did_you_mean
+from pdessl.files import checksum
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Store", "open"]

@@ -30,18 +30,9 @@ from numpy.typing import NDArray
 
 from pdessl.errors import FormatError
 from pdessl.evaluation.page import render
+from pdessl.files import write_bytes, write_json, write_text
 
 __all__ = ["read_report", "write_report"]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
@@ -53,14 +44,13 @@ def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arra
         arrays: the figures' arrays by name.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     held = {name: np.asarray(value) for name, value in arrays.items()}
     page = render(report, held)
     packed = io.BytesIO()
     np.savez_compressed(packed, **{name.replace("/", "|"): value for name, value in held.items()})
-    _replace(folder / "report.npz", packed.getvalue())
-    _replace(folder / "report.json", (json.dumps(report, indent=1, allow_nan=True) + "\n").encode())
-    _replace(folder / "report.html", page.encode())
+    write_bytes(folder / "report.npz", packed.getvalue())
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from pdessl import models
 from pdessl.errors import CheckpointError, PdesslError, StoreError
 from pdessl.evaluation.novelty import Novelty
+from pdessl.files import checksum, replacing, write_text
 from pdessl.inference.card import card
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.format import InputFormat
@@ -85,14 +85,16 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
     for name, module in parts.items():
         models.save_pretrained(folder / name, module, {"provenance": dict(model.record)})
     try:
-        _replace(folder / ARRAYS, lambda p: save_file({n: v.contiguous().clone() for n, v in arrays.items()}, p))
+        with replacing(folder / ARRAYS) as temporary:
+            save_file({n: v.contiguous().clone() for n, v in arrays.items()}, temporary)
         files = {ARRAYS: folder / ARRAYS} | {
             f"{n}/{f}": folder / n / f for n in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)
         }
-        content["sha256"] = {n: _sha256(p) for n, p in files.items()}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        _replace(folder / CARD, lambda p: p.write_text(card(model), encoding="utf-8"))
-        _replace(folder / DESCRIPTION, lambda p: p.write_text(text, encoding="utf-8"))
+        content["sha256"] = {n: checksum(p) for n, p in files.items()}
+        write_text(folder / CARD, card(model))
+        write_text(folder / DESCRIPTION, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except StoreError:
+        raise
     except (OSError, SafetensorError) as error:
         raise _unwritable(folder, error) from None
     return folder
@@ -155,7 +157,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             raise CheckpointError(f"{path} names a file '{name}' that no model has. Copy the folder again.")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}. Copy the whole folder.")
-        if _sha256(folder / name) != sums[name]:
+        if checksum(folder / name) != sums[name]:
             raise CheckpointError(
                 f"{folder / name} is truncated or was changed after the model was written. Copy the folder again, or "
                 "fit the model again."
@@ -321,21 +323,5 @@ def _files(head: bool) -> tuple[str, ...]:
     return (ARRAYS, *(f"{p}/{f}" for p in parts for f in (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE)))
 
 
-def _replace(path: Path, write: Any) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _unwritable(folder: Path, error: Exception) -> StoreError:
     return StoreError(f"cannot write the model to {folder}: {error}. Choose a folder with write access and space.")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import json
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pdessl.errors import CheckpointError, StoreError
+from pdessl.files import checksum, replacing
 from pdessl.models.normalisation import Normalised
 
 __all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
@@ -94,17 +94,14 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
     _compare(state, rebuilt, f"a {kind.__name__} rebuilt from its recipe")
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
-        save_file(state, temporary)
-        content["weights_sha256"] = _sha256(temporary)
-        recipe_temporary = folder / f"{RECIPE}.{os.getpid()}.tmp"
-        recipe_temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / WEIGHTS)
-        os.replace(recipe_temporary, folder / RECIPE)
-    except (OSError, SafetensorError) as error:
-        for left in folder.glob(f"*.{os.getpid()}.tmp") if folder.is_dir() else ():
-            left.unlink(missing_ok=True)
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(state, temporary)
+            content["weights_sha256"] = checksum(temporary)
+            # The recipe knows the weights by their hash. Whoever reads between the two renamings is told that the
+            # weights were changed, never given those of another recipe.
+            with replacing(folder / RECIPE) as recipe_temporary:
+                recipe_temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except SafetensorError as error:
         raise StoreError(
             f"cannot write the model to {folder}: {error}. Choose a folder with write access and space."
         ) from None
@@ -144,7 +141,7 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     damaged = (
         f"{folder / WEIGHTS} is truncated or was changed after it was written. Copy the folder again, or train again."
     )
-    if _sha256(folder / WEIGHTS) != content["weights_sha256"]:
+    if checksum(folder / WEIGHTS) != content["weights_sha256"]:
         raise CheckpointError(damaged)
     try:
         state = load_file(folder / WEIGHTS)
@@ -177,11 +174,6 @@ def _public_path(kind: type) -> str:
         if getattr(package, kind.__name__, None) is kind:
             return f"{'.'.join(parts[:depth])}.{kind.__name__}"
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ neither datasets nor simulators.
 """
 
 from pdessl.tasks.callbacks import AverageWeights, CollapseAlarm
+from pdessl.tasks.checkpointing import WholeCheckpoints
 from pdessl.tasks.latent_prediction import MaskedPrediction, TemporalPrediction
 from pdessl.tasks.pretraining import Pretraining
 from pdessl.tasks.regression import ParameterRegression
@@ -20,4 +21,5 @@ __all__ = [
     "RepresentationTask",
     "TemporalPrediction",
     "TimeStepping",
+    "WholeCheckpoints",
 ]

@@ -282,13 +282,13 @@ def test_read_only_folder():
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path):
-    from pdessl.data.manifest import write_atomically
+    from pdessl.files import replacing
 
     target = tmp_path / "a.txt"
     target.write_text("old")
 
     def interrupted(error):
-        with write_atomically(target) as temporary:
+        with replacing(target) as temporary:
             temporary.write_text("half")
             raise error
 

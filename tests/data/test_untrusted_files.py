@@ -14,9 +14,9 @@ import pdessl.data
 from pdessl.cli import main
 from pdessl.data.arrays import FileArray
 from pdessl.data.formats.labelled import LabelledFile
-from pdessl.data.manifest import checksum
 from pdessl.data.shards import open_shard
 from pdessl.errors import FormatError
+from pdessl.files import checksum
 
 SECRET = b"\x01\x02" * 96
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_loaded_back_is_not_written(tmp_path):
 
 def test_an_unwritable_folder_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write the model"):
+    with pytest.raises(StoreError, match="cannot write .*model.safetensors: Not a directory.*choose a folder"):
         save_pretrained(tmp_path / "file" / "m", Head(4))
     with pytest.raises(PdesslError, match="is a file; expected a folder"):
         load(tmp_path / "file")
