@@ -11,13 +11,14 @@ import pdessl
 from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import StoreError
-from pdessl.files import write_json
+from pdessl.files import versions, write_json
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "REPAIR_WRITING",
     "MANIFEST",
+    "continue_with",
     "manifest_recipe",
     "read_manifest",
     "write_manifest",
@@ -77,6 +78,27 @@ def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
         raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
+
+
+def continue_with(manifest: dict[str, Any], folder: Path, any_version: bool) -> None:
+    """Refuse to add to a store of another version, unless told; then note in the manifest what continued it.
+
+    Raises:
+        StoreError: the store was begun by another version of pdessl, torch or NumPy.
+    """
+    now, begun = versions(), manifest.get("versions")
+    begun = begun if isinstance(begun, dict) else {}
+    # Another Python changes no number.
+    differ = [f"{n} {begun.get(n)} (now {now[n]})" for n in ("pdessl", "torch", "numpy") if begun.get(n) != now[n]]
+    if not differ:
+        return
+    if not any_version:
+        raise StoreError(
+            f"{folder} was begun with {', '.join(differ)}: its shards would be of two kinds. Install those versions, "
+            f"choose another folder, or continue all the same with --any-version (any_version=True)."
+        )
+    if now not in (held := manifest.setdefault("continued_with", [])):
+        held.append(now)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
