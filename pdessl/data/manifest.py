@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{what}. A store is made by: pdessl generate DATASET --out {folder}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}. Generate the store again into an empty folder.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(f"{path} is not the manifest of a pdessl store. Choose the folder 'pdessl generate' wrote.")
@@ -74,8 +74,12 @@ def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
             for shard in manifest["splits"][name]["shards"]:
                 if Path(shard["file"]).name != shard["file"]:
                     raise ValueError(f"'{shard['file']}' is not the name of a file in the folder")
-                _ = shard["start"] + shard["count"] + shard["bytes"], shard["sha256"], shard["rejected_draws"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+                numbers = [shard[key] for key in ("start", "count", "bytes", "rejected_draws")]
+                if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or not isinstance(
+                    shard["sha256"], str
+                ):
+                    raise ValueError(f"shard '{shard['file']}' has numbers {numbers}")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
         raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
 

@@ -158,11 +158,12 @@ def _check_steps(recipe: DatasetRecipe, step: Tensor, interval: Tensor) -> None:
     total = float(per_frame[worst]) * (recipe.observation["frames"] - 1)
     if not total <= MOST_STEPS:
         o = recipe.observation
+        given = [key for key in ("time_step", "courant") if key in recipe.content["solver"]]
         end = o["start"] + (o["end"] - o["start"]) * MOST_STEPS / total
         raise ResolutionError(
             f"{recipe.name}: a trajectory that is drawn needs {total:.3g} steps of {float(step[worst]):.3g} from time "
             f"{o['start']:g} to {o['end']:g}; at most {MOST_STEPS:.0e} are made. Use observation.end {end:.3g} or less"
-            f"{''.join(f', or a larger solver.{k}' for k in ('time_step', 'courant') if k in recipe.content['solver'])}."
+            f"{f', or a larger solver.{given[0]}' if given else ''}."
         )
 
 

@@ -204,10 +204,15 @@ def _kept(job: _Job) -> dict[str, Any] | None:
     path = Path(job.folder) / "result.json"
     if not path.is_file():
         return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    # Other data may have been generated into the same folder since.
-    same = kept.get("hash") == job.hash and kept.get("data", job.data) == job.data
-    return kept["result"] if same else None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        # Other data may have been generated into the same folder since.
+        same = kept["hash"] == job.hash and kept.get("data", job.data) == job.data
+        result = kept["result"]
+        whole = "failed" in result or all(isinstance(v, list) and v for v in result["relative_error"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # truncated, or not ours: it is run again
+    return result if same and whole else None
 
 
 def _train(job: _Job) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pdessl import models
-from pdessl.errors import CheckpointError, PdesslError, StoreError
+from pdessl.errors import CheckpointError, StoreError
 from pdessl.evaluation.novelty import Novelty
 from pdessl.files import checksum, replacing, write_text
 from pdessl.inference.card import card
@@ -187,7 +187,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
         )
         _check(found, arrays)
         return found
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, PdesslError) as error:
+    except Exception as error:  # whatever a description by a stranger leads to
         raise CheckpointError(
             f"{path} or {ARRAYS} beside it is damaged ({type(error).__name__}: {error}). Copy the folder again."
         ) from None
