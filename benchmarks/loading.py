@@ -36,6 +36,7 @@ import numpy as np
 import torch
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.store import Store
 from pdessl.data.windows import Crop
 
 FRAMES = 16
@@ -186,6 +187,38 @@ def well_items(base, items):
     return run
 
 
+def verifying(store):
+    """Print what it costs to compare every shard with its checksum when it is first opened, beside an epoch from disk.
+
+    The median of pairs taken in turn: one epoch of windows in the order of the data module, from a store just opened.
+    """
+    from pdessl.data.shards import VERIFIED
+
+    extra, epochs = [], []
+    for _ in range(15):
+        VERIFIED.clear()
+        start = time.perf_counter()
+        opened = Store(store.path)
+        for entry in opened.shards("unlabelled"):
+            opened._shard("unlabelled", entry)
+        checked = time.perf_counter() - start
+        start = time.perf_counter()
+        plain = Store(store.path, verify=False)
+        for entry in plain.shards("unlabelled"):
+            plain._shard("unlabelled", entry)
+        extra.append(checked - (time.perf_counter() - start))
+        run = loaded(store.path, 1024, 64, memory=0)
+        start = time.perf_counter()
+        run()
+        epochs.append(time.perf_counter() - start)
+    cost, epoch = float(np.median(extra)), float(np.median(epochs))
+    size = sum(entry["bytes"] for entry in store.shards("unlabelled"))
+    print(f"checksums when first opened: {size / 1e6:.0f} MB in {cost * 1e3:.1f} ms, {size / cost / 1e9:.1f} GB/s;")
+    print(
+        f"  {cost / epoch:.1%} of one epoch of windows from disk ({epoch * 1e3:.0f} ms), {cost / epoch / 10:.1%} of ten"
+    )
+
+
 def compare(title, ours, others, repeats):
     """Time all in turn, many times over, and print the best of each."""
     runs = {**ours, **{name: run for name, run in others.items() if run is not None}}
@@ -237,6 +270,7 @@ def main():
         )
         store = write_store(folder / "store", arguments.stored)
         items = 2 * arguments.stored
+        verifying(store)
         shard = store.path / store.shards("unlabelled")[0]["file"]
         compare(
             "store: windows of 16 frames, float32 on disk",

@@ -1,35 +1,227 @@
-"""Files that are whole or not there: written under a temporary name beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import platform
+import re
+import socket
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json", "write_text"]
+from filelock import SoftFileLock, Timeout
+
+from pdessl.errors import StoreError
+
+__all__ = [
+    "LOCK",
+    "checksum",
+    "fast_checksum",
+    "host",
+    "locked",
+    "process_lives",
+    "replacing",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+LOCK = ".pdessl.lock"
+_PIECE = 1 << 18  # of a file at a time: stays in a processor's cache
+_WAIT = 0.5  # seconds; one that is about to end may
+_REPAIR = "Free space or choose a folder that can be written, and run it again."
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file (UTF-8); folders above it are made. A process that is killed leaves the former file as it was.
+def checksum(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fast_checksum(path: str | os.PathLike[str]) -> str:
+    """Return the CRC-32 of a file, eight hexadecimal digits: against damage and mistakes, not against forgers.
+
+    Some gigabytes a second, a part of what SHA-256 takes on processors without instructions for it.
+    """
+    value, piece = 0, memoryview(bytearray(_PIECE))
+    with open(path, "rb", buffering=0) as handle:
+        while count := handle.readinto(piece):
+            value = zlib.crc32(piece[:count], value)
+    return f"{value:08x}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on; they are written with what was computed."""
+    import numpy
+    import torch
+
+    import pdessl
+
+    return {
+        "pdessl": pdessl.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which a safe reader of checkpoints refuses
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def host() -> str:
+    """Return the name of this machine, of characters that may stand in a file's name."""
+    return re.sub(r"[^\w-]", "-", socket.gethostname(), flags=re.ASCII) or "localhost"
+
+
+def process_lives(number: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError, ValueError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def replacing(
+    path: str | os.PathLike[str], repair: str = _REPAIR, keep: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; afterwards it is flushed to disk and renamed.
+
+    A reader, or a process killed at any moment, sees the former file or the whole new one. The temporary file lies in
+    the same folder: a rename within one file system is one step, while a move between two is a copy over the former
+    file. What a killed process left of its own attempt at the same file is removed.
+
+    Args:
+        path: the file; folders above it are made.
+        repair: what a message adds, a sentence.
+        keep: where the former file is kept, in the same folder, once the new one is whole on disk.
 
     Raises:
-        OSError: the folder cannot be written to.
+        StoreError: the folder cannot be written or the disk is full; the message names the file. The former file is as
+            it was, and nothing half-written is left.
     """
     place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.tmp")
+    temporary = place.with_name(f".{place.name}.{host()}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(place)
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        if keep is not None and place.exists():
+            _keep(place, Path(keep))
         os.replace(temporary, place)
+        _flush_folder(place.parent)
+    except OSError as error:
+        _remove(temporary)
+        if isinstance(error, StoreError):
+            raise
+        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(f"cannot write {place}: {reason}. Nothing half-written is left. {repair}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write plain data as JSON, see :func:`write_text`."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder to this process while it writes there; the folder is made if it is missing.
+
+    The lock is a file that says who holds it (process and machine). It works wherever a file can be made that no
+    other process made: also on network file systems, whose own locks are often absent. One whose process lives no more
+    is taken over on the same machine; whether a process of another machine lives cannot be known from here.
+
+    Raises:
+        StoreError: another process writes there, or the folder cannot be written.
+    """
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise StoreError(f"{place} is a file; choose a folder.")
+    made = not place.exists()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = SoftFileLock(place / LOCK, timeout=_WAIT, poll_interval=_WAIT / 10)
+        lock.acquire()
+    except Timeout:
+        raise StoreError(
+            f"another process writes to {place}: {_holder(place / LOCK)}. Wait for it or choose another folder. If it "
+            f"is known to have ended, delete {place / LOCK}."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot write {place / LOCK}: {error.strerror or error}. {_REPAIR}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if made:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # only if nothing was written
+
+
+def _holder(path: Path) -> str:
+    try:
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        words = []
+    return f"process {words[0]} on {words[1]}" if len(words) > 1 else "which one is not known"
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _keep(place: Path, name: Path) -> None:
+    """Give a file a second name, or its only one where the file system has no such thing."""
+    second = place.with_name(f".{name.name}.{host()}.{os.getpid()}.tmp")
+    try:
+        _remove(second)
+        os.link(place, second)
+    except OSError:
+        os.replace(place, name)
+        return
+    os.replace(second, name)
+    _remove(second)  # renaming does nothing where both names are the same file's already
+
+
+def _sweep(place: Path) -> None:
+    """Remove what processes of this machine that live no more left of their attempts at the same file."""
+    start = f".{place.name}.{host()}."
+    with os.scandir(place.parent) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(start)]
+    for name in names:
+        number = name.removeprefix(start).removesuffix(".tmp")
+        if name.endswith(".tmp") and number.isdecimal() and not process_lives(int(number)):
+            _remove(place.with_name(name))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the renaming itself, where the system can; the order of what is renamed is then kept by a power cut too."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview, repair: str = _REPAIR) -> None:
+    """Write a file of bytes, see :func:`replacing`."""
+    with replacing(path, repair) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], text: str, repair: str = _REPAIR) -> None:
+    """Write a text file (UTF-8), see :func:`replacing`."""
+    write_bytes(path, text.encode("utf-8"), repair)
+
+
+def write_json(path: str | os.PathLike[str], content: Any, repair: str = _REPAIR) -> None:
+    """Write plain data as JSON, see :func:`replacing`."""
+    write_text(path, json.dumps(content, indent=1) + "\n", repair)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pdessl"
 # What a folder (or top-level module) of the package may import from the rest of it, besides itself. 'trajectory',
 # 'errors' and 'catalog' are open to all and import nothing of the others.
 OPEN = {"trajectory", "errors", "catalog", "schema", "files", "written", "units", "conventions"}
-TORCH_ONLY = {"errors", "catalog"}  # models and objectives: torch and our error classes, no knowledge of the data
+TORCH_ONLY = {"errors", "catalog", "files"}  # models and objectives: torch and our error classes, nothing of the data
 ALLOWED = {
     "errors": set(),
     "catalog": {"errors", "schema"},

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdessl.augmentation.coefficients import compile_expression
 from pdessl.errors import DataError, PdesslError, SymmetryError
+from pdessl.files import replacing
 from pdessl.symmetry.flow import EPSILON, Flow
 from pdessl.trajectory import Trajectories
 
@@ -76,13 +77,8 @@ def draw(algebra: SymmetryAlgebra, trajectory: Trajectories, path: Path) -> dict
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
         raise PdesslError(f"cannot draw into '{path}': the ending says the format, one of {known}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=130)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format=path.suffix.lstrip(".").lower())
     return strengths
 
 

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         help="layout to write: our store (default), or The Well's",
     )
     parser.add_argument("--resume", action="store_true", help="continue a conversion that was interrupted")
+    parser.add_argument("--any-version", action="store_true", help="continue what another version of pdessl began")
     options = parser.parse_args(arguments)
     parser.require(options, "out")
     mapping = parser.mapping(options)
@@ -53,6 +54,6 @@ def main(arguments: Sequence[str]) -> int:
         files = export_well(source, options.out)
         print(f"{options.out}: {len(files)} files in The Well's layout")
         return 0
-    store = convert(source, options.out, resume=options.resume)
+    store = convert(source, options.out, resume=options.resume, any_version=options.any_version)
     print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
     return 0

@@ -57,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         "--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://host:port: the shards are made by its workers"
     )
     parser.add_argument("--resume", action="store_true", help="continue a generation that was interrupted")
+    parser.add_argument(
+        "--any-version", action="store_true", help="continue what another version of pdessl, torch or NumPy began"
+    )
     options = parser.parse_args(arguments)
     parser.require(options, "out")
 
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
         resume=options.resume,
         workers=options.workers,
         scheduler=options.scheduler,
+        any_version=options.any_version,
     )
     print(f"{options.out}: complete")
     if store.rejected_draws:

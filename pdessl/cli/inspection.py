@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl inspect data/burgers",
             "pdessl inspect /data/NavierStokes2D_cond/ --json",
             "pdessl inspect my_runs/ --mapping my.yaml",
+            "pdessl inspect data/burgers --verify",
         ],
         python="import pdessl\nprint(pdessl.inspect('data/burgers'))",
     )
@@ -28,14 +29,19 @@ def main(arguments: Sequence[str]) -> int:
         "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
     )
     parser.add_changes("mapping", "missing=drop")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every byte of a store and compare it with its checksums first"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
-    from pdessl.data.inspection import inspect
+    from pdessl.data.inspection import inspect, verify
 
     mapping = parser.mapping(options)
     if options.print_config:
         return 0
+    if options.verify:
+        print(verify(options.path))
     found = inspect(options.path, mapping, isolate=True)
     print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pdessl.data.manifest import checksum, versions, write_atomically
+from pdessl.data.manifest import REPAIR_WRITING
 from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DependencyError, PdesslError, StoreError
+from pdessl.files import checksum, versions, write_bytes
 
 __all__ = ["cluster_shards"]
 
@@ -159,8 +160,7 @@ def _receive(folder: Path, entry: dict[str, Any], image: bytes | None) -> dict[s
     """Write a shard that came as bytes, compare the checksum, return the entry."""
     path = folder / entry["file"]
     if image is not None:
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(image)
+        write_bytes(path, image, REPAIR_WRITING)
     if not path.is_file() or checksum(path) != entry["sha256"]:
         raise OSError(f"{path} is not what the worker wrote")
     for leftover in folder.glob(f".{path.name}.*.tmp"):  # of a worker that was killed while it wrote this shard

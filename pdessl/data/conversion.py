@@ -18,12 +18,13 @@ from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.formats import open_apart
 from pdessl.data.formats.checks import RESOLVED, spectral_tail
 from pdessl.data.formats.files import Files
-from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, continue_with, read_manifest, write_manifest
 from pdessl.data.reporting import Progress, reporting
-from pdessl.data.shards import write_shard
+from pdessl.data.shards import entry_of, write_shard
 from pdessl.data.source import Source
-from pdessl.data.store import Store
+from pdessl.data.store import Store, finish
 from pdessl.errors import DataError, StoreError
+from pdessl.files import LOCK, checksum, locked, versions
 from pdessl.trajectory import Trajectories
 
 __all__ = ["SHARD_BYTES", "convert"]
@@ -38,6 +39,7 @@ def convert(
     mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: bool | Callable[[Progress], None] | None = None,
+    any_version: bool = False,
 ) -> Store:
     """Write data of any layout into a store.
 
@@ -52,14 +54,29 @@ def convert(
         resume: continue an interrupted conversion of the same files; shards that are whole are kept.
         progress: True shows a bar, False nothing, None a bar when standard error is a terminal; or a function that is
             called with :class:`pdessl.data.Progress` after every shard.
+        any_version: with ``resume``, continue what another version of pdessl, torch or NumPy began.
 
     Raises:
         FormatError, DataError, SchemaError: see :func:`pdessl.open`.
-        StoreError: ``out`` holds something else, or cannot be written.
+        StoreError: ``out`` holds something else, is being written by another process, or cannot be written.
     """
     source = path if isinstance(path, Source) else open_apart(path, mapping)
     recipe = _recipe(source)
     folder = Path(out)
+    with locked(folder):
+        _convert(source, recipe, folder, resume, progress, any_version)
+    return Store(folder)
+
+
+def _convert(
+    source: Source,
+    recipe: ConvertedRecipe,
+    folder: Path,
+    resume: bool,
+    progress: bool | Callable[[Progress], None] | None,
+    any_version: bool,
+) -> None:
+    """Write what is missing, in a folder that nobody else writes to."""
     manifest = _begin(recipe, folder, resume)
     total, done, started = len(source), 0, clock.monotonic()
     write_manifest(folder, manifest)
@@ -69,15 +86,14 @@ def convert(
             for start in range(0, size, recipe.shard_size):
                 rows = np.arange(start, min(start + recipe.shard_size, size))
                 if start not in held or not _whole(folder, held[start]):
+                    continue_with(manifest, folder, any_version)
                     held[start] = _write(source, recipe, folder, split, rows)
                     manifest["splits"][split]["shards"] = [held[key] for key in sorted(held)]
                     write_manifest(folder, manifest)
                 done += len(rows)
                 seconds = clock.monotonic() - started
                 report(Progress(split, done, total, 0, seconds, done / max(seconds, 1e-9)))
-    manifest["complete"] = True
-    write_manifest(folder, manifest)
-    return Store(folder)
+    finish(folder, manifest)
 
 
 def _recipe(source: Source) -> ConvertedRecipe:
@@ -138,10 +154,12 @@ def _begin(recipe: ConvertedRecipe, folder: Path, resume: bool) -> dict[str, Any
         "splits": {n: {**s, "shards": []} for n, s in recipe.splits.items()},
         "complete": False,
     }
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; choose a folder for the store.")
     if not (folder / MANIFEST).is_file():
-        foreign = [p.name for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.is_dir() else []
+        foreign = (
+            [p.name for p in folder.iterdir() if not p.name.endswith(".tmp") and p.name != LOCK]
+            if folder.is_dir()
+            else []
+        )
         if foreign:
             raise StoreError(
                 f"{folder} is not empty (it holds {', '.join(sorted(foreign)[:3])}) and is no store. Choose an "
@@ -175,11 +193,7 @@ def _write(source: Source, recipe: ConvertedRecipe, folder: Path, split: str, ro
     path = folder / f"{split}-{rows[0] // recipe.shard_size:05d}.nc"
     write_shard(path, data, recipe, split, int(rows[0]))
     return {
-        "file": path.name,
-        "start": int(rows[0]),
-        "count": len(rows),
-        "bytes": path.stat().st_size,
-        "sha256": checksum(path),
+        **entry_of(path, int(rows[0]), len(rows)),
         "rejected_draws": 0,
         "solver_points": {},
         "spectral_tail": _tail(data),

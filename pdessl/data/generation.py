@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 from pdessl.data.cluster import cluster_shards
-from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, checksum, read_manifest, versions, write_manifest
+from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, continue_with, read_manifest, write_manifest
 from pdessl.data.planning import check_before_starting
 from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe, differences, load_recipe
 from pdessl.data.reporting import Progress, reporting
 from pdessl.data.simulation import find_device
-from pdessl.data.store import Store
+from pdessl.data.store import Store, finish
 from pdessl.errors import StoreError
+from pdessl.files import LOCK, checksum, locked, versions
 from pdessl.schema import Overrides
 
 __all__ = ["generate"]
@@ -36,6 +37,7 @@ def generate(
     progress: bool | Callable[[Progress], None] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    any_version: bool = False,
 ) -> Store:
     """Simulate a dataset into a store on disk.
 
@@ -53,6 +55,8 @@ def generate(
         workers: threads; default one per processor torch may use, 1 on a GPU (and in each task of a cluster).
         scheduler: address of a Dask scheduler, ``tcp://host:port``: its workers make the shards, bitwise the same, and
             this process writes the manifest. ``device`` is then that of the workers.
+        any_version: with ``resume``, continue what another version of pdessl, torch or NumPy began; both are then in
+            the manifest, and the result is that of neither.
 
     Returns:
         The complete store.
@@ -64,23 +68,42 @@ def generate(
         CatalogError: no such dataset; the message suggests the nearest name.
         SchemaError: the dataset file does not follow the format.
         ResolutionError: the solver's grids cannot resolve what is to be drawn.
-        StoreError: ``out`` holds something else, was made by another recipe, or cannot be written.
+        StoreError: ``out`` holds something else, was made by another recipe or version, is being written by another
+            process, or cannot be written.
         DataError: trajectories stay non-finite however often they are drawn, or no such device.
         DependencyError: ``scheduler`` without the package distributed.
     """
     recipe = load_recipe(dataset, size, overrides)
     folder = Path(out)
+    if _finished(recipe, folder, resume):
+        return Store(folder)
+    with locked(folder):
+        _generate(recipe, folder, str(device), resume, progress, workers, scheduler, any_version)
+    return Store(folder)
+
+
+def _generate(
+    recipe: DatasetRecipe,
+    folder: Path,
+    device: str,
+    resume: bool,
+    progress: bool | Callable[[Progress], None] | None,
+    workers: int | None,
+    scheduler: str | None,
+    any_version: bool,
+) -> None:
+    """Make what is missing, in a folder that nobody else writes to."""
     manifest = _begin(recipe, folder, resume)
     todo = _missing(recipe, folder, manifest)
-    if not todo and manifest["complete"]:
-        return Store(folder)
+    if todo:
+        continue_with(manifest, folder, any_version)
     check_before_starting(recipe, find_device(device if scheduler is None else "cpu"))
     total = sum(split["size"] for split in recipe.splits.values())
     done = total - sum(count for _, _, count in todo)
     started, before = clock.monotonic(), done
     write_manifest(folder, manifest)
     make = _local_shards if scheduler is None else partial(cluster_shards, scheduler=scheduler)
-    shards = make(recipe, folder, todo, str(device), workers)
+    shards = make(recipe, folder, todo, device, workers)
     # Closed here and not by the garbage collector: a cluster's tasks end with an interrupted generation.
     with closing(shards), reporting(progress, recipe.name, total, done) as report:
         for split, entry in shards:
@@ -92,9 +115,15 @@ def generate(
             seconds = clock.monotonic() - started
             rejected = sum(s["rejected_draws"] for x in manifest["splits"].values() for s in x["shards"])
             report(Progress(split, done, total, rejected, seconds, (done - before) / max(seconds, 1e-9)))
-    manifest["complete"] = True
-    write_manifest(folder, manifest)
-    return Store(folder)
+    finish(folder, manifest)
+
+
+def _finished(recipe: DatasetRecipe, folder: Path, resume: bool) -> bool:
+    """Whether all is there and whole, so that nothing needs to be written (nor could be, perhaps)."""
+    if not resume or not (folder / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(folder)
+    return manifest["complete"] and manifest["recipe_hash"] == recipe.hash and not Store(folder).verify()
 
 
 def _local_shards(
@@ -124,10 +153,8 @@ def _begin(recipe: DatasetRecipe, folder: Path, resume: bool) -> dict[str, Any]:
         held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise StoreError(f"cannot read folder {folder}: {error.strerror}.") from error
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; choose a folder for the store.")
     if MANIFEST not in held:
-        foreign = [name for name in held if not name.endswith(".tmp")]
+        foreign = [name for name in held if not name.endswith(".tmp") and name != LOCK]
         if foreign:
             raise StoreError(
                 f"{folder} is not empty (it holds {', '.join(foreign[:3])}) and is no store. Choose an empty folder."

@@ -18,9 +18,10 @@ from pdessl.data.formats.summary import summarise
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.shards import open_shard
 from pdessl.data.store import Store
+from pdessl.errors import FormatError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "inspect", "verify"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,25 @@ class Inspection:
         return "\n".join(
             describe_store(self.summary) if self.summary["kind"] == "store" else describe_files(self.summary)
         )
+
+
+def verify(path: str | os.PathLike[str]) -> str:
+    """Read every byte of a store, compare it with the manifest's checksums, and return a line that says so.
+
+    Raises:
+        StoreError: no store there.
+        FormatError: shards that are missing, damaged, or others than the manifest says; they are named.
+    """
+    store = Store(path)
+    bad = store.verify()
+    count = sum(len(split["shards"]) for split in store.manifest["splits"].values())
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise FormatError(
+            f"{path}: {len(bad)} of {count} shards are missing, damaged or not what the manifest says: "
+            f"{', '.join(bad[:5])}{more}. Make them anew: {store.command} --resume"
+        )
+    return f"{path}: all {count} shards are as the manifest says"
 
 
 def inspect(

@@ -2,86 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 import pdessl
 from pdessl.data.converted import ConvertedRecipe
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import StoreError
+from pdessl.files import versions, write_json
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "REPAIR_WRITING",
     "MANIFEST",
-    "checksum",
+    "continue_with",
     "manifest_recipe",
     "read_manifest",
-    "versions",
-    "write_atomically",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
 FORMAT = "pdessl-store"
 FORMAT_VERSION = 1
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; afterwards it is flushed to disk and renamed, or removed on any error.
-
-    A reader, or a process killed at any moment, sees the old file or the whole new one.
-
-    Raises:
-        StoreError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, StoreError):
-            raise
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"cannot write {path}: {reason}. Nothing half-written is left. Free space or choose a folder that can be "
-            f"written, then continue with --resume (resume=True)."
-        ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that are written into shards and manifests."""
-    return {
-        "pdessl": pdessl.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+REPAIR_WRITING = "Free space or choose a folder that can be written, then continue with --resume (resume=True)."
 
 
 def manifest_recipe(manifest: Mapping[str, Any]) -> DatasetRecipe | ConvertedRecipe:
@@ -102,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{what}. A store is made by: pdessl generate DATASET --out {folder}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}. Generate the store again into an empty folder.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(f"{path} is not the manifest of a pdessl store. Choose the folder 'pdessl generate' wrote.")
@@ -128,13 +74,37 @@ def _check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
             for shard in manifest["splits"][name]["shards"]:
                 if Path(shard["file"]).name != shard["file"]:
                     raise ValueError(f"'{shard['file']}' is not the name of a file in the folder")
-                _ = shard["start"] + shard["count"] + shard["bytes"], shard["sha256"], shard["rejected_draws"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+                numbers = [shard[key] for key in ("start", "count", "bytes", "rejected_draws")]
+                if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or not isinstance(
+                    shard["sha256"], str
+                ):
+                    raise ValueError(f"shard '{shard['file']}' has numbers {numbers}")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         what = f"has no entry {error}" if isinstance(error, KeyError) else str(error)
         raise StoreError(f"{path} is damaged: {what}. Generate the store again into an empty folder.") from error
 
 
+def continue_with(manifest: dict[str, Any], folder: Path, any_version: bool) -> None:
+    """Refuse to add to a store of another version, unless told; then note in the manifest what continued it.
+
+    Raises:
+        StoreError: the store was begun by another version of pdessl, torch or NumPy.
+    """
+    now, begun = versions(), manifest.get("versions")
+    begun = begun if isinstance(begun, dict) else {}
+    # Another Python changes no number.
+    differ = [f"{n} {begun.get(n)} (now {now[n]})" for n in ("pdessl", "torch", "numpy") if begun.get(n) != now[n]]
+    if not differ:
+        return
+    if not any_version:
+        raise StoreError(
+            f"{folder} was begun with {', '.join(differ)}: its shards would be of two kinds. Install those versions, "
+            f"choose another folder, or continue all the same with --any-version (any_version=True)."
+        )
+    if now not in (held := manifest.setdefault("continued_with", [])):
+        held.append(now)
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest atomically."""
-    with write_atomically(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest, REPAIR_WRITING)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pdessl.data.drawing import Draw, draw, stack
+from pdessl.data.memory import available_memory, readable_size
 from pdessl.data.recipe import DatasetRecipe
-from pdessl.errors import ResolutionError
+from pdessl.errors import DataError, ResolutionError
 from pdessl.solvers import Simulator
 
 __all__ = ["Plan", "build_simulator", "check_before_starting", "plan"]
@@ -25,6 +26,7 @@ LADDER = tuple(sorted({m << n for m in (1, 3) for n in range(14)}))
 LONGEST_STEP = 4.0
 # Trajectories of each split that are planned before starting, and the grid values that they may have together.
 CHECKED, CHECKED_VALUES = 256, 1 << 18
+MOST_STEPS = 10**8  # of one trajectory: hours to days on any machine
 PLANNED_VALUES = 1 << 22  # grid values that are looked at together
 
 
@@ -111,11 +113,58 @@ def _plan(recipe: DatasetRecipe, draws: Sequence[Draw], device: torch.device) ->
 
 
 def check_before_starting(recipe: DatasetRecipe, device: torch.device | None = None) -> None:
-    """Plan the first trajectories of every split: settings that cannot work are refused before anything is written."""
+    """Plan the first trajectories of every split: settings that cannot work are refused before anything is written.
+
+    Raises:
+        ResolutionError: grids or steps that resolve nothing, or more steps than could ever be made.
+        DataError: more memory than there is.
+    """
+    _check_size(recipe)
     for split, entry in recipe.splits.items():
         if entry["size"]:
             count = min(entry["size"], CHECKED, max(1, CHECKED_VALUES // math.prod(_probe(recipe))))
             plan(recipe, [draw(recipe, split, k) for k in range(count)], device)
+
+
+def _check_size(recipe: DatasetRecipe) -> None:
+    """Refuse what does not fit into memory before it is allocated, with the number that would do."""
+    count = min(recipe.shard_size, max([split["size"] for split in recipe.splits.values()], default=1)) or 1
+    frames, room = recipe.observation["frames"], available_memory()
+    # A run as observed: as the solver gives it and joined with others, and with noise in double precision.
+    values = frames * math.prod(recipe.observed) * len(recipe.simulator.field_names)
+    finest = max([math.prod(grid) for grid in recipe.grids() or []], default=math.prod(recipe.observed))
+    noisy = any(recipe.noise(recipe.simulator.field_names))
+    run, working = (20 if noisy else 8) * values, 16 * 8 * finest
+    if max(run, working, 8 * frames) > room:
+        what = "solver.points" if working > run else "observation.frames"
+        held = finest if working > run else frames
+        most = max(2, int(held * room / max(run, working, 8 * frames)) // 2)
+        raise DataError(
+            f"{recipe.name}: one trajectory of {frames} frames of {'x'.join(map(str, recipe.observed))} points needs "
+            f"{readable_size(max(run, working))}, {readable_size(room)} are available. Lower {what} to at most "
+            f"{most}{' in all' if working > run and recipe.dimensions > 1 else ''}, or observation.points."
+        )
+    if count * run > room:
+        raise DataError(
+            f"{recipe.name}: a shard of {count} trajectories needs {readable_size(count * run)} while it is made, "
+            f"{readable_size(room)} are available. Use shard_size {max(1, int(room / run) // 2)} or less."
+        )
+
+
+def _check_steps(recipe: DatasetRecipe, step: Tensor, interval: Tensor) -> None:
+    """Refuse more inner steps than could ever be made."""
+    per_frame = interval / step
+    worst = int(per_frame.argmax())
+    total = float(per_frame[worst]) * (recipe.observation["frames"] - 1)
+    if not total <= MOST_STEPS:
+        o = recipe.observation
+        given = [key for key in ("time_step", "courant") if key in recipe.content["solver"]]
+        end = o["start"] + (o["end"] - o["start"]) * MOST_STEPS / total
+        raise ResolutionError(
+            f"{recipe.name}: a trajectory that is drawn needs {total:.3g} steps of {float(step[worst]):.3g} from time "
+            f"{o['start']:g} to {o['end']:g}; at most {MOST_STEPS:.0e} are made. Use observation.end {end:.3g} or less"
+            f"{f', or a larger solver.{given[0]}' if given else ''}."
+        )
 
 
 def _probe(recipe: DatasetRecipe) -> tuple[int, ...]:
@@ -164,6 +213,7 @@ def _count_steps(recipe: DatasetRecipe, draws: Sequence[Draw], advisable: Tensor
     interval = times[1] - times[0]
     scale = torch.tensor([d.time_scale for d in draws], dtype=torch.float64)
     step = torch.full_like(wanted, float(solver["time_step"])) if "time_step" in solver else wanted
+    _check_steps(recipe, step, interval * scale)
     taken = torch.minimum(step, interval * scale)
     ratio = taken / advisable
     worst = int(ratio.argmax())

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from pdessl.data.manifest import checksum
 from pdessl.data.recipe import DatasetRecipe
-from pdessl.data.shards import write_shard
+from pdessl.data.shards import entry_of, write_shard
 from pdessl.data.simulation import SimulatedShard, find_device, simulate_shard, threads
 
 __all__ = ["make_shard"]
@@ -47,11 +46,7 @@ def _entry(path: Path, start: int, shard: SimulatedShard) -> dict[str, Any]:
             "mean_square": float(values.square().mean()),
         }
     return {
-        "file": path.name,
-        "start": start,
-        "count": len(shard.trajectories),
-        "bytes": path.stat().st_size,
-        "sha256": checksum(path),
+        **entry_of(path, start, len(shard.trajectories)),
         "rejected_draws": shard.rejected,
         "blown_up_draws": shard.blown_up,
         "solver_points": dict(sorted(shard.grids.items())),

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,14 +19,28 @@ import pdessl
 from pdessl.data.arrays import FileArray
 from pdessl.data.containment import check_contained
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.manifest import versions, write_atomically
+from pdessl.data.manifest import REPAIR_WRITING
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DataError, FormatError
+from pdessl.files import checksum, fast_checksum, versions, write_bytes
 from pdessl.trajectory import BOUNDARIES, Trajectories
 
-__all__ = ["Shard", "check_file", "describe", "open_shard", "recipe_units", "write_shard"]
+__all__ = [
+    "VERIFIED",
+    "Shard",
+    "check_file",
+    "check_origin",
+    "describe",
+    "entry_of",
+    "open_shard",
+    "recipe_units",
+    "verify_shard",
+    "write_shard",
+]
 
 FOREIGN = "pdessl writes no such file. Delete it, and restore it from where it was made."
+VERIFIED: dict[str, tuple[int, int, str]] = {}
+"""Path -> size, time of the last change (ns) and checksum of the shards that were found as they should be."""
 REPAIR = "Restore the file, or run the generation again with --resume: damaged shards are made anew."
 
 
@@ -161,6 +176,62 @@ def check_file(path: Path, expected_bytes: int | None = None) -> int:
     return size
 
 
+def entry_of(path: Path, start: int, count: int) -> dict[str, Any]:
+    """Return what the manifest says of a shard's file: where it belongs, its size and its checksums."""
+    return {
+        "file": path.name,
+        "start": start,
+        "count": count,
+        "bytes": path.stat().st_size,
+        "sha256": checksum(path),
+        "crc32": fast_checksum(path),
+    }
+
+
+def check_origin(path: Path, split: str, start: int, recipe_hash: str) -> None:
+    """Refuse a shard of another split, place or recipe than the manifest says; it says itself what it is.
+
+    Its checksum covers these words too, so that a shard cannot stand for another one.
+
+    Raises:
+        FormatError: it is of another origin, or cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = tuple(_text(file.attrs.get(name)) for name in ("split", "first_trajectory", "recipe_hash"))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{path} is truncated or not a netCDF-4 file: {reason}.") from error
+    if found != (expected := (split, str(start), recipe_hash)):
+        raise FormatError(
+            f"{path} is another shard than the manifest says: of split '{found[0]}' from trajectory {found[1]}, recipe "
+            f"{found[2][:12]}; expected '{expected[0]}' from {expected[1]}, recipe {expected[2][:12]}."
+        )
+
+
+def verify_shard(path: Path, entry: Mapping[str, Any]) -> None:
+    """Compare a shard's content with its checksum in the manifest, once for every change of the file.
+
+    Raises:
+        FormatError: they differ.
+    """
+    status, name = path.stat(), str(path.resolve())
+    # Stores that were written before there was a fast checksum have the other one only.
+    kind, find = ("crc32", fast_checksum) if "crc32" in entry else ("sha256", checksum)
+    seen = (status.st_size, status.st_mtime_ns, entry[kind])
+    if VERIFIED.get(name) == seen:
+        return
+    if find(path) != entry[kind]:
+        raise FormatError(f"{path} is damaged or another file: its checksum differs from the manifest's.")
+    VERIFIED[name] = seen
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value.item()) if isinstance(value, np.ndarray) and value.size == 1 else str(value)
+
+
 def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) -> xr.Dataset:
     """Open a netCDF file lazily.
 
@@ -237,8 +308,7 @@ def write_shard(
     }
     image = _netcdf4(dataset)
     # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
+    write_bytes(path, image.getbuffer(), REPAIR_WRITING)
 
 
 def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:

@@ -97,7 +97,7 @@ def simulate_shard(
         target: where the result lies; default the CPU.
 
     Raises:
-        DataError: a trajectory fails however often it is drawn.
+        DataError: a trajectory fails however often it is drawn, or the noise makes values infinite.
     """
     target = target or torch.device("cpu")
     attempts = dict.fromkeys(indices, 0)
@@ -200,8 +200,15 @@ def _finish(
         noise = np.stack([random_stream(recipe.seed, split, k, "noise").standard_normal(shape) for k in indices])
         scale = torch.tensor(levels, dtype=torch.float64).reshape(-1, *[1] * (fields.ndim - 2))
         fields = fields + (scale * torch.from_numpy(noise)).to(fields.device)
+    fields = fields.to(torch.float32)
+    if any(levels) and not bool(torch.isfinite(fields).all()):
+        worst = max(range(len(levels)), key=lambda i: levels[i])
+        raise DataError(
+            f"{recipe.name}: with observation.noise {levels[worst]:g} observed values of '{joined.field_names[worst]}' "
+            f"are not finite in single precision. Use less than {torch.finfo(torch.float32).max / 10:.0e}."
+        )
     return joined.replace(
-        fields=fields.to(torch.float32),
+        fields=fields,
         index=torch.tensor(list(indices), dtype=torch.int64, device=joined.device),
         parameters=known,
         equation=recipe.equation,

@@ -17,15 +17,16 @@ import xarray as xr
 
 from pdessl import catalog
 from pdessl.data.converted import ConvertedRecipe
-from pdessl.data.manifest import MANIFEST, checksum, manifest_recipe, read_manifest
+from pdessl.data.manifest import MANIFEST, manifest_recipe, read_manifest, write_manifest
 from pdessl.data.memory import check_memory
 from pdessl.data.recipe import DatasetRecipe, differences
-from pdessl.data.shards import Shard, check_file, describe, recipe_units
+from pdessl.data.shards import VERIFIED, Shard, check_file, check_origin, describe, recipe_units, verify_shard
 from pdessl.data.source import Coordinates, Indices, Source
 from pdessl.errors import CatalogError, DataError, FormatError, PdesslError, StoreError, did_you_mean
+from pdessl.files import checksum
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "finish", "open"]
 
 
 class Store(Source):
@@ -33,6 +34,9 @@ class Store(Source):
 
     Args:
         path: folder that holds ``manifest.json``.
+        verify: compare the content of each shard with its checksum in the manifest when it is first opened; a file of
+            the same size and time stamp is not read again. Without, only sizes and what a shard says of itself (its
+            split, its first trajectory, its recipe) are compared.
 
     A store of the default Burgers dataset::
 
@@ -51,8 +55,9 @@ class Store(Source):
 
     format = "store"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
         self.path = Path(path)
+        self._verify = verify
         self.name = str(path)
         self.manifest: dict[str, Any] = read_manifest(self.path)
         self._opened: dict[str, Shard] = {}
@@ -63,8 +68,13 @@ class Store(Source):
         return f"Store('{self.path}', {self.recipe.name}: {sizes}{'' if self.complete else '; incomplete'})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process opens the shards it needs.
-        return {**self.__dict__, "_opened": {}}
+        # Another process opens the shards it needs, and knows which of them were verified here.
+        verified = {key: seen for key, seen in VERIFIED.items() if Path(key).parent == self.path.resolve()}
+        return {**self.__dict__, "_opened": {}, "_verified": verified}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        VERIFIED.update(state.pop("_verified"))
+        self.__dict__.update(state)
 
     @property
     def recipe(self) -> DatasetRecipe | ConvertedRecipe:
@@ -104,8 +114,8 @@ class Store(Source):
     @property
     def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the labels of those splits that have some."""
-        labelled = [e["shards"] for e in self.manifest["splits"].values() if e.get("labels") and e["shards"]]
-        return tuple(self._shard(labelled[0][0]).parameters) if labelled else ()
+        labelled = [(n, e) for n, e in self.manifest["splits"].items() if e.get("labels") and e["shards"]]
+        return tuple(self._shard(labelled[0][0], labelled[0][1]["shards"][0]).parameters) if labelled else ()
 
     @property
     def units(self) -> dict[str, str]:  # type: ignore[override]
@@ -183,7 +193,7 @@ class Store(Source):
 
     def shape(self, split: str) -> tuple[int, ...]:
         """Return the shape of one trajectory of a split, (C, T, *X)."""
-        return self._shard(self.shards(split)[0]).shape
+        return self._shard(split, self.shards(split)[0]).shape
 
     def groups(self, split: str) -> np.ndarray:
         """Return the group of each trajectory: those that share a parameter by the recipe are in one; shape (N,)."""
@@ -199,7 +209,7 @@ class Store(Source):
 
     def parameter_values(self, split: str) -> dict[str, np.ndarray]:
         """Return the labels, each of shape (N,); empty where a split has none."""
-        shards = [self._shard(entry) for entry in self.shards(split)]
+        shards = [self._shard(split, entry) for entry in self.shards(split)]
         names = shards[0].parameters if shards else ()
         for shard in shards:
             missing = [n for n in names if n not in shard.parameters]
@@ -260,7 +270,7 @@ class Store(Source):
 
     def mapped(self, split: str) -> bool:
         """Whether fields are read through mappings of the files, without a copy by a library in between."""
-        return all(array.mapped for array in self._shard(self.shards(split)[0]).fields)
+        return all(array.mapped for array in self._shard(split, self.shards(split)[0]).fields)
 
     def load(
         self,
@@ -275,7 +285,7 @@ class Store(Source):
         Raises:
             CatalogError: no such split or field.
             IndexError: an index outside the split.
-            FormatError: a shard is missing or truncated.
+            FormatError: a shard is missing, truncated, changed, or another one than the manifest says.
             DataError: values that are not finite, a missing variable or coordinate, or nothing asked for.
         """
         self.rows(split, indices)  # a wrong name is told before an unreadable shard
@@ -300,42 +310,67 @@ class Store(Source):
         edges = np.flatnonzero(np.diff(owner[order], prepend=-1))
         for places in np.split(order, edges[1:]):
             entry = entries[owner[places[0]]]
-            yield self._shard(entry), places, rows[places] - entry["start"]
+            yield self._shard(split, entry), places, rows[places] - entry["start"]
 
     def _shard_of(self, split: str, row: int) -> dict[str, Any]:
         return next(e for e in self.shards(split) if e["start"] <= row < e["start"] + e["count"])
 
-    def _shard(self, entry: Mapping[str, Any]) -> Shard:
+    def _shard(self, split: str, entry: Mapping[str, Any]) -> Shard:
         if entry["file"] not in self._opened:
             path = self.path / entry["file"]
             check_file(path, entry["bytes"])
             try:
+                if self._verify:
+                    verify_shard(path, entry)
+                check_origin(path, split, entry["start"], self.manifest["recipe_hash"])
                 self._opened[entry["file"]] = Shard(path, entry["count"])
             except FormatError as error:
                 raise FormatError(f"{error} {path} is damaged: generate it again: {self.command} --resume") from error
         return self._opened[entry["file"]]
 
     def _any_shard(self) -> Shard:
-        for split in self.manifest["splits"].values():
+        for name, split in self.manifest["splits"].items():
             for entry in split["shards"]:
-                return self._shard(entry)
+                return self._shard(name, entry)
         raise StoreError(f"{self.path} holds no shard yet. Generate it: {self.command} --resume")
 
     def verify(self) -> list[str]:
-        """Return the shards that are missing or whose checksum differs from the manifest's (empty: all is well)."""
+        """Return the shards that are missing, of another origin, or whose SHA-256 differs from the manifest's.
+
+        Reads every byte of the store. Empty: all is well.
+        """
         bad = []
-        for split in self.manifest["splits"].values():
+        for name, split in self.manifest["splits"].items():
             for shard in split["shards"]:
                 path = self.path / shard["file"]
-                if not path.is_file() or checksum(path) != shard["sha256"]:
+                try:
+                    check_file(path, shard["bytes"])
+                    check_origin(path, name, shard["start"], self.manifest["recipe_hash"])
+                    if checksum(path) != shard["sha256"]:
+                        bad.append(shard["file"])
+                except FormatError:
                     bad.append(shard["file"])
         return bad
+
+
+def finish(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write into the manifest that a store is complete, after every shard has said that it is of this recipe.
+
+    Raises:
+        FormatError: one is of another recipe, split or place: another process has written to the same folder.
+    """
+    for name, split in manifest["splits"].items():
+        for shard in split["shards"]:
+            check_origin(folder / shard["file"], name, shard["start"], manifest["recipe_hash"])
+    manifest["complete"] = True
+    write_manifest(folder, manifest)
 
 
 def open(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     isolate: bool = True,
+    verify: bool = True,
 ) -> Source:
     """Open a dataset lazily: a store, or files in another layout.
 
@@ -345,6 +380,7 @@ def open(
             :func:`pdessl.data.formats.load_mapping`. Default: recognised by what is there.
         isolate: look into files first in a process of its own, whose end a damaged file may be; see
             :func:`pdessl.data.formats.open_apart`. Stores, files that this library wrote, are opened here.
+        verify: compare the shards of a store with their checksums, each once when it is first opened.
 
     Returns:
         A :class:`Store`, or another :class:`Source`; both load trajectories, or pieces of them, on demand.
@@ -357,7 +393,7 @@ def open(
         folder = Path(path)
         # A name with a suffix is that of a file: what is missing is not a store.
         if (folder / MANIFEST).is_file() or not (folder.exists() or folder.suffix):
-            return Store(folder)
+            return Store(folder, verify)
     from pdessl.data.formats import open_apart, open_source
 
     return (open_apart if isolate else open_source)(path, mapping)

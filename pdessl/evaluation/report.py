@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,9 @@ from numpy.typing import NDArray
 
 from pdessl.errors import FormatError
 from pdessl.evaluation.page import render
+from pdessl.files import write_bytes, write_json, write_text
 
 __all__ = ["read_report", "write_report"]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
@@ -53,15 +43,14 @@ def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arra
         arrays: the figures' arrays by name.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     held = {name: np.asarray(value) for name, value in arrays.items()}
     page = render(report, held)
     packed = io.BytesIO()
     renamed: dict[str, Any] = {name.replace("/", "|"): value for name, value in held.items()}
     np.savez_compressed(packed, **renamed)
-    _replace(folder / "report.npz", packed.getvalue())
-    _replace(folder / "report.json", (json.dumps(report, indent=1, allow_nan=True) + "\n").encode())
-    _replace(folder / "report.html", page.encode())
+    write_bytes(folder / "report.npz", packed.getvalue())
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -82,7 +71,7 @@ def read_report(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
             stored = io.BytesIO((folder / "report.npz").read_bytes())
             with np.load(stored, allow_pickle=False) as packed:
                 arrays = {name.replace("|", "/"): packed[name] for name in packed.files}
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # noqa: BLE001  (an archive can be damaged in as many ways as it has parts)
         raise FormatError(
             f"{folder}: the report cannot be read ({error}). Run the command that wrote it again."
         ) from None

@@ -83,6 +83,9 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
             parser.add_argument("--compile", type=bool, default=False, help="compile the encoder (torch.compile)")
             parser.add_argument("--out", type=str, default="runs/pretraining", help="folder of the run")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="last.ckpt of a run to continue")
+            parser.add_argument(
+                "--any_version", type=bool, default=False, help="continue what another version of pdessl or torch wrote"
+            )
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
             known = {key: value for key, value in parser.get_defaults().as_dict().items() if key != "config"}
@@ -153,7 +156,8 @@ def pretrain(
         overrides: other values, ``{"trainer.max_epochs": 1}`` or ``["trainer.max_epochs=1"]``, see
             :func:`pdessl.schema.override`.
         out: folder of the run; default the recipe's.
-        ckpt_path: checkpoint of the same task to continue.
+        ckpt_path: checkpoint of the same task to continue. Where it is damaged, the one before it is read, which is
+            said; one that another version of pdessl, torch or Lightning wrote needs ``any_version=true``.
         preset: name of a variant in the recipe.
 
     Returns:
@@ -161,7 +165,7 @@ def pretrain(
 
     Raises:
         CatalogError: no such recipe, preset or task.
-        CheckpointError: the checkpoint is of another task.
+        CheckpointError: the checkpoint is of another task, network or version, or damaged (as the one before it is).
         PdesslError: a field of the recipe that does not exist or has the wrong type.
     """
     return _fit(_command_line(_content(config, overrides, out, ckpt_path, preset)))
@@ -184,14 +188,17 @@ def _written(cli: LightningCLI) -> dict[str, Any]:
 
 
 def _fit(cli: LightningCLI) -> PretrainingRun:
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from pdessl.experiments.training import Curves, check_same_task, interruptible
+    from pdessl.experiments.training import Curves, interruptible
+    from pdessl.tasks import WholeCheckpoints
+    from pdessl.tasks.checkpointing import check_checkpoint
 
     folder = Path(cli.config["out"])
     resumed = cli.config["ckpt_path"]
     if resumed:
-        check_same_task(resumed, type(cli.model).__name__)
+        resumed = check_checkpoint(resumed, cli.model, cli.config["any_version"])
     folder.mkdir(parents=True, exist_ok=True)
     _check_saving(cli.model, cli.config["model"]["encoder"], folder)
     curves = Curves(folder)
@@ -204,6 +211,9 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
     cli.trainer.callbacks += [*callbacks, curves, last]
+    strategy = cli.trainer.strategy
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:  # unless the recipe chose another
+        strategy.checkpoint_io = WholeCheckpoints()
     compiled = _compiled(cli.model.encoder.module) if cli.config["compile"] else nullcontext()
     with interruptible(), compiled:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from pdessl.errors import CheckpointError
 from pdessl.files import write_json
 
-__all__ = ["Curves", "check_same_task", "interruptible", "quietly"]
+__all__ = ["Curves", "interruptible", "quietly"]
 
 
 class Curves(Callback):
@@ -53,30 +51,6 @@ class Curves(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the curves of a resumed run."""
         self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
-
-
-def check_same_task(checkpoint: str | os.PathLike[str], task: str) -> None:
-    """Refuse to resume from a checkpoint of another task, before Lightning reads anything into it.
-
-    Raises:
-        CheckpointError: no such file, not a checkpoint of safe plain data, or one of another task.
-    """
-    import torch
-
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}. A run keeps its own in its folder, as last.ckpt.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content.get("pdessl_task", "another program")
-    except Exception as error:  # torch names many kinds of damage; all mean the same here
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from None
-    if found != task:
-        raise CheckpointError(
-            f"{path} was written by {found}; --ckpt_path resumes {task} only. To start from its encoder: "
-            f"--set 'model.encoder={{class_path: pdessl.models.pretrained, init_args: {{checkpoint: {path.parent}}}}}'"
-        )
 
 
 @contextmanager

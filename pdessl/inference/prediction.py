@@ -17,8 +17,8 @@ import xarray as xr
 from pdessl.data import open as open_data
 from pdessl.data.formats.files import LABELLED_SUFFIXES
 from pdessl.data.formats.labelled import LabelledFile
-from pdessl.data.manifest import write_atomically
 from pdessl.errors import DataError, PdesslError
+from pdessl.files import replacing
 from pdessl.inference.elsewhere import AS_IN_TRAINING
 from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
@@ -134,7 +134,7 @@ def write_predictions(path: str | os.PathLike[str], model: ParameterModel, resul
     place = Path(path)
     if place.suffix not in ENDINGS:
         raise DataError(f"{place}: write results to a file ending in {', '.join(ENDINGS)}.")
-    with write_atomically(place) as temporary:
+    with replacing(place) as temporary:
         if place.suffix == ".nc":
             plain = {str(n): v for n, v in results.attrs.items() if isinstance(v, (str, int, float))}
             dataset = results.copy()

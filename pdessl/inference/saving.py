@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pdessl import models
-from pdessl.errors import CheckpointError, PdesslError, StoreError
+from pdessl.errors import CheckpointError, StoreError
 from pdessl.evaluation.novelty import Novelty
-from pdessl.files import write_json
+from pdessl.files import checksum, replacing, write_json, write_text
 from pdessl.inference.card import card
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.encoding import LAYERS
@@ -97,12 +96,14 @@ def save(path: str | os.PathLike[str], model: ParameterModel) -> Path:
     if model.head is not None:
         models.save_pretrained(folder / "head", model.head, {"provenance": dict(model.record)})
     try:
-        _replace(folder / ARRAYS, lambda p: save_file({n: v.contiguous().clone() for n, v in arrays.items()}, p))
+        with replacing(folder / ARRAYS) as temporary:
+            save_file({n: v.contiguous().clone() for n, v in arrays.items()}, temporary)
         files = {n: folder / n for n in _files(content["encoder"], model.head is not None)}
-        content["sha256"] = {n: _sha256(p) for n, p in files.items()}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        _replace(folder / CARD, lambda p: p.write_text(card(model), encoding="utf-8"))
-        _replace(folder / DESCRIPTION, lambda p: p.write_text(text, encoding="utf-8"))
+        content["sha256"] = {n: checksum(p) for n, p in files.items()}
+        write_text(folder / CARD, card(model))
+        write_text(folder / DESCRIPTION, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except StoreError:
+        raise
     except (OSError, SafetensorError) as error:
         raise _unwritable(folder, error) from None
     return folder
@@ -165,7 +166,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
             raise CheckpointError(f"{path} names a file '{name}' that no model has. Copy the folder again.")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}. Copy the whole folder.")
-        if _sha256(folder / name) != sums[name]:
+        if checksum(folder / name) != sums[name]:
             raise CheckpointError(
                 f"{folder / name} is truncated or was changed after the model was written. Copy the folder again, or "
                 "fit the model again."
@@ -197,7 +198,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
         )
         _check(found, arrays)
         return found
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, PdesslError) as error:
+    except Exception as error:  # noqa: BLE001  (whatever a description by a stranger leads to)
         raise CheckpointError(
             f"{path} or {ARRAYS} beside it is damaged ({type(error).__name__}: {error}). Copy the folder again."
         ) from None
@@ -366,21 +367,5 @@ def _load_plain(folder: Path, kind: str) -> LatentOperator | PhysicsEncoder:
     return PhysicsEncoder(tuple(map(str, names)))
 
 
-def _replace(path: Path, write: Any) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _unwritable(folder: Path, error: Exception) -> StoreError:
     return StoreError(f"cannot write the model to {folder}: {error}. Choose a folder with write access and space.")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

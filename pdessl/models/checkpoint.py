@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pdessl.errors import CheckpointError, StoreError
+from pdessl.files import checksum, replacing
 from pdessl.models.encoder import Encoder
 
 __all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
@@ -26,6 +28,10 @@ __all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.json"
 _FORMAT = 1
+_OURS = ("pdessl.models", "pdessl.operators", "pdessl.inference")
+# Imported with torch or Lightning whether wanted or not; of them only torch.nn may be named.
+_LIBRARIES = ("torch", "lightning", "pytorch_lightning", "torchmetrics", "torchvision", "sympy", "numpy", "scipy")
+_MOST_UNSAVED = 1 << 24
 
 
 def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Mapping[str, Any] | None = None) -> Path:
@@ -94,17 +100,14 @@ def save_pretrained(path: str | os.PathLike[str], module: nn.Module, recipe: Map
     _compare(state, rebuilt, f"a {kind.__name__} rebuilt from its recipe")
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
-        save_file(state, temporary)
-        content["weights_sha256"] = _sha256(temporary)
-        recipe_temporary = folder / f"{RECIPE}.{os.getpid()}.tmp"
-        recipe_temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / WEIGHTS)
-        os.replace(recipe_temporary, folder / RECIPE)
-    except (OSError, SafetensorError) as error:
-        for left in folder.glob(f"*.{os.getpid()}.tmp") if folder.is_dir() else ():
-            left.unlink(missing_ok=True)
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(state, temporary)
+            content["weights_sha256"] = checksum(temporary)
+            # The recipe knows the weights by their hash. Whoever reads between the two renamings is told that the
+            # weights were changed, never given those of another recipe.
+            with replacing(folder / RECIPE) as recipe_temporary:
+                recipe_temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except SafetensorError as error:
         raise StoreError(
             f"cannot write the model to {folder}: {error}. Choose a folder with write access and space."
         ) from None
@@ -118,8 +121,9 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     steps of the runs it was trained on.
 
     Nothing in the folder is run or unpickled: the weights are numbers, the recipe is data, and its class path must name
-    a ``torch.nn.Module`` of pdessl, of ``torch.nn``, of a module that the program has already imported, or of a package
-    in ``allow``.
+    a ``torch.nn.Module`` of ``pdessl.models``, of ``torch.nn``, of a module of its own that the program has already
+    imported, or of a package in ``allow``. A network of pdessl or torch is made without memory first, and its sizes are
+    compared with those of the weights.
 
     Args:
         path: the folder, or a run folder that holds it as ``encoder/``.
@@ -145,13 +149,13 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> nn.Module:
     damaged = (
         f"{folder / WEIGHTS} is truncated or was changed after it was written. Copy the folder again, or train again."
     )
-    if _sha256(folder / WEIGHTS) != content["weights_sha256"]:
+    if checksum(folder / WEIGHTS) != content["weights_sha256"]:
         raise CheckpointError(damaged)
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError):
         raise CheckpointError(damaged) from None
-    module = _build(content, str(folder / RECIPE), allow)
+    module = _build(content, str(folder / RECIPE), allow, state)
     _compare(state, module, f"{content['class_path']} as {folder / RECIPE} describes it")
     module.load_state_dict(state)
     statistics = content["normalisation"]
@@ -179,11 +183,6 @@ def _public_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _read_recipe(folder: Path) -> dict[str, Any]:
     path = folder / RECIPE
     try:
@@ -192,7 +191,7 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} has no {RECIPE}; expected a folder written by 'pdessl pretrain' (RUN/encoder). Check the path."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); expected JSON. Copy the folder again.") from None
     kinds = {
         "format": int,
@@ -223,35 +222,113 @@ def _step(value: Any) -> bool:
     return isinstance(value, float) and 0 <= value < math.inf
 
 
-def _build(content: Mapping[str, Any], source: str, allow: Sequence[str]) -> nn.Module:
-    """Construct the module a recipe names; never import what the user has not chosen to trust."""
-    class_path = content["class_path"]
+def _find_class(class_path: str, source: str, allow: Sequence[str]) -> type[nn.Module]:
+    """Return the class a recipe names; never import what the user has not chosen to trust."""
     module_path, _, name = class_path.rpartition(".")
     package = module_path.split(".")[0]
-    trusted = package in ("pdessl", *allow) or module_path == "torch.nn" or module_path in sys.modules
-    if not trusted:
+    # Of pdessl only what holds networks: its other modules do things (the command line is one).
+    ours = module_path == "pdessl" or any(module_path == p or module_path.startswith(f"{p}.") for p in _OURS)
+    theirs = package != "pdessl" and (package in allow or (module_path in sys.modules and package not in _LIBRARIES))
+    runs = "__main__" in module_path.split(".")[1:]  # a package's own command; the running script is imported already
+    if runs or not (ours or module_path == "torch.nn" or theirs):
         raise CheckpointError(
-            f"{source} names the class '{class_path}', which is not part of pdessl or torch.nn. If you trust that "
-            "package, "
-            f"import it first or load with allow=('{package}',)."
-        )
+            f"{source} names the class '{class_path}', which is no torch.nn.Module of pdessl or torch.nn."
+            + ("" if runs or package in ("pdessl", *_LIBRARIES) else " If you trust that package, import it first or "
+               f"load with allow=('{package}',).")
+        )  # fmt: skip
     try:
         kind = getattr(importlib.import_module(module_path), name)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):
         raise CheckpointError(
             f"{source} names the class '{class_path}', which cannot be found. Install the version of its package that "
             "wrote it."
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"{source} names '{class_path}'; expected a subclass of torch.nn.Module.")
+    return kind
+
+
+def _build(
+    content: Mapping[str, Any],
+    source: str,
+    allow: Sequence[str],
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
+    """Construct the module a recipe names, after its sizes were compared with those of the weights in ``state``."""
+    kind = _find_class(content["class_path"], source, allow)
     try:
+        if state is not None and kind.__module__.split(".")[0] in ("pdessl", "torch"):
+            with torch.device("meta"), _bounded(sum(value.numel() for value in state.values()), len(state)):
+                planned = kind(**content["init_args"])
+            _compare(state, planned, f"{content['class_path']} as {source} describes it")
         return kind(**content["init_args"])
-    except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # too large for any memory, too
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever arguments by a stranger lead to)
+        said = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{source}: {class_path} does not accept the arguments {content['init_args']}: {error}. It was written by "
-            "another "
-            "version of this class; install that version."
+            f"{source}: {content['class_path']} does not accept the arguments {_short(content['init_args'])}: {said}. "
+            "It was written by another version of this class; install that version."
         ) from None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+@contextmanager
+def _bounded(weights: int, tensors: int) -> Iterator[None]:
+    """Refuse, while a network without memory is made, what is larger than the weights it is made for.
+
+    Weights are counted as they are registered, before the next is made, and so are layers, which take memory and time
+    of their own. Some tables are not saved, so that the bounds are wider than what is saved.
+    """
+    elements, parts = 0, 0
+
+    def count(module: nn.Module, name: str, value: torch.Tensor | None) -> None:
+        nonlocal elements, parts
+        parts += 1
+        elements += 0 if value is None else value.numel()
+        if elements > 2 * weights + _MOST_UNSAVED:
+            raise ValueError(f"it has {elements} weights or more, where {weights} are saved")
+        check_parts()
+
+    def layer(module: nn.Module, name: str, child: nn.Module | None) -> None:
+        nonlocal parts
+        parts += 1
+        check_parts()
+
+    def check_parts() -> None:
+        if parts > 50 * tensors + 1000:
+            raise ValueError(f"it has {parts} parts or more, where {tensors} tensors are saved")
+
+    hooks = torch.nn.modules.module
+    held = [
+        hooks.register_module_parameter_registration_hook(count),
+        hooks.register_module_buffer_registration_hook(count),
+        hooks.register_module_module_registration_hook(layer),
+    ]
+    try:
+        with _Counting(200 * tensors + 20_000):
+            yield
+    finally:
+        for one in held:
+            one.remove()
+
+
+class _Counting(TorchFunctionMode):
+    """Refuses more than so many operations: copies of layers are registered nowhere."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it takes more operations to make than its weights could be of use to")
+        return func(*args, **(kwargs or {}))
 
 
 def _compare(state: Mapping[str, torch.Tensor], module: nn.Module, what: str) -> None:

@@ -5,6 +5,7 @@ neither datasets nor simulators.
 """
 
 from pdessl.tasks.callbacks import AverageWeights, CollapseAlarm, SaveEncoder
+from pdessl.tasks.checkpointing import WholeCheckpoints
 from pdessl.tasks.latent_prediction import MaskedPrediction, TemporalPrediction
 from pdessl.tasks.pretraining import LocalViews, Pretraining
 from pdessl.tasks.regression import ParameterRegression
@@ -25,4 +26,5 @@ __all__ = [
     "SaveEncoder",
     "TemporalPrediction",
     "TimeStepping",
+    "WholeCheckpoints",
 ]

@@ -3,19 +3,24 @@
 import errno
 import json
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
 
+import h5py
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 import pdessl.data
+from pdessl import cli, files
 from pdessl.data import load_recipe, simulate
-from pdessl.data.shards import _netcdf4, write_shard
+from pdessl.data.shards import _netcdf4, entry_of, write_shard
 from pdessl.errors import CatalogError, DataError, FormatError, StoreError
+from pdessl.files import fast_checksum, replacing
 
 
 def test_a_shard_is_a_netcdf_file_that_explains_itself(small_store):
@@ -203,12 +208,13 @@ def rewrite(store, name, change):
     path = store.path / name
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
         changed = change(dataset.load())
+    path.unlink()
     changed.to_netcdf(path, engine="h5netcdf")
     manifest = json.loads((store.path / "manifest.json").read_text())
     for split in manifest["splits"].values():
         for shard in split["shards"]:
             if shard["file"] == name:
-                shard["bytes"] = path.stat().st_size
+                shard |= entry_of(path, shard["start"], shard["count"])
     (store.path / "manifest.json").write_text(json.dumps(manifest))
     return pdessl.data.open(store.path)
 
@@ -229,6 +235,117 @@ def test_bad_content_is_refused_with_the_file_named(copied_store, change, messag
     with pytest.raises(DataError, match=message) as caught:
         store.load("test")
     assert "test-00000.nc" in str(caught.value)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_shard_in_the_place_of_another_is_refused(copied_store, verify):
+    """Labelled runs must not stand for test runs; sizes are equal, and whoever swaps may swap the manifest's too."""
+    one, other = (copied_store.path / n for n in ("labelled-00000.nc", "test-00000.nc"))
+    whole = other.read_bytes()
+    other.write_bytes(one.read_bytes())
+    manifest = json.loads((copied_store.path / "manifest.json").read_text())
+    entry = manifest["splits"]["test"]["shards"][0]
+    entry |= {**entry_of(one, 0, entry["count"]), "file": other.name}
+    (copied_store.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match=r"of split 'labelled' from trajectory 0.*expected 'test'.*--resume"):
+        pdessl.data.open(copied_store.path, verify=verify).load("test", 0)
+    assert pdessl.data.open(copied_store.path).verify() == ["test-00000.nc"]
+    other.write_bytes(whole)
+
+
+def test_changed_values_are_found_when_a_shard_is_first_opened_and_it_is_read_once(copied_store, monkeypatch):
+    from pdessl.data import shards
+
+    read = []
+    monkeypatch.setattr(shards, "fast_checksum", lambda path: read.append(path.name) or fast_checksum(path))
+    for _ in range(2):
+        pdessl.data.open(copied_store.path).load("test")
+    again = pickle.loads(pickle.dumps(pdessl.data.open(copied_store.path)))  # as a process that loads has it
+    again.load("test")
+    assert read.count("test-00000.nc") == 1 and len(read) == len(set(read))
+    shard = copied_store.path / "test-00000.nc"
+    with h5py.File(shard, "r+") as file:
+        file["viscosity"][0] += 1e-3
+    assert shard.stat().st_size == copied_store.manifest["splits"]["test"]["shards"][0]["bytes"]
+    with pytest.raises(FormatError, match="checksum differs from the manifest's.*--resume"):
+        pdessl.data.open(copied_store.path).load("test")
+    assert read.count("test-00000.nc") == 2
+    assert len(pdessl.data.open(copied_store.path, verify=False).load("test")) == 8
+    assert read.count("test-00000.nc") == 2
+
+
+def test_inspect_verify_names_what_is_wrong(copied_store, capsys):
+    assert cli.main(["inspect", str(copied_store.path), "--verify"]) == 0
+    assert "shards are as the manifest says" in capsys.readouterr().out
+    with (copied_store.path / "test-00000.nc").open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"abc")
+    assert cli.main(["inspect", str(copied_store.path), "--verify"]) == 2
+    said = capsys.readouterr().err
+    assert "1 of " in said and "test-00000.nc" in said and "--resume" in said
+
+
+def test_two_processes_cannot_write_one_store(tmp_path, small_store):
+    """The second is refused while the first lives, also by its own recipe; a lock of a process that is gone is not."""
+    out = tmp_path / "s"
+    refused = []
+
+    def second(state):
+        if not refused:
+            for settings in ({"seed": 5}, {}):
+                with pytest.raises(
+                    StoreError, match=rf"another process writes to .*: process {os.getpid()} on .*delete"
+                ):
+                    pdessl.data.generate("burgers_small", out, overrides=settings, resume=True, progress=False)
+                refused.append(settings)
+
+    store = pdessl.data.generate("burgers_small", out, progress=second)
+    assert len(refused) == 2 and same_files(store.path, small_store.path)
+    held = subprocess.run([sys.executable, "-c", LOCKED, str(out)], capture_output=True, text=True)
+    assert held.returncode == -signal.SIGKILL and (out / files.LOCK).exists()
+    (out / "test-00000.nc").unlink()
+    pdessl.data.generate("burgers_small", out, resume=True, progress=False)
+    assert same_files(store.path, small_store.path)
+
+
+LOCKED = """
+import os, signal, sys
+from pdessl import files
+with files.locked(sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_shard_of_another_recipe_is_found_at_the_end(tmp_path, monkeypatch):
+    """As another process with another recipe would put it there, if a lock were of no use."""
+    from pdessl.data import production
+
+    write = production.write_shard
+
+    def other(path, trajectories, recipe, split, start):
+        write(
+            path, trajectories, load_recipe(recipe, overrides={"seed": 5}) if split == "test" else recipe, split, start
+        )
+
+    monkeypatch.setattr(production, "write_shard", other)
+    with pytest.raises(FormatError, match="test-00000.nc is another shard than the manifest says"):
+        pdessl.data.generate("burgers_small", tmp_path / "s", progress=False)
+    assert not pdessl.data.open(tmp_path / "s").complete
+
+
+def test_what_another_version_began_is_continued_only_when_told(copied_store, capsys):
+    manifest = json.loads((copied_store.path / "manifest.json").read_text())
+    manifest["versions"]["torch"] = "0.1"
+    (copied_store.path / "manifest.json").write_text(json.dumps(manifest))
+    pdessl.data.generate("burgers_small", copied_store.path, resume=True, progress=False)  # nothing is to be made
+    (copied_store.path / "test-00000.nc").unlink()
+    words = ["generate", "burgers_small", "--out", str(copied_store.path), "--resume"]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "torch 0.1 (now" in said and "--any-version" in said and said.count("\n") == 1
+    assert cli.main([*words, "--any-version"]) == 0
+    store = pdessl.data.open(copied_store.path)
+    assert store.complete and store.manifest["continued_with"] == [files.versions()]
 
 
 def test_another_recipe_is_refused(copied_store):
@@ -282,13 +399,11 @@ def test_read_only_folder():
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path):
-    from pdessl.data.manifest import write_atomically
-
     target = tmp_path / "a.txt"
     target.write_text("old")
 
     def interrupted(error):
-        with write_atomically(target) as temporary:
+        with replacing(target) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -340,8 +455,11 @@ def test_opening_a_store_imports_nothing_it_names(copied_store, tmp_path, monkey
     manifest = copied_store.manifest | {"recipe": content}
     manifest["recipe_hash"] = pdessl.data.DatasetRecipe("burgers_small", content).hash
     (copied_store.path / "manifest.json").write_text(json.dumps(manifest))
-    assert len(pdessl.data.open(copied_store.path).load("test")) == 8
-    assert pdessl.data.inspect(copied_store.path)["equation"] == "burgers"
+    store = pdessl.data.open(copied_store.path)
+    assert store.equation == "burgers"
+    with pytest.raises(FormatError, match="another shard than the manifest says"):
+        store.load("test")
+    assert "trap" not in sys.modules
 
 
 def test_the_bytes_of_a_shard_do_not_depend_on_what_a_profiler_holds(tmp_path):

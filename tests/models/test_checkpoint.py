@@ -148,7 +148,61 @@ def test_what_cannot_be_loaded_back_is_not_written(tmp_path):
 
 def test_an_unwritable_folder_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write the model"):
+    with pytest.raises(StoreError, match="cannot write .*model.safetensors: Not a directory.*choose a folder"):
         save_pretrained(tmp_path / "file" / "m", Head(4))
     with pytest.raises(PdesslError, match="is a file; expected a folder"):
         load(tmp_path / "file")
+
+
+def falsified(folder, **changes):
+    content = json.loads((folder / "recipe.json").read_text()) | changes
+    (folder / "recipe.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("class_path", "arguments"),
+    [
+        ("torch.nn.Linear", {"in_features": 60_000, "out_features": 60_000}),
+        ("torch.nn.LSTM", {"input_size": 4, "hidden_size": 4, "num_layers": 10**9}),
+        ("torch.nn.Transformer", {"num_encoder_layers": 10**9}),
+        ("pdessl.models.ConvEncoder", {"width": 10**6, "blocks": [1] * 4}),
+        ("pdessl.models.TransformerEncoder", {"depth": 10**8}),
+    ],
+)
+def test_sizes_are_compared_with_the_weights_before_anything_is_made(tmp_path, class_path, arguments):
+    folder = falsified(save_pretrained(tmp_path / "m", Head(4)), class_path=class_path, init_args=arguments)
+    made, before = [], torch.nn.Module.register_parameter
+
+    def watch(self, name, value):
+        made.append(0 if value is None or value.is_meta else value.numel())
+        return before(self, name, value)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckpointError):
+        patch.setattr(torch.nn.Module, "register_parameter", watch)
+        load(folder)
+    assert sum(made) == 0
+
+
+@pytest.mark.parametrize(
+    "class_path",
+    [
+        "pdessl.cli.main", "pdessl.cli.__main__.main", "pdessl.__main__.main", "json.tool.main", "this.s",
+        "torch.fx.GraphModule", "torch.jit.ScriptModule", "lightning.LightningModule", "pip.__main__.main", "os.system",
+        "pdessl.experiments.pretraining.pretrain", "..x", "", "Linear", "torch.nn.modules.__main__.X",
+    ],
+)  # fmt: skip
+def test_no_module_that_does_things_is_imported_for_a_recipe(tmp_path, class_path):
+    folder = falsified(save_pretrained(tmp_path / "m", Head(4)), class_path=class_path)
+    for allow in ((), ("pip", "pdessl", "torch")):
+        before = set(sys.modules)
+        with pytest.raises(CheckpointError):
+            load(folder, allow=allow)
+        assert not {m for m in set(sys.modules) - before if m.startswith(("pdessl", "this", "pip.__main__"))}
+
+
+def test_deep_nesting_is_an_error_of_one_line(tmp_path):
+    folder = save_pretrained(tmp_path / "m", Head(4))
+    (folder / "recipe.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(folder)

@@ -21,9 +21,9 @@ import yaml
 from pdessl import catalog
 from pdessl.data.formats.transform import to_centres
 from pdessl.data.formats.well import RANKS, STATISTICS
-from pdessl.data.manifest import write_atomically
 from pdessl.data.source import Source
 from pdessl.errors import StoreError
+from pdessl.files import write_bytes, write_text
 from pdessl.trajectory import Trajectories
 
 __all__ = ["export_well"]
@@ -83,8 +83,7 @@ def export_well(source: Source, out: str | os.PathLike[str], name: str | None = 
             if target == "train":
                 statistics.add(data)
     if statistics.fields:
-        with write_atomically(folder / "stats.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(statistics.content(), sort_keys=False), encoding="utf-8")
+        write_text(folder / "stats.yaml", yaml.safe_dump(statistics.content(), sort_keys=False))
     return written
 
 
@@ -174,8 +173,7 @@ def _write(path: Path, data: Trajectories, tensors: Sequence[_Tensor], name: str
                 if rank == 2:
                     array.attrs["symmetric"], array.attrs["antisymmetric"] = False, False
     # Written whole: the HDF5 library crashes the process when a disk fills up while a file is closed.
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
+    write_bytes(path, image.getbuffer())
 
 
 def _array(group: h5py.Group, name: str, values: Any, sample_varying: bool, time_varying: bool) -> h5py.Dataset:
