@@ -1,6 +1,6 @@
 """The fit of a latent operator: one law for all runs, with R numbers a run, by alternating least squares."""
 
-# B runs, K terms, C targets (fields), R codes, D = (R + 1)·K·C coefficients
+# B runs, K terms, C targets, R codes, D = (R + 1)·K·C coefficients
 
 from __future__ import annotations
 
@@ -111,16 +111,19 @@ def coefficients(codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tupl
     return Fitted(found[0], found[1:], kept, pivots)
 
 
-def fit(normal: Normal, rank: int, rounds: int = 30) -> Fitted:
+def fit(normal: Normal, rank: int, rounds: int = 30, allowed: Tensor | None = None) -> Fitted:
     """Fit c0 and C on the normal equations of all runs, from pooled least squares and ridge residuals of the runs.
 
     Args:
         normal: of B > R runs.
         rank: R >= 0.
         rounds: of the alternation, at most; it stops when the loss stands still.
+        allowed: which terms the law of each target may have, (C, K); None: all.
     """
     targets, terms = normal.right.shape[1:]
-    everything = torch.ones(rank + 1, targets, terms, dtype=torch.bool, device=normal.right.device)
+    if allowed is None:
+        allowed = torch.ones(targets, terms, dtype=torch.bool, device=normal.right.device)
+    everything = allowed.expand(rank + 1, -1, -1)
     none = normal.right.new_zeros(len(normal.right), 0)
     fitted = coefficients(none, normal, everything[:1], ())
     if not rank:
@@ -128,7 +131,7 @@ def fit(normal: Normal, rank: int, rounds: int = 30) -> Fitted:
     rest = normal.right - torch.einsum("bckl,cl->bck", normal.gram, fitted.constant)
     ridge = 1e-2 * normal.gram.diagonal(dim1=-2, dim2=-1)
     scale = ridge.mean(dim=0).sqrt()
-    own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale
+    own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale * allowed
     codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
     return _alternate(_standard(codes), normal, everything, (), rounds)[0]
 

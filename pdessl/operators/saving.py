@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -14,12 +15,13 @@ from pdessl import files
 from pdessl.errors import CheckpointError
 from pdessl.operators.fit import Fitted
 from pdessl.operators.latent import Candidate, LatentOperator
-from pdessl.operators.library import Term
+from pdessl.operators.library import Derived, Term
+from pdessl.operators.weak import Projection
 
 __all__ = ["LAW", "load_law", "save_law"]
 
 LAW = "law.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:
@@ -36,14 +38,12 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "format": _FORMAT,
         "fields": list(law.field_names),
         "axes": list(law.axis_names),
-        "terms": [{"powers": list(t.powers), "orders": list(t.orders)} for t in law.terms],
+        "projection": dataclasses.asdict(law.projection),
         "constant": fitted.constant.tolist(),
         "varying": fitted.varying.tolist(),
         "kept": fitted.kept.tolist(),
         "pivots": [list(p) for p in fitted.pivots],
         "errors": law.errors.tolist(),
-        "half_width": list(law.half_width),
-        "centred": law.centred,
         "noise_removed": law.noise_removed,
         "level": law.level.tolist(),
         "spread": law.spread.tolist(),
@@ -55,7 +55,8 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "name": equation.name,
         "title": equation.title,
         "independent": {"t": "time", **dict.fromkeys(law.axis_names, "space")},
-        "dependent": {n: {"rank": 0, "components": n} for n in law.field_names},
+        "dependent": {n: {"rank": 0, "components": n} for n in law.names},
+        "observed": list(law.field_names),
         "parameters": {z: {"name": z} for z in equation.parameters},
         "equations": list(equation.texts),
         "boundary": {a: k for a, k in (boundary or {}).items() if k == "periodic"},
@@ -81,15 +82,13 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
         number = {"dtype": torch.float64}
         constant = torch.tensor(content["constant"], **number)
         return LatentOperator(
-            terms=tuple(Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"]))) for t in content["terms"]),
+            projection=_projection(content["projection"]),
             fitted=Fitted(
                 constant,
                 torch.tensor(content["varying"], **number).reshape(-1, *constant.shape),
                 torch.tensor(content["kept"], dtype=torch.bool),
                 tuple((int(c), int(k)) for c, k in content["pivots"]),
             ),
-            half_width=tuple(map(int, content["half_width"])),
-            centred=bool(content["centred"]),
             noise_removed=bool(content["noise_removed"]),
             field_names=tuple(content["fields"]),
             axis_names=tuple(content["axes"]),
@@ -105,3 +104,23 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             f"{path} cannot be read as a law ({type(error).__name__}: {reason}). Find it again: pdessl discover DATA "
             "--out FOLDER."
         ) from None
+
+
+def _projection(content: dict[str, Any]) -> Projection:
+    def term(t: dict[str, Any]) -> Term:
+        return Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"])), int(t["time"]), str(t["factor"]))
+
+    derived = tuple(
+        Derived(str(d["name"]), tuple((float(w), int(f), tuple(map(int, a))) for w, f, a in d["parts"]))
+        for d in content["derived"]
+    )
+    return Projection(
+        terms=tuple(map(term, content["terms"])),
+        half_width=tuple(map(int, content["half_width"])),
+        targets=tuple(map(term, content["targets"])),
+        derived=derived,
+        centred=bool(content["centred"]),
+        high_pass=int(content["high_pass"]),
+        stride=tuple(map(int, content["stride"])),
+        power=int(content["power"]),
+    )
