@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import torch
@@ -14,6 +14,7 @@ from pdessl.equations import Equation
 from pdessl.errors import DataError
 from pdessl.operators.fit import Fitted, Normal, encode
 from pdessl.operators.library import Term
+from pdessl.operators.simple import simplified
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -64,6 +65,8 @@ class LatentOperator:
         candidates: everything that was tried, the chosen one first.
         errors: standard errors of c0 and C by bootstrap over runs, (R + 1, E, K).
         count: runs it was fitted on.
+        tolerance: within which coefficients are taken for simple numbers, and for each other, in :meth:`equation`: the
+            largest at which the runs are explained as well.
 
     Source: latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011; weak form: Messenger and Bortz
         (2021), arXiv:2007.02848; the shared law with a code per run, in closed form, is ours.
@@ -79,6 +82,7 @@ class LatentOperator:
     candidates: tuple[Candidate, ...]
     errors: Tensor
     count: int
+    tolerance: float
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -168,7 +172,8 @@ class LatentOperator:
                 for r, letter in enumerate(letters):
                     slope = float(self.fitted.varying[r, c, k])
                     if slope:
-                        parts.append(f"+ {letter} {written}" if slope == 1 else f"{slope:+.3g} {letter} {written}")
+                        number = f"{slope:+.3g} ".replace("+1 ", "+ ").replace("-1 ", "- ")
+                        parts.append(f"{number}{letter} {written}")
             right = " ".join(parts).removeprefix("+ ").removeprefix("+") or "0"
             lines.append(f"{target.text(self.names, self.axis_names)} = {right}")
         return "\n".join(lines)
@@ -191,18 +196,20 @@ class LatentOperator:
     def equation(self, name: str = "discovered") -> Equation:
         """Return the law as an :class:`pdessl.Equation` with parameters z (z1, z2, ... for several codes).
 
-        Its symmetries, views and equivalence transformations follow from it like those of any other equation.
+        Its symmetries, views and equivalence transformations follow from it like those of any other equation. For their
+        sake coefficients that are simple numbers, or one another, within the law's tolerance are written so
+        (:func:`pdessl.operators.simple.simplified`); ``str(law)`` has what was measured.
         """
-        letters, texts = self.letters, []
+        letters, texts, law = self.letters, [], simplified(self.fitted, self.tolerance)
         known = sorted({t.factor for t in self.terms if t.factor})
         held = {n: n if n.isidentifier() and n not in self.names else f"q{i + 1}" for i, n in enumerate(known)}
         for c, target in enumerate(self.targets):
             parts = []
             for k, term in enumerate(self.terms):
                 written = term.expanded(self.names, self.axis_names, held)
-                factors = [f"{float(self.fitted.constant[c, k]):.4g}"] if float(self.fitted.constant[c, k]) else []
+                factors = [f"{float(law.constant[c, k]):.4g}"] if float(law.constant[c, k]) else []
                 for r, letter in enumerate(letters):
-                    slope = float(self.fitted.varying[r, c, k])
+                    slope = float(law.varying[r, c, k])
                     if slope:
                         factors.append(letter if slope == 1 else f"{slope:.4g}*{letter}")
                 parts += [f"({_plain(f)})*({written})" for f in factors]
@@ -214,7 +221,7 @@ class LatentOperator:
             texts.append(f"{derived.name} = {' + '.join(made)}")
             texts.append(f"{self._slope(first, (1, 0))} + {self._slope(second, (0, 1))} = 0")
         used = [n for n in known if any(held[n] in text for text in texts)]
-        return Equation.parse(
+        found = Equation.parse(
             texts,
             independent=("t", *self.axis_names),
             dependent=self.names,
@@ -222,6 +229,11 @@ class LatentOperator:
             name=name,
             title="a law found in unlabelled runs",
         )
+        # Linear laws of one axis have the projective symmetry, of degree 3.
+        kept = self.fitted.kept.any(dim=0).any(dim=0)
+        linear = all(sum(t.powers) <= 1 for t, keep in zip(self.terms, kept.tolist(), strict=True) if keep)
+        degree = 3 if linear and len(self.axis_names) == 1 else 2
+        return replace(found, ansatz={"degree": degree, "parameter_degree": 1})
 
     def _slope(self, field: int, orders: tuple[int, ...]) -> str:
         return Term(tuple(int(i == field) for i in range(len(self.names))), orders).text(self.names, self.axis_names)

@@ -48,6 +48,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "level": law.level.tolist(),
         "spread": law.spread.tolist(),
         "count": law.count,
+        "tolerance": law.tolerance,
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
     equation = law.equation()
@@ -60,7 +61,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "parameters": {z: {"name": z} for z in equation.parameters},
         "equations": list(equation.texts),
         "boundary": {a: k for a, k in (boundary or {}).items() if k == "periodic"},
-        "ansatz": {"degree": 2, "parameter_degree": 1},
+        "ansatz": dict(equation.ansatz),
     }
     text = {k: v for k, v in text.items() if v}
     files.write_text(place / "equation.yaml", yaml.safe_dump(text, sort_keys=False))
@@ -97,6 +98,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             candidates=tuple(Candidate(**{**c, "half_width": tuple(c["half_width"])}) for c in content["candidates"]),
             errors=torch.tensor(content["errors"], **number),
             count=int(content["count"]),
+            tolerance=float(content["tolerance"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

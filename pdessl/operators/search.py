@@ -15,6 +15,7 @@ from pdessl.errors import DataError, ShapeError
 from pdessl.operators.fit import Fitted, Normal, coefficients, encode, fit, gauged, reliability, sparsified
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
 from pdessl.operators.library import Form, Term, curl_form, plain_form
+from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -224,6 +225,7 @@ def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> 
         candidates=(found, *choice.tried),
         errors=_bootstrap(law, whole, codes, resamples, seed),
         count=len(grams),
+        tolerance=chosen_tolerance(law, whole),
     )
 
 
