@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
-from pdessl.operators.fit import Fitted, Normal, coefficients, encode, fit, gauged, reliability, sparsified
+from pdessl.operators.fit import Fitted, Normal, coefficients, encode, fit, reliability
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
 from pdessl.operators.library import Form, Term, curl_form, plain_form
 from pdessl.operators.simple import chosen_tolerance
+from pdessl.operators.sparse import sparsified
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -25,6 +26,7 @@ _FEWEST = 4  # runs: a code that differs from run to run needs several
 _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
 _TRIED_FEWEST = 24
 _TRIED_NUMBERS = 2**20
+_NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of them
 _SOLENOIDAL = 0.1  # of the size of its parts: a divergence below it is that of the grid
 
 
@@ -206,8 +208,7 @@ def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> 
     """
     whole, halves = normals(grams, len(choice.projection.terms), choice.noise_removed)
     allowed = torch.tensor(choice.allowed, device=whole.right.device)
-    law = gauged(fit(whole, choice.rank, allowed=allowed), whole)
-    law, codes = sparsified(law, whole, halves)
+    law, codes = sparsified(fit(whole, choice.rank, allowed=allowed), whole, halves)
     found = replace(
         choice.tried[0],
         rank=choice.rank,
@@ -273,16 +274,17 @@ class _Trials:
         return sorted(found, key=lambda c: (c.form != lead, c.reliability < enough, c.unexplained))
 
     def rank(self, best: Candidate, tried: list[Candidate]) -> int:
-        """Return the smallest rank at which the unexplained share stops falling; what was tried is appended."""
+        """Return the smallest rank above which the unexplained share does not fall; what was tried is appended."""
         _, form = self.of(best)
         grams = next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(best))
-        made: list[Candidate] = []
-        for rank in range(min(4, len(grams))):
-            made.append(self.candidate(form, grams, replace(best, rank=rank)))
-            tried.append(made[-1])
-            if rank and (made[-1].unexplained >= 0.6 * made[-2].unexplained or made[-1].reliability < 0.8):
-                return rank - 1
-        return len(made) - 1
+        made = [self.candidate(form, grams, replace(best, rank=rank)) for rank in range(min(4, len(grams)))]
+        tried += made
+        for rank, current in enumerate(made):
+            # Two numbers may explain what neither does alone: all higher ranks are looked at.
+            later = [c.unexplained for c in made[rank + 1 :] if c.reliability >= 0.8]
+            if not later or min(later) >= min(0.6 * current.unexplained, current.unexplained - _NOTHING):
+                return rank
+        return 0
 
 
 def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int]:
