@@ -19,6 +19,7 @@ _PUBLIC = {
     "generate": "pdessl.data",
     "open": "pdessl.data",
     "load": "pdessl.inference",
+    "LawTransformer": "pdessl.inference",
     "SimulationEncoder": "pdessl.inference",
     "testing": "pdessl",
 }

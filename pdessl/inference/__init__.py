@@ -14,10 +14,12 @@ from pdessl.inference.views import Views, features_of
 
 if TYPE_CHECKING:
     from pdessl.inference.encoder import SimulationEncoder
+    from pdessl.inference.law_transformer import LawTransformer
 
 __all__ = [
     "HeadReadout",
     "InputFormat",
+    "LawTransformer",
     "ParameterModel",
     "SimulationEncoder",
     "Target",
@@ -33,4 +35,6 @@ def __getattr__(name: str) -> Any:
     # Importing scikit-learn takes a second, and predicting does not need it.
     if name == "SimulationEncoder":
         return importlib.import_module("pdessl.inference.encoder").SimulationEncoder
+    if name == "LawTransformer":
+        return importlib.import_module("pdessl.inference.law_transformer").LawTransformer
     raise AttributeError(f"module 'pdessl.inference' has no attribute '{name}'")
