@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Fitted", "Normal", "alternate", "coefficients", "encode", "fit", "gauged", "reliability"]
+__all__ = ["Fitted", "Normal", "alternate", "coefficients", "encode", "fit", "gauged", "half_codes", "reliability"]
 
 _CLIP = 1e-4  # of the largest eigenvalue: a Gram with its noise removed is indefinite without it, and useless
 _ROUND = 1e-12  # likewise where none is removed: terms of clean runs are nearly dependent, and all their digits count
@@ -45,11 +45,15 @@ class Normal:
         size = gram[..., terms:, terms:].diagonal(dim1=-2, dim2=-1)  # (B, C)
         return Normal(library[:, None] / size[:, :, None, None], right.mT / size[:, :, None])
 
-    def loss(self, law: Tensor) -> Tensor:
-        """Return the share of each run's targets that coefficients (B, C, K) leave unexplained, (B,)."""
+    def losses(self, law: Tensor) -> Tensor:
+        """Return the share of each target of each run that coefficients (B, C, K) leave unexplained, (B, C)."""
         explained = 2 * torch.einsum("bck,bck->bc", law, self.right)
         explained = explained - torch.einsum("bck,bckl,bcl->bc", law, self.gram, law)
-        return (1 - explained).mean(dim=1)
+        return 1 - explained
+
+    def loss(self, law: Tensor) -> Tensor:
+        """Return the mean of these shares over targets, (B,)."""
+        return self.losses(law).mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,11 @@ def fit(normal: Normal, rank: int, rounds: int = 30, allowed: Tensor | None = No
         normal: of B > R runs.
         rank: R >= 0.
         rounds: of the alternation, at most; it stops when the loss stands still.
-        allowed: which terms the law of each target may have, (C, K); None: all.
+        allowed: which coefficients may differ from 0, (R + 1, C, K), c0 first; None: all.
     """
     targets, terms = normal.right.shape[1:]
-    if allowed is None:
-        allowed = torch.ones(targets, terms, dtype=torch.bool, device=normal.right.device)
-    everything = allowed.expand(rank + 1, -1, -1)
+    everything = torch.ones(rank + 1, targets, terms, dtype=torch.bool, device=normal.right.device)
+    everything = everything if allowed is None else allowed
     none = normal.right.new_zeros(len(normal.right), 0)
     fitted = coefficients(none, normal, everything[:1], ())
     if not rank:
@@ -135,7 +138,8 @@ def fit(normal: Normal, rank: int, rounds: int = 30, allowed: Tensor | None = No
     rest = normal.right - torch.einsum("bckl,cl->bck", normal.gram, fitted.constant)
     ridge = 1e-2 * normal.gram.diagonal(dim1=-2, dim2=-1)
     scale = ridge.mean(dim=0).sqrt()
-    own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale * allowed
+    own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale
+    own = own * everything[1]
     codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
     return alternate(_standard(codes), normal, everything, (), rounds)[0]
 
@@ -163,13 +167,21 @@ def _standard(codes: Tensor) -> Tensor:
     return (clipped - clipped.mean(dim=0)) / clipped.std(dim=0, correction=0).clamp_min(1e-300)
 
 
+def half_codes(fitted: Fitted, halves: tuple[Normal, Normal]) -> tuple[Tensor, Tensor]:
+    """Return the codes of the two halves of runs, standardised, (B, R) each.
+
+    They are clipped at 4 robust deviations: one wild run must not decide a correlation.
+    """
+    first, second = (_standard(encode(fitted, half)) for half in halves)
+    return first, second
+
+
 def reliability(fitted: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
     """Return the correlation over runs of the codes of the two halves of each run, (R,).
 
     Near 1: the code is a property of the run. Near 0: it is noise, or of the moment.
     """
-    # Standardised after clipping at 4 robust deviations: one wild run must not decide a correlation.
-    first, second = (_standard(encode(fitted, half)) for half in halves)
+    first, second = half_codes(fitted, halves)
     return (first * second).mean(dim=0)
 
 

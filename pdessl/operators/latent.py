@@ -34,6 +34,8 @@ class Candidate:
         unexplained: mean share of the left sides, in [0, 1].
         form: what stands on the left side, ``rates`` of the fields or the ``curl`` of two.
         high_pass: waves left out below this number.
+        consensus: correlation of the code of one half of a run with those that the other candidates give its other
+            half, their median: what all ways of reading agree on. Where nothing was compared, the reliability.
     """
 
     half_width: tuple[int, ...]
@@ -44,6 +46,7 @@ class Candidate:
     unexplained: float
     form: str = "rates"
     high_pass: int = 0
+    consensus: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,6 +183,7 @@ class Form:
         targets: E left sides.
         derived: fields made of measured ones.
         allowed: per target, which terms its law may have, E times K.
+        carriers: per target, whether its law may differ between runs; empty: all may.
     """
 
     name: str
@@ -190,6 +191,19 @@ class Form:
     targets: tuple[Term, ...]
     derived: tuple[Derived, ...]
     allowed: tuple[tuple[bool, ...], ...]
+    carriers: tuple[bool, ...] = ()
+
+    def mask(self, rank: int) -> list[list[list[bool]]]:
+        """Return which coefficients a law of this rank may have, R + 1 times E times K.
+
+        What a recorded parameter multiplies is the same in all runs: codes stand at terms without one.
+        """
+        carriers = self.carriers or (True,) * len(self.targets)
+        slopes = [
+            [a and carries and not term.factor for a, term in zip(row, self.terms, strict=True)]
+            for row, carries in zip(self.allowed, carriers, strict=True)
+        ]
+        return [[list(row) for row in self.allowed], *[slopes] * rank]
 
 
 def plain_form(

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
-from pdessl.operators.fit import Fitted, Normal, coefficients, encode, fit, reliability
+from pdessl.operators.fit import Fitted, Normal, coefficients, fit, reliability
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
 from pdessl.operators.library import Form, Term, curl_form, plain_form
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
+from pdessl.operators.trials import Trials
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -26,7 +27,6 @@ _FEWEST = 4  # runs: a code that differs from run to run needs several
 _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
 _TRIED_FEWEST = 24
 _TRIED_NUMBERS = 2**20
-_NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of them
 _SOLENOIDAL = 0.1  # of the size of its parts: a divergence below it is that of the grid
 
 
@@ -36,7 +36,7 @@ class Choice:
 
     Args:
         projection: how runs are read.
-        allowed: which terms the law of each target may have, (E, K).
+        form: the library and the left sides, and which terms the law of each may have.
         noise_removed: subtract the expected Gram of the estimated noise.
         rank: R.
         tried: the candidates, best first.
@@ -44,7 +44,7 @@ class Choice:
     """
 
     projection: Projection
-    allowed: tuple[tuple[bool, ...], ...]
+    form: Form
     noise_removed: bool
     rank: int
     tried: tuple[Candidate, ...]
@@ -162,11 +162,17 @@ def choose(
         )
     means = [True, False] if centred is None and _moving(few) else [bool(centred)]
     removals = [True, False] if noise_removed is None else [noise_removed]
-    trials = _Trials(few, removals)
-    for form in _forms(few, terms, divergence_free, time_order, known):
-        for width, middle in itertools.product(widths, means):
-            trials.add(form, width, middle, high_pass or 0)
+    trials = Trials(few, removals)
+    forms = _forms(few, terms, divergence_free, time_order, known)
     at = 1 if rank is None else rank
+    if len(forms) > 1:  # which left side is told apart by one width: the others are tried with that one only
+        middle = sorted(widths)[len(widths) // 2]
+        for form in forms:
+            trials.add(form, middle, means[-1], high_pass or 0)
+        lead = trials.scored(at)[0].form
+        forms = [form for form in forms if form.name == lead]
+    for form, width, centre in itertools.product(forms, widths, means):
+        trials.add(form, width, centre, high_pass or 0)
     tried = trials.scored(at)
     if high_pass is None and "periodic" in few.boundary and _poor(tried[0]):
         edges = [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]
@@ -176,19 +182,20 @@ def choose(
         steady = [c for c in again if c.high_pass and 1 - c.reliability < 0.5 * (1 - tried[0].reliability)]
         if steady:
             # The lowest edge that is nearly as reliable as the best: above it waves are lost that say something.
-            surest = min(1 - c.reliability for c in steady)
+            surest = max(min(1 - c.reliability for c in steady), 1e-4)
             edge = min(c.high_pass for c in steady if 1 - c.reliability <= 2 * surest)
             tried = [c for c in again if c.high_pass == edge] + [c for c in again if c.high_pass != edge]
     best, chosen = tried[0], rank
     if chosen is None:
         chosen = trials.rank(best, tried)
-        if chosen > 1:
-            again = [c for c in trials.scored(chosen) if c.high_pass == best.high_pass and c.form == best.form]
-            best, tried = again[0], again + tried
+    limited = trials.carriers(best, chosen)
+    if chosen > 1 or limited:
+        again = [c for c in trials.scored(chosen) if c.high_pass == best.high_pass and c.form == best.form]
+        best, tried = again[0], again + tried
     projection, form = trials.of(best)
     return Choice(
         replace(projection, stride=()),
-        form.allowed,
+        form,
         best.noise_removed,
         chosen,
         tuple(tried),
@@ -207,7 +214,7 @@ def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> 
         seed: of the bootstrap.
     """
     whole, halves = normals(grams, len(choice.projection.terms), choice.noise_removed)
-    allowed = torch.tensor(choice.allowed, device=whole.right.device)
+    allowed = torch.tensor(choice.form.mask(choice.rank), device=whole.right.device)
     law, codes = sparsified(fit(whole, choice.rank, allowed=allowed), whole, halves)
     found = replace(
         choice.tried[0],
@@ -228,67 +235,6 @@ def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> 
         count=len(grams),
         tolerance=chosen_tolerance(law, whole),
     )
-
-
-class _Trials:
-    """Grams of a few runs, read in several ways, and what the diagnostics say of each."""
-
-    def __init__(self, runs: Trajectories, removals: Sequence[bool]) -> None:
-        self.runs, self.removals = runs, removals
-        self.made: dict[tuple[Form, tuple[int, ...], bool, int], tuple[Projection, Grams]] = {}
-
-    def add(self, form: Form, width: tuple[int, ...], centred: bool, high_pass: int) -> None:
-        # Neighbouring positions say nearly the same: a third of the half-width apart is enough to choose.
-        stride = (1, *(max(1, h // 3) for h in width[1:]))
-        projection = Projection(form.terms, width, form.targets, form.derived, centred, high_pass, stride)
-        self.made[form, width, centred, high_pass] = projection, weak_grams(self.runs, projection)
-
-    def add_like(self, candidate: Candidate, high_pass: int) -> None:
-        _, form = self.of(candidate)
-        self.add(form, candidate.half_width, candidate.centred, high_pass)
-
-    def of(self, candidate: Candidate) -> tuple[Projection, Form]:
-        key = next(key for key in self.made if (key[0].name, *key[1:]) == _place(candidate))
-        return self.made[key][0], key[0]
-
-    def candidate(self, form: Form, grams: Grams, like: Candidate) -> Candidate:
-        whole, halves = normals(grams, len(form.terms), like.noise_removed)
-        law = fit(whole, like.rank, allowed=torch.tensor(form.allowed, device=whole.right.device))
-        loss = float(whole.loss(law.law(encode(law, whole))).mean().clamp_min(0.0))
-        sure = float(reliability(law, halves).min()) if like.rank else 1.0
-        return replace(like, reliability=sure if sure == sure else 0.0, unexplained=loss)
-
-    def scored(self, rank: int) -> list[Candidate]:
-        """Return all candidates at a rank, best first."""
-        found = []
-        for (form, width, centred, edge), (_, grams) in self.made.items():
-            for remove in self.removals:
-                like = Candidate(width, centred, remove, rank, 0.0, 0.0, form.name, edge)
-                found.append(self.candidate(form, grams, like))
-        least = {name: min(c.unexplained for c in found if c.form == name) for name in {c.form for c in found}}
-        # The curl has lost what its pressure did: it is taken where it explains much more than the rates.
-        lead = "rates" if "rates" in least and least["rates"] <= 2 * min(least.values()) else min(least, key=least.get)
-        # Wide test functions average noise away, and with it what is small: among the candidates that are nearly as
-        # reliable as the best, the law that explains most.
-        enough = 1 - 2 * (1 - max(c.reliability for c in found if c.form == lead and c.high_pass == found[0].high_pass))
-        return sorted(found, key=lambda c: (c.form != lead, c.reliability < enough, c.unexplained))
-
-    def rank(self, best: Candidate, tried: list[Candidate]) -> int:
-        """Return the smallest rank above which the unexplained share does not fall; what was tried is appended."""
-        _, form = self.of(best)
-        grams = next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(best))
-        made = [self.candidate(form, grams, replace(best, rank=rank)) for rank in range(min(4, len(grams)))]
-        tried += made
-        for rank, current in enumerate(made):
-            # Two numbers may explain what neither does alone: all higher ranks are looked at.
-            later = [c.unexplained for c in made[rank + 1 :] if c.reliability >= 0.8]
-            if not later or min(later) >= min(0.6 * current.unexplained, current.unexplained - _NOTHING):
-                return rank
-        return 0
-
-
-def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int]:
-    return candidate.form, candidate.half_width, candidate.centred, candidate.high_pass
 
 
 def _poor(candidate: Candidate) -> bool:
