@@ -184,10 +184,23 @@ class LatentOperator:
     def warnings(self) -> list[str]:
         """Return what the diagnostics say against this law, in words; empty where nothing does."""
         said = []
-        if self.unexplained > 0.2:
+        if self.unexplained > 0.05:
             said.append(
                 f"unexplained {self.unexplained:.0%}: a field that drives these is not measured, a force acts that is "
                 "not in the data, the grid does not resolve the runs, or the library lacks a term."
+            )
+        below = [c.unexplained for c in self.candidates if c.rank == self.rank - 1]
+        like = [c.unexplained for c in self.candidates[1:] if c.rank == self.rank]
+        if below and like and min(like) > 0.8 * min(below):
+            said.append(
+                f"rank {self.rank}: {self.rank} numbers a run explain hardly more than {self.rank - 1} "
+                f"({min(like):.2%} unexplained, {min(below):.2%} with fewer); codes mix what differs with noise. Ask "
+                "for a smaller rank."
+            )
+        if self.projection.high_pass:
+            said.append(
+                f"waves below number {self.projection.high_pass} are left out: something acts on them that is not in "
+                "the data, and the law does not describe them."
             )
         if self.rank and self.reliability < 0.9:
             said.append(

@@ -185,9 +185,9 @@ def choose(
             surest = max(min(1 - c.reliability for c in steady), 1e-4)
             edge = min(c.high_pass for c in steady if 1 - c.reliability <= 2 * surest)
             tried = [c for c in again if c.high_pass == edge] + [c for c in again if c.high_pass != edge]
-    best, chosen = tried[0], rank
-    if chosen is None:
-        chosen = trials.rank(best, tried)
+    best = tried[0]
+    needed = trials.rank(best, tried)  # also where it is given, so that one too large is told
+    chosen = needed if rank is None else rank
     limited = trials.carriers(best, chosen)
     if chosen > 1 or limited:
         again = [c for c in trials.scored(chosen) if c.high_pass == best.high_pass and c.form == best.form]

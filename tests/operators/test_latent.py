@@ -208,6 +208,11 @@ def test_a_missing_term_is_told(burgers):
     assert any("unexplained" in line and "lacks a term" in line for line in law.warnings())
 
 
+def test_a_number_too_many_is_told(burgers):
+    law = discover(burgers[0], half_width=(9, 13), rank=2, resamples=0)
+    assert any("rank 2" in line and "Ask for a smaller rank" in line for line in law.warnings())
+
+
 def test_runs_with_nothing_in_common_have_no_reliable_code():
     generator = torch.Generator().manual_seed(0)
     fields = torch.randn(60, 1, 40, 48, generator=generator, dtype=torch.float64)
