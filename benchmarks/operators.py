@@ -2,6 +2,7 @@
 
 python benchmarks/operators.py errors                  the laws, and the table of results/operators.md
 python benchmarks/operators.py cost --runs 64,256,1024
+python benchmarks/operators.py diagnostics            what is said of a wrong library or rank
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pdessl.data import load_recipe, simulate
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import weak_form
 from pdessl.inference.affine import AffineReadout
-from pdessl.operators import discover
+from pdessl.operators import Term, default_library, discover
 
 CASES = {
     "burgers": ("viscosity",),
@@ -88,9 +89,27 @@ def cost(options):
         print(f"{count:6d} runs {spent:7.2f} s, per run {spent / count / first:.2f} of the first line's")
 
 
+def diagnostics(options):
+    """Print what is said of laws whose library lacks a term, or whose rank is too large; no label is read."""
+    runs = simulate("burgers", "unlabelled", range(options.unlabelled))
+    whole = default_library(1, 1)
+    even = {Term((m,), (r,)) for m in (1, 2, 3) for r in (2, 4)}
+    cases = {
+        "whole library": (whole, 1),
+        "no products": (tuple(t for t in whole if t.powers == (1,)), 1),
+        "no u_xx": (tuple(t for t in whole if t != Term((1,), (2,))), 1),
+        "no even derivative": (tuple(t for t in whole if t not in even), 1),
+        "one number too many": (whole, 2),
+    }
+    print("| library | reliability | unexplained | said |\n|---|---|---|---|")
+    for name, (terms, rank) in cases.items():
+        law = discover(runs, terms=terms, rank=rank, half_width=(9, 13), resamples=0)
+        print(f"| {name} | {law.reliability:.3f} | {law.unexplained:.1%} | {' '.join(law.warnings()) or 'nothing'} |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["errors", "cost"])
+    parser.add_argument("what", choices=["errors", "cost", "diagnostics"])
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--labels", default="2,4,16,32,64,256")
     parser.add_argument("--draws", type=int, default=5)
@@ -99,4 +118,4 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    {"errors": errors, "cost": cost}[chosen.what](chosen)
+    {"errors": errors, "cost": cost, "diagnostics": diagnostics}[chosen.what](chosen)

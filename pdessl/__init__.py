@@ -22,6 +22,7 @@ _PUBLIC = {
     "convert": "pdessl.data",
     "open": "pdessl.data",
     "load": "pdessl.inference",
+    "LawTransformer": "pdessl.inference",
     "SimulationEncoder": "pdessl.inference",
     "fit_parameter_model": "pdessl.inference",
     "regress": "pdessl.experiments.regress",

@@ -20,11 +20,11 @@ from pdessl.tasks.checkpointing import VERSIONS, previous, whole_checkpoint
 
 IGNORE = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 SMALL = [
-    "--data.batch_size=16",
-    "--model.encoder.init_args.width=4",
-    "--model.projector.init_args={in_features: 32, hidden: [16], out_features: 8}",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
+    "data.batch_size=16",
+    "model.encoder.init_args.width=4",
+    "model.projector.init_args={in_features: 32, hidden: [16], out_features: 8}",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
 ]
 
 
@@ -155,14 +155,14 @@ def test_the_checkpoint_before_is_read_where_the_last_is_damaged(tmp_path, caplo
 
 @IGNORE
 def test_a_pretraining_goes_on_from_the_checkpoint_before_a_damaged_one_bitwise(small_store, tmp_path, caplog, capsys):
-    words = ["pretrain", "--config", "burgers_vicreg", "--data.path", str(small_store), *SMALL]
-    assert cli.main([*words, "--trainer.max_epochs=2", "--out", str(tmp_path / "whole")]) == 0
+    words = ["pretrain", "--config", "burgers_vicreg", "--data", str(small_store), "--set", *SMALL]
+    assert cli.main([*words, "trainer.max_epochs=2", "--out", str(tmp_path / "whole")]) == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     shutil.rmtree(tmp_path / "part/encoder")
     last = tmp_path / "part/last.ckpt"
     flipped(last)
     with caplog.at_level(logging.WARNING):
-        resumed = [*words, "--trainer.max_epochs=2", "--out", str(tmp_path / "part"), "--ckpt_path", str(last)]
+        resumed = [*words, "trainer.max_epochs=2", "--out", str(tmp_path / "part"), "--ckpt_path", str(last)]
         assert cli.main(resumed) == 0
     assert any("going on from the checkpoint before it" in m for m in caplog.messages)
     one, other = (pdessl.load(tmp_path / name).state_dict() for name in ("whole", "part"))
@@ -182,7 +182,7 @@ def test_a_pretraining_goes_on_from_the_checkpoint_before_a_damaged_one_bitwise(
     assert cli.main(resumed) == 2
     assert "it has no 'pytorch-lightning_version'" in capsys.readouterr().err
     torch.save(held, last)
-    assert cli.main([*resumed, "--model.encoder.init_args.width=8", "--model.projector.init_args.in_features=64"]) == 2
+    assert cli.main([*resumed, "--set", "model.encoder.init_args.width=8", "model.projector.init_args.in_features=64"]) == 2
     assert "belongs to another network than the recipe describes" in capsys.readouterr().err
 
 
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_while_the_checkpoint_is_written(small_store, tmp_p
     if sys.platform != "linux":
         pytest.skip("asks /proc for the name of a file")
     monkeypatch.setattr(os, "fsync", full)
-    words = ["--data.path", str(small_store), *SMALL, "--trainer.max_epochs=3"]
+    words = [f"data.path={small_store}", *SMALL, "trainer.max_epochs=3"]
     with pytest.raises(StoreError, match=r"cannot write .*last\.ckpt: No space left on device.*--ckpt_path"):
         pretrain("burgers_vicreg", words, tmp_path / "run")
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,18 +31,38 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="read so many runs at most")
     parser.add_argument("--rank", type=int, metavar="R", help="numbers that differ between runs; default: chosen")
     parser.add_argument("--candidates", action="store_true", help="print everything that was tried")
+    parser.add_argument(
+        "--divergence-free",
+        action=argparse.BooleanOptionalAction,
+        help="two fields are a velocity whose pressure is not measured; default: found out",
+    )
+    parser.add_argument("--time-order", type=int, choices=(1, 2), default=1, help="order in time; 2 for waves")
+    parser.add_argument("--known", metavar="NAMES", default="", help="recorded parameters that may multiply terms")
+    parser.add_argument("--high-pass", type=int, metavar="K", help="leave out waves below this number; default: chosen")
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="keep products of parts there, to go on from")
     options = parser.parse_args(arguments)
     if (options.limit is not None and options.limit < 1) or (options.rank is not None and options.rank < 0):
         parser.error("--limit is at least 1, --rank at least 0")
+    if options.high_pass is not None and options.high_pass < 0:
+        parser.error("--high-pass is at least 0")
 
-    from pdessl.experiments.discovery import discover, unlabelled_runs
+    from pdessl.experiments.discovery import boundaries, discover
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
     from pdessl.operators.saving import save_law
 
-    runs = unlabelled_runs(options.data, options.split, options.limit)
-    law = discover(runs, rank=options.rank)
+    law = discover(
+        options.data,
+        split=options.split,
+        limit=options.limit,
+        scratch=options.scratch,
+        rank=options.rank,
+        divergence_free=options.divergence_free,
+        time_order=options.time_order,
+        known=tuple(n for n in options.known.split(",") if n),
+        high_pass=options.high_pass,
+    )
     if options.out is not None:  # before anything is printed, to a reader that may go away
-        save_law(law, options.out, dict(zip(runs.axis_names, runs.boundary, strict=True)))
+        save_law(law, options.out, boundaries(options.data))
     print(summary(law))
     print(symmetry_line(law))
     if options.candidates:

@@ -15,7 +15,7 @@ from pdessl.equations.expression import Derivative, Expression, Power, Product, 
 from pdessl.equations.residual import residual
 from pdessl.errors import DataError, ShapeError, did_you_mean
 from pdessl.evaluation.equation_terms import Monomial, letters_of, unknown_terms
-from pdessl.operators.weak import bump, spacing
+from pdessl.operators.test_functions import bump, spacing
 from pdessl.trajectory import Trajectories
 
 __all__ = ["least_squares", "weak_form"]

@@ -1,24 +1,36 @@
-"""The law that data obey, from whatever holds them: a store, files, a dataset of xarray, or trajectories."""
+"""The law of unlabelled runs from whatever holds them: a store, files, a dataset of xarray, or trajectories."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from pdessl.conventions import RUN_NAMES
 from pdessl.data import open as open_data
+from pdessl.data.source import Source
 from pdessl.errors import DataError
-from pdessl.operators import LatentOperator
+from pdessl.operators import Grams, LatentOperator, Projection, choose, law_of, weak_grams
 from pdessl.operators import discover as discover_law
+from pdessl.operators.search import check, tried_runs
 from pdessl.trajectory import Trajectories
 
-__all__ = ["discover", "unlabelled_runs"]
+__all__ = ["boundaries", "discover", "unlabelled_runs"]
+
+_PART_NUMBERS = 2**24  # of fields read at once (64 MB)
 
 
 def unlabelled_runs(
-    data: str | os.PathLike[str] | xr.Dataset | Trajectories, split: str | None = None, limit: int | None = None
+    data: str | os.PathLike[str] | xr.Dataset | Trajectories,
+    split: str | None = None,
+    limit: int | None = None,
+    known: Sequence[str] = (),
 ) -> Trajectories:
     """Return runs in memory, without their labels.
 
@@ -26,6 +38,7 @@ def unlabelled_runs(
         data: folder of a store, a file or folder of files, a dataset of xarray, or trajectories.
         split: name of a split; default ``unlabelled`` where there is one, else all but ``validation`` and ``test``.
         limit: so many runs at most.
+        known: parameters that stay.
 
     Raises:
         DataError: no runs.
@@ -34,21 +47,22 @@ def unlabelled_runs(
         runs = data
     elif isinstance(data, xr.Dataset):
         name = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
-        runs = Trajectories.from_xarray(data, parameters=(), trajectory=name)
+        runs = Trajectories.from_xarray(data, parameters=tuple(known), trajectory=name)
     else:
         source = open_data(data)
-        sizes = {name: size for name, size in source.splits.items() if size}
-        if split is None and "unlabelled" in sizes:
-            split = "unlabelled"
-        kept = [name for name in sizes if name not in ("validation", "test")]  # a law may not have seen those
-        names = [split] if split is not None else kept or list(sizes)
-        if not names:
-            raise DataError(f"{data} holds no runs.")
-        rows = {n: range(min(sizes[n], limit)) if limit and n in sizes else None for n in names}
-        parts = [source.load(name, rows[name]).without_parameters() for name in names]
-        runs = Trajectories.concatenate(parts)
-    runs = runs.without_parameters()
+        parts = [source.load(n, rows) for n, rows in _pieces(source, data, split, limit)]
+        runs = Trajectories.concatenate([part.without_parameters(known) for part in parts])
+    runs = runs.without_parameters(known)
     return runs if limit is None else runs[slice(0, limit)]
+
+
+def boundaries(data: str | os.PathLike[str] | xr.Dataset | Trajectories) -> dict[str, str]:
+    """Return the kind of boundary by axis."""
+    held = data if isinstance(data, Trajectories) else None
+    if isinstance(data, xr.Dataset):
+        held = unlabelled_runs(data, limit=1)
+    found = open_data(data) if held is None else held  # type: ignore[arg-type]
+    return dict(zip(found.axis_names, found.boundary, strict=True))
 
 
 def discover(
@@ -56,17 +70,91 @@ def discover(
     *,
     split: str | None = None,
     limit: int | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    resamples: int = 20,
+    seed: int = 0,
     **options: Any,
 ) -> LatentOperator:
     """Find the law that unlabelled runs obey, and the numbers in it that differ from run to run.
 
+    Stores and files are read part by part: in memory are a few runs at a time and the products of the terms of each run
+    (some kilobytes). What was found does not depend on the parts, to round-off.
+
     Args:
-        data: which runs; their labels are not read. See :func:`unlabelled_runs`.
+        data: which runs; their labels are not read, but for ``known``. See :func:`unlabelled_runs`.
         split: name of a split.
         limit: so many runs at most.
+        scratch: folder where the products of each part are kept; started again with the same data and choices, finished
+            parts are read from there.
+        resamples: of the bootstrap that gives standard errors of the coefficients.
+        seed: of the bootstrap.
         options: of :func:`pdessl.operators.discover` (``rank``, ``terms``, ``half_width``, ...).
 
     Raises:
         DataError, ShapeError: see :func:`pdessl.operators.discover`.
     """
-    return discover_law(unlabelled_runs(data, split, limit), **options)
+    known = tuple(options.get("known", ()))
+    if isinstance(data, (Trajectories, xr.Dataset)):
+        return discover_law(unlabelled_runs(data, split, limit, known), resamples=resamples, seed=seed, **options)
+    source = open_data(data)
+    pieces = _pieces(source, data, split, limit)
+    shape = source.shape(pieces[0][0])
+    most = tried_runs((0, *shape))
+    few = unlabelled_runs(data, split, most if limit is None else min(limit, most), known)
+    choice = choose(few, **options)
+    del few
+    folder = None if scratch is None else Path(scratch)
+    parts = [_grams(source, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
+    return law_of(choice, Grams.join(parts), resamples, seed)
+
+
+def _pieces(source: Source, data: Any, split: str | None, limit: int | None) -> list[tuple[str, range]]:
+    """Return which rows of which splits are read, in order."""
+    sizes = {name: size for name, size in source.splits.items() if size}
+    if split is None and "unlabelled" in sizes:
+        split = "unlabelled"
+    kept = [name for name in sizes if name not in ("validation", "test")]  # a law may not have seen those
+    names = [source.known(split)] if split is not None else kept or list(sizes)
+    found, left = [], limit
+    for name in names:
+        count = sizes.get(name, 0) if left is None else min(sizes.get(name, 0), left)
+        if count:
+            found.append((name, range(count)))
+        left = None if left is None else left - count
+    if not found:
+        raise DataError(f"{data} holds no runs.")
+    return found
+
+
+def _cut(pieces: Sequence[tuple[str, range]], shape: Sequence[int]) -> Iterator[tuple[str, range]]:
+    """Cut rows into parts that fit into memory."""
+    numbers = 1
+    for n in shape:
+        numbers *= n
+    step = max(1, _PART_NUMBERS // numbers)
+    for name, rows in pieces:
+        for start in range(0, len(rows), step):
+            yield name, rows[start : start + step]
+
+
+def _grams(
+    source: Source, split: str, rows: range, projection: Projection, known: Sequence[str], folder: Path | None
+) -> Grams:
+    """Return the Grams of a part, from a file where they were made before."""
+    path = None
+    if folder is not None:
+        words = repr((source.name, split, rows, source.splits[split], source.shape(split), projection))
+        path = folder / f"grams_{hashlib.sha256(words.encode()).hexdigest()[:16]}.safetensors"
+        try:
+            held = load_file(path)
+            return Grams(held["halves"], held["noise"], held["level"])
+        except (OSError, SafetensorError, KeyError):  # not there, or not finished
+            folder.mkdir(parents=True, exist_ok=True)
+    runs = source.load(split, rows).without_parameters(known)
+    check(runs)
+    found = weak_grams(runs, projection)
+    if path is not None:
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({n: getattr(found, n).contiguous() for n in ("halves", "noise", "level")}, temporary)
+        os.replace(temporary, path)
+    return found

@@ -17,10 +17,12 @@ from pdessl.inference.views import Views
 
 if TYPE_CHECKING:
     from pdessl.inference.encoder import SimulationEncoder
+    from pdessl.inference.law_transformer import LawTransformer
 
 __all__ = [
     "HeadReadout",
     "InputFormat",
+    "LawTransformer",
     "Measured",
     "MeasuredParameter",
     "ParameterModel",
@@ -40,4 +42,6 @@ def __getattr__(name: str) -> Any:
     # Importing scikit-learn takes a second, and predicting does not need it.
     if name == "SimulationEncoder":
         return importlib.import_module("pdessl.inference.encoder").SimulationEncoder
+    if name == "LawTransformer":
+        return importlib.import_module("pdessl.inference.law_transformer").LawTransformer
     raise AttributeError(f"module 'pdessl.inference' has no attribute '{name}'")

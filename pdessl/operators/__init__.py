@@ -1,20 +1,28 @@
 """Evolution operators: weak-form terms of fields, and the law that unlabelled runs obey with one code a run."""
 
-from pdessl.operators.latent import Candidate, LatentOperator, discover
+from pdessl.operators.latent import Candidate, LatentOperator
 from pdessl.operators.library import Term, default_library
 from pdessl.operators.saving import load_law, save_law
-from pdessl.operators.weak import Grams, noise_level, weak_grams, weak_products
+from pdessl.operators.search import Choice, choose, discover, law_of
+from pdessl.operators.surprise import Surprise, surprise
+from pdessl.operators.weak import Grams, Projection, noise_level, weak_grams, weak_products
 
 __all__ = [
     "Candidate",
+    "Choice",
     "Grams",
     "LatentOperator",
+    "Projection",
+    "Surprise",
     "Term",
+    "choose",
     "default_library",
     "discover",
+    "law_of",
     "load_law",
     "noise_level",
     "save_law",
+    "surprise",
     "weak_grams",
     "weak_products",
 ]

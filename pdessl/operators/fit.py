@@ -1,6 +1,6 @@
 """The fit of a latent operator: one law for all runs, with R numbers a run, by alternating least squares."""
 
-# B runs, K terms, C targets (fields), R codes, D = (R + 1)·K·C coefficients
+# B runs, K terms, C targets, R codes, D = (R + 1)·K·C coefficients
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Fitted", "Normal", "coefficients", "encode", "fit", "gauged", "reliability", "sparsified"]
+__all__ = ["Fitted", "Normal", "alternate", "coefficients", "encode", "fit", "gauged", "half_codes", "reliability"]
 
 _CLIP = 1e-4  # of the largest eigenvalue: a Gram with its noise removed is indefinite without it, and useless
+_ROUND = 1e-12  # likewise where none is removed: terms of clean runs are nearly dependent, and all their digits count
+_RIDGE = 1e-10
 _CLAMP = 4.0  # standardised codes of runs that the law does not describe would lead the fit
 
 
@@ -34,18 +36,24 @@ class Normal:
         diagonal = halves.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).sqrt()
         unit = gram / diagonal[..., :, None] / diagonal[..., None, :]
         values, vectors = torch.linalg.eigh(unit)
-        values = torch.maximum(values, _CLIP * values[..., -1:].clamp_min(1e-300))
+        removed = noise.flatten(1).any(dim=1)
+        clip = torch.where(removed, _CLIP, _ROUND).to(values)[:, None]
+        values = torch.maximum(values, clip * values[..., -1:].clamp_min(1e-300))
         unit = (vectors * values[..., None, :]) @ vectors.mT
         gram = unit * diagonal[..., :, None] * diagonal[..., None, :]
         library, right = gram[..., :terms, :terms], gram[..., :terms, terms:]
         size = gram[..., terms:, terms:].diagonal(dim1=-2, dim2=-1)  # (B, C)
         return Normal(library[:, None] / size[:, :, None, None], right.mT / size[:, :, None])
 
-    def loss(self, law: Tensor) -> Tensor:
-        """Return the share of each run's targets that coefficients (B, C, K) leave unexplained, (B,)."""
+    def losses(self, law: Tensor) -> Tensor:
+        """Return the share of each target of each run that coefficients (B, C, K) leave unexplained, (B, C)."""
         explained = 2 * torch.einsum("bck,bck->bc", law, self.right)
         explained = explained - torch.einsum("bck,bckl,bcl->bc", law, self.gram, law)
-        return (1 - explained).mean(dim=1)
+        return 1 - explained
+
+    def loss(self, law: Tensor) -> Tensor:
+        """Return the mean of these shares over targets, (B,)."""
+        return self.losses(law).mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -104,23 +112,25 @@ def coefficients(codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tupl
             continue
         part = left[chosen][:, chosen]
         scale = part.diagonal().clamp_min(1e-300).sqrt()
-        part = part / scale[:, None] / scale + 1e-6 * torch.eye(len(chosen), dtype=part.dtype, device=part.device)
+        part = part / scale[:, None] / scale + _RIDGE * torch.eye(len(chosen), dtype=part.dtype, device=part.device)
         values = found[:, c].flatten().clone()
         values[chosen] = torch.linalg.solve(part, right[chosen] / scale) / scale
         found[:, c] = values.reshape(rank + 1, terms)
     return Fitted(found[0], found[1:], kept, pivots)
 
 
-def fit(normal: Normal, rank: int, rounds: int = 30) -> Fitted:
+def fit(normal: Normal, rank: int, rounds: int = 30, allowed: Tensor | None = None) -> Fitted:
     """Fit c0 and C on the normal equations of all runs, from pooled least squares and ridge residuals of the runs.
 
     Args:
         normal: of B > R runs.
         rank: R >= 0.
         rounds: of the alternation, at most; it stops when the loss stands still.
+        allowed: which coefficients may differ from 0, (R + 1, C, K), c0 first; None: all.
     """
     targets, terms = normal.right.shape[1:]
     everything = torch.ones(rank + 1, targets, terms, dtype=torch.bool, device=normal.right.device)
+    everything = everything if allowed is None else allowed
     none = normal.right.new_zeros(len(normal.right), 0)
     fitted = coefficients(none, normal, everything[:1], ())
     if not rank:
@@ -129,13 +139,15 @@ def fit(normal: Normal, rank: int, rounds: int = 30) -> Fitted:
     ridge = 1e-2 * normal.gram.diagonal(dim1=-2, dim2=-1)
     scale = ridge.mean(dim=0).sqrt()
     own = torch.linalg.solve(normal.gram + torch.diag_embed(ridge), rest[..., None])[..., 0] * scale
+    own = own * everything[1]
     codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
-    return _alternate(_standard(codes), normal, everything, (), rounds)[0]
+    return alternate(_standard(codes), normal, everything, (), rounds)[0]
 
 
-def _alternate(
+def alternate(
     codes: Tensor, normal: Normal, kept: Tensor, pivots: tuple[tuple[int, int], ...], rounds: int
 ) -> tuple[Fitted, Tensor]:
+    """Solve for coefficients and codes in turn, from codes; return the law and the codes it leads to."""
     before = torch.inf
     for _ in range(rounds):
         fitted = coefficients(codes, normal, kept, pivots)
@@ -155,13 +167,21 @@ def _standard(codes: Tensor) -> Tensor:
     return (clipped - clipped.mean(dim=0)) / clipped.std(dim=0, correction=0).clamp_min(1e-300)
 
 
+def half_codes(fitted: Fitted, halves: tuple[Normal, Normal]) -> tuple[Tensor, Tensor]:
+    """Return the codes of the two halves of runs, standardised, (B, R) each.
+
+    They are clipped at 4 robust deviations: one wild run must not decide a correlation.
+    """
+    first, second = (_standard(encode(fitted, half)) for half in halves)
+    return first, second
+
+
 def reliability(fitted: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
     """Return the correlation over runs of the codes of the two halves of each run, (R,).
 
     Near 1: the code is a property of the run. Near 0: it is noise, or of the moment.
     """
-    # Standardised after clipping at 4 robust deviations: one wild run must not decide a correlation.
-    first, second = (_standard(encode(fitted, half)) for half in halves)
+    first, second = half_codes(fitted, halves)
     return (first * second).mean(dim=0)
 
 
@@ -186,42 +206,3 @@ def gauged(fitted: Fitted, normal: Normal) -> Fitted:
     offset = torch.stack([fitted.constant[c, k] for c, k in pivots])
     constant = fitted.constant - torch.einsum("r,rck->ck", offset, varying)
     return Fitted(constant, varying, fitted.kept, tuple(pivots))
-
-
-def sparsified(
-    fitted: Fitted, normal: Normal, halves: tuple[Normal, Normal], tolerance: float = 0.05
-) -> tuple[Fitted, Tensor]:
-    """Drop coefficients of a gauged law, the one that explains least first, while nothing is lost.
-
-    A coefficient stays out while the unexplained share grows by at most ``tolerance`` of itself (and 5e-4), and the
-    reliability falls by at most 2e-3, over all that was dropped.
-
-    Returns:
-        the law, and the codes (B, R) of the runs it was fitted on.
-    """
-    codes = encode(fitted, normal)
-    current = _alternate(codes, normal, fitted.kept, fitted.pivots, 10)
-    base = float(normal.loss(current[0].law(current[1])).mean())
-    steady = float(reliability(current[0], halves).min()) if fitted.rank else 1.0
-    barred = torch.zeros_like(fitted.kept)
-    while True:
-        law, codes = current
-        ones = torch.cat([codes.new_ones(len(codes), 1), codes], dim=1)
-        values = torch.cat([law.constant[None], law.varying])
-        weight = torch.einsum("bi,bckk->ick", ones.square(), normal.gram) / len(codes) * values.square()
-        free = law.kept & ~barred
-        for c, k in law.pivots:
-            free[:, c, k] = False
-        if not bool(free.any()):
-            break
-        place = int(torch.where(free, weight, torch.inf).argmin())
-        kept = law.kept.clone()
-        kept.view(-1)[place] = False
-        tried = _alternate(codes, normal, kept, law.pivots, 8)
-        loss = float(normal.loss(tried[0].law(tried[1])).mean())
-        sure = float(reliability(tried[0], halves).min()) if law.rank else 1.0
-        if loss <= base * (1 + tolerance) + 5e-4 and sure >= steady - 2e-3:
-            current = tried
-        else:
-            barred.view(-1)[place] = True
-    return current

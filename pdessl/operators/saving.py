@@ -7,6 +7,7 @@ import functools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -15,12 +16,13 @@ from pdessl import files
 from pdessl.errors import CheckpointError
 from pdessl.operators.fit import Fitted
 from pdessl.operators.latent import Candidate, LatentOperator
-from pdessl.operators.library import Term
+from pdessl.operators.library import Derived, Term
+from pdessl.operators.weak import Projection
 
 __all__ = ["LAW", "load_law", "save_law"]
 
 LAW = "law.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:
@@ -37,18 +39,17 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "format": _FORMAT,
         "fields": list(law.field_names),
         "axes": list(law.axis_names),
-        "terms": [{"powers": list(t.powers), "orders": list(t.orders)} for t in law.terms],
+        "projection": dataclasses.asdict(law.projection),
         "constant": fitted.constant.tolist(),
         "varying": fitted.varying.tolist(),
         "kept": fitted.kept.tolist(),
         "pivots": [list(p) for p in fitted.pivots],
         "errors": law.errors.tolist(),
-        "half_width": list(law.half_width),
-        "centred": law.centred,
         "noise_removed": law.noise_removed,
         "level": law.level.tolist(),
         "spread": law.spread.tolist(),
         "count": law.count,
+        "tolerance": law.tolerance,
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
     equation = law.equation()
@@ -56,11 +57,12 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "name": equation.name,
         "title": equation.title,
         "independent": {"t": "time", **dict.fromkeys(law.axis_names, "space")},
-        "dependent": {n: {"rank": 0, "components": n} for n in law.field_names},
+        "dependent": {n: {"rank": 0, "components": n} for n in law.names},
+        "observed": list(law.field_names),
         "parameters": {z: {"name": z} for z in equation.parameters},
         "equations": list(equation.texts),
         "boundary": {a: k for a, k in (boundary or {}).items() if k == "periodic"},
-        "ansatz": {"degree": 2, "parameter_degree": 1},
+        "ansatz": dict(equation.ansatz),
     }
     text = {k: v for k, v in text.items() if v}
     files.write_text(place / "equation.yaml", yaml.safe_dump(text, sort_keys=False))
@@ -82,15 +84,13 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
         number = functools.partial(torch.tensor, dtype=torch.float64)
         constant = number(content["constant"])
         return LatentOperator(
-            terms=tuple(Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"]))) for t in content["terms"]),
+            projection=_projection(content["projection"]),
             fitted=Fitted(
                 constant,
                 number(content["varying"]).reshape(-1, *constant.shape),
                 torch.tensor(content["kept"], dtype=torch.bool),
                 tuple((int(c), int(k)) for c, k in content["pivots"]),
             ),
-            half_width=tuple(map(int, content["half_width"])),
-            centred=bool(content["centred"]),
             noise_removed=bool(content["noise_removed"]),
             field_names=tuple(content["fields"]),
             axis_names=tuple(content["axes"]),
@@ -99,6 +99,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             candidates=tuple(Candidate(**{**c, "half_width": tuple(c["half_width"])}) for c in content["candidates"]),
             errors=number(content["errors"]),
             count=int(content["count"]),
+            tolerance=float(content["tolerance"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -106,3 +107,23 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             f"{path} cannot be read as a law ({type(error).__name__}: {reason}). Find it again: pdessl discover DATA "
             "--out FOLDER."
         ) from None
+
+
+def _projection(content: dict[str, Any]) -> Projection:
+    def term(t: dict[str, Any]) -> Term:
+        return Term(tuple(map(int, t["powers"])), tuple(map(int, t["orders"])), int(t["time"]), str(t["factor"]))
+
+    derived = tuple(
+        Derived(str(d["name"]), tuple((float(w), int(f), tuple(map(int, a))) for w, f, a in d["parts"]))
+        for d in content["derived"]
+    )
+    return Projection(
+        terms=tuple(map(term, content["terms"])),
+        half_width=tuple(map(int, content["half_width"])),
+        targets=tuple(map(term, content["targets"])),
+        derived=derived,
+        centred=bool(content["centred"]),
+        high_pass=int(content["high_pass"]),
+        stride=tuple(map(int, content["stride"])),
+        power=int(content["power"]),
+    )

@@ -1,34 +1,74 @@
 """Weak products: integrals of terms against smooth test functions, and the Gram matrices of runs made of them."""
 
-# B runs, C fields, T frames, X nodes (one axis per dimension), K terms, P positions of the test function
+# B runs, C fields, T frames, X nodes (one axis per dimension), K terms, E targets, P positions of the test function
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pdessl.errors import DataError, ShapeError
-from pdessl.operators.library import Term
+from pdessl.errors import DataError, ShapeError, did_you_mean
+from pdessl.operators.library import Derived, Term, primitives, rates
+from pdessl.operators.test_functions import Windows, spacing
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Grams", "bump", "noise_level", "spacing", "weak_grams", "weak_products"]
+__all__ = ["Grams", "Projection", "noise_level", "weak_grams", "weak_products"]
 
-_PART = 32  # runs whose products are held at once
+_HELD = 2**25  # numbers of products that are held at once (256 MB)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How runs are read: the terms and targets of a law, and the test functions they are integrated against.
+
+    Args:
+        terms: K terms, the library.
+        half_width: of the test function, frames and nodes along each axis.
+        targets: E left sides; empty: the time derivative of each field.
+        derived: fields made of the measured ones, which terms and targets may name.
+        centred: subtract the mean of every run and field first, as laws allow that a moving frame does not change.
+        high_pass: number of waves along periodic axes below which the integrals are left out (an unknown slow force).
+        stride: distance of the positions of the test function, frames and nodes; empty: 1 along all.
+        power: q of the test function, above the highest order.
+    """
+
+    terms: tuple[Term, ...]
+    half_width: tuple[int, ...]
+    targets: tuple[Term, ...] = ()
+    derived: tuple[Derived, ...] = ()
+    centred: bool = False
+    high_pass: int = 0
+    stride: tuple[int, ...] = ()
+    power: int = 8
+
+    def left(self, runs: Trajectories) -> tuple[Term, ...]:
+        """Return the targets for runs."""
+        return self.targets or rates(runs.fields.shape[1], len(runs.space))
+
+    def windows(self, runs: Trajectories) -> Windows:
+        """Return the test functions on the grid of runs."""
+        return Windows(runs, self.half_width, self.power, self.stride or None, self.high_pass)
+
+    def read(self, runs: Trajectories) -> Trajectories:
+        """Return runs in float64, centred where that is asked for."""
+        fields = runs.fields.double()
+        if self.centred:
+            fields = fields - fields.mean(dim=tuple(range(2, fields.ndim)), keepdim=True)
+        return runs.replace(fields=fields)
 
 
 @dataclass(frozen=True)
 class Grams:
     """Products of terms and targets of each run: sums over positions of the test function, by their number.
 
-    The last C rows and columns belong to the targets, the time derivatives of the fields.
+    The last E rows and columns belong to the targets.
 
     Args:
-        halves: of the two halves of every run in time, (B, 2, K + C, K + C), float64.
-        noise: what white noise on the fields added to them in expectation, likewise.
+        halves: of the two halves of every run in time, (B, 2, K + E, K + E), float64.
+        noise: what white noise on the fields added to them in expectation, (B, K + E, K + E).
         level: standard deviation of the noise of each run and field, (B, C), in their unit.
     """
 
@@ -43,33 +83,6 @@ class Grams:
     def join(parts: Sequence[Grams]) -> Grams:
         """Return the Grams of all parts, in order: what is computed in parts equals what is computed at once."""
         return Grams(*(torch.cat([getattr(part, name) for part in parts]) for name in ("halves", "noise", "level")))
-
-
-def bump(half_width: int, power: int, order: int) -> Tensor:
-    """Return (-1)^r φ^(r) at the nodes j = -h..h in grid units, φ(j) = (1 - s²)^q with s = j/(h + 1), divided by Σφ.
-
-    Args:
-        half_width: h >= 1, nodes.
-        power: q > r.
-        order: r >= 0.
-
-    Returns:
-        (2h + 1,), float64. Integrating monomials to degree r by parts is exact as a sum over nodes too.
-
-    Source: test functions of Messenger and Bortz (2021), arXiv:2007.02848.
-    """
-    s = np.arange(-half_width, half_width + 1, dtype=np.float64) / (half_width + 1)
-    phi = np.polynomial.Polynomial([1, 0, -1]) ** power
-    values = phi(s)
-    if not order:
-        return torch.from_numpy(values / values.sum())
-    slope = (-1) ** order * phi.deriv(order)(s)
-    powers = s[None] ** np.arange(order + 1)[:, None]  # (order + 1, nodes)
-    wanted = np.zeros(order + 1)
-    wanted[order] = np.prod(np.arange(1, order + 1)) * values.sum()
-    # Sums over nodes are not quite integrals: a multiple of φ by a polynomial mends all moments to this order.
-    mended = slope + np.linalg.solve((powers * values) @ powers.T, wanted - powers @ slope) @ (powers * values)
-    return torch.from_numpy(mended / (values.sum() * (half_width + 1) ** order))
 
 
 def noise_level(runs: Trajectories) -> Tensor:
@@ -95,104 +108,67 @@ def noise_level(runs: Trajectories) -> Tensor:
     return torch.stack(found).amin(dim=0)
 
 
-class _Windows:
-    """Matrices that integrate against the test function along each axis, for one grid size."""
-
-    def __init__(self, runs: Trajectories, half_width: Sequence[int], power: int) -> None:
-        sizes, periodic = runs.fields.shape[2:], (False, *(b == "periodic" for b in runs.boundary))
-        if len(half_width) != len(sizes) or any(
-            2 * h + 1 > n or h < 1 for h, n in zip(half_width, sizes, strict=False)
-        ):
-            raise ShapeError(
-                f"test functions of half width {tuple(half_width)} do not fit {tuple(sizes)} frames and nodes; "
-                f"expected {len(sizes)} numbers from 1 to half the grid. Give longer runs, or smaller half widths."
-            )
-        self.half, self.power, self.sizes, self.periodic = tuple(half_width), power, tuple(sizes), periodic
-        self.device = runs.device
-
-    def matrix(self, axis: int, order: int) -> Tensor:
-        h, n = self.half[axis], self.sizes[axis]
-        weights = bump(h, self.power, order)
-        rows = n if self.periodic[axis] else n - 2 * h
-        columns = torch.arange(rows)[:, None] + torch.arange(2 * h + 1)
-        found = torch.zeros(rows, n, dtype=torch.float64)
-        found.scatter_add_(1, columns % n, weights.expand(rows, -1).contiguous())
-        return found.to(self.device)
-
-    def along(self, values: Tensor, axis: int, order: int) -> Tensor:
-        return torch.movedim(torch.movedim(values, 1 + axis, -1) @ self.matrix(axis, order).T, -1, 1 + axis)
-
-    def overlap(self, axis: int, first: int, second: int) -> float:
-        return float(bump(self.half[axis], self.power, first) @ bump(self.half[axis], self.power, second))
-
-
-def spacing(runs: Trajectories) -> Tensor:
-    """Return time step and grid spacings, (B, 1 + d), float64.
-
-    Raises:
-        DataError: frames that are not equally spaced.
-    """
-    steps = runs.time.double().diff(dim=1)
-    if not torch.allclose(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=0.0):
-        raise DataError(
-            "the frames are not equally spaced in time, which the test functions need. Interpolate them first, e.g. "
-            "dataset.interp(time=numpy.linspace(start, end, frames))."
-        )
-    points = torch.tensor(runs.fields.shape[3:], dtype=torch.float64, device=runs.device)
-    periodic = torch.tensor([b == "periodic" for b in runs.boundary], device=runs.device)
-    space = torch.where(periodic, runs.lengths.double() / points, runs.grid_spacing.double())
-    return torch.cat([runs.time_step.double()[:, None], space], dim=1)
-
-
-def weak_products(runs: Trajectories, terms: Sequence[Term], half_width: Sequence[int], power: int = 8) -> Tensor:
-    """Return ∫∫ φ ∂^α m(u) of every term, and ∫∫ φ ∂u/∂t of every field, around every grid point.
+def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
+    """Return ∫∫ φ ∂^α m(u) of every term and target, around positions of the test function.
 
     All derivatives stand on the test function: the sign of each is (-1)^order, and boundary terms vanish with φ.
 
     Args:
         runs: B runs on equally spaced frames; axes may be periodic or not.
-        terms: K terms.
-        half_width: of φ, in frames and in nodes along each axis.
-        power: q of φ, above the highest order.
+        projection: terms, targets and test functions; the runs are read as they are, not centred.
 
     Returns:
-        (B, K + C, T', *X'), float64: frames (and nodes of open axes) whose window is whole.
+        (B, K + E, T', *X'), float64: frames (and nodes of open axes) whose window is whole.
 
     Raises:
         ShapeError: windows that do not fit the grid.
-        DataError: frames that are not equally spaced.
+        DataError: frames that are not equally spaced, or a factor that the runs do not have.
     """
-    windows, steps, fields = _Windows(runs, half_width, power), spacing(runs), runs.fields.double()
-    monomials: dict[tuple[int, ...], Tensor] = {}
-    found = []
-    for term in terms:
-        if term.powers not in monomials:
+    windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields.double()
+    made: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = {}
+
+    def integrated(powers: tuple[int, ...], orders: tuple[int, ...], low: bool) -> Tensor:
+        # Along time first, then along one axis after the other; what terms share is made once.
+        if not orders:
             value = torch.ones_like(fields[:, 0])
-            for channel, m in enumerate(term.powers):
-                value = value * fields[:, channel] ** m
-            monomials[term.powers] = windows.along(value, 0, 0)
-        product = monomials[term.powers]
-        for axis, order in enumerate(term.orders, start=1):
-            product = windows.along(product, axis, order)
-            if order:
-                product = product / steps[:, axis].pow(order).reshape(-1, *[1] * (product.ndim - 1))
-        found.append(product)
-    for channel in range(fields.shape[1]):
-        product = windows.along(fields[:, channel], 0, 1)
-        for axis in range(1, len(windows.sizes)):
-            product = windows.along(product, axis, 0)
-        found.append(product / steps[:, 0].reshape(-1, *[1] * (product.ndim - 1)))
+            for channel, m in enumerate(powers):
+                value = value * fields[:, channel] ** m if m else value
+            return value
+        key = (powers, (int(low), *orders))
+        if key not in made:
+            axis = len(orders) - 1
+            made[key] = windows.along(integrated(powers, orders[:-1], low), axis, orders[-1], low and axis > 0)
+        return made[key]
+
+    found = []
+    for term in (*projection.terms, *projection.left(runs)):
+        total: Tensor | float = 0.0
+        for weight, part in primitives(term, projection.derived, fields.shape[1]):
+            orders = (part.time, *part.orders)
+            value = integrated(part.powers, orders, False)
+            if projection.high_pass:
+                value = value - integrated(part.powers, orders, True)
+            scale = torch.full_like(steps[:, 0], weight)
+            for axis, order in enumerate(orders):
+                scale = scale / steps[:, axis].pow(order)
+            total = total + value * scale.reshape(-1, *[1] * (value.ndim - 1))
+        found.append(total * _known(runs, term).reshape(-1, *[1] * (fields.ndim - 2)))
     return torch.stack(found, dim=1)
 
 
-def weak_grams(
-    runs: Trajectories,
-    terms: Sequence[Term],
-    half_width: Sequence[int],
-    power: int = 8,
-    level: Tensor | None = None,
-    centred: bool = True,
-) -> Grams:
+def _known(runs: Trajectories, term: Term) -> Tensor:
+    if not term.factor:
+        return torch.ones(len(runs), dtype=torch.float64, device=runs.device)
+    if term.factor not in runs.parameters:
+        held = ", ".join(runs.parameters) or "none"
+        raise DataError(
+            f"the law has the known factor '{term.factor}', which these runs do not record."
+            f"{did_you_mean(term.factor, runs.parameters)} Their parameters: {held}. Add it, or find the law without."
+        )
+    return runs.parameters[term.factor].double()
+
+
+def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None = None) -> Grams:
     """Return the Gram matrices of the two halves of every run, and what noise adds to them.
 
     White noise of variance σ² on u adds σ² ⟨∂m_k/∂u ∂m_l/∂u⟩ ⟨φ_k, φ_l⟩ to the product of terms k and l, to first
@@ -200,63 +176,74 @@ def weak_grams(
 
     Args:
         runs: B runs.
-        terms: the library.
-        half_width: of the test functions, see :func:`weak_products`.
-        power: of the test functions.
+        projection: how they are read.
         level: σ of each run and field, (B, C); None: estimated by :func:`noise_level`.
-        centred: subtract the mean of every run and field first, as laws allow that a moving frame does not change.
     """
     runs.check_finite()
     sigma = noise_level(runs) if level is None else level.double()
+    size = len(projection.terms) + len(projection.left(runs))
+    step = max(1, _HELD // (2 * size * runs.fields[0, 0].numel()))
     parts = []
-    for start in range(0, len(runs), _PART):
-        part = runs[slice(start, start + _PART)]
-        fields = part.fields.double()
-        if centred:
-            fields = fields - fields.mean(dim=tuple(range(2, fields.ndim)), keepdim=True)
-        part = part.replace(fields=fields)
-        products = weak_products(part, terms, half_width, power)
-        frames = products.shape[2]
-        cut = max(1, frames // 2)
+    for start in range(0, len(runs), step):
+        part = projection.read(runs[slice(start, start + step)])
+        products = weak_products(part, projection)
+        cut = max(1, products.shape[2] // 2)
         halves = []
         for piece in (products[:, :, :cut], products[:, :, cut:]):
             flat = piece.flatten(2)
-            halves.append(torch.einsum("bkp,blp->bkl", flat, flat) / max(flat.shape[2], 1))
-        own = sigma[start : start + _PART]
-        noise = _noise(part, terms, half_width, power, own)
-        parts.append(Grams(torch.stack(halves, dim=1), noise[:, None].expand(-1, 2, -1, -1), own))
+            halves.append(flat @ flat.mT / max(flat.shape[2], 1))
+        own = sigma[start : start + step]
+        parts.append(Grams(torch.stack(halves, dim=1), _noise(part, projection, own), own))
     return Grams.join(parts)
 
 
-def _noise(runs: Trajectories, terms: Sequence[Term], half_width: Sequence[int], power: int, sigma: Tensor) -> Tensor:
-    windows, steps, fields = _Windows(runs, half_width, power), spacing(runs), runs.fields
-    channels, size = fields.shape[1], len(terms) + fields.shape[1]
-    zero = (0,) * (fields.ndim - 3)
-    rows = [(t.powers, (0, *t.orders)) for t in terms]
-    rows += [(tuple(int(i == c) for i in range(channels)), (1, *zero)) for c in range(channels)]
+def _noise(runs: Trajectories, projection: Projection, sigma: Tensor) -> Tensor:
+    windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields
+    channels, rows = fields.shape[1], []
+    terms = (*projection.terms, *projection.left(runs))
+    for term in terms:
+        known = _known(runs, term)
+        parts = primitives(term, projection.derived, channels)
+        rows.append([(weight * known, part.powers, (part.time, *part.orders)) for weight, part in parts])
     slopes: dict[tuple[tuple[int, ...], int], Tensor] = {}
+    shares: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = {}
 
     def slope(powers: tuple[int, ...], channel: int) -> Tensor:
         if (powers, channel) not in slopes:
             value = torch.full_like(fields[:, 0], float(powers[channel]))
             for c, m in enumerate(powers):
                 m = m - 1 if c == channel else m
-                value = value * fields[:, c] ** max(m, 0)
+                value = value * fields[:, c] ** m if m > 0 else value
             slopes[powers, channel] = value
         return slopes[powers, channel]
 
-    found = torch.zeros(len(runs), size, size, dtype=torch.float64, device=runs.device)
-    for k, (first, alpha) in enumerate(rows):
-        for j, (second, beta) in enumerate(rows[: k + 1]):
-            overlap = torch.ones(len(runs), dtype=torch.float64, device=runs.device)
-            for axis, (a, b) in enumerate(zip(alpha, beta, strict=True)):
-                overlap = overlap * windows.overlap(axis, a, b) / steps[:, axis].pow(a + b)
-            if not bool((overlap != 0).any()):
-                continue
-            shared = torch.zeros_like(overlap)
+    def shared(first: tuple[int, ...], second: tuple[int, ...]) -> Tensor:
+        if (first, second) not in shares:
+            total = torch.zeros(len(runs), dtype=torch.float64, device=runs.device)
             for c in range(channels):
                 if first[c] and second[c]:
                     product = (slope(first, c) * slope(second, c)).flatten(1).mean(dim=1)
-                    shared = shared + sigma[:, c].square() * product
-            found[:, k, j] = found[:, j, k] = shared * overlap
+                    total = total + sigma[:, c].square() * product
+            shares[first, second] = total
+        return shares[first, second]
+
+    def overlap(alpha: tuple[int, ...], beta: tuple[int, ...]) -> float:
+        whole, low = 1.0, 1.0
+        for axis, (a, b) in enumerate(zip(alpha, beta, strict=True)):
+            whole *= windows.overlap(axis, a, b)
+            low *= windows.overlap(axis, a, b, axis > 0) if projection.high_pass else 0.0
+        return whole - low
+
+    found = torch.zeros(len(runs), len(terms), len(terms), dtype=torch.float64, device=runs.device)
+    for k, first in enumerate(rows):
+        for j, second in enumerate(rows[: k + 1]):
+            for weight, powers, alpha in first:
+                for other, others, beta in second:
+                    common = overlap(alpha, beta)
+                    if common:
+                        unit = torch.ones_like(steps[:, 0])
+                        for axis, (a, b) in enumerate(zip(alpha, beta, strict=True)):
+                            unit = unit * steps[:, axis].pow(a + b)
+                        found[:, k, j] += common * weight * other * shared(powers, others) / unit
+            found[:, j, k] = found[:, k, j]
     return found

@@ -1,0 +1,303 @@
+"""The search for the law of unlabelled runs: what is not given is chosen by label-free diagnostics."""
+
+# B runs, K terms, E targets, R codes
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pdessl.errors import DataError, ShapeError
+from pdessl.operators.fit import Fitted, Normal, coefficients, fit, reliability
+from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
+from pdessl.operators.library import Form, Term, curl_form, plain_form
+from pdessl.operators.simple import chosen_tolerance
+from pdessl.operators.sparse import sparsified
+from pdessl.operators.trials import Trials
+from pdessl.operators.weak import Grams, Projection, weak_grams
+from pdessl.trajectory import Trajectories
+
+__all__ = ["Choice", "choose", "discover", "law_of", "tried_runs"]
+
+_FEWEST = 4  # runs: a code that differs from run to run needs several
+_TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
+_TRIED_FEWEST = 24
+_TRIED_NUMBERS = 2**20
+_SOLENOIDAL = 0.1  # of the size of its parts: a divergence below it is that of the grid
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a law is to be fitted: what the diagnostics chose, and all that was tried.
+
+    Args:
+        projection: how runs are read.
+        form: the library and the left sides, and which terms the law of each may have.
+        noise_removed: subtract the expected Gram of the estimated noise.
+        rank: R.
+        tried: the candidates, best first.
+        field_names, axis_names: of the runs.
+    """
+
+    projection: Projection
+    form: Form
+    noise_removed: bool
+    rank: int
+    tried: tuple[Candidate, ...]
+    field_names: tuple[str, ...]
+    axis_names: tuple[str, ...]
+
+
+def discover(
+    runs: Trajectories,
+    *,
+    rank: int | None = None,
+    terms: Sequence[Term] | None = None,
+    half_width: Sequence[int] | None = None,
+    centred: bool | None = None,
+    noise_removed: bool | None = None,
+    divergence_free: bool | None = None,
+    time_order: int = 1,
+    known: Sequence[str] = (),
+    high_pass: int | None = None,
+    resamples: int = 20,
+    seed: int = 0,
+) -> LatentOperator:
+    """Find the law that unlabelled runs obey, and the numbers in it that differ from run to run.
+
+    What is not given is chosen by label-free diagnostics: *reliability* (do the two halves of a run agree about its
+    code?) and *unexplained* (the share of the time derivative that the law does not explain). The smallest rank at
+    which the unexplained share stops falling is taken. Labels that the runs may hold are not read, but for ``known``.
+
+    Args:
+        runs: B >= 4 unlabelled runs on equally spaced frames.
+        rank: R; None: 0 to 3, as many as the runs need.
+        terms: the library; None: :func:`pdessl.operators.library.default_library`.
+        half_width: of the test functions, frames and nodes; None: chosen.
+        centred: subtract each run's mean (a law of reaction terms must keep it); None: chosen.
+        noise_removed: subtract the expected Gram of the estimated noise; None: chosen.
+        divergence_free: two fields over a plane are a velocity without divergence whose pressure is not measured: the
+            law is one of their curl. None: where two fields have no divergence and their curl is explained much better
+            than they are.
+        time_order: of the law; 2 for waves and beams.
+        known: parameters the runs record (or constants), each of which multiplies a further copy of all terms.
+        high_pass: leave out waves below this number along periodic axes (an unknown slow force); None: 0, unless much
+            is unexplained or codes are unreliable without, and reliable with it.
+        resamples: of the bootstrap that gives standard errors of the coefficients.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: fewer than 4 runs, values that are not finite, constant fields, unequal time steps, or a known factor
+            that the runs do not record.
+        ShapeError: runs too short or too coarse for any test function, or no velocity in a plane where one is declared.
+    """
+    choice = choose(
+        runs[slice(0, tried_runs(runs.fields.shape))],
+        rank=rank,
+        terms=terms,
+        half_width=half_width,
+        centred=centred,
+        noise_removed=noise_removed,
+        divergence_free=divergence_free,
+        time_order=time_order,
+        known=known,
+        high_pass=high_pass,
+    )
+    check(runs)
+    return law_of(choice, weak_grams(runs, choice.projection), resamples, seed)
+
+
+def tried_runs(shape: Sequence[int]) -> int:
+    """Return how many runs of fields (B, C, T, *X) settings are chosen on."""
+    numbers = 1
+    for n in shape[2:]:
+        numbers *= n
+    return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // numbers))
+
+
+def check(runs: Trajectories) -> None:
+    """Refuse runs that no law can be found in.
+
+    Raises:
+        DataError: a field of a run is constant, or not finite.
+    """
+    flat = runs.check_finite().fields.double().movedim(1, 0).flatten(2)
+    still = (flat.std(dim=2, correction=0) <= 1e-12 * flat.abs().amax(dim=2).clamp_min(1e-300)).any(dim=0)
+    if bool(still.any()):
+        raise DataError(
+            f"a field of run {int(still.nonzero()[0])} is constant, and so are {int(still.sum())} in all: it obeys any "
+            "law. Leave these runs, or this field, out."
+        )
+
+
+def choose(
+    few: Trajectories,
+    *,
+    rank: int | None = None,
+    terms: Sequence[Term] | None = None,
+    half_width: Sequence[int] | None = None,
+    centred: bool | None = None,
+    noise_removed: bool | None = None,
+    divergence_free: bool | None = None,
+    time_order: int = 1,
+    known: Sequence[str] = (),
+    high_pass: int | None = None,
+) -> Choice:
+    """Choose how the law of runs is to be fitted, on some of them; see :func:`discover`."""
+    if len(few) < _FEWEST:
+        raise DataError(
+            f"{len(few)} runs; a law whose coefficients differ between runs needs {_FEWEST} or more. For the "
+            "coefficients of one run of a known equation use pdessl.evaluation.classical.weak_form."
+        )
+    check(few)
+    widths = [tuple(half_width)] if half_width is not None else _widths(few.fields.shape[2:])
+    if not widths:
+        raise ShapeError(
+            f"{few.fields.shape[2]} frames of {tuple(few.fields.shape[3:])} nodes; expected 13 or more of each, so "
+            "that test functions fit in and the halves of a run can be compared."
+        )
+    means = [True, False] if centred is None and _moving(few) else [bool(centred)]
+    removals = [True, False] if noise_removed is None else [noise_removed]
+    trials = Trials(few, removals)
+    forms = _forms(few, terms, divergence_free, time_order, known)
+    at = 1 if rank is None else rank
+    if len(forms) > 1:  # which left side is told apart by one width: the others are tried with that one only
+        middle = sorted(widths)[len(widths) // 2]
+        for form in forms:
+            trials.add(form, middle, means[-1], high_pass or 0)
+        lead = trials.scored(at)[0].form
+        forms = [form for form in forms if form.name == lead]
+    for form, width, centre in itertools.product(forms, widths, means):
+        trials.add(form, width, centre, high_pass or 0)
+    tried = trials.scored(at)
+    if high_pass is None and "periodic" in few.boundary and _poor(tried[0]):
+        edges = [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]
+        for edge in edges:
+            trials.add_like(tried[0], edge)
+        again = trials.scored(at)
+        steady = [c for c in again if c.high_pass and 1 - c.reliability < 0.5 * (1 - tried[0].reliability)]
+        if steady:
+            # The lowest edge that is nearly as reliable as the best: above it waves are lost that say something.
+            surest = max(min(1 - c.reliability for c in steady), 1e-4)
+            edge = min(c.high_pass for c in steady if 1 - c.reliability <= 2 * surest)
+            tried = [c for c in again if c.high_pass == edge] + [c for c in again if c.high_pass != edge]
+    best = tried[0]
+    needed = trials.rank(best, tried)  # also where it is given, so that one too large is told
+    chosen = needed if rank is None else rank
+    limited = trials.carriers(best, chosen)
+    if chosen > 1 or limited:
+        again = [c for c in trials.scored(chosen) if c.high_pass == best.high_pass and c.form == best.form]
+        best, tried = again[0], again + tried
+    projection, form = trials.of(best)
+    return Choice(
+        replace(projection, stride=()),
+        form,
+        best.noise_removed,
+        chosen,
+        tuple(tried),
+        few.field_names,
+        few.axis_names,
+    )
+
+
+def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> LatentOperator:
+    """Fit the law on the Grams of all runs.
+
+    Args:
+        choice: how.
+        grams: of B >= 4 runs, made with ``choice.projection``.
+        resamples: of the bootstrap over runs.
+        seed: of the bootstrap.
+    """
+    whole, halves = normals(grams, len(choice.projection.terms), choice.noise_removed)
+    allowed = torch.tensor(choice.form.mask(choice.rank), device=whole.right.device)
+    law, codes = sparsified(fit(whole, choice.rank, allowed=allowed), whole, halves)
+    found = replace(
+        choice.tried[0],
+        rank=choice.rank,
+        reliability=float(reliability(law, halves).min()) if choice.rank else 1.0,
+        unexplained=float(whole.loss(law.law(codes)).mean().clamp_min(0.0)),
+    )
+    return LatentOperator(
+        projection=choice.projection,
+        fitted=law,
+        noise_removed=choice.noise_removed,
+        field_names=choice.field_names,
+        axis_names=choice.axis_names,
+        level=grams.level.median(dim=0).values,
+        spread=half_difference(law, halves).median(dim=0).values,
+        candidates=(found, *choice.tried),
+        errors=_bootstrap(law, whole, codes, resamples, seed),
+        count=len(grams),
+        tolerance=chosen_tolerance(law, whole),
+    )
+
+
+def _poor(candidate: Candidate) -> bool:
+    return candidate.unexplained > 0.2 or candidate.reliability < 0.9
+
+
+def _forms(
+    runs: Trajectories,
+    terms: Sequence[Term] | None,
+    divergence_free: bool | None,
+    order: int,
+    known: Sequence[str],
+) -> list[Form]:
+    fields, axes = runs.fields.shape[1], len(runs.space)
+    plain = plain_form(fields, axes, order, terms, known)
+    pair = _solenoidal(runs) if divergence_free is not False and terms is None and order == 1 else None
+    if pair is None:
+        if divergence_free:
+            raise ShapeError(
+                f"no two of the fields {', '.join(runs.field_names)} over {', '.join(runs.axis_names)} are a velocity "
+                "without divergence. Name such fields alone, or leave divergence_free out."
+            )
+        return [plain]
+    curl = curl_form(runs.field_names, runs.axis_names, pair, known)
+    return [curl] if divergence_free else [plain, curl]
+
+
+def _solenoidal(runs: Trajectories) -> tuple[int, int] | None:
+    """Return the numbers of two fields without divergence over a plane, or None."""
+    fields = runs.fields.shape[1]
+    if len(runs.space) != 2 or fields < 2 or min(runs.fields.shape[2:]) < 9:
+        return None
+    zero = (0,) * fields
+    slopes = tuple(Term((*zero[:c], 1, *zero[c + 1 :]), alpha) for c in range(fields) for alpha in ((1, 0), (0, 1)))
+    grams = weak_grams(runs, Projection(slopes, (2, 4, 4), stride=(2, 2, 2)))
+    size = (grams.halves.mean(dim=1) - grams.noise).mean(dim=0)
+    for first, second in itertools.permutations(range(fields), 2):
+        a, b = 2 * first, 2 * second + 1
+        if float(size[a, a] + size[b, b] + 2 * size[a, b]) < _SOLENOIDAL**2 * float(size[a, a] + size[b, b]):
+            return first, second
+    return None
+
+
+def _widths(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Half-widths to try: frames by nodes, the same along all space axes."""
+    frames = [h for h in (4, 6, 9, 13) if 2 * h + 1 <= sizes[0] * 0.7]
+    nodes = [h for h in (4, 6, 9, 13) if 2 * h + 1 <= min(sizes[1:]) * 0.7]
+    return [(a, *[b] * (len(sizes) - 1)) for a, b in itertools.product(frames, nodes)]
+
+
+def _moving(runs: Trajectories) -> bool:
+    """Whether some run has a mean worth subtracting."""
+    fields = runs.fields.double().flatten(2)
+    return bool((fields.mean(dim=2).abs() > 1e-2 * fields.std(dim=2, correction=0)).any())
+
+
+def _bootstrap(law: Fitted, normal: Normal, codes: Tensor, resamples: int, seed: int) -> Tensor:
+    """Return standard errors of c0 and C over resampled runs, with the codes held."""
+    generator, drawn = torch.Generator().manual_seed(seed), []
+    for _ in range(resamples):
+        rows = torch.randint(len(codes), (len(codes),), generator=generator).to(codes.device)
+        part = coefficients(codes[rows], Normal(normal.gram[rows], normal.right[rows]), law.kept, law.pivots)
+        drawn.append(torch.cat([part.constant[None], part.varying]))
+    if len(drawn) < 2:
+        return torch.zeros(law.rank + 1, *law.constant.shape, dtype=law.constant.dtype)
+    return torch.stack(drawn).std(dim=0)
