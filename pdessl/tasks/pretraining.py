@@ -15,6 +15,7 @@ from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import Head, spacing_arguments
 from pdessl.objectives import ExponentialMovingAverage, ParameterEquivariance, view_terms
 from pdessl.tasks.batches import log_shift, step_generator
+from pdessl.tasks.positives import runs_of_views
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
 
 __all__ = ["Pretraining"]
@@ -37,6 +38,10 @@ class Pretraining(RepresentationTask):
     moving copy of encoder and projector), ``element`` (coordinates of the group element from the first view to the
     second, see :func:`pdessl.augmentation.relative.relative_element`), or ``tokens`` (token embeddings of both views
     and where in the trajectory each token lies).
+
+    A batch with ``partner``, another run of the same group for each run (``grouped`` of
+    :class:`pdessl.data.PDEDataModule`), gives every second view: *grouped* positives, which share what the group shares
+    and nothing else.
 
     Each epoch's validation logs collapse monitors (``monitor/...``) and an online probe (``probe/...``), see
     :class:`RepresentationTask`.
@@ -68,6 +73,8 @@ class Pretraining(RepresentationTask):
         learning_rate, weight_decay, warmup, probe, probe_views, normalisation, seed, export_to: see
             :class:`RepresentationTask`.
 
+    Attribute ``takes_partners``: such batches are understood.
+
     Under gradient accumulation the statistics of an objective are those of one micro-batch. Networks with dropout draw
     from torch's global generator, which is not restored on resume; everything drawn here is.
 
@@ -75,6 +82,8 @@ class Pretraining(RepresentationTask):
         SchemaError: a setting out of range.
         SymmetryError: views that move a parameter, given to an objective that takes them as equal.
     """
+
+    takes_partners = True
 
     def __init__(
         self,
@@ -148,8 +157,9 @@ class Pretraining(RepresentationTask):
         """Draw views, embed them, return the loss."""
         generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
         makers = [self.augmentation] * self.view_count + [self.local_augmentation] * self.local_views
+        runs = runs_of_views(batch, len(makers), self.objective)
         with torch.no_grad():
-            views, elements = zip(*(make(batch, generator) for make in makers), strict=True)
+            views, elements = zip(*(make(r, generator) for make, r in zip(makers, runs, strict=True)), strict=True)
         # One pass per view: batch norms see one distribution of views at a time, as all views are drawn alike.
         features, projected, tokens = zip(*map(self._represented, views), strict=True)
         embeddings = [self.projector(p) for p in projected]

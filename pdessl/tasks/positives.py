@@ -1,0 +1,32 @@
+"""Which run each view is made of: of one run all of them, or of two runs of a group in turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pdessl.errors import SchemaError
+
+__all__ = ["runs_of_views"]
+
+
+def runs_of_views(batch: Any, count: int, objective: nn.Module) -> list[Any]:
+    """Return the batch that each of ``count`` views is made of.
+
+    A batch with ``partner`` (runs of the same groups, row by row; ``grouped`` of :class:`pdessl.data.PDEDataModule`)
+    gives the first, third, ... view from its runs and the second, fourth, ... from their partners: what is left common
+    to two views is what two runs of a group share. Any other batch gives all views.
+
+    Raises:
+        SchemaError: partners, and an objective that compares places of one run, which two runs do not have in common.
+    """
+    partner = getattr(batch, "partner", None)
+    if partner is None:
+        return [batch] * count
+    if getattr(objective, "tokens", False):
+        raise SchemaError(
+            f"{type(objective).__name__} compares what lies at one place of a run; two runs of a group have no place "
+            "in common. Leave data.grouped out, or choose an objective on embeddings (VICReg, SimCLR, LeJEPA, ...)."
+        )
+    return [(batch, partner)[v % 2] for v in range(count)]
