@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,8 @@ class Distribution:
             with equal weights among ``values``.
         low, high, values: see kind.
         unit: unit of the number, free text.
-        per: how many consecutive trajectories of a split share one drawn value, >= 1.
+        per: how many consecutive trajectories of a split share one drawn value, >= 1; or a mapping from split to that
+            number, 1 for splits it does not name. :meth:`shared_by` reads either.
     """
 
     kind: str
@@ -38,7 +40,7 @@ class Distribution:
     high: float = 0.0
     values: tuple[float, ...] = ()
     unit: str = ""
-    per: int = 1
+    per: int | Mapping[str, int] = 1
 
     @staticmethod
     def parse(value: Any, where: str) -> Distribution:
@@ -59,9 +61,11 @@ class Distribution:
         wanted = _ARGUMENTS[kind]
         check_keys(value, ("distribution", "unit", "per", *wanted), wanted, where)
         unit, per = str(value.get("unit", "")), value.get("per", 1)
-        check_type(per, int, f"{where}.per")
-        if per < 1:
-            raise SchemaError(f"{where}.per: expected a number of trajectories >= 1, found {per}.")
+        for split, number in per.items() if isinstance(per, Mapping) else [("", per)]:
+            place = f"{where}.per.{split}" if split else f"{where}.per"
+            check_type(number, int, place)
+            if number < 1:
+                raise SchemaError(f"{place}: expected a number of trajectories >= 1, found {number}.")
         if kind == "choice":
             values = value["values"]
             if not isinstance(values, list) or not values or not all(is_number(v) for v in values):
@@ -78,6 +82,10 @@ class Distribution:
         if not math.isfinite(low + high):
             raise SchemaError(f"{where}: expected finite numbers, found {low} and {high}.")
         return Distribution(kind, low, high, (), unit, per)
+
+    def shared_by(self, split: str) -> int:
+        """Return how many consecutive trajectories of a split share one drawn value."""
+        return int(self.per.get(split, 1)) if isinstance(self.per, Mapping) else self.per
 
     def draw(self, stream: np.random.Generator) -> float:
         """Draw one number."""

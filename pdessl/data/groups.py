@@ -134,9 +134,9 @@ def group_keys(pool: Selection, by: str | Sequence[str] | None, option: str = "g
         return _listed(pool, by, option)
     values = pool.parameter_values()
     if by not in values:
-        shared = _drawn_for(pool.source, by)
-        if shared > 1:  # the split has no labels, but the recipe says which runs share the setting
-            return [f"{pool.splits[s]} {r // shared}" for s, r in zip(pool.split, pool.rows, strict=True)]
+        shared = [_drawn_for(pool.source, by, split) for split in pool.splits]
+        if max(shared) > 1:  # the split has no labels, but the recipe says which runs share the setting
+            return [f"{s} {r // shared[s]}" for s, r in zip(pool.split.tolist(), pool.rows.tolist(), strict=True)]
         raise CatalogError(
             f"{option}: {pool.source.name} has no parameter '{by}'.{did_you_mean(by, values)} Expected file, "
             f"trajectory, a list of groups (.txt), or one of its parameters: {', '.join(values) or 'none'}."
@@ -145,11 +145,11 @@ def group_keys(pool: Selection, by: str | Sequence[str] | None, option: str = "g
     return [float(v).hex() if v == v else f"unknown {own}" for v, own in zip(values[by], each, strict=True)]
 
 
-def _drawn_for(source: Source, name: str) -> int:
+def _drawn_for(source: Source, name: str, split: str) -> int:
     """Return how many consecutive trajectories of a split share a drawn parameter by the recipe of a store."""
     recipe = getattr(source, "recipe", None)
     drawn = recipe.parameters.get(name) if isinstance(recipe, DatasetRecipe) else None
-    return 1 if drawn is None else drawn.per
+    return 1 if drawn is None else drawn.shared_by(split)
 
 
 def _listed(pool: Selection, path: str, option: str) -> list[str]:
@@ -186,8 +186,10 @@ def group_numbers(pool: Selection, by: str | Sequence[str]) -> np.ndarray:
 
 def _refuse_other_groups(pool: Selection) -> None:
     recipe = getattr(pool.source, "recipe", None)
-    if isinstance(recipe, DatasetRecipe) and len({d.per for d in recipe.parameters.values() if d.per > 1}) > 1:
-        shares = {n: d.per for n, d in recipe.parameters.items() if d.per > 1}
+    drawn = recipe.parameters.items() if isinstance(recipe, DatasetRecipe) else ()
+    shares = {n: max(d.shared_by(split) for split in pool.splits) for n, d in drawn}
+    shares = {name: number for name, number in shares.items() if number > 1}
+    if len(set(shares.values())) > 1:
         raise DataError(f"grouped: {pool.source.name} has groups of {shares} runs; name one: grouped: {[*shares][0]}")
     varying = [n for n, values in pool.parameter_values().items() if len(np.unique(values)) > 1]
     by_index = (getattr(pool.source, "mapping", None) or {}).get("group_by") == "index"
