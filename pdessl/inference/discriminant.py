@@ -36,7 +36,7 @@ class GroupDiscriminant(TransformerMixin, BaseEstimator):
     which groups differ and their runs agree are a code of it::
 
         code = GroupDiscriminant().fit(unlabelled, groups=groups)            # groups: (n,) anything, equal = same group
-        model = fit_parameter_model(code.encoder_, labelled, targets=["viscosity"])  # few labels say which number the code is
+        model = fit_parameter_model(code.encoder_, labelled, targets=["viscosity"])  # few labels: what the code is
         code.save("runs/code"); SimulationEncoder("runs/code")               # an encoder like any other
 
     Args:
