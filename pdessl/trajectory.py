@@ -38,6 +38,8 @@ class Trajectories:
         boundary: per space axis ``periodic``, ``wall``, or ``window`` (a piece cut out of something larger).
         index: number of each trajectory in its split, shape (B,), int64.
         equation: name of the equation in the catalog, or None.
+        partner: as many other trajectories, row by row one that was made at the same setting as this one; None where
+            they are not drawn in pairs.
 
     Units are those of the user's data; nothing here rescales them.
 
@@ -56,6 +58,7 @@ class Trajectories:
     boundary: tuple[str, ...] = ("periodic",)
     index: Tensor | None = None
     equation: str | None = None
+    partner: Trajectories | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.fields.shape)
@@ -77,6 +80,8 @@ class Trajectories:
         for name, (tensor, want) in expected.items():
             if tuple(tensor.shape) != want:
                 raise ShapeError(f"{name} has shape {tuple(tensor.shape)}, expected {want} to fit fields {shape}.")
+        if self.partner is not None and len(self.partner) != b:
+            raise ShapeError(f"{len(self.partner)} partners for {b} trajectories; expected one each.")
         if len(self.field_names) != c:
             raise ShapeError(f"{len(self.field_names)} field names {self.field_names} for {c} channels.")
         if len(self.axis_names) != d or len(self.boundary) != d:
@@ -131,6 +136,7 @@ class Trajectories:
             lengths=function(self.lengths),
             parameters={n: function(p) for n, p in self.parameters.items()},
             index=None if self.index is None else function(self.index),
+            partner=None if self.partner is None else self.partner._map(function),
             **changes,
         )
 
@@ -177,11 +183,14 @@ class Trajectories:
             space=nodes,
             lengths=lengths,
             boundary=tuple(boundary),
+            partner=None if self.partner is None else self.partner.window(frames, *space),
         )
 
     def without_parameters(self, but: Collection[str] = ()) -> Trajectories:
         """Return the batch with its labels removed, all but those named."""
-        return dataclasses.replace(self, parameters={n: v for n, v in self.parameters.items() if n in but})
+        kept = {n: v for n, v in self.parameters.items() if n in but}
+        partner = None if self.partner is None else self.partner.without_parameters(but)
+        return dataclasses.replace(self, parameters=kept, partner=partner)
 
     @staticmethod
     def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
@@ -209,6 +218,7 @@ class Trajectories:
                     f"cannot join batches of shape {tuple(first.fields.shape)} and {tuple(part.fields.shape)}."
                 )
         indices = [p.index for p in parts if p.index is not None]
+        partners = [p.partner for p in parts if p.partner is not None]
         return dataclasses.replace(
             first,
             fields=torch.cat([p.fields for p in parts]),
@@ -217,6 +227,7 @@ class Trajectories:
             lengths=torch.cat([p.lengths for p in parts]),
             parameters={n: torch.cat([p.parameters[n] for p in parts]) for n in first.parameters},
             index=torch.cat(indices) if len(indices) == len(parts) else None,
+            partner=Trajectories.concatenate(partners) if len(partners) == len(parts) else None,
         )
 
     def without_repeated_nodes(self) -> tuple[Trajectories, dict[str, int]]:

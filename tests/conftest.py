@@ -2,6 +2,7 @@ import pytest
 import torch
 from command_line import at_command_line
 
+from pdessl import catalog
 from pdessl.data import generate
 
 
@@ -46,12 +47,31 @@ def smoke_store(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def burgers_grouped_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("groups") / "data"
+    size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}
+    generate("burgers_grouped", folder, size=size, overrides={"parameters.viscosity.per.unlabelled": 8})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_grouped_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke_groups") / "data"
+    size = {"unlabelled": 32, "labelled": 8, "validation": 8, "test": 8}
+    coarse = {"solver.points": 32, "observation.frames": 20, "observation.end": 42.0}
+    generate("smoke_buoyancy_grouped_small", folder, size=size, overrides=coarse)
+    return folder
+
+
 @pytest.fixture
 def store_of(request):
-    """The small store of the equation that a recipe is for."""
+    """The small store of the equation that a recipe is for, with groups where it wants them."""
 
     def find(recipe):
         equation = recipe.rpartition("/")[2].partition("_")[0]
+        if "grouped" in catalog.read("configs", recipe)["data"]:
+            return request.getfixturevalue(f"{equation}_grouped_store")
         return request.getfixturevalue({"burgers": "small_store"}.get(equation, f"{equation}_store"))
 
     return find

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,16 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from pdessl.data.generation import generate as generate_store
+from pdessl.data.groups import GroupPairs
+from pdessl.data.identity import identity, shortened
 from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.memory import available_memory, readable_size
-from pdessl.data.sampling import Draw, IndexBatches
+from pdessl.data.sampling import Draw, IndexBatches, PairedWindows
 from pdessl.data.source import Source
 from pdessl.data.splits import ROLES, Selection, assign_roles
 from pdessl.data.statistics import FieldStatistics, field_statistics
-from pdessl.data.store import Store, open
+from pdessl.data.store import open
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import CatalogError, DataError, StoreError
 from pdessl.solvers import random_stream
@@ -79,6 +80,10 @@ class PDEDataModule(lightning.LightningDataModule):
         statistics_from: mean and standard deviation are taken of at most so many training trajectories.
         ahead: batches read in advance.
         start_method: how the processes of ``num_workers`` start, ``fork`` or ``spawn``; default the system's.
+        grouped: what two runs have in common whose views pretraining takes as positives: ``file`` (the dataset's own
+            groups), a recorded setting of which only equality counts, a list of groups, or several of these; see
+            :func:`pdessl.data.groups.group_keys`. Batches then hold ``batch_size`` pairs: runs, and as ``partner`` of
+            each another run of its group (:class:`pdessl.data.groups.GroupPairs`). None: two views of one run.
 
     Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], in fixed
     order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
@@ -115,6 +120,7 @@ class PDEDataModule(lightning.LightningDataModule):
         statistics_from: int = 4096,
         ahead: int = 2,
         start_method: str | None = None,
+        grouped: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         given = locals()
@@ -131,6 +137,8 @@ class PDEDataModule(lightning.LightningDataModule):
                 raise DataError(f"{name} must be at least 1, found {value}{advice}.")
         if train not in ("unlabelled", "labelled"):
             raise DataError(f"train must be 'unlabelled' or 'labelled', found '{train}'.")
+        if grouped is not None and train == "labelled":
+            raise DataError("grouped makes pairs for pretraining; with train: labelled leave it out.")
         if (path is None and paths is None) or paths == []:
             raise DataError("give path (one dataset) or paths (a list of datasets that are mixed).")
         if memory is not None and memory < 0:
@@ -145,6 +153,7 @@ class PDEDataModule(lightning.LightningDataModule):
         self.splits, self.group_by, self.fields, self.stride = splits, group_by, fields, stride
         self.crop = Crop(**crop) if isinstance(crop, Mapping) else crop
         self.memory, self.statistics_from, self.ahead, self.start_method = memory, statistics_from, ahead, start_method
+        self.grouped = grouped
         self.sources: list[Source] = []
         self._windows: dict[str, Windows] = {}
         self._statistics: dict[str, FieldStatistics] | None = None
@@ -167,7 +176,9 @@ class PDEDataModule(lightning.LightningDataModule):
         if self.dataset is None or not (self.path / MANIFEST).is_file():
             self.prepare_data()
         self.sources = [open(e.path) if e.mapping is None else open(e.path, e.mapping) for e in self.ingredients]
-        self._roles = [assign_roles(source, self.splits, self.group_by, self.seed) for source in self.sources]
+        # What is shared in training shall be new to the model where it is scored.
+        kept_together = self.grouped if self.group_by is None else self.group_by
+        self._roles = [assign_roles(source, self.splits, kept_together, self.seed) for source in self.sources]
 
     @property
     def store(self) -> Source:
@@ -294,7 +305,9 @@ class PDEDataModule(lightning.LightningDataModule):
         part, numbers = self._part("labelled"), self._subset(self.labels, self.seed)
         return part if numbers is None else part.subset(numbers)
 
-    def _loader(self, part: Windows, shuffle: bool = False, drop_last: bool = False) -> TrajectoryLoader:
+    def _loader(
+        self, part: Windows, shuffle: bool = False, drop_last: bool = False, pairs: GroupPairs | None = None
+    ) -> TrajectoryLoader:
         trainer = self.trainer
         sampler = IndexBatches(
             part.sizes_of_parts,
@@ -305,10 +318,12 @@ class PDEDataModule(lightning.LightningDataModule):
             *((trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)),
             weights=self._weights(part) if shuffle else None,
             window_axes=part.window_axes,
+            pairs=pairs,
         )
         # What is in memory is a batch by one indexing operation: nothing to read ahead.
         ahead = 0 if part.held_bytes and not self.num_workers else self.ahead
-        return TrajectoryLoader(part, sampler, self.num_workers, ahead, self.start_method, pin_memory=True)
+        read = part if pairs is None else PairedWindows(part)
+        return TrajectoryLoader(read, sampler, self.num_workers, ahead, self.start_method, pin_memory=True)
 
     def _weights(self, part: Windows) -> list[float] | None:
         """Return the weights of the datasets of a mixture; None: every trajectory once an epoch."""
@@ -319,16 +334,26 @@ class PDEDataModule(lightning.LightningDataModule):
         return [size if w is None else w for w, size in zip(given, part.sizes_of_parts, strict=True)]
 
     def train_dataloader(self) -> TrajectoryLoader:
-        """Shuffled batches; in pretraining without parameters and always of ``batch_size`` trajectories."""
+        """Shuffled batches; in pretraining without parameters and always of ``batch_size`` trajectories or pairs."""
         part = self._training_part()
         if self.train_split == "labelled":
             return self._loader(part, shuffle=True)
-        if len(part) < self.batch_size:
-            raise DataError(
-                f"batch_size {self.batch_size} exceeds the {len(part)} unlabelled trajectories; "
-                f"lower it to {len(part)}."
-            )
-        return self._loader(part, shuffle=True, drop_last=True)
+        pairs = self.pairs
+        there, what = (len(part), "unlabelled trajectories") if pairs is None else (len(pairs), "pairs of an epoch")
+        if there < self.batch_size:
+            raise DataError(f"batch_size {self.batch_size} exceeds the {there} {what}; lower it to {there}.")
+        if pairs is not None:
+            task = getattr(self.trainer, "lightning_module", None)
+            if task is not None and not getattr(task, "takes_partners", False):
+                raise DataError(f"{type(task).__name__} does not take pairs of runs; leave grouped out.")
+            several = f", up to {n} of a group in one batch" if (n := pairs.repeats(self.batch_size)) > 1 else ""
+            rank_zero_info(f"grouped by {self.grouped}: {pairs}{several}")
+        return self._loader(part, shuffle=True, drop_last=True, pairs=pairs)
+
+    @property
+    def pairs(self) -> GroupPairs | None:
+        """Pairs of runs of one group among the training runs; None where ``grouped`` is."""
+        return None if self.grouped is None else GroupPairs.of(self.selections("unlabelled"), self.grouped)
 
     def val_dataloader(self) -> list[TrajectoryLoader]:
         """Loaders of the labelled subset and of the validation part, in fixed order, with parameters."""
@@ -353,7 +378,7 @@ class PDEDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: what identifies them, and the statistics."""
         return {
-            "data": [_identity(source) for source in self.sources],
+            "data": [identity(source) for source in self.sources],
             "statistics": {n: [s.mean, s.std] for n, s in self.statistics.items()},
         }
 
@@ -364,27 +389,11 @@ class PDEDataModule(lightning.LightningDataModule):
             StoreError: the checkpoint was trained on other datasets.
         """
         _ = self.store
-        found = [_identity(source) for source in self.sources]
+        found = [identity(source) for source in self.sources]
         if found != state_dict["data"]:
             names = ", ".join(source.name for source in self.sources)
             raise StoreError(
-                f"the checkpoint was trained on data with recipe {_short(state_dict['data'])}, {names} has "
-                f"{_short(found)}. Give the path of the data it was trained on."
+                f"the checkpoint was trained on data with recipe {shortened(state_dict['data'])}, {names} has "
+                f"{shortened(found)}. Give the path of the data it was trained on."
             )
         self._statistics = {n: FieldStatistics(*values) for n, values in state_dict["statistics"].items()}
-
-
-def _identity(source: Source) -> str:
-    """Return a hash of what a dataset is: a store's recipe, else its layout, sizes and parameters."""
-    if isinstance(source, Store):
-        return source.manifest["recipe_hash"]
-    content = hashlib.sha256(repr((source.format, source.field_names, source.axis_names)).encode())
-    for name, size in source.splits.items():
-        content.update(repr((name, size, source.shape(name) if size else ())).encode())
-        for parameter, values in source.parameter_values(name).items():
-            content.update(parameter.encode() + np.ascontiguousarray(values, "<f8").tobytes())
-    return content.hexdigest()
-
-
-def _short(identities: Sequence[str]) -> str:
-    return ", ".join(identity[:12] for identity in identities)

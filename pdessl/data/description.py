@@ -20,6 +20,7 @@ def describe_store(s: Summary) -> list[str]:
     for name, p in s["parameters"].items():
         kind = f" ({p['distribution']})" if p["distribution"] else ""
         lines.append(_line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + kind))
+    lines += _groups(s)
     tail = s["spectral_tail"]
     above = tail["above_1e-3"]
     verdict = f"{above} trajectories above 1e-3: under-resolved" if above else "resolved"
@@ -56,6 +57,7 @@ def describe_files(s: Summary) -> list[str]:
     for name, p in s["parameters"].items():
         distinct = ", ".join(f"{n} in {split}" for split, n in p["distinct"].items())
         lines.append(_line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + f"; distinct values: {distinct}"))
+    lines += _groups(s)
     if s["spectra"]["tails"]:
         worst = max(
             ((t, n, a) for n, axes in s["spectra"]["tails"].items() for a, t in axes.items()),
@@ -74,6 +76,21 @@ def describe_files(s: Summary) -> list[str]:
     if s["statistics"]:
         lines.append(_line("stats.yaml", ", ".join(s["statistics"])))
     return lines + _warnings(s)
+
+
+def _groups(s: Summary) -> list[str]:
+    """Return what groups there are, and what they are good for."""
+    found = s["groups"]
+    if not found:
+        return []
+    held = [
+        f"{count} of {low if low == high else f'{low} to {high}'} runs in {name}"
+        for name, (count, low, high) in found["splits"].items()
+    ]
+    return [
+        _line("groups", f"{', '.join(held)}: they share a setting, which need not be known."),
+        _line("", f"--data.grouped {found['by']} takes two runs of a group as positives in pretraining"),
+    ]
 
 
 def _warnings(s: Summary) -> list[str]:

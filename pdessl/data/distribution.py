@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["Distribution"]
 class _Shared:
     distribution: str = "constant"
     unit: str = ""
-    per: Count = 1
+    per: Count | dict[str, Count] = 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Distribution:
             with equal weights among ``values``.
         low, high, values: see kind.
         unit: unit of the number, free text.
-        per: how many consecutive trajectories of a split share one drawn value, >= 1.
+        per: how many consecutive trajectories of a split share one drawn value, >= 1; or a mapping from split to that
+            number, 1 for splits it does not name. :meth:`shared_by` reads either.
     """
 
     kind: str
@@ -63,7 +65,7 @@ class Distribution:
     high: float = 0.0
     values: tuple[float, ...] = ()
     unit: str = ""
-    per: int = 1
+    per: int | Mapping[str, int] = 1
 
     @staticmethod
     def parse(value: Any, where: str) -> Distribution:
@@ -90,6 +92,10 @@ class Distribution:
         if low > high:
             raise SchemaError(f"{where}: expected low <= high, found {low} and {high}.")
         return Distribution(kind, low, high, (), given.unit, given.per)
+
+    def shared_by(self, split: str) -> int:
+        """Return how many consecutive trajectories of a split share one drawn value."""
+        return int(self.per.get(split, 1)) if isinstance(self.per, Mapping) else self.per
 
     def draw(self, stream: np.random.Generator) -> float:
         """Draw one number."""

@@ -52,8 +52,8 @@ def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -
     drawn = tuple(length.draw(stream) for length in recipe.lengths)
     parameters = {}
     for name, distribution in recipe.parameters.items():
-        if distribution.per > 1:
-            group = random_stream(recipe.seed, split, trajectory // distribution.per, f"group:{name}")
+        if (shared := distribution.shared_by(split)) > 1:
+            group = random_stream(recipe.seed, split, trajectory // shared, f"group:{name}")
             parameters[name] = distribution.draw(group)
         else:
             parameters[name] = distribution.draw(stream)

@@ -15,6 +15,7 @@ from pdessl.data.description import describe_files, describe_store
 from pdessl.data.formats import open_source
 from pdessl.data.formats.detection import apart
 from pdessl.data.formats.summary import summarise
+from pdessl.data.groups import describe_groups
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.shards import open_shard
 from pdessl.data.store import Store
@@ -31,9 +32,10 @@ class Inspection:
     Args:
         summary: plain data: ``kind`` (``store`` or ``files``), ``title``, ``equation``, ``splits`` {name:
             trajectories}, ``fields`` {name: minimum, maximum, mean, rms}, ``grid`` (frames, time, points, space),
-            ``parameters`` {name: range}, ``warnings``; for a store ``rejected_draws``, ``solver_points``,
-            ``spectral_tail``, ``noise``; for files ``format``, ``held`` (files, groups and shape per split),
-            ``sampled`` (trajectories the ranges come
+            ``parameters`` {name: range}, ``groups`` (runs that share a setting: ``by``, what to give as ``grouped``,
+            and ``splits`` {name: groups, smallest, largest}; empty where there are none), ``warnings``; for a store
+            ``rejected_draws``, ``solver_points``, ``spectral_tail``, ``noise``; for files ``format``, ``held`` (files,
+            groups and shape per split), ``sampled`` (trajectories the ranges come
             from), ``spectra``, ``dropped``, ``statistics``, and per parameter ``distinct`` values per split.
 
     ``print(inspect(path))`` shows it as text.
@@ -104,7 +106,8 @@ def _files(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     mapping: str | os.PathLike[str] | Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    return summarise(open_source(path, mapping))
+    source = open_source(path, mapping)
+    return summarise(source) | {"groups": describe_groups(source)}
 
 
 def _grid(sample: Trajectories, time_unit: str) -> dict[str, Any]:
@@ -200,6 +203,7 @@ def _store(store: Store) -> dict[str, Any]:
         "seed": manifest["seed"],
         "versions": manifest["versions"],
         "complete": store.complete,
+        "groups": describe_groups(store),
         "warnings": warnings,
     }
 

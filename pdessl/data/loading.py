@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from pdessl.data.sampling import IndexBatches
+from pdessl.data.sampling import IndexBatches, PairedWindows
 from pdessl.data.windows import Windows
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
@@ -73,7 +73,7 @@ class TrajectoryLoader(DataLoader):
 
     def __init__(
         self,
-        windows: Windows,
+        windows: Windows | PairedWindows,
         sampler: IndexBatches,
         num_workers: int = 0,
         ahead: int = 2,

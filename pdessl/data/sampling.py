@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
+from pdessl.data.groups import GroupPairs
 from pdessl.errors import DataError
 from pdessl.solvers import random_stream
+from pdessl.trajectory import Trajectories
 
-__all__ = ["Draw", "IndexBatches"]
+__all__ = ["Draw", "IndexBatches", "PairDraw", "PairedWindows"]
 
 
 class Draw(NamedTuple):
@@ -28,6 +30,27 @@ class Draw(NamedTuple):
 
     numbers: torch.Tensor
     places: torch.Tensor | None = None
+
+
+class PairDraw(NamedTuple):
+    """One batch of pairs to be: row by row another run of the same group (of a run alone: itself)."""
+
+    runs: Draw
+    partners: Draw
+
+
+class PairedWindows(Dataset[Trajectories]):
+    """Windows of runs with windows of their partners: one :class:`PairDraw` gives one batch with ``partner``.
+
+    Args:
+        windows: a dataset that is indexed by :class:`Draw`.
+    """
+
+    def __init__(self, windows: Dataset[Trajectories]) -> None:
+        self.windows = windows
+
+    def __getitem__(self, draw: PairDraw) -> Trajectories:
+        return self.windows[draw.runs].replace(partner=self.windows[draw.partners])
 
 
 class IndexBatches(DistributedSampler):
@@ -47,11 +70,13 @@ class IndexBatches(DistributedSampler):
             dataset its exact part of them, rounded: one that is drawn more often than it has trajectories repeats
             them evenly, of one that is drawn less often another part is seen every epoch.
         window_axes: 1 + d where windows are drawn at random, 0 where not.
+        pairs: draw pairs of different runs of one group; B is then the number of pairs, and draws are
+            :class:`PairDraw`. In place of ``shuffle``.
 
     ``start`` is the number of batches to skip, for one epoch, when a run is resumed in the middle of it.
 
     Raises:
-        DataError: weights that are not positive numbers, one per dataset.
+        DataError: weights that are not positive numbers, one per dataset, or weights and pairs.
     """
 
     def __init__(
@@ -65,6 +90,7 @@ class IndexBatches(DistributedSampler):
         rank: int = 0,
         weights: Sequence[float] | None = None,
         window_axes: int = 0,
+        pairs: GroupPairs | None = None,
     ) -> None:
         sizes = [size] if isinstance(size, int) else list(size)
         # Being a DistributedSampler keeps Lightning from wrapping it: it divides the batches among processes itself.
@@ -75,17 +101,22 @@ class IndexBatches(DistributedSampler):
         if weights is not None and (len(weights) != len(sizes) or not all(0 < w < math.inf for w in weights)):
             raise DataError(f"expected {len(sizes)} weights > 0, one per dataset, found {list(weights)}.")
         self.weights = None if weights is None else [float(w) for w in weights]
-        self.window_axes = window_axes
+        if weights is not None and pairs is not None:
+            raise DataError("pairs of a group are drawn as often as there are runs; leave out the weights of datasets.")
+        self.window_axes, self.pairs = window_axes, pairs
+        if pairs is not None:
+            self.size = len(pairs)
 
     def __len__(self) -> int:
         batches = self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
         return math.ceil(batches / self.num_replicas)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Draw | PairDraw]:
         order = self._order()
         places = None
-        if self.window_axes and self.shuffle:
-            places = random_stream(self.seed, "batches", self.epoch, "windows").random((self.size, self.window_axes))
+        if self.window_axes and (self.shuffle or self.pairs is not None):
+            shape = (*order.shape, self.window_axes)
+            places = random_stream(self.seed, "batches", self.epoch, "windows").random(shape)
         starts = list(range(0, self.size, self.batch_size))
         if self.drop_last and starts and self.size - starts[-1] < self.batch_size:
             starts.pop()
@@ -95,12 +126,17 @@ class IndexBatches(DistributedSampler):
         mine = starts[self.rank :: self.num_replicas][skipped:]
         return iter([self._draw(order, places, slice(i, i + self.batch_size)) for i in mine])
 
-    @staticmethod
-    def _draw(order: np.ndarray, places: np.ndarray | None, part: slice) -> Draw:
+    @classmethod
+    def _draw(cls, order: np.ndarray, places: np.ndarray | None, part: slice) -> Draw | PairDraw:
+        if order.ndim == 2:
+            return PairDraw(*(cls._draw(order[:, i], None if places is None else places[:, i], part) for i in (0, 1)))
         drawn = None if places is None else torch.from_numpy(places[part].copy())
         return Draw(torch.from_numpy(order[part].copy()), drawn)
 
     def _order(self) -> np.ndarray:
+        """Return numbers of trajectories, (N,), or of both runs of pairs, (P, 2)."""
+        if self.pairs is not None:
+            return self.pairs.epoch(random_stream(self.seed, "batches", self.epoch, "order"), self.batch_size)
         if not self.shuffle:
             return np.arange(self.size)
         stream = random_stream(self.seed, "batches", self.epoch, "order")

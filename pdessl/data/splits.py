@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pdessl.data.groups import group_keys
 from pdessl.data.source import Source
 from pdessl.errors import CatalogError, DataError, did_you_mean
 
@@ -88,7 +89,7 @@ class Selection:
 def assign_roles(
     source: Source,
     splits: Mapping[str, str | float] | None = None,
-    group_by: str | None = None,
+    group_by: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Selection]:
     """Decide which trajectories serve as ``unlabelled``, ``labelled``, ``validation`` and ``test``.
@@ -111,7 +112,8 @@ def assign_roles(
             ``test``) the share that is taken out of the splits no role names, 0 for none; ``labelled`` is a share of
             what is left for training.
         group_by: what makes a group: ``file`` (the dataset's own groups, the default), ``trajectory``, or the name of a
-            parameter, whose values then are all in training or all in one of the others.
+            parameter, whose values then are all in training or all in one of the others; see
+            :func:`pdessl.data.groups.group_keys`.
         seed: of the choice.
 
     Returns:
@@ -140,14 +142,14 @@ def assign_roles(
     pool = chosen["unlabelled"] if "unlabelled" in chosen else Selection.whole(source, rest)
     if not len(pool):
         raise DataError(f"{source.name}: nothing is left to train on; its splits are {dict(source.splits)}.")
-    groups = _group_keys(pool, group_by)
+    groups = group_keys(pool, group_by)
     shares = {r: splits[r] for r in ("test", "validation") if not isinstance(splits[r], str) and splits[r] > 0}
     dealt = _deal(groups, shares, seed, "split", source)
     chosen |= {role: pool[dealt == number] for number, role in enumerate(shares, 1)}
     training = pool[dealt == 0]
     chosen["unlabelled"] = training
     if not isinstance(splits["labelled"], str) and splits["labelled"] > 0:
-        each = _group_keys(training, "trajectory")
+        each = group_keys(training, "trajectory")
         some = _deal(each, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
         chosen["labelled"] = training[some == 1]
     return {role: chosen[role] for role in ROLES if role in chosen}
@@ -166,21 +168,6 @@ def _check(source: Source, role: str, value: str | float) -> None:
         raise DataError("splits.unlabelled is what the others leave; give the shares of the others, or a split's name.")
     elif not 0 <= value <= 1 or (value == 1 and role != "labelled"):
         raise DataError(f"splits.{role}: expected the name of a split or a share between 0 and 1, found {value}.")
-
-
-def _group_keys(pool: Selection, group_by: str | None) -> list[str]:
-    """Return what identifies the group of each trajectory."""
-    if group_by is None or group_by == "file":
-        return [str(group) for group in pool.groups().tolist()]
-    if group_by == "trajectory":
-        return [f"{split} {row}" for split, row in zip(pool.split.tolist(), pool.rows.tolist(), strict=True)]
-    values = pool.parameter_values()
-    if group_by not in values:
-        raise CatalogError(
-            f"group_by: {pool.source.name} has no parameter '{group_by}'.{did_you_mean(group_by, values)} "
-            f"Expected file, trajectory or one of its parameters: {', '.join(values) or 'none'}."
-        )
-    return [float(value).hex() for value in values[group_by]]
 
 
 def _deal(

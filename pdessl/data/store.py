@@ -199,9 +199,9 @@ class Store(Source):
         """Return the group of each trajectory: those that share a parameter by the recipe are in one; shape (N,)."""
         if self.converted:
             return self.recipe.groups(split)
-        shared = math.lcm(*(d.per for d in self.recipe.parameters.values()))
         start = 0
         for name, size in self.splits.items():
+            shared = math.lcm(*(d.shared_by(name) for d in self.recipe.parameters.values()))
             if name == split:
                 break
             start += -(-size // shared)

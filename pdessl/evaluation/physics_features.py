@@ -10,10 +10,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pdessl.errors import ShapeError
+from pdessl.equations import load_equation
+from pdessl.errors import CatalogError, ShapeError
+from pdessl.models import embed
+from pdessl.models.moments import Moments
 from pdessl.trajectory import Trajectories
 
-__all__ = ["PhysicsFeatures", "physics_features"]
+__all__ = ["PhysicsFeatures", "moments_of", "physics_features", "velocity_of"]
 
 FLOOR = 1e-12  # share of the mean square below which power is rounding
 TINY = 1e-100  # mean squares below this are 0: their squares must not underflow
@@ -32,7 +35,7 @@ class PhysicsFeatures:
 
 
 def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatures:
-    """Compute spectra, moments, dissipation and correlation scales of every field of every run.
+    """Compute spectra, moments, dissipation, correlation scales and material derivatives of every field of every run.
 
     Per field u (its mean over the run taken off):
 
@@ -47,6 +50,9 @@ def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatu
       <u_ii²>, which are the viscosity and the hyperviscosity of an equation that conserves energy otherwise (arcsinh
       instead of logarithm, because energy may grow);
     * the lag at which the autocorrelation in time and along every axis falls to 1/e, as log.
+
+    * how large the field, its derivatives and its material derivative are, coarse-grained and over time, and the same
+      of the vorticity of a velocity (:func:`moments_of`), where the runs are large enough for it.
 
     Beside them log of the duration and of every length. Differences are central and of second order, wrapped around on
     a periodic axis; spectra along axes that are not periodic, and in time, are those of the field less its mean times a
@@ -76,7 +82,51 @@ def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatu
     duration = trajectories.time[:, -1] - trajectories.time[:, 0]
     columns += [duration.double().log(), *trajectories.lengths.double().log().unbind(1)]
     names += ["log duration", *(f"log length along {axis}" for axis in trajectories.axis_names)]
+    if len(trajectories.space) in (1, 2):
+        found = moments_of(trajectories)
+        parts = (trajectories[slice(i, i + 64)] for i in range(0, len(trajectories), 64))
+        columns += embed(found, parts).unbind(1)
+        names += [_named(name, trajectories.field_names) for name in found.names]
     return PhysicsFeatures(torch.stack(columns, dim=1), tuple(names))
+
+
+def velocity_of(runs: Trajectories) -> tuple[int, ...] | None:
+    """Return the channels of the velocity along each axis; None: the runs hold none.
+
+    It is the vector of the equation's file; where the equation is not known, or names none, the fields u, v along the
+    axes, if they are there.
+    """
+    try:
+        vectors = list(load_equation(runs.equation).vectors.values()) if runs.equation else []
+    except CatalogError:
+        vectors = []
+    found = [[v.get(axis) for axis in runs.axis_names] for v in vectors]
+    for names in (*found, ["u", "v", "w"][: len(runs.axis_names)]):
+        if all(name in runs.field_names for name in names):
+            return tuple(runs.field_names.index(name) for name in names)
+    return None
+
+
+def moments_of(runs: Trajectories, correlations: bool = False) -> Moments:
+    """Return the moments that fit runs: their fields, boundaries and velocity, levels and windows that the grid holds.
+
+    Args:
+        runs: whose fields, grid and equation count; no value of theirs does.
+        correlations: see :class:`pdessl.models.moments.Moments`.
+
+    Raises:
+        ValueError: runs on more than two axes.
+        ShapeError: fewer than 3 frames or 2 nodes.
+    """
+    return Moments.fitting(
+        runs.fields.shape, tuple(kind == "periodic" for kind in runs.boundary), velocity_of(runs), correlations
+    )
+
+
+def _named(name: str, fields: tuple[str, ...]) -> str:
+    """Return the name of a moment with the field's own name in place of its number."""
+    start, _, rest = name.partition(": ")
+    return f"{fields[int(start[1:])] if start != 'vorticity' else start}: {rest}"
 
 
 def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, Tensor]]:

@@ -16,8 +16,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from pdessl.conventions import RUN_NAMES
 from pdessl.errors import CheckpointError
-from pdessl.inference.format import RUN_NAMES
 from pdessl.operators import LatentOperator, discover, load_law
 from pdessl.trajectory import Trajectories
 

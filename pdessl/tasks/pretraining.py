@@ -15,6 +15,7 @@ from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import SplitProjector
 from pdessl.objectives import SIE, ExponentialMovingAverage, Terms, aimed_std, as_objective, name_of
 from pdessl.tasks.batches import step_generator
+from pdessl.tasks.positives import refuse_places, runs_of_views
 from pdessl.tasks.representation import RepresentationTask, trained_head
 from pdessl.tasks.views import DrawnView, DrawnViews, Embedder, moved_by
 
@@ -51,6 +52,10 @@ class Pretraining(RepresentationTask):
     embeddings, ``(z, z') -> scalar``, is an objective too, averaged over pairs of views. Several are added by
     :class:`pdessl.objectives.WeightedSum`.
 
+    A batch with ``partner``, another run of the same group for each run (``grouped`` of
+    :class:`pdessl.data.PDEDataModule`), gives every second view: *grouped* positives, which share what the group shares
+    and nothing else.
+
     Validation, its collapse monitors and its online probe: see :class:`RepresentationTask`.
 
     Args:
@@ -69,6 +74,8 @@ class Pretraining(RepresentationTask):
             ``schedule`` (see :class:`pdessl.objectives.ExponentialMovingAverage`); None: there is none.
         learning_rate, weight_decay, warmup, seed: see :class:`RepresentationTask`.
 
+    Attribute ``takes_partners``: such batches are understood.
+
     Under gradient accumulation the statistics of an objective are those of one micro-batch. Networks with dropout draw
     from torch's global generator, which is not restored on resume; everything drawn here is.
 
@@ -77,6 +84,8 @@ class Pretraining(RepresentationTask):
             that it does not ask for, or a head that nothing trains.
         SymmetryError: in the first step: views that move a parameter, and an objective that takes them as equal.
     """
+
+    takes_partners = True
 
     def __init__(
         self,
@@ -131,16 +140,19 @@ class Pretraining(RepresentationTask):
         views = self.draw(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
         terms = Terms.of(self.objective(views), name_of(self.objective))
         self._check_asked(views)
+        if getattr(batch, "partner", None) is not None:
+            refuse_places(views.asked, name_of(self.objective))
         self.log_terms(terms, len(batch))
         return terms.total
 
     def draw(self, batch: Any, generator: torch.Generator) -> DrawnViews:
         """Draw the views of a batch: global ones, then local ones."""
         makers = [self.augmentation] * self.view_count + [self.local_augmentation] * self.local_views
+        runs = runs_of_views(batch, len(makers))
         with torch.no_grad():
-            drawn = [make(batch, generator) for make in makers]
+            drawn = [(run, *make(run, generator)) for make, run in zip(makers, runs, strict=True)]
         embedder, asked = self.student(), set[str]()
-        views = [DrawnView(batch, view, element, embedder, self.teacher, asked) for view, element in drawn]
+        views = [DrawnView(run, view, element, embedder, self.teacher, asked) for run, view, element in drawn]
         return DrawnViews(views, self.view_count, moved_by(self.augmentation), generator)
 
     def _check_asked(self, views: DrawnViews) -> None:

@@ -119,6 +119,7 @@ class DrawnView:
     @cached_property
     def places(self) -> Tensor:
         """Where the tokens lie in the trajectory, (B, N, 1 + d): the mean over the nodes of each, in shares of it."""
+        self.asked.add("places")
         grid = self.embedder.encoder.token_grid(self.batch.fields.shape[2:])
         sources = source_positions(self.batch, self.element).movedim(-1, 1)
         if len(grid) != sources.ndim - 2:
@@ -154,7 +155,7 @@ class DrawnViews:
 
     @property
     def asked(self) -> set[str]:
-        """What has been asked of the views: ``teacher``, ``element``, ``shift of NAME``."""
+        """What has been asked of the views: ``teacher``, ``element``, ``places``, ``shift of NAME``."""
         return self.views[0].asked
 
     def __len__(self) -> int:

@@ -1,0 +1,187 @@
+"""Rows of results/grouped.md: what groups of runs are worth, beside their floors. Rows are JSON, tables made of them.
+
+python benchmarks/grouped.py burgers DATA --out ROWS            # DATA: pdessl generate burgers_grouped --out DATA
+python benchmarks/grouped.py smoke DATA --out ROWS --fields u v # DATA: pdessl generate smoke_buoyancy_grouped_small
+python benchmarks/grouped.py burgers DATA --out ROWS --encoder RUN --name "VICReg, grouped"   # a pretraining of yours
+python benchmarks/grouped.py table ROWS                         # writes the table to standard output
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from pdessl.experiments.views import Trunk, Views, averaged, calibrated
+
+import pdessl
+from pdessl.data import PDEDataModule
+from pdessl.evaluation.metrics import r2, relative_error
+from pdessl.evaluation.physics_features import moments_of, physics_features
+from pdessl.files import write_json
+from pdessl.inference.discriminant import GroupDiscriminant
+from pdessl.models import ConvEncoder, Encoder, bounded, embed, fit_ridge, from_scale, to_scale
+
+TARGETS = {"burgers": ("viscosity", "log"), "smoke": ("buoyancy", "linear")}
+VIEWS = {
+    "burgers": Views({"space_translation": 0.5, "galilean_boost": 0.25}, (32, 64), (), True, 4),
+    "smoke": Views({}, (16, 32, 32), (), True, 2),
+}
+
+
+def of_moments(runs, correlations=False):
+    made = moments_of(runs, correlations)
+    return embed(made, (runs[slice(i, i + 64)] for i in range(0, len(runs), 64)))
+
+
+class Rows:
+    def __init__(self, case, data, out, labels, seeds, frames=None):
+        self.case, self.data, self.out, self.labels, self.seeds, self.frames = case, data, out, labels, seeds, frames
+        self.name, self.scale = TARGETS[case]
+        self.known, self.test = self.cut(data.labelled_subset(None)), self.cut(data.test)
+        self.truth = self.test.parameters[self.name].double()
+        self.stored = to_scale(self.known.parameters[self.name].double(), self.scale, self.name)
+
+    def cut(self, runs):
+        return runs if self.frames is None else runs.window(slice(0, self.frames))
+
+    def write(self, method, grouped, features, seconds, note=""):
+        """Read features (of labelled and test runs; None: the mean) by ridge from few labels; keep the row."""
+        row = {"case": self.case, "method": method, "grouped": grouped, "seconds": round(seconds, 1), "note": note}
+        row |= {"fields": list(self.known.field_names), "unlabelled": sum(map(len, self.data.selections("unlabelled")))}
+        row |= {"error": {}, "r2": {}}
+        for count in self.labels:
+            errors, scores = [], []
+            for seed in range(self.seeds):
+                chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.known))[:count])
+                y = self.stored[chosen]
+                if features is None:
+                    found = y.mean().expand(len(self.truth))
+                else:
+                    found = bounded(fit_ridge(features[0][chosen], y).predict(features[1])[:, 0], y)
+                value = from_scale(found, self.scale)
+                errors.append(float(relative_error(value, self.truth)))
+                scores.append(float(r2(value, self.truth)))
+            row["error"][count], row["r2"][count] = errors, scores
+        slug = "".join(c if c.isalnum() else "_" for c in method.lower())
+        write_json(Path(self.out) / f"{self.case}-{slug}.json", row)
+        print(
+            method, {n: round(statistics.mean(e), 2) for n, e in row["error"].items()}, f"{seconds:.1f} s", flush=True
+        )
+
+    def both(self, make):
+        started = time.perf_counter()
+        return [make(self.known), make(self.test)], time.perf_counter() - started
+
+
+def closed_forms(rows):
+    rows.write("mean", False, None, 0.0)
+    unlabelled, groups = rows.cut(rows.data.unlabelled), rows.data.pairs.groups
+    correlations = len(unlabelled.space) == 1  # as GroupDiscriminant has it
+    started = time.perf_counter()
+    training = of_moments(unlabelled, correlations).numpy()
+    spent = time.perf_counter() - started
+    features, seconds = rows.both(lambda runs: of_moments(runs, correlations))
+    names = moments_of(unlabelled, correlations).names
+    sizes = torch.tensor(["log rms" in name for name in names])
+    rows.write("moments", False, [f[:, sizes] for f in features], seconds)
+
+    def code(title, grouped, note="", groups=groups, **settings):
+        fitted = GroupDiscriminant(**settings).fit(training, groups=groups)
+        found = [torch.from_numpy(fitted.transform(f.numpy())) for f in features]
+        note = note or f"{len(fitted.map_.scores)} codes, ridge {fitted.map_.ridge:g}"
+        rows.write(title, grouped, found, spent + fitted.seconds_, note)
+
+    code("discriminant of moments", True)
+    permuted = np.random.default_rng(0).permutation(groups)
+    code("discriminant, groups permuted", True, "a check: nothing is shared", permuted, components=2)
+    code("linear VICReg on pairs of a group", True, method="views", components=4)
+    code("principal components of moments", False, method="principal", components=4)
+    rows.write("random encoder", False, *random_encoder(rows, unlabelled))
+    names = physics_features(rows.test[[0]]).names
+    features, seconds = rows.both(lambda runs: physics_features(runs).values)
+    before = torch.tensor(["log rms of" not in name for name in names])
+    rows.write("hand-made features before moments", False, [f[:, before] for f in features], seconds)
+    rows.write("hand-made features with moments", False, features, seconds)
+
+
+def random_encoder(rows, unlabelled):
+    started = time.perf_counter()
+    torch.manual_seed(1000)
+    mean, std = zip(*((s.mean, s.std) for s in rows.data.statistics.values()), strict=True)
+    periodic = [kind == "periodic" for kind in unlabelled.boundary]
+    stacked = None if len(periodic) == 1 else 16
+    fresh = ConvEncoder(len(mean), 16, (1, 1, 1), periodic=periodic, pool="last", stacked_frames=stacked)
+    views, equation = VIEWS[rows.case], rows.data.store.equation
+    batches = [views.augmentation(equation)(unlabelled[slice(i, i + 64)])[0] for i in range(0, 256, 64)]
+    network = calibrated(Encoder(fresh, mean, std), batches)
+    constants = rows.data.store.constants
+    found = [
+        averaged(network, r, views, equation, k, constants=constants) for k, r in enumerate((rows.known, rows.test))
+    ]
+    return found, time.perf_counter() - started
+
+
+def pretrained(rows, folder, name):
+    encoder = pdessl.load(folder)
+    views, equation, constants = VIEWS[rows.case], rows.data.store.equation, rows.data.store.constants
+    record = json.loads((Path(folder) / "encoder" / "recipe.json").read_text())["provenance"]
+    data = record["recipe"]["data"]
+    note = f"{record['steps']} steps of {data['batch_size']}, seed {record['seed']}"
+    layers = {"features": encoder}
+    if encoder.module.trunk_dim != encoder.feature_dim:
+        layers["trunk"] = Trunk(encoder, encoder.module.trunk_dim)
+    for layer, network in layers.items():
+
+        def make(runs, seed, network=network):
+            return averaged(network, runs, views, equation, seed, constants=constants)
+
+        found = [make(rows.known, 0), make(rows.test, 1)]
+        rows.write(f"{name}, {layer}", data.get("grouped") is not None, found, 0.0, note)
+
+
+def table(folder):
+    rows = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("*.json"))]
+    for case in TARGETS:
+        mine = [r for r in rows if r["case"] == case]
+        if not mine:
+            continue
+        labels = list(mine[0]["error"])
+        print(
+            f"\n| {TARGETS[case][0]}, fields {', '.join(mine[0]['fields'])} | positives | "
+            + " | ".join(f"{n} labels [%]" for n in labels)
+            + f" | R² at {labels[0]} / {labels[-1]} | s | |"
+        )
+        print("|" + "---|" * (len(labels) + 5))
+        for r in sorted(mine, key=lambda r: statistics.mean(r["error"][labels[0]])):
+            cells = [f"{statistics.mean(r['error'][n]):.2f} ± {statistics.stdev(r['error'][n]):.2f}" for n in labels]
+            ends = " / ".join(f"{statistics.mean(r['r2'][n]):.3f}" for n in (labels[0], labels[-1]))
+            kind = "*grouped*" if r["grouped"] else "–"
+            print(f"| {r['method']} | {kind} | {' | '.join(cells)} | {ends} | {r['seconds']:.0f} | {r['note']} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=[*TARGETS, "table"])
+    parser.add_argument("data", help="the store; of the table, the folder of rows")
+    parser.add_argument("--out", default="rows")
+    parser.add_argument("--fields", nargs="+")
+    parser.add_argument("--frames", type=int, help="use the first frames only")
+    parser.add_argument("--labels", nargs="+", type=int, default=[16, 32, 256])
+    parser.add_argument("--seeds", type=int, default=3, help="labelled subsets")
+    parser.add_argument("--encoder", help="folder of a pretraining: its rows only")
+    parser.add_argument("--name", default="pretrained")
+    given = parser.parse_args()
+    if given.case == "table":
+        table(given.data)
+        return
+    torch.set_num_threads(1)
+    data = PDEDataModule(given.data, fields=given.fields, grouped="file")
+    rows = Rows(given.case, data, given.out, given.labels, given.seeds, given.frames)
+    pretrained(rows, given.encoder, given.name) if given.encoder else closed_forms(rows)
+
+
+if __name__ == "__main__":
+    main()
