@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pdessl.experiments.views import Trunk, Views, averaged, calibrated
 
 import pdessl
 from pdessl.data import PDEDataModule
 from pdessl.evaluation.metrics import r2, relative_error
 from pdessl.evaluation.physics_features import moments_of, physics_features
+from pdessl.experiments.untrained import calibrated
 from pdessl.files import write_json
+from pdessl.inference import Views
+from pdessl.inference import features as features_of
 from pdessl.inference.discriminant import GroupDiscriminant
 from pdessl.models import ConvEncoder, Encoder, bounded, embed, fit_ridge, from_scale, to_scale
 
@@ -107,6 +109,12 @@ def closed_forms(rows):
     rows.write("hand-made features with moments", False, features, seconds)
 
 
+def seen(rows, network, runs, views, equation, layer="features"):
+    """Features of runs of which nothing but the constants is known."""
+    known = {name: values for name, values in runs.parameters.items() if name in rows.data.store.constants}
+    return features_of(network, runs.replace(parameters=known), views, equation, layer=layer)
+
+
 def random_encoder(rows, unlabelled):
     started = time.perf_counter()
     torch.manual_seed(1000)
@@ -117,28 +125,19 @@ def random_encoder(rows, unlabelled):
     views, equation = VIEWS[rows.case], rows.data.store.equation
     batches = [views.augmentation(equation)(unlabelled[slice(i, i + 64)])[0] for i in range(0, 256, 64)]
     network = calibrated(Encoder(fresh, mean, std), batches)
-    constants = rows.data.store.constants
-    found = [
-        averaged(network, r, views, equation, k, constants=constants) for k, r in enumerate((rows.known, rows.test))
-    ]
+    found = [seen(rows, network, runs, views, equation) for runs in (rows.known, rows.test)]
     return found, time.perf_counter() - started
 
 
 def pretrained(rows, folder, name):
     encoder = pdessl.load(folder)
-    views, equation, constants = VIEWS[rows.case], rows.data.store.equation, rows.data.store.constants
+    views, equation = VIEWS[rows.case], rows.data.store.equation
     record = json.loads((Path(folder) / "encoder" / "recipe.json").read_text())["provenance"]
     data = record["recipe"]["data"]
     note = f"{record['steps']} steps of {data['batch_size']}, seed {record['seed']}"
-    layers = {"features": encoder}
-    if encoder.module.trunk_dim != encoder.feature_dim:
-        layers["trunk"] = Trunk(encoder, encoder.module.trunk_dim)
-    for layer, network in layers.items():
-
-        def make(runs, seed, network=network):
-            return averaged(network, runs, views, equation, seed, constants=constants)
-
-        found = [make(rows.known, 0), make(rows.test, 1)]
+    layers = ["features", "trunk"] if encoder.module.trunk_dim != encoder.feature_dim else ["features"]
+    for layer in layers:
+        found = [seen(rows, encoder, runs, views, equation, layer) for runs in (rows.known, rows.test)]
         rows.write(f"{name}, {layer}", data.get("grouped") is not None, found, 0.0, note)
 
 

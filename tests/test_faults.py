@@ -182,10 +182,8 @@ def test_a_pretraining_goes_on_from_the_checkpoint_before_a_damaged_one_bitwise(
     assert cli.main(resumed) == 2
     assert "it has no 'pytorch-lightning_version'" in capsys.readouterr().err
     torch.save(held, last)
-    assert (
-        cli.main([*resumed, "--set", "model.encoder.init_args.width=8", "model.projector.init_args.in_features=64"])
-        == 2
-    )
+    wider = ["model.encoder.init_args.width=8", "model.projector.init_args.in_features=64"]
+    assert cli.main([*resumed, "--set", *wider]) == 2
     assert "belongs to another network than the recipe describes" in capsys.readouterr().err
 
 

@@ -100,8 +100,9 @@ def velocity_of(runs: Trajectories) -> tuple[int, ...] | None:
         vectors = list(load_equation(runs.equation).vectors.values()) if runs.equation else []
     except CatalogError:
         vectors = []
-    found = [[v.get(axis) for axis in runs.axis_names] for v in vectors]
-    for names in (*found, ["u", "v", "w"][: len(runs.axis_names)]):
+    usual: list[str | None] = ["u", "v", "w"]
+    found = [[v.get(axis) for axis in runs.axis_names] for v in vectors] + [usual[: len(runs.axis_names)]]
+    for names in found:
         if all(name in runs.field_names for name in names):
             return tuple(runs.field_names.index(name) for name in names)
     return None

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pdessl.inference.encoding import RunEncoder, features
 from pdessl.inference.fitting import fit_parameter_model
 from pdessl.inference.format import InputFormat
+from pdessl.inference.loading import load
 from pdessl.inference.measured import Measured, MeasuredParameter
-from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import HeadReadout
-from pdessl.inference.saving import load, save
+from pdessl.inference.saving import save
+from pdessl.inference.target import Target
 from pdessl.inference.views import Views
 
 if TYPE_CHECKING:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdessl.inference.elsewhere import AS_IN_TRAINING
-
-if TYPE_CHECKING:
-    from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.target import FittedModel, Target
 
 __all__ = ["card"]
 
@@ -22,7 +20,7 @@ _READOUTS = {
 }
 
 
-def card(model: ParameterModel) -> str:
+def card(model: FittedModel) -> str:
     """Return the card of a model as Markdown."""
     declared, record = model.format, dict(model.record)
     names = ", ".join(t.name for t in model.targets)
@@ -91,7 +89,7 @@ def _target_row(target: Target) -> str:
     )
 
 
-def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: FittedModel) -> list[str]:
     if not coverage:
         return [
             f"Promised: {model.level:.0%} on runs exchangeable with those of calibration. Not measured on held-out "
@@ -120,14 +118,14 @@ def _coverage(coverage: Mapping[str, Mapping[str, Any]], model: ParameterModel) 
     ]
 
 
-def _errors(elsewhere: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+def _errors(elsewhere: Mapping[str, Mapping[str, Any]], model: FittedModel) -> list[str]:
     if AS_IN_TRAINING not in elsewhere:
         return []
     row = elsewhere[AS_IN_TRAINING]
     return [f"* this model, {n}: {v:.4g} % on {row['count']} held-out runs" for n, v in row["error"].items()]
 
 
-def _elsewhere(elsewhere: Mapping[str, Mapping[str, Any]], model: ParameterModel) -> list[str]:
+def _elsewhere(elsewhere: Mapping[str, Mapping[str, Any]], model: FittedModel) -> list[str]:
     """Return the section on runs that differ from those of training, where some were tried."""
     if len(elsewhere) < 2:
         return []
@@ -153,7 +151,7 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _views(model: ParameterModel) -> str:
+def _views(model: FittedModel) -> str:
     views = model.views
     if not views.drawn:
         return "nothing: runs are encoded as they are"
@@ -169,7 +167,7 @@ def _views(model: ParameterModel) -> str:
     return " ".join(parts)
 
 
-def _novelty(model: ParameterModel) -> str:
+def _novelty(model: FittedModel) -> str:
     method = {"mahalanobis": "Mahalanobis distance", "neighbours": "distance to the nearest neighbours"}
     below = "" if model.trunk_novelty is None else ", or of the values below the encoder's head if larger"
     text = (

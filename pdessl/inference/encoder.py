@@ -20,9 +20,9 @@ from torch import nn
 from pdessl.conventions import RUN_NAMES
 from pdessl.errors import CheckpointError
 from pdessl.inference.format import InputFormat, constants_of
+from pdessl.inference.loading import load
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import encode
-from pdessl.inference.saving import load
 from pdessl.inference.views import Views
 from pdessl.models import embed
 from pdessl.trajectory import Trajectories

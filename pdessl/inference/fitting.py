@@ -27,9 +27,10 @@ from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
 from pdessl.inference.encoding import RunEncoder, has_trunk
 from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.labels import labels_of
-from pdessl.inference.model import ParameterModel, Target
+from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
+from pdessl.inference.target import Target
 from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
 from pdessl.operators import LatentOperator

@@ -14,60 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pdessl.evaluation.novelty import Novelty
-from pdessl.inference.conformal import CrossConformal, CrossQuantiles
+from pdessl.inference.card import card
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.format import InputFormat
 from pdessl.inference.labels import labels_of
 from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.reading import Encoded, encode
-from pdessl.inference.readouts import Estimator
+from pdessl.inference.saving import save
+from pdessl.inference.target import Target
 from pdessl.inference.views import Views
-from pdessl.models.scale import from_scale
 from pdessl.trajectory import Trajectories
 
-__all__ = ["ParameterModel", "Target"]
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """One parameter that a model predicts.
-
-    Args:
-        name: as users know it.
-        scale: ``log`` or ``linear``: on which the readout works.
-        unit: of the parameter; empty where unknown.
-        low, high: smallest and largest label: the range of validity.
-        count: labelled runs.
-        estimator: makes the prediction.
-        folds: make the interval; the estimator itself where calibration runs were given apart.
-        conformal: scores of the calibration runs, or the runs themselves where scores depend on the level.
-    """
-
-    name: str
-    scale: str
-    unit: str
-    low: float
-    high: float
-    count: int
-    estimator: Estimator
-    folds: tuple[Estimator, ...]
-    conformal: CrossConformal | CrossQuantiles
-
-    def predict(self, features: Tensor, level: float) -> tuple[NDArray[np.float64], ...]:
-        """Return prediction, lower and upper end in the parameter's own unit, (m,) each."""
-        value = self.estimator.predict(features)
-        rule = self.conformal.at(level, self.folds)
-        lower, upper = (np.stack(ends) for ends in zip(*(f.ends(features, level) for f in self.folds), strict=True))
-        low, high = rule.ends(lower, np.stack([f.scale(features) for f in self.folds]), level, upper)
-        # Fold models differ from the one that predicts; an interval always holds its own prediction.
-        found = value, np.minimum(low, value), np.maximum(high, value)
-        return tuple(from_scale(torch.from_numpy(f), self.scale).numpy() for f in found)
+__all__ = ["ParameterModel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,12 +187,8 @@ class ParameterModel:
 
     def card(self) -> str:
         """Return the model card as Markdown: trained on what, range of validity, coverage, floors, versions."""
-        from pdessl.inference.card import card
-
         return card(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as one folder that :func:`pdessl.load` reads; see :func:`pdessl.inference.save`."""
-        from pdessl.inference.saving import save
-
         return save(path, self)

@@ -69,11 +69,8 @@ class Trials:
             found = [replace(c, consensus=_consensus(i, found, codes)) for i, c in enumerate(found)]
         least = {name: min(c.unexplained for c in found if c.form == name) for name in {c.form for c in found}}
         # The curl has lost what its pressure did: it is taken where it explains much more than the rates.
-        lead = (
-            "rates"
-            if "rates" in least and least["rates"] <= 2 * min(least.values())
-            else min(least, key=least.__getitem__)
-        )
+        kept = "rates" in least and least["rates"] <= 2 * min(least.values())
+        lead = "rates" if kept else min(least, key=least.__getitem__)
         # Halves of a run share what its way of reading gets wrong, which other ways do not: among the candidates that
         # the others agree with nearly best, the law that explains most.
         enough = 1 - 1.1 * (1 - max(c.consensus for c in found if c.form == lead))
