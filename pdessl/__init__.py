@@ -26,6 +26,7 @@ _PUBLIC = {
     "SimulationEncoder": "pdessl.inference",
     "fit_parameter_model": "pdessl.inference",
     "regress": "pdessl.experiments.regress",
+    "pretrain": "pdessl.experiments.pretrain",
     "timestep": "pdessl.experiments.timestep",
     "study": "pdessl.experiments.study",
     "quickstart": "pdessl.experiments.quickstart",
