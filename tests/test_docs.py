@@ -61,7 +61,7 @@ def stage(tmp_path_factory):
         sys.path.pop(0)
     folder = tmp_path_factory.mktemp("docs")
     generate(
-        "burgers_small", folder / "data/burgers", size={"unlabelled": 32, "labelled": 32, "validation": 8, "test": 16}
+        "burgers_small", folder / "data/burgers", size={"unlabelled": 32, "labelled": 32, "validation": 16, "test": 16}
     )
     smoke = folder / "data/NavierStokes2D_cond"
     smoke.mkdir()

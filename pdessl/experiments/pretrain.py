@@ -13,6 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from pdessl.data import open as open_data
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import SchemaError
 from pdessl.experiments.pretraining import PretrainingRun
@@ -26,6 +27,8 @@ from pdessl.tasks.checkpointing import check_checkpoint
 
 __all__ = ["pretrain"]
 
+_BATCH = 64
+
 
 def pretrain(
     data: str | os.PathLike[str] | PDEDataModule,
@@ -38,7 +41,7 @@ def pretrain(
     projector: nn.Module | None = None,
     out: str | os.PathLike[str] = "runs/pretraining",
     epochs: int = 40,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     seed: int = 0,
     ckpt_path: str | os.PathLike[str] | None = None,
@@ -70,7 +73,7 @@ def pretrain(
             ``feature_dim``, of one hidden layer of 128 and 64 outputs.
         out: folder; receives ``encoder/``, ``history.json`` and ``last.ckpt``.
         epochs: passes over the unlabelled runs.
-        batch_size: runs per step, where ``data`` is a path.
+        batch_size: runs per step, where ``data`` is a path; default 64, or all unlabelled runs where they are fewer.
         learning_rate: of AdamW.
         seed: of batches and views. Networks that were made before have their weights.
         ckpt_path: ``last.ckpt`` of a run to go on with.
@@ -94,7 +97,12 @@ def pretrain(
     if encoder is None or objective is None or augmentation is None:
         missing = ", ".join(name for name, part in parts.items() if part is None)
         raise SchemaError(f"pretrain got no {missing}; give encoder, objective and augmentation, or config='RECIPE'.")
-    module = data if isinstance(data, PDEDataModule) else PDEDataModule(data, batch_size=batch_size, seed=seed)
+    if isinstance(data, PDEDataModule):
+        module = data
+    else:
+        if batch_size is None:
+            batch_size = min(_BATCH, open_data(data).splits.get("unlabelled") or _BATCH)
+        module = PDEDataModule(data, batch_size=batch_size, seed=seed)
     if projector is None:
         projector = Projector(_width(encoder), [128], 64)
     task = Pretraining(
