@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdessl.data import generate
+
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 # script -> words of a command line for each run, and what the output has to hold
@@ -28,6 +30,7 @@ RUNS = {
         ("heat kdv --repeats 1 --no-baseline", r"kdv +\d+\.\d+ +\d+\.\d+ +\d+\+\d+"),
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
+    "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
     "loading": [
         ("--trajectories 8 --points 16 --stored 64 --repeats 1", r"pdessl, from disk +\d+ items/s[^$]*h5py +\d+"),
     ],
@@ -41,7 +44,7 @@ RUNS = {
     ],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-ELSEWHERE = {"closed_box_phiflow"}  # has a test of its own below
+ELSEWHERE = {"closed_box_phiflow", "grouped"}  # have tests of their own below
 
 
 @pytest.fixture
@@ -95,3 +98,18 @@ def test_the_comparison_with_phiflow_writes_its_table_and_picture(tmp_path, monk
     numbers = [float(n) for row in re.findall(r"^\| \d+ \|.*", table, re.MULTILINE) for n in row.split("|")[3:6]]
     assert len(numbers) == 9 * 3 and np.allclose(numbers, 0.01, rtol=0.06)
     assert (tmp_path / "docs" / "simulators" / "closed_box_phiflow.png").stat().st_size > 1000
+
+
+def test_closed_forms_on_groups_write_their_rows_and_the_table_is_made_of_them(
+    tmp_path, monkeypatch, capsys, undisturbed
+):
+    size = {"unlabelled": 256, "labelled": 16, "validation": 8, "test": 8}
+    generate("burgers_grouped", tmp_path / "data", size=size, progress=False)
+    monkeypatch.chdir(tmp_path)
+    run = ["grouped.py", "burgers", str(tmp_path / "data"), "--labels", "8", "--seeds", "2", "--out", "rows"]
+    for words in (run, ["grouped.py", "table", "rows"]):
+        monkeypatch.setattr(sys, "argv", words)
+        runpy.run_path(str(FOLDER / "grouped.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "moments" in printed and "| mean |" in printed.replace("*", "")
+    assert len(list((tmp_path / "rows").glob("burgers-*.json"))) >= 8

@@ -14,7 +14,7 @@ from pdessl.errors import CatalogError, SchemaError
 from pdessl.experiments.quickstart import read_settings
 
 pytestmark = pytest.mark.slow
-METHODS = {
+METHODS = {"law",
     "frozen", "neighbours", "finetuned", "mean", "random", "physics", "scratch", "least_squares", "weak_form",
 }  # fmt: skip
 
