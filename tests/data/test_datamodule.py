@@ -290,7 +290,8 @@ def test_mixtures(small_store, tmp_path):
 def test_external_files(smoke_folder):
     made = PDEDataModule(smoke_folder, batch_size=4, crop=Crop(frames=3), labels=2, group_by="buoyancy")
     batch = next(iter(made.train_dataloader()))
-    assert batch.fields.shape[:3] == (4, 3, 3) and batch.fields.dtype == torch.float32 and batch.parameters == {}
+    assert batch.fields.shape[:3] == (4, 3, 3) and batch.fields.dtype == torch.float32
+    assert batch.parameters.keys() == {"viscosity"}  # one for all runs, by the mapping; the label is not among them
     assert batch.boundary == ("wall", "wall") and set(made.statistics) == set(made.store.field_names)
     assert set(made.labelled.parameters) >= {"buoyancy"} and len(made.labelled) == 2
     train, test = (made.selections(role)[0].parameter_values()["buoyancy"] for role in ("unlabelled", "test"))
