@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         "model.predict(xr.open_dataset('new_runs.nc', decode_times=False))",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE", help="netCDF or Zarr files, stores, or mapped files")
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="folder of a saved model")
+    parser.add_argument("--model", metavar="FOLDER", help="folder of a saved model")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results: .csv, .nc or .json")
     parser.add_argument("--level", type=float, metavar="SHARE", help="of the intervals; default the model's")
     parser.add_argument(
@@ -48,9 +48,14 @@ def main(arguments: Sequence[str]) -> int:
         help="runs with NaN: refuse (default), keep their longest stretch of complete frames, or fill in time",
     )
     parser.add_argument("--mapping", help="how to read other files: a name of 'pdessl list datasets' or a YAML file")
+    parser.add_changes("mapping", "missing=drop")
     parser.add_argument("--split", metavar="NAME", help="split of a store; default all")
     parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, ...")
     options = parser.parse_args(arguments)
+    parser.require(options, "model")
+    mapping = parser.mapping(options)
+    if options.print_config:
+        return 0
 
     from torch import nn
 
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     def warn(line: str) -> None:
         print(visible(f"warning: {line}", keep="\n"), file=sys.stderr)
 
-    results = predict_files(model, options.paths, level, options.missing, options.mapping, options.split, warn)
+    results = predict_files(model, options.paths, level, options.missing, mapping, options.split, warn)
     _print(model, results, level, everything=options.out is None)
     for line in expected(model):
         print(line)

@@ -34,7 +34,7 @@ def predict_files(
     paths: Sequence[str | os.PathLike[str]],
     level: float | None = None,
     missing: str = "refuse",
-    mapping: str | None = None,
+    mapping: Any = None,
     split: str | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
@@ -45,7 +45,7 @@ def predict_files(
         paths: netCDF or Zarr files, stores, or mapped files.
         level: of the intervals; default that of the model.
         missing: what is done with runs that hold NaN; see :meth:`ParameterModel.predict`.
-        mapping: how to read other files: a name or a YAML file.
+        mapping: how to read other files: a name, a YAML file, or what :func:`pdessl.data.formats.load_mapping` returned.
         split: of a store; default all.
         warn: receives each warning once, with the name of the file; default :func:`warnings.warn`.
 
@@ -72,7 +72,7 @@ def predict_files(
     return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
 
 
-def _opened(path: str, mapping: str | None, split: str | None) -> Iterator[tuple[str, xr.Dataset]]:
+def _opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the pieces of a file or store, each with the name of its split, read lazily where the format allows."""
     if mapping is None and Path(path).suffix.lower() in LABELLED_SUFFIXES:
         yield "", LabelledFile(path).dataset()
