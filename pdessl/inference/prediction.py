@@ -45,7 +45,7 @@ def predict_files(
         paths: netCDF or Zarr files, stores, or mapped files.
         level: of the intervals; default that of the model.
         missing: what is done with runs that hold NaN; see :meth:`ParameterModel.predict`.
-        mapping: how to read other files: a name, a YAML file, or what :func:`pdessl.data.formats.load_mapping` returned.
+        mapping: how to read other files: a name, a YAML file, or what ``load_mapping`` returned.
         split: of a store; default all.
         warn: receives each warning once, with the name of the file; default :func:`warnings.warn`.
 
