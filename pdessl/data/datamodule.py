@@ -24,8 +24,9 @@ from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.memory import available_memory, readable_size
 from pdessl.data.sampling import Draw, IndexBatches, PairedWindows
+from pdessl.data.selection import Selection
 from pdessl.data.source import Source
-from pdessl.data.splits import ROLES, Selection, assign_roles
+from pdessl.data.splits import ROLES, assign_roles
 from pdessl.data.statistics import FieldStatistics, field_statistics
 from pdessl.data.store import open
 from pdessl.data.windows import Crop, Windows

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pdessl.data.recipe import DatasetRecipe
+from pdessl.data.selection import Selection
 from pdessl.data.source import Source
 from pdessl.errors import CatalogError, DataError, PdesslError, did_you_mean
-
-if TYPE_CHECKING:
-    from pdessl.data.splits import Selection
 
 __all__ = ["GroupPairs", "describe_groups", "group_keys", "group_numbers"]
 
@@ -220,8 +218,6 @@ def describe_groups(source: Source) -> dict[str, Any]:
     ``by``: what to give as ``grouped``; ``splits``: {name: [groups, smallest, largest]} of the splits that have
     groups of two runs or more.
     """
-    from pdessl.data.splits import Selection
-
     names = [n for n, size in source.splits.items() if size]
     try:
         pools = {name: Selection.whole(source, [name]) for name in names}

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from pdessl.data.arrays import all_finite, copy_windows
 from pdessl.data.sampling import Draw
+from pdessl.data.selection import Selection
 from pdessl.data.source import Coordinates, Source
-from pdessl.data.splits import Selection
 from pdessl.errors import DataError, ShapeError
 from pdessl.trajectory import Trajectories
 

@@ -16,6 +16,7 @@ from pdessl.conventions import RUN_NAMES
 from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
+from pdessl.files import replacing
 from pdessl.operators import Grams, LatentOperator, Projection, choose, law_of, weak_grams
 from pdessl.operators import discover as discover_law
 from pdessl.operators.search import check, tried_runs
@@ -154,7 +155,6 @@ def _grams(
     check(runs)
     found = weak_grams(runs, projection)
     if path is not None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({n: getattr(found, n).contiguous() for n in ("halves", "noise", "level")}, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file({n: getattr(found, n).contiguous() for n in ("halves", "noise", "level")}, temporary)
     return found

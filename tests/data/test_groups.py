@@ -14,7 +14,8 @@ import pdessl.data
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.groups import GroupPairs, describe_groups, group_numbers
 from pdessl.data.sampling import IndexBatches
-from pdessl.data.splits import Selection, assign_roles
+from pdessl.data.selection import Selection
+from pdessl.data.splits import assign_roles
 from pdessl.data.windows import Crop
 from pdessl.errors import CatalogError, DataError
 from pdessl.solvers import random_stream

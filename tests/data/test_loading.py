@@ -14,7 +14,7 @@ import pdessl.data
 from pdessl.data.arrays import MAX_OPEN, open_files
 from pdessl.data.loading import TrajectoryLoader, read_ahead
 from pdessl.data.sampling import IndexBatches
-from pdessl.data.splits import Selection
+from pdessl.data.selection import Selection
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import DataError, FormatError
 

@@ -12,7 +12,7 @@ from pdessl.conventions import RUN_NAMES, repeated_nodes
 from pdessl.data import convert, inspect
 from pdessl.data.formats import from_xarray, open_source
 from pdessl.data.sampling import Draw
-from pdessl.data.splits import Selection
+from pdessl.data.selection import Selection
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import DataError, FormatError
 from pdessl.inference.format import InputFormat

@@ -10,7 +10,8 @@ from toy_source import ToySource
 
 import pdessl
 from pdessl.data.sampling import Draw
-from pdessl.data.splits import Selection, assign_roles
+from pdessl.data.selection import Selection
+from pdessl.data.splits import assign_roles
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import DataError, ShapeError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toy_source import ToySource
 
 from pdessl.data.sampling import Draw, IndexBatches
-from pdessl.data.splits import Selection
+from pdessl.data.selection import Selection
 from pdessl.data.windows import Crop, Windows
 from pdessl.errors import ShapeError
 
