@@ -4,11 +4,13 @@
 # make lint         style and formatting (ruff), types (mypy)
 #
 # Only Python >= 3.11 and make are needed. Another interpreter: make test PYTHON=python3.12.
-# Another place for the environment: make test VENV=/tmp/venv. A part of the tests: make test ARGS="tests/cli -x".
+# Another place for the environment: make test VENV=/tmp/venv. A part of the tests: make test ARGS="tests/cli -x"; in one
+# process: WORKERS=0.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 OLDEST ?= .venv-oldest
 
 .PHONY: help install quickstart test test-oldest lint clean
@@ -32,7 +34,7 @@ quickstart: $(VENV)/.installed
 	$(VENV)/bin/pdessl quickstart $(ARGS)
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # An environment of its own, several gigabytes: the oldest torch comes with CUDA. Another place: OLDEST=/tmp/oldest.
 test-oldest: $(OLDEST)/.installed
