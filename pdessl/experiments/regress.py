@@ -17,12 +17,13 @@ from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
 from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import RegressionResult, as_report
+from pdessl.experiments.inputs import read_data, read_encoder
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
-from pdessl.inference import ParameterModel, load
+from pdessl.inference import ParameterModel
 from pdessl.inference.fitting import with_measurements
 from pdessl.operators import LatentOperator
 
@@ -80,22 +81,13 @@ def regress(
     settings = dataclasses.replace(
         settings or Regression(), **{name: value for name, value in chosen.items() if value is not None}
     )
-    known = isinstance(encoder, (nn.Module, LatentOperator))
-    network = encoder if isinstance(encoder, (nn.Module, LatentOperator)) else load(encoder)
-    if isinstance(network, ParameterModel):
-        network = network.encoder
-    if isinstance(data, PDEDataModule):
-        module = data
-    else:
-        module = PDEDataModule(data)
-        module.prepare_data()
-        module.setup()
+    network, name = read_encoder(encoder)
+    module = read_data(data)
     if out is not None:
         check_writable(Path(out))
     stages = Stages(announce)
     with stages.stage("regression"), quietly():
         result = compare_methods(network, module, settings, announce, workers)
-        name = type(encoder).__name__ if known else str(encoder)
         result.model = saved_model(result, module, settings, name, network)
     if out is not None:
         _write(Path(out), result, settings, f"{name} on {module.store.name}", commands, stages, announce)

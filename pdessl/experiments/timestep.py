@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import CheckpointError
 from pdessl.evaluation.report import write_report
+from pdessl.experiments.inputs import read_data, read_encoder
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, SteppingResult, as_report, compare_steppers
 from pdessl.experiments.training import quietly
-from pdessl.models import load
 
 __all__ = ["timestep"]
 
@@ -47,13 +48,13 @@ def timestep(
         StoreError: a folder that cannot be written.
     """
     settings = settings or Stepping()
-    network = encoder if isinstance(encoder, nn.Module) else load(encoder)
-    if isinstance(data, PDEDataModule):
-        module = data
-    else:
-        module = PDEDataModule(data)
-        module.prepare_data()
-        module.setup()
+    network, name = read_encoder(encoder)
+    if not isinstance(network, nn.Module):
+        raise CheckpointError(
+            f"{name} holds a {type(network).__name__}; steppers are conditioned on the features of a network. Give a "
+            "folder that 'pdessl pretrain' wrote."
+        )
+    module = read_data(data)
     if out is not None:
         check_writable(Path(out))
     stages = Stages(announce)
@@ -61,7 +62,6 @@ def timestep(
         result = compare_steppers(network, module, settings, announce, workers)
     if out is not None:
         sections, arrays = as_report(result, settings)
-        name = type(encoder).__name__ if isinstance(encoder, nn.Module) else str(encoder)
         report: dict[str, Any] = {"title": f"timestepping: {name} on {module.store.name}", **sections}
         report |= {"commands": list(commands), "versions": versions(), "machine": machine()}
         report |= {"seconds": dict(stages.seconds), "recipe": dataclasses.asdict(settings)}
