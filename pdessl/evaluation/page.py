@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pdessl.errors import FormatError
 from pdessl.evaluation import plots
 from pdessl.evaluation.beyond import elsewhere_section, intervals_section, robustness_section
+from pdessl.evaluation.law_section import law_section
 from pdessl.evaluation.tables import GROUPS, findings
 
 __all__ = ["render"]
@@ -234,6 +235,17 @@ def _provenance(report: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
+def _section(
+    name: str, section: Callable[..., str], report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> str:
+    try:
+        return section(report, arrays)
+    except KeyError as error:
+        raise FormatError(
+            f"the report's section '{name}' lacks {error}. Run the command that wrote it again."
+        ) from None
+
+
 def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the report as one HTML page that loads nothing from elsewhere.
 
@@ -247,6 +259,8 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
     title = _text(report.get("title", "pdessl report"))
     parts = [f"<h1>{title}</h1>"]
     parts += [f'<p class="lead">{_text(p)}</p>' for p in report.get("summary", [])]
+    if report.get("law"):
+        parts.append(_section("law", law_section, report, arrays))
     if report.get("regression"):
         parts += [f'<p class="finding">{_text(line)}</p>' for line in findings(report["regression"]["rows"])]
     sections: dict[str, Callable[..., str]] = {
@@ -260,12 +274,7 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
     }
     for name, section in sections.items():
         if report.get(name):
-            try:
-                parts.append(section(report, arrays))
-            except KeyError as error:
-                raise FormatError(
-                    f"the report's section '{name}' lacks {error}. Run the command that wrote it again."
-                ) from None
+            parts.append(_section(name, section, report, arrays))
     parts.append(_provenance(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "METHOD_COLOURS",
     "embedding_figure",
     "label_curve_figure",
+    "law_figure",
     "predictions_figure",
     "principal_components",
     "rollout_figure",
@@ -81,6 +83,66 @@ def _space_time(axes: Any, field: NDArray[Any], time: NDArray[Any], space: NDArr
     return axes.pcolormesh(
         space, time, field, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest", rasterized=True
     )
+
+
+def law_figure(
+    shown: ArrayLike,
+    parameter: ArrayLike,
+    name: str,
+    shown_name: str,
+    field: tuple[ArrayLike, ArrayLike, ArrayLike, str] | None = None,
+    errors: Mapping[str, float] | None = None,
+    labels: int | None = None,
+) -> Figure:
+    """Three panels: a run as observed, the code of every test run beside its parameter, errors of some methods.
+
+    Args:
+        shown: the code, or what is predicted, of test runs (N,).
+        parameter: true values (N,).
+        name: the parameter.
+        shown_name: what ``shown`` is.
+        field: values (T, X), times (T,), positions (X,) and a title; None leaves the panel out.
+        errors: method -> relative error in %; fewer than two leave the panel out.
+        labels: how many labels these had.
+    """
+    x, y = np.asarray(parameter, dtype=float), np.asarray(shown, dtype=float)
+    bars = errors or {}
+    panels = 1 + (field is not None) + (len(bars) > 1)
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(3.6 * panels + (0.8 if len(bars) > 1 else 0.0), 3.1)
+        grid = list(figure.subplots(1, panels, squeeze=False).ravel())
+        if field is not None:
+            values, time, space, title = field
+            axes = grid.pop(0)
+            held = np.asarray(values)
+            limit = float(np.abs(held).max()) or 1.0
+            _space_time(axes, held, np.asarray(time), np.asarray(space), limit)
+            axes.set(xlabel="x", ylabel="t", title=title)
+        axes = _styled(grid.pop(0))
+        logarithmic = bool((x > 0).all() and x.max() > 3 * x.min())
+        low, high = (x.min() / 1.3, x.max() * 1.3) if logarithmic else (x.min(), x.max())
+        kept = (y > 0) if logarithmic else np.ones(len(y), dtype=bool)
+        # A code that is a coefficient of the equation, or a prediction, is compared with the parameter itself.
+        if np.median(np.abs(y[kept] - x[kept])) < 0.5 * np.ptp(x):
+            axes.plot([low, high], [low, high], color="#9aa5b1", lw=1)
+        axes.plot(x[kept], y[kept], "o", ms=2.8, alpha=0.6, mew=0, color=METHOD_COLOURS[0])
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
+            _plain_log_axis(axes.xaxis)
+            _plain_log_axis(axes.yaxis)
+        axes.set(xlabel=f"true {name}", ylabel=shown_name, title=f"{len(x)} test runs")
+        if len(bars) > 1:
+            axes = _styled(grid.pop(0))
+            order = sorted(bars, key=lambda method: -bars[method])
+            colours = [METHOD_COLOURS[0 if bars[m] == min(bars.values()) else 7] for m in order]
+            axes.scatter([bars[m] for m in order], range(len(order)), c=colours, s=42, zorder=3)
+            axes.set_yticks(range(len(order)), [textwrap.fill(m, 24) for m in order])
+            for place, method in enumerate(order):
+                axes.annotate(f"  {bars[method]:.2g}", (bars[method], place), va="center", fontsize=8.5)
+            axes.set(xscale="log", xlabel="relative error, %", title=f"{name} from {labels} labels")
+            axes.set_xlim(min(bars.values()) / 1.6, 2.6 * max(bars.values()))
+            _plain_log_axis(axes.xaxis)
+    return figure
 
 
 def views_figure(

@@ -3,6 +3,9 @@
 A report is a plain dictionary (what ``report.json`` holds) and a dictionary of named arrays. Every section is optional:
 
 * ``title``, ``summary`` (paragraphs), ``commands``, ``versions``, ``machine``, ``seconds`` (stage -> s), ``recipe``
+* ``law``: ``equation`` (lines), ``diagnostics``, ``symmetries``, ``warnings``, ``target``, ``labels``, ``runs``,
+  ``reason``; where its code was read also ``error``, ``coverage``, ``shown``, ``field``; arrays ``law/shown``,
+  ``law/parameter``, ``law/field|time|space``
 * ``views``: ``row_titles`` and ``column_titles``; arrays ``views/ROW/COLUMN/field|time|space``; ``strengths``, a list
   of generators with their greatest strengths
 * ``training``: ``curves`` (name -> list) and ``width``

@@ -33,13 +33,23 @@ from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import Encoded
 from pdessl.inference.regridding import regridded, steps_of
 from pdessl.models import bounded, from_scale, to_scale
+from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator, discover
 from pdessl.trajectory import Trajectories
 
-__all__ = ["compare_methods"]
+__all__ = ["RUNS_OF_A_LAW", "compare_methods", "law_of_unlabelled"]
 
-_RUNS_OF_A_LAW = 1024  # more tell nothing that tables could show
+RUNS_OF_A_LAW = 1024  # more tell nothing that tables could show
 _FEW = 6  # labels, below which some readouts cannot be fitted
+
+
+def law_of_unlabelled(data: PDEDataModule) -> LatentOperator:
+    """Return the law that the first unlabelled runs obey.
+
+    Raises:
+        DataError, ShapeError: see :func:`pdessl.operators.discover`.
+    """
+    return discover(data.unlabelled.without_parameters()[slice(0, RUNS_OF_A_LAW)])
 
 
 def compare_methods(
@@ -48,6 +58,7 @@ def compare_methods(
     settings: Regression,
     report: Callable[[str], None] = lambda line: None,
     workers: int = 1,
+    law: LatentOperator | None = None,
 ) -> RegressionResult:
     """Run every method at every number of labels and seed, and score it on the test split.
 
@@ -62,13 +73,14 @@ def compare_methods(
         settings: what is compared.
         report: receives a line of progress after each method.
         workers: processes that the trainings are spread over; see :func:`pdessl.experiments.processes.each`.
+        law: of the unlabelled runs, where it was found before.
 
     Raises:
         DataError: no such parameter, or not enough labelled runs.
     """
     torch_state = torch.random.get_rng_state()
     try:
-        return _Comparison(encoder, data, settings, report, workers).run()
+        return _Comparison(encoder, data, settings, report, workers, law).run()
     finally:
         torch.random.set_rng_state(torch_state)
 
@@ -116,8 +128,9 @@ class _Comparison:
         settings: Regression,
         report: Callable[[str], None],
         workers: int,
+        law: LatentOperator | None,
     ) -> None:
-        self.workers = workers
+        self.workers, self.law = workers, law
         self.encoder, self.data, self.settings, self.report = encoder, data, settings, report
         self.equation, self.test = data.store.equation, with_target(data.test, settings.target)
         self.scale = settings.scale or declared_scale(data, settings.target)
@@ -133,7 +146,7 @@ class _Comparison:
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}
-        trained = (getattr(encoder, "trained_on", None) or {}).get("equation")
+        trained = trained_on(encoder).get("equation")
         if trained and trained != self.equation:
             self.notes.append(
                 f"The encoder was pretrained on runs of {trained}, these are of {self.equation}: it reads them on the "
@@ -213,9 +226,7 @@ class _Comparison:
         if given:
             readouts |= {m: m for m in ("neighbours", "mean") if m in self.settings.methods}
         try:
-            law = (
-                self.encoder if given else discover(self.data.unlabelled.without_parameters()[slice(0, _RUNS_OF_A_LAW)])
-            )
+            law = self.encoder if given else self.law or law_of_unlabelled(self.data)
             route = Route(law, self.data, self.settings, self.scale, largest)
             self.notes += [f"{METHODS['law'][0]}: {line}" for line in law.warnings()]
             if not law.rank:

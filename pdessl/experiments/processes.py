@@ -21,6 +21,7 @@ from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
 from pdessl.experiments.training import quietly
 from pdessl.models import load, save_pretrained
+from pdessl.models.encoder import network_of
 
 __all__ = ["Shared", "each", "spread"]
 
@@ -127,7 +128,7 @@ def each(
             yield function(shared, job)
         return
     _refuse_other_data(shared.data)
-    inner = getattr(shared.encoder, "module", shared.encoder)
+    inner = network_of(shared.encoder)
     with tempfile.TemporaryDirectory() as folder:
         encoder = Path(folder) / "encoder"
         save_pretrained(encoder, shared.encoder, {})

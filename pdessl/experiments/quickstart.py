@@ -1,4 +1,4 @@
-"""The quickstart's stages, each a call that its verb makes too: generate, pretrain, regress, timestep, report."""
+"""The quickstart's stages, each a call that its verb makes too, from generating data to the report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ import torch
 
 from pdessl.data import generate, load_recipe, simulate
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
 from pdessl.evaluation.metrics import relative_error
 from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
-from pdessl.experiments.comparison import compare_methods
+from pdessl.experiments.comparison import RUNS_OF_A_LAW, compare_methods
 from pdessl.experiments.comparison_result import as_report
+from pdessl.experiments.law_report import as_report as law_report
+from pdessl.experiments.law_report import read_law
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.recipes import read_recipe, recipe_path
+from pdessl.experiments.regress import saved_model
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, compare_steppers
@@ -31,6 +35,7 @@ from pdessl.experiments.stepping import as_report as stepping_report
 from pdessl.experiments.training import quietly
 from pdessl.inference.views import Views
 from pdessl.models import load
+from pdessl.operators.saving import save_law
 from pdessl.schema import Count, Overrides, Size, fill, merge, override, read_words, write_words
 from pdessl.trajectory import Trajectories
 
@@ -116,8 +121,9 @@ def quickstart(
     """Run the whole pipeline into a folder.
 
     Args:
-        out: holds afterwards ``data/`` (the store), ``pretraining/`` (encoder, curves, checkpoint), ``report.html``,
-            ``report.json`` and ``report.npz``. A store that is there already is used again if the same recipe made it.
+        out: holds afterwards ``data/`` (the store), ``law/`` (that of the unlabelled runs), ``pretraining/`` (encoder,
+            curves, checkpoint), ``model/`` (which predicts the parameter of new runs), ``report.html``, ``report.json``
+            and ``report.npz``. A store that is there already is used again if the same recipe made it.
         config: recipe name or YAML file, see :func:`read_settings`.
         preset: name of a variant in the recipe.
         overrides: other values, ``{"regression.seeds": 5}`` or ``["regression.seeds=5"]``.
@@ -151,6 +157,19 @@ def quickstart(
         )
     data = PDEDataModule(store.path)
     data.setup()
+    law = None
+    with stages.stage("find the law of the unlabelled runs"):
+        try:
+            found = read_law(data, settings.regression)
+        except PdesslError as error:  # no law can be found in runs so few or so short: the networks need none
+            announce(f"no law: {error}")
+        else:
+            law = found.law
+            save_law(law, folder / "law", dict(zip(data.test.axis_names, data.test.boundary, strict=True)))
+            report["law"], held = law_report(found, data, settings.regression.target)
+            arrays |= held
+            for line in found.lines(settings.regression.target):
+                announce(line)
     with stages.stage("pretrain without labels"), quietly():
         given = override({"data": {"path": str(store.path)}}, settings.pretraining.overrides)
         if not sys.stderr.isatty():
@@ -158,7 +177,12 @@ def quickstart(
         run = pretrain(settings.pretraining.recipe, given, folder / "pretraining", preset=settings.pretraining.preset)
     encoder = load(run.folder)
     with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
-        result = compare_methods(encoder, data, settings.regression, workers=settings.workers)
+        result = compare_methods(encoder, data, settings.regression, workers=settings.workers, law=law)
+        name = str(folder / "pretraining")
+        result.model = saved_model(result, data, settings.regression, name, encoder)
+    if result.model is not None:
+        result.model.save(folder / "model")
+        report["model"] = result.model.record["method"]
     sections, held = as_report(result, settings.regression)
     report |= sections
     arrays |= held
@@ -239,7 +263,8 @@ def _regression_notes(settings: Pipeline) -> list[str]:
 
 def _classical_on_clean_data(settings: Pipeline) -> tuple[float, float]:
     clean = {"observation.noise": 0.0, "observation.points": 256, "observation.frames": 512}
-    recipe = load_recipe(settings.data.dataset, None, override(settings.data.overrides, clean))
+    # The recipe's own dotted keys become one mapping first, else they are laid over these.
+    recipe = load_recipe(settings.data.dataset, None, override(override({}, settings.data.overrides), clean))
     runs: Trajectories = simulate(recipe, "clean", range(16))
     truth = runs.parameters[settings.regression.target]
     return (
@@ -271,6 +296,7 @@ def single_steps(
     steps = [
         ["generate", settings.data.dataset, "--out", data, *_option("--size", size)]
         + _option("--set", *write_words(settings.data.overrides)),
+        ["discover", data, "--limit", RUNS_OF_A_LAW, "--out", folder / "law"],
         ["pretrain", "--config", pretraining.recipe, *_option("--preset", pretraining.preset), "--data", data]
         + ["--out", folder / "pretraining", *_option("--set", *write_words(pretraining.overrides))],
         ["regress", *inputs, "--out", folder / "regression", *_option("--set", *changes)],

@@ -25,6 +25,7 @@ from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
 from pdessl.inference import ParameterModel
 from pdessl.inference.fitting import with_measurements
+from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator
 
 __all__ = ["default_recipe", "regress", "saved_model"]
@@ -143,7 +144,7 @@ def saved_model(
     elsewhere = dict(result.shifted)
     strangers = settings.robustness.strangers if settings.robustness is not None else {}
     elsewhere |= {name: shifted(data, shift) for name, shift in applicable(data, strangers)[0].items()}
-    trained = (getattr(network, "trained_on", None) or {}).get("equation")
+    trained = trained_on(network).get("equation")
     model = with_measurements(model, result.test, elsewhere)
     return model.with_record(
         method=settings.title(method)[0],

@@ -25,6 +25,7 @@ from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import encode
 from pdessl.inference.views import Views
 from pdessl.models import embed
+from pdessl.models.spacing import takes_spacing
 from pdessl.trajectory import Trajectories
 
 __all__ = ["SimulationEncoder"]
@@ -129,7 +130,7 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
             )
             found.reader.warn()
             return found.reader.features(found.values.numpy())
-        if getattr(self.encoder_, "uses_spacing", False):
+        if takes_spacing(self.encoder_):
             raise ValueError(
                 "the encoder is told the time step and the grid spacing, which an array does not have. Give a dataset "
                 "with coordinates, or pdessl.Trajectories."

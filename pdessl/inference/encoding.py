@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from pdessl.errors import CheckpointError
 from pdessl.inference.views import Views
 from pdessl.models import embed
+from pdessl.models.encoder import network_of
+from pdessl.models.spacing import takes_spacing
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
@@ -29,13 +31,23 @@ class RunEncoder(Protocol):
         """Return features (n, D), float64."""
 
 
+@runtime_checkable
+class _Headed(Protocol):
+    """A network whose features are ``head(trunk(fields))``."""
+
+    head: nn.Module
+    feature_dim: int
+
+    def trunk(self, fields: Tensor, **given: Tensor) -> Tensor: ...
+
+
 class _Layers(nn.Module):
     """The pooled values below an encoder's head, (B, ``trunk_dim``), or its features and those, in one pass."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module | None) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.uses_spacing = getattr(encoder, "uses_spacing", False)
+        self.uses_spacing = takes_spacing(encoder)
 
     def forward(self, fields: Tensor, **given: Tensor) -> Tensor:
         """Return what was asked for."""
@@ -45,10 +57,15 @@ class _Layers(nn.Module):
 
 def has_trunk(encoder: Any) -> bool:
     """Return whether an encoder has a head, and values below it that can be read."""
-    inner = getattr(encoder, "module", encoder)
-    head = getattr(inner, "head", None)
-    known = hasattr(inner, "trunk") and hasattr(inner, "feature_dim")
-    return known and isinstance(head, nn.Module) and not isinstance(head, nn.Identity)
+    return isinstance(encoder, nn.Module) and _headed(encoder) is not None
+
+
+def _headed(encoder: nn.Module) -> _Headed | None:
+    """Return the network of an encoder if it has a trunk and a head that changes it."""
+    inner = network_of(encoder)
+    if not isinstance(inner, _Headed) or not isinstance(inner.head, nn.Module) or isinstance(inner.head, nn.Identity):
+        return None
+    return inner
 
 
 def features(
@@ -98,8 +115,9 @@ def features(
         runs = runs.to(weight.device)
     runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))
     network = encoder
-    if layer != "features" and has_trunk(encoder):
-        network = _Layers(encoder, getattr(encoder, "module", encoder).head if layer == "both" else None)
+    headed = None if layer == "features" else _headed(encoder)
+    if headed is not None:
+        network = _Layers(encoder, headed.head if layer == "both" else None)
     augmentation = views.augmentation(equation or "") if views.drawn else None
     if augmentation is None:
         return embed(network, (runs[slice(i, i + batch)] for i in range(0, len(runs), batch))).cpu()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,11 +19,20 @@ from pdessl.errors import FormatError, did_you_mean
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.regridding import regridded, trained_steps
 from pdessl.inference.views import Views
+from pdessl.models.encoder import network_of
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 from pdessl.units import conversion
 
 __all__ = ["InputFormat", "constants_of"]
+
+
+@runtime_checkable
+class _Stacked(Protocol):
+    """A network of so many frames, stacked as channels: it reads no other number."""
+
+    stacked_frames: int | None
+
 
 _ROUNDING = 1e-3  # relative: a spacing that differs by less is the same
 
@@ -82,8 +91,8 @@ class InputFormat:
         steps = {} if isinstance(encoder, LatentOperator) else trained_steps(encoder, data)
         parts = [part.runs for part in regridded(data, steps)]
         runs = parts[0]
-        inner = getattr(encoder, "module", encoder)
-        stacked = getattr(inner, "stacked_frames", None)
+        inner = network_of(encoder) if isinstance(encoder, nn.Module) else encoder
+        stacked = inner.stacked_frames if isinstance(inner, _Stacked) else None
         nodes = tuple(min(sizes) for sizes in zip(*(p.fields.shape[3:] for p in parts), strict=True))
         window = views.window or (stacked or 1, *nodes)
         whole = tuple(w >= n for w, n in zip(window[1:], nodes, strict=True))

@@ -15,6 +15,7 @@ from scipy.interpolate import make_interp_spline, make_lsq_spline
 from torch import Tensor
 
 from pdessl.errors import FormatError
+from pdessl.models.encoder import trained_on
 from pdessl.trajectory import Trajectories
 
 __all__ = ["ROUGHEST", "Regridded", "in_order", "regridded", "roughness", "steps_of", "trained_steps"]
@@ -111,7 +112,7 @@ def trained_steps(encoder: object, runs: Trajectories) -> dict[str, tuple[float,
     An encoder of ``pdessl pretrain`` has them in its attribute ``trained_on``. Runs of another equation are read on the
     grid they have: their units of length and time are not those of training.
     """
-    known = getattr(encoder, "trained_on", None) or {}
+    known = trained_on(encoder)
     steps, axes = known.get("steps", {}), ("time", *runs.axis_names)
     if known.get("equation") != runs.equation or not set(axes) <= set(steps):
         return steps_of(runs)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import CheckpointError, SchemaError, did_you_mean
+from pdessl.models.encoder import network_of
 
 __all__ = ["PARTS", "LowRank", "add_adapters", "merge_adapters", "train_only"]
 
@@ -103,16 +104,16 @@ def train_only(encoder: nn.Module, part: str = "all", rank: int = 4) -> nn.Modul
 
 def _last(encoder: nn.Module) -> list[nn.Module]:
     """Return the last stage (or layer) of an encoder, and the norm and head after it."""
-    inner = getattr(encoder, "module", encoder)
-    stages = getattr(inner, "stages", getattr(inner, "layers", None))
-    after = [getattr(owner, name, None) for owner in (inner, stages) for name in ("norm", "head")]
-    if stages is not None and not isinstance(stages, (nn.ModuleList, nn.Sequential)):
-        stages = getattr(stages, "layers", None)  # layers that carry their own norm
-    if stages is None or not len(stages):
+    inner = dict(network_of(encoder).named_children())
+    stages = inner.get("stages", inner.get("layers"))
+    within = {} if stages is None else dict(stages.named_children())
+    if not isinstance(stages, (nn.ModuleList, nn.Sequential)):
+        stages = within.get("layers")  # layers that carry their own norm
+    if not isinstance(stages, (nn.ModuleList, nn.Sequential)) or not len(stages):
         return []
-    return [stages[-1], *(module for module in after if isinstance(module, nn.Module))]
+    return [stages[-1], *(owner[name] for owner in (inner, within) for name in ("norm", "head") if name in owner)]
 
 
 def _without(encoder: nn.Module, part: str, what: str) -> CheckpointError:
-    kind = type(getattr(encoder, "module", encoder)).__name__
+    kind = type(network_of(encoder)).__name__
     return CheckpointError(f"{kind} has no {what} to train: '{part}' does not fit it. Choose another of {PARTS}.")

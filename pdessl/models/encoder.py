@@ -14,7 +14,7 @@ from pdessl.models.normalisation import Normalisation
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.spacing import spacing_arguments, takes_spacing
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "network_of", "trained_on"]
 
 
 class Batch(Protocol):
@@ -26,6 +26,21 @@ class Batch(Protocol):
 @runtime_checkable
 class _Counted(Protocol):
     in_channels: int
+
+
+@runtime_checkable
+class _Trained(Protocol):
+    trained_on: Mapping[str, Any]
+
+
+def network_of(encoder: nn.Module) -> nn.Module:
+    """Return the network of an encoder; a bare network as it is."""
+    return encoder.module if isinstance(encoder, Encoder) else encoder
+
+
+def trained_on(encoder: object) -> Mapping[str, Any]:
+    """Return what is known of the runs that an encoder was trained on, see :class:`Encoder`; empty if nothing is."""
+    return (encoder.trained_on or {}) if isinstance(encoder, _Trained) else {}
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,74 @@
+"""A report's first section: the law of the unlabelled runs, its code beside the parameter, and what few labels give."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pdessl.evaluation import plots
+
+__all__ = ["law_section", "sentence"]
+
+
+def sentence(section: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the law gives, beside the other methods with as many labels."""
+    target, labels = section["target"], section["labels"]
+    law = _error(rows, "law", labels)
+    ours = section["error"] if law is None else law
+    text = (
+        f"{section['runs']:,} unlabelled runs, no equation given: the law they obey is found in them, and "
+        f"{'its one number that differs from run to run' if section['shown'] != 'predicted' else 'its numbers'}, read "
+        f"with {labels} labels, {'gives' if section['shown'] != 'predicted' else 'give'} the {target} to {ours:.2g} %"
+    )
+    others = [
+        (words, _error(rows, method, labels))
+        for method, words in (
+            ("frozen", "a pretrained network"),
+            ("scratch", "a network trained on the same labels"),
+            ("mean", "their mean"),
+        )
+    ]
+    beside = ", ".join(f"{words} {error:.2g} %" for words, error in others if error is not None)
+    return f"{text}{f' ({beside})' if beside else ''}."
+
+
+def _error(rows: Sequence[Mapping[str, Any]], method: str, labels: int) -> float | None:
+    found = [r["relative_error"]["mean"] for r in rows if r["method"] == method and r["labels"] == labels]
+    return float(found[0]) if found else None
+
+
+def law_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the section as HTML."""
+    section = report["law"]
+    rows = (report.get("regression") or {}).get("rows", ())
+    parts = []
+    if "error" in section:
+        parts.append(f'<p class="finding">{html.escape(sentence(section, rows))}</p>')
+    law = "\n".join([*section["equation"], section["diagnostics"], section["symmetries"]])
+    parts.append(f"<pre>{html.escape(law)}</pre>")
+    parts += [f"<p>{html.escape(str(line))}</p>" for line in [*section["warnings"], section["reason"]] if line]
+    if "error" not in section:
+        return "".join(parts)
+    labels, target = section["labels"], section["target"]
+    errors = {
+        r["title"]: r["relative_error"]["mean"]
+        for r in rows
+        if r["labels"] == labels and r["method"] in ("law", "frozen", "finetuned", "scratch", "physics", "mean")
+    }
+    predicted = section["shown"] == "predicted"
+    shown_name = f"predicted {target}" if predicted else f"{section['shown']}, read without labels"
+    field = None
+    if "field" in section:
+        field = (arrays["law/field"], arrays["law/time"], arrays["law/space"], section["field"])
+    figure = plots.law_figure(arrays["law/shown"], arrays["law/parameter"], target, shown_name, field, errors, labels)
+    inside = section["coverage"]
+    drawn = "drawn is what is predicted" if predicted else "what is drawn was read without a label, a line: equality"
+    caption = (
+        f"From data to law to {target}. Of the test runs {inside['share']:.0%} lie in their {inside['level']:.0%} "
+        f"interval; {drawn}. Errors with {labels} labels are means over seeds."
+    )
+    parts.append(f"<figure>{plots.svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return "".join(parts)
