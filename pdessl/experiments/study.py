@@ -16,7 +16,7 @@ from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.study_jobs import Job, Study, finished
 from pdessl.experiments.study_table import table
 from pdessl.files import write_json, write_text
-from pdessl.schema import fill, merge, override
+from pdessl.schema import Overrides, fill, merge, override
 
 __all__ = ["study"]
 
@@ -24,7 +24,7 @@ __all__ = ["study"]
 def study(
     config: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    words: Sequence[str] = (),
+    overrides: Overrides | None = None,
     only: Sequence[str] = (),
     workers: int = 1,
     announce: Callable[[str], None] = print,
@@ -35,7 +35,7 @@ def study(
         config: recipe of a study, by name or file: ``study`` (see :class:`Study`), ``base`` (what the pretraining
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
-        words: changes by dotted key, ``study.seeds=1``, ``base.trainer.max_epochs=2``.
+        overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
         only: names of variants; default all. The floors are always run.
         workers: processes, of one thread each.
         announce: receives a line after every training.
@@ -47,7 +47,7 @@ def study(
         SchemaError: a study without variants, or unknown keys.
         StoreError: the dataset is not there.
     """
-    content = override(catalog.read("configs", config), words)
+    content = override(catalog.read("configs", config), overrides)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:
