@@ -1,0 +1,256 @@
+"""Tables of results/ from rows on disk.
+
+    python benchmarks/tables.py collect runs/viscosity results/rows/regression/burgers0.json   # keep the rows of a run
+    python benchmarks/tables.py write                                                          # write all tables again
+
+``collect`` keeps what tables need, and where it comes from, of the ``report.json`` of a quickstart, of ``regress`` or
+``timestep``, or of the ``results.json`` of a study: rows, versions, machine, seconds, recipe. A file that is there is
+not written over. ``write`` fills every table of results/*.md, which stands between two comments,
+
+    <!-- table: KIND FILE [FILE ...] [OPTION=VALUE ...] -->
+    <!-- end of table -->
+
+with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows by method; a row per file for methods
+that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
+``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
+``seconds``. Options: ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pdessl.errors import PdesslError
+from pdessl.evaluation.tables import measured
+from pdessl.experiments.study_table import table as study_table
+from pdessl.files import write_json, write_text
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+_TABLE = re.compile(r"<!-- table: (?P<words>[^>]*?) -->\n.*?<!-- end of table -->", re.DOTALL)
+_KEPT = (
+    "title", "commands", "law", "model", "regression", "intervals", "robustness", "elsewhere", "timestepping", "data",
+    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance",
+)  # fmt: skip
+_OWN = ("frozen", "neighbours", "finetuned", "norms", "attentive")  # methods of a pretrained encoder
+
+
+def collect(run: Path, kept: Path) -> None:
+    """Keep the rows of a finished run.
+
+    Raises:
+        PdesslError: no such run, or a file that is there already.
+    """
+    if kept.exists():
+        raise PdesslError(f"{kept} is there already: rows are added, never written over. Choose another name.")
+    found = next((run / name for name in ("report.json", "results.json") if (run / name).is_file()), None)
+    if found is None:
+        raise PdesslError(f"{run} holds neither report.json nor results.json. Give the folder of a finished run.")
+    content = json.loads(found.read_text(encoding="utf-8"))
+    kept_content = {name: content[name] for name in _KEPT if name in content}
+    stepping = kept_content.get("timestepping", {})
+    if stepping:
+        kept_content["timestepping"] = {n: v for n, v in stepping.items() if n != "shown"}
+    for result in kept_content.get("results", []):
+        result.pop("predictions", None)
+    write_json(kept, kept_content)
+
+
+def written(text: str) -> str:
+    """Return the text of a page with every table made again from its rows.
+
+    Raises:
+        PdesslError: a table of an unknown kind, or without rows.
+    """
+    return _TABLE.sub(lambda m: f"<!-- table: {m['words']} -->\n{_table(m['words'])}<!-- end of table -->", text)
+
+
+def _table(words: str) -> str:
+    kind, *rest = words.split()
+    options = dict(word.split("=", 1) for word in rest if "=" in word)
+    names = [word for word in rest if "=" not in word]
+    paths = [path for name in names for path in sorted((RESULTS / "rows").glob(name))]
+    if kind not in _KINDS or not paths:
+        raise PdesslError(f"table '{words}': expected one of {', '.join(_KINDS)} and files below results/rows/.")
+    reports = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return _KINDS[kind](reports, options)
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _value(found: dict[str, Any], digits: int = 2) -> str:
+    error = found["standard_error"]
+    return f"{found['mean']:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def _seed(stem: str) -> str:
+    """Return the pretraining seed, the digits at the end of the name of a file."""
+    found = re.search(r"\d+$", stem)
+    return found.group() if found else stem
+
+
+def _regression(reports: dict[str, Any], options: dict[str, str]) -> str:
+    metric = options.get("metric", "relative_error")
+    every = [row for report in reports.values() for row in report["regression"]["rows"]]
+    counts = sorted({row["labels"] for row in every if row["labels"] is not None})
+    counts = [int(n) for n in options["labels"].split(",")] if "labels" in options else counts
+    methods = options["methods"].split(",") if "methods" in options else list(dict.fromkeys(r["method"] for r in every))
+    several = len(reports) > 1
+    rows = []
+    for method in methods:
+        held: list[tuple[str, dict[Any, Any]]] = []
+        for stem, report in reports.items():
+            mine = {r["labels"]: r[metric] for r in report["regression"]["rows"] if r["method"] == method}
+            if mine:
+                held.append((stem, mine))
+        title = next((r["title"] for r in every if r["method"] == method), method)
+        # What no encoder enters is the same in every file.
+        for stem, mine in held if method in _OWN else held[:1]:
+            cells = [_value(mine.get(n) or mine[None]) if n in mine or None in mine else "-" for n in counts]
+            rows.append([title, *([_seed(stem) if method in _OWN else ""] if several else []), *cells])
+    head = ["method", *(["pretraining seed"] if several else []), *(f"{n} labels" for n in counts)]
+    return _lines(head, rows)
+
+
+def _shifts(reports: dict[str, Any], options: dict[str, str]) -> str:
+    first = next(iter(reports.values()))
+    names = list(dict.fromkeys(r["runs"] for r in first["robustness"]["rows"]))
+    methods = list(dict.fromkeys(r["method"] for r in first["robustness"]["rows"]))
+    methods = options["methods"].split(",") if "methods" in options else methods
+    most = first["robustness"]["labels"]
+    rows = []
+    for method in methods:
+        cells, title = [], method
+        for name in ("", *names):
+            values = []
+            for report in reports.values():
+                if name:
+                    found = [r for r in report["robustness"]["rows"] if r["runs"] == name and r["method"] == method]
+                    values += [r["relative_error"] for r in found]
+                else:
+                    found = [r for r in report["regression"]["rows"] if r["method"] == method]
+                    at = [r for r in found if r["labels"] in (most, None)]
+                    values += [r["relative_error"]["mean"] for r in at]
+                title = found[0]["title"] if found else title
+            spread = f" ({min(values):.2f} to {max(values):.2f})" if method in _OWN and len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "not read")
+        rows.append([title, *cells])
+    return _lines([f"method, {most} labels", "as in training", *names], rows)
+
+
+def _intervals(reports: dict[str, Any], options: dict[str, str]) -> str:
+    kinds = options.get("kinds", "constant,quantile").split(",")
+    held = {(stem, r["runs"], r["kind"]): r for stem, report in reports.items() for r in report["intervals"]["rows"]}
+    systems = list(dict.fromkeys(re.sub(r"\d+$", "", stem) for stem in reports))
+    names = list(dict.fromkeys(runs for _, runs, _ in held))
+    rows = []
+    for name in names:
+        row = [name]
+        for system in systems:
+            for kind in kinds:
+                at = [held[s, name, kind] for s in reports if s.startswith(system) and (s, name, kind) in held]
+                shares = "/".join(f"{100 * r['share']:.0f}" for r in at)
+                width = statistics.mean(r["median_relative_width"] for r in at) if at else 0
+                row.append(f"{shares} ({width:.0f})" if at else "")
+        rows.append(row)
+    return _lines(["test runs", *(f"{system}: {kind}" for system in systems for kind in kinds)], rows)
+
+
+def _noticed(reports: dict[str, Any], options: dict[str, str]) -> str:
+    systems: dict[str, list[dict[str, Any]]] = {}
+    for stem, report in reports.items():
+        systems.setdefault(re.sub(r"\d+$", "", stem), []).append(report)
+    rows = []
+    for system, held in systems.items():
+        names = list(dict.fromkeys(n for report in held for n in report.get("elsewhere", {}).get("rows", {})))
+        for name in names:
+            at = [report["elsewhere"]["rows"].get(name, {}) for report in held if "elsewhere" in report]
+            read = [row for row in at if "refused" not in row and row]
+            saved = ", ".join(dict.fromkeys(report.get("model", "") for report in held if report.get("model")))
+            rows.append(
+                [
+                    system + (f": {saved}" if saved else ""),
+                    name,
+                    _joined(f"{next(iter(r['error'].values())):.1f}" if r["error"] else "-" for r in read),
+                    _joined(f"{r['area']:.2f}" if "area" in r else "-" for r in read),
+                    _joined(f"{100 * r['novel']:.0f}" for r in read),
+                    _joined(f"{100 * next(iter(r['coverage'].values())):.0f}" if r["coverage"] else "-" for r in read),
+                ]
+            )
+    head = ["model of", "runs", "error, %", "AUROC of the novelty", "flagged, %", "truth in the 90 % interval, %"]
+    return _lines(head, rows)
+
+
+def _joined(values: Any) -> str:
+    """Return the values of all files, one where they are the same."""
+    found = list(values)
+    return ", ".join(found if len(set(found)) > 1 else found[:1]) or "refused"
+
+
+def _study(reports: dict[str, Any], options: dict[str, str]) -> str:
+    return "\n".join(study_table(report) for report in reports.values())
+
+
+def _steps(reports: dict[str, Any], options: dict[str, str]) -> str:
+    first = next(iter(reports.values()))["timestepping"]
+    rows = [[r["title"], _value(r["one_step"], 4), _value(r["rollout"], 4)] for r in first["rows"]]
+    return _lines(["time-stepper", "one step, NMSE", f"rollout over {first['frames']} frames, NMSE"], rows)
+
+
+def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:
+    stages = list(dict.fromkeys(stage for report in reports.values() for stage in report["seconds"]))
+    rows = [[s, *(f"{report['seconds'].get(s, 0):.0f}" for report in reports.values())] for s in stages]
+    totals = ["all stages", *(f"{sum(report['seconds'].values()):.0f}" for report in reports.values())]
+    return _lines(["stage", *(f"{stem}, s" for stem in reports)], [*rows, totals])
+
+
+def _spread(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Mean and standard error over pretraining seeds of each file's mean over draws of labels."""
+    every = [row for report in reports.values() for row in report["regression"]["rows"]]
+    counts = sorted({row["labels"] for row in every if row["labels"] is not None})
+    rows = []
+    for method in options.get("methods", "frozen").split(","):
+        cells = []
+        for n in counts:
+            values = [r["relative_error"]["mean"] for r in every if r["method"] == method and r["labels"] == n]
+            cells.append(_value(measured(values)))
+        rows.append([next(r["title"] for r in every if r["method"] == method), str(len(reports)), *cells])
+    return _lines(["method", "pretraining seeds", *(f"{n} labels" for n in counts)], rows)
+
+
+_KINDS = {
+    "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
+    "steps": _steps, "seconds": _seconds, "spread": _spread,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Collect rows, or write the tables of results/ again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    collecting = verbs.add_parser("collect")
+    collecting.add_argument("run", type=Path)
+    collecting.add_argument("kept", type=Path)
+    verbs.add_parser("write")
+    options = parser.parse_args(arguments)
+    if options.verb == "collect":
+        collect(options.run, options.kept)
+        return
+    for path in sorted(RESULTS.glob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        after = written(before)
+        if after != before:
+            write_text(path, after)
+            print(f"{path.name}: written again")
+
+
+if __name__ == "__main__":
+    main()
