@@ -29,6 +29,7 @@ from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.supervision import best_of_sweep
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import ParameterModel, PhysicsEncoder
+from pdessl.inference.encoding import has_trunk
 from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import Encoded
 from pdessl.inference.regridding import regridded, steps_of
@@ -193,7 +194,7 @@ class _Comparison:
         law = isinstance(self.encoder, LatentOperator)
         if "law" in s.methods or law:
             self._law(found, subsets, largest)
-        if not law and {"frozen", "neighbours", "mean"} & set(s.methods):
+        if not law and {"frozen", "trunk", "neighbours", "mean"} & set(s.methods):
             try:
                 route = Route(self.encoder, self.data, s, self.scale, largest)
                 route.encode(self.test[[0]])
@@ -205,6 +206,9 @@ class _Comparison:
             readouts = {"frozen": "ridge", "neighbours": "neighbours", "mean": "mean"}
             self._fit(route, {m: r for m, r in readouts.items() if m in s.methods}, subsets, self.seeds)
             found["frozen"] = route
+            if "trunk" in s.methods and has_trunk(self.encoder):
+                found["trunk"] = Route(self.encoder, self.data, s, self.scale, largest, layer="trunk", above=route)
+                self._fit(found["trunk"], {"trunk": "ridge"}, subsets, self.seeds)
             self.report("models on the pretrained encoder")
         if "random" in s.methods and not law:
             self._random(found, subsets, largest)

@@ -14,12 +14,13 @@ from pdessl.schema import Count, Size
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
 # Methods in closed form: their rows are fitted models.
-CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics")
+CLOSED = ("law", "frozen", "trunk", "neighbours", "mean", "random", "physics")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
     "law": ("law found in the unlabelled runs, its code", "pretrained"),
     "frozen": ("frozen encoder, ridge on its features", "pretrained"),
+    "trunk": ("frozen encoder, ridge on the values below its head", "pretrained"),
     "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),
     "finetuned": ("fine-tuned encoder", "pretrained"),
     "mean": ("predict the mean", "floor"),
@@ -44,9 +45,10 @@ class Regression:
             draw only.
         views: views that features are averaged over for the frozen and the random encoder.
         methods: those in closed form: ``law`` (the code of the law that the unlabelled runs obey, see
-            :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
-            of these), ``mean``, ``random`` (ridge on the same network untrained), ``physics`` (ridge on hand-made
-            features, see :func:`pdessl.evaluation.physics_features.physics_features`).
+            :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``trunk`` (ridge on the values below
+            its head, where it has one), ``neighbours`` (nearest neighbours of the features), ``mean``, ``random``
+            (ridge on the same network untrained), ``physics`` (ridge on hand-made features, see
+            :func:`pdessl.evaluation.physics_features.physics_features`).
         scratch: training of the same network from random weights; None leaves it out.
         moved: the same with views that move the label (``views.moves``); None leaves it out.
         finetune: training that starts from the pretrained encoder; None leaves it out.
@@ -63,7 +65,7 @@ class Regression:
     labels: tuple[Size, ...] = (32, 64, 256)
     seeds: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics"], ...] = CLOSED
+    methods: tuple[Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics"], ...] = CLOSED
     scratch: Supervision | None = None
     moved: Supervision | None = None
     finetune: Supervision | None = None
@@ -87,5 +89,6 @@ class Regression:
 
     def ordered(self, methods: object) -> list[str]:
         """Return methods in the order of the table."""
-        order = [*list(METHODS)[:4], *(self.others or {}), *list(METHODS)[4:]]
+        own = [method for method, (_, group) in METHODS.items() if group == "pretrained"]
+        order = [*own, *(self.others or {}), *(method for method in METHODS if method not in own)]
         return sorted(dict.fromkeys(methods), key=order.index)  # type: ignore[call-overload, no-any-return]

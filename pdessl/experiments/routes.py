@@ -45,6 +45,7 @@ class Route:
         scale: on which the target is regressed.
         labelled: runs that say what is accepted: the largest labelled subset.
         layer: of the network that is read.
+        above: route of the same network's features, from which what lies below its head is taken: read once for both.
 
     Attributes:
         refused: name -> why runs of that name cannot be read.
@@ -58,7 +59,9 @@ class Route:
         scale: str,
         labelled: Trajectories,
         layer: str = "features",
+        above: Route | None = None,
     ) -> None:
+        self.above = above
         self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
         self.views = dataclasses.replace(settings.views.within(labelled), moves=())
         if not isinstance(encoder, nn.Module):
@@ -78,6 +81,8 @@ class Route:
         Raises:
             FormatError: runs that a model of this route refuses.
         """
+        if self.above is not None:
+            return _below(self.above.encode(runs))
         with warnings.catch_warnings():
             # That runs were regridded is in the notes of the comparison.
             warnings.simplefilter("ignore", UserWarning)
@@ -85,6 +90,10 @@ class Route:
 
     def held(self, name: str, runs: Trajectories) -> Encoded | None:
         """Return runs of a name encoded, once; None where they are refused, which ``refused`` says why."""
+        if self.above is not None:
+            found = self.above.held(name, runs)
+            self.refused = self.above.refused
+            return None if found is None else _below(found)
         if name not in self._held and name not in self.refused:
             try:
                 self._held[name] = self.encode(runs)
@@ -113,6 +122,12 @@ class Route:
             interval=interval or self.kind,
             layer=self.layer,
         )
+
+
+def _below(encoded: Encoded) -> Encoded:
+    """Return runs with the values below the encoder's head in the place of its features."""
+    assert encoded.trunk is not None  # noqa: S101  (asked for only where the encoder has a head)
+    return dataclasses.replace(encoded, values=encoded.trunk, trunk=None)
 
 
 def _both(layer: str) -> str:

@@ -37,7 +37,7 @@ from pdessl.schema import Count, Size
 __all__ = ["FLOORS", "SUPERVISED", "Job", "Study", "finished"]
 
 FLOORS, SUPERVISED = "floors", "supervised from scratch"
-_ON_ENCODER = ("frozen", "neighbours")
+_ON_ENCODER = ("frozen", "trunk", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Study:
     seeds: Count = 3
     draws: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics"], ...] = (
+    methods: tuple[Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics"], ...] = (
         "law", "frozen", "mean", "random", "physics",
     )  # fmt: skip
     classical: Classical | None = field(default_factory=Classical)

@@ -15,7 +15,7 @@ from pdessl.experiments.quickstart import read_settings
 
 pytestmark = pytest.mark.slow
 METHODS = {"law",
-    "frozen", "neighbours", "finetuned", "mean", "random", "physics", "scratch", "least_squares", "weak_form",
+    "frozen", "trunk", "neighbours", "finetuned", "mean", "random", "physics", "scratch", "least_squares", "weak_form",
 }  # fmt: skip
 
 

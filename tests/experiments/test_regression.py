@@ -39,9 +39,9 @@ def data(small_store):
     return module
 
 
-def encoder(seed=0):
+def encoder(seed=0, features=None):
     torch.manual_seed(seed)
-    return Encoder(ConvEncoder(width=4, blocks=(1, 1)), [0.0], [0.4]).eval()
+    return Encoder(ConvEncoder(width=4, blocks=(1, 1), features=features), [0.0], [0.4]).eval()
 
 
 SHORT = Supervision(learning_rates=(1e-2,), steps=4, check_every=2)
@@ -184,9 +184,10 @@ def test_every_row_in_closed_form_is_the_model_that_is_saved(data, tmp_path):
     """Bit for bit: a row of the table, the model behind it, and that model saved, loaded and given the test runs."""
     views = Views({"space_translation": 0.5}, window=(16, 32), count=2)
     settings = Regression(labels=(8, 0), seeds=2, views=views, classical=Classical())
-    result = regress(encoder(), data, settings=settings, out=tmp_path / "out", announce=lambda line: None)
+    result = regress(encoder(features=3), data, settings=settings, out=tmp_path / "out", announce=lambda line: None)
     at = {(r["method"], r["labels"]): r["relative_error"]["values"] for r in result.rows}
-    assert {m for m, n in at if n} == {"law", "frozen", "neighbours", "mean", "random", "physics"}
+    assert {m for m, n in at if n} == {"law", "frozen", "trunk", "neighbours", "mean", "random", "physics"}
+    assert at["trunk", 16] != at["frozen", 16]
     for (method, n, seed), model in result.models.items():
         folder = model.save(tmp_path / f"{method}{n}{seed}")
         found = pdessl.load(folder).measure(data.test)
