@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.augmentation.geometry import Geometry
-from pdessl.augmentation.placement import constant, draw_start, largest_fitting, make_plan, room
+from pdessl.augmentation.placement import TIMES, constant, draw_start, largest_fitting, make_plan, room, starts
 from pdessl.augmentation.plan import Plan
 from pdessl.augmentation.reflections import choose_reflections, exchange_nodes, signed_permutations
 from pdessl.augmentation.slice_affine import SliceAffine, compose
@@ -110,6 +110,9 @@ class LieAugmentation(nn.Module):
             ``strengths`` to have them all the same (:meth:`pdessl.symmetry.SymmetryAlgebra.confounded` explains each).
         mode: ``grid``, ``coords`` or ``metadata``.
         window: frames and nodes of the view, ``(frames, *points)``. Default: the whole trajectory.
+        time: where in time the window may lie: ``random``, anywhere; ``early``, within the first half of the frames (or
+            from the first on, where it is longer); ``late``, within the last half. A recipe may say ``choose``, see
+            :func:`pdessl.inference.choose_time`.
         moves: names of parameters whose motion is wanted (``("viscosity",)``). Without it, generators that move
             parameters are refused: two views with different parameters must not be called equal.
         reflections: draw each discrete symmetry of the equation that keeps the parameters, with probability 1/2,
@@ -143,6 +146,7 @@ class LieAugmentation(nn.Module):
         reflections: bool | Sequence[str] = False,
         spline_order: int | None = None,
         observed: Sequence[str] | None = None,
+        time: str = "random",
     ) -> None:
         super().__init__()
         if isinstance(algebra, str):
@@ -153,7 +157,10 @@ class LieAugmentation(nn.Module):
             raise SymmetryError(f"no mode '{mode}'.{did_you_mean(mode, MODES)} Modes: {', '.join(MODES)}.")
         if spline_order not in (None, 3, 5):
             raise SymmetryError(f"spline_order {spline_order}: only 3 (cubic) and 5 (quintic) are built.")
-        self.algebra, self.mode, self.spline_order = algebra, mode, spline_order
+        if time not in TIMES:
+            more = " 'choose' is for recipes of pdessl pretrain, which look at the data." if time == "choose" else ""
+            raise SymmetryError(f"time '{time}'.{did_you_mean(time, TIMES)} Choose: {', '.join(TIMES)}.{more}")
+        self.algebra, self.mode, self.spline_order, self.time = algebra, mode, spline_order, time
         self.window = None if window is None else tuple(int(w) for w in window)
         self.moves = (moves,) if isinstance(moves, str) else tuple(moves)
         equation = algebra.equation
@@ -204,8 +211,8 @@ class LieAugmentation(nn.Module):
         uniform = uniform.to(batch.device).repeat(b // rows, 1)
         strength, place, flip = uniform.split([drawn, 1 + d, len(self.reflections)], dim=1)
         relative = {f.name: (2 * strength[:, i] - 1) * f.maximum for i, f in enumerate(self.factors)}
-        spare = batch.time.shape[1] - plan.frames
-        first = (place[:, 0] * (spare + 1)).long().clamp(max=spare)
+        low, high = starts(self.time, batch.time.shape[1], plan.frames)
+        first = low + (place[:, 0] * (high - low + 1)).long().clamp(max=high - low)
         time = _take_rows(batch.time, first, plan.frames)
         centre_time = (time[:, 0] + time[:, -1]) / 2
         centred, spacing, parameters = time - centre_time[:, None], batch.grid_spacing, self._letters(batch)
@@ -216,8 +223,8 @@ class LieAugmentation(nn.Module):
                 shrunk = {n: factors * repeat(v) for n, v in relative.items()}
                 letters = {n: repeat(p) for n, p in parameters.items()}
                 g, _ = self._product(shrunk, repeat(centred), letters, plan, widths.map(repeat))
-                low, high = room(g, plan, repeat(spacing))
-                return torch.stack([low[:, i] <= high[:, i] for i in plan.bounded]).all(dim=0)
+                least, most = room(g, plan, repeat(spacing))
+                return torch.stack([least[:, i] <= most[:, i] for i in plan.bounded]).all(dim=0)
 
             shrink = largest_fitting(fits, b, batch.device)
             relative = {n: v * shrink for n, v in relative.items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,24 @@ from pdessl.errors import ShapeError, SymmetryError
 from pdessl.symmetry.boundary import keeps_walls
 from pdessl.trajectory import Trajectories
 
-__all__ = ["constant", "draw_start", "largest_fitting", "make_plan", "room"]
+__all__ = ["TIMES", "constant", "draw_start", "largest_fitting", "make_plan", "room", "starts"]
+
+TIMES: tuple[Literal["random", "early", "late"], ...] = ("random", "early", "late")
+
+
+def starts(time: str, frames: int, window: int) -> tuple[int, int]:
+    """Return the first and last frame at which a window may start.
+
+    Args:
+        time: ``random``; ``early``: the window lies within the first half, or starts at the first frame where it is
+            longer; ``late``: the same from the end.
+        frames: of the trajectory.
+        window: frames of the window.
+    """
+    spare, room_of_half = frames - window, max(frames // 2 - window, 0)
+    if time == "early":
+        return 0, min(room_of_half, spare)
+    return (max(spare - room_of_half, 0), spare) if time == "late" else (0, spare)
 
 
 @functools.lru_cache(maxsize=256)

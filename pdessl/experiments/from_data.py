@@ -1,4 +1,4 @@
-"""What a pretraining recipe leaves open and the data say: numbers of channels, and which axes are periodic."""
+"""What a pretraining recipe leaves open and the data say: channels, periodic axes, the frames that tell most."""
 
 from __future__ import annotations
 
@@ -7,16 +7,75 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pdessl.errors import SchemaError
+from pdessl.data.groups import group_numbers
+from pdessl.data.windows import Windows
+from pdessl.errors import DataError, SchemaError, ShapeError
+from pdessl.inference.time_windows import choose_time
 from pdessl.models import TokenPredictor
 from pdessl.trajectory import Trajectories
 
-__all__ = ["complete", "first_view"]
+__all__ = ["choose_frames", "complete", "first_view"]
 
 _CHANNELS = ("in_channels", "channels")
+_LOOKED_AT = 256  # runs, at most
+
+
+def choose_frames(model: Namespace, data_module: type, data: Namespace) -> list[str]:
+    """Replace, in place, every ``time: choose`` of an augmentation by what the unlabelled runs say.
+
+    Args:
+        model: settings of a task, as parsed.
+        data_module: class of the data module.
+        data: its settings; runs of a group (``grouped``) say more than halves of runs.
+
+    Returns:
+        a line for each, of what was chosen and why; see :func:`pdessl.inference.choose_time`. Where groups are too few
+        the halves of runs choose, and where runs are too few or too short for that nothing does: ``random``.
+
+    Raises:
+        SchemaError: data that are simulated while they are used.
+    """
+    lines = []
+    for where, _, settings in _networks(model, "model"):
+        if settings.get("time") != "choose":
+            continue
+        if "stream" in data:
+            raise SchemaError(
+                f"{where}.init_args.time is choose, which looks at runs that are there; these are simulated when they "
+                "are needed. Say random, early or late."
+            )
+        name, why = _choice(data_module(**data.as_dict()))
+        settings["time"] = "random" if name == "whole" else name
+        lines.append(f"{why}; {where}.init_args.time={settings['time']}")
+    return lines
+
+
+def _choice(module: Any) -> tuple[str, str]:
+    """Return the frames that tell most, and why."""
+    module.setup()
+    pool = next(selection for selection in module.selections("unlabelled") if len(selection))
+    chosen = np.arange(min(len(pool), _LOOKED_AT))
+    groups = None
+    if module.grouped is not None:
+        numbers = group_numbers(pool, module.grouped)
+        # Whole groups: those that come first have the smallest numbers.
+        order = np.argsort(numbers, kind="stable")[:_LOOKED_AT]
+        chosen = np.sort(order)
+        groups = numbers[chosen]
+    runs = Windows([pool[chosen]], module.crop, module.stride, module.fields, labels=False)
+    reason = ""
+    for known in (groups, None) if groups is not None else (None,):
+        try:
+            found = choose_time(runs.everything(), known)
+        except (DataError, ShapeError) as error:
+            reason += f"{' ' if reason else ''}{error}"
+        else:
+            return found.name, f"{found}{f' ({reason})' if reason else ''}"
+    return "random", f"time: any, since nothing could be chosen: {reason}"
 
 
 def first_view(data_module: type, data: Namespace, augmentation: Namespace | None) -> Trajectories:

@@ -46,6 +46,7 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
     import torch
     from jsonargparse import ArgumentError, Namespace
     from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.utilities import rank_zero_info
 
     import pdessl.augmentation
 
@@ -54,7 +55,7 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
     import pdessl.objectives
     import pdessl.tasks
     from pdessl.data import PDEDataModule, StreamingDataModule
-    from pdessl.experiments.from_data import complete, first_view
+    from pdessl.experiments.from_data import choose_frames, complete, first_view
     from pdessl.experiments.named_classes import check_named, check_types
 
     task = content.get("task", TASKS[0])
@@ -100,6 +101,8 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
             if trainer["precision"] is None:
                 trainer["precision"] = default_precision(trainer["accelerator"], torch.cuda.is_available())
             model = self.config["model"]
+            for line in choose_frames(model, data_module, self.config["data"]):
+                rank_zero_info(line)
             complete(model, first_view(data_module, self.config["data"], model.get("augmentation")))
 
         def instantiate_classes(self) -> None:

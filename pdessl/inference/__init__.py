@@ -15,6 +15,7 @@ from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import HeadReadout
 from pdessl.inference.saving import save
 from pdessl.inference.target import Target
+from pdessl.inference.time_windows import TimeChoice, choose_time
 from pdessl.inference.views import Views
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ __all__ = [
     "RunEncoder",
     "SimulationEncoder",
     "Target",
+    "TimeChoice",
     "Views",
+    "choose_time",
     "features",
     "fit_parameter_model",
     "load",

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pdessl import models
+from pdessl.augmentation.placement import TIMES
 from pdessl.errors import CheckpointError
 from pdessl.evaluation.novelty import Novelty
 from pdessl.files import checksum
@@ -110,6 +111,7 @@ def _load(folder: Path, allow: Sequence[str]) -> ParameterModel:
                 window=None if views["window"] is None else tuple(map(int, views["window"])),
                 reflections=named if isinstance(named := views["reflections"], bool) else tuple(map(str, named)),
                 count=int(views["count"]),
+                time=TIMES[TIMES.index(views.get("time", "random"))],
             ),
             format=InputFormat.from_state(content["input"]),
             targets=tuple(_target_in(t, f"targets/{i}/", arrays, head) for i, t in enumerate(content["targets"])),

@@ -71,6 +71,7 @@ def save(path: str | os.PathLike[str], model: FittedModel) -> Path:
             "window": None if model.views.window is None else list(model.views.window),
             "reflections": named if isinstance(named := model.views.reflections, bool) else list(named),
             "count": model.views.count,
+            "time": model.views.time,
         },
         "targets": [_target_out(t, f"targets/{i}/", arrays) for i, t in enumerate(model.targets)],
         "novelty": _novelty_out(model.novelty, "novelty/", arrays),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pdessl.augmentation import LieAugmentation
 from pdessl.schema import Count, Natural
@@ -23,6 +24,8 @@ class Views:
         moves: parameters that generators may move, by name; labels move with them.
         reflections: draw the equation's reflections too, or those named.
         count: views that features or predictions are averaged over when evaluating.
+        time: where in time a window lies: ``random``, ``early`` or ``late``, see
+            :class:`pdessl.augmentation.LieAugmentation`.
     """
 
     strengths: dict[str, Natural] = field(default_factory=dict)
@@ -30,6 +33,7 @@ class Views:
     moves: tuple[str, ...] = ()
     reflections: bool | tuple[str, ...] = False
     count: Count = 8
+    time: Literal["random", "early", "late"] = "random"
 
     @property
     def drawn(self) -> bool:
@@ -47,7 +51,9 @@ class Views:
         """Return the augmentation, or None where nothing is drawn and nothing cut."""
         if not self.drawn:
             return None
-        return _augmentation(equation, tuple(self.strengths.items()), self.window, self.moves, self.reflections)
+        return _augmentation(
+            equation, tuple(self.strengths.items()), self.window, self.moves, self.reflections, self.time
+        )
 
 
 @functools.lru_cache(maxsize=32)
@@ -57,6 +63,7 @@ def _augmentation(
     window: tuple[int, ...] | None,
     moves: tuple[str, ...],
     reflections: bool | tuple[str, ...],
+    time: str,
 ) -> LieAugmentation:
     # Verifying the algebra and composing its flows takes 0.1 s; a sweep asks for the same views many times.
-    return LieAugmentation(equation, dict(strengths), window=window, moves=moves, reflections=reflections)
+    return LieAugmentation(equation, dict(strengths), window=window, moves=moves, reflections=reflections, time=time)

@@ -213,6 +213,24 @@ def test_windows_on_a_periodic_axis_wrap(algebra):
     assert torch.allclose(view.space[0][:, 0], data.space[0][:, 120])
 
 
+@pytest.mark.parametrize(
+    "time, frames, low, high",
+    [
+        ("random", 5, 0, 9),
+        ("early", 5, 0, 2),
+        ("late", 5, 7, 9),
+        ("early", 9, 0, 0),
+        ("late", 9, 5, 5),
+        ("early", 14, 0, 0),
+    ],
+)
+def test_a_window_lies_in_the_half_of_the_frames_that_is_asked_for(algebra, time, frames, low, high):
+    data = Trajectories.concatenate([batch()] * 40)
+    view, elements = LieAugmentation(algebra, {}, window=(frames, 40), time=time)(data, generator())
+    assert (elements.start[:, 0].min(), elements.start[:, 0].max()) == (low, high)
+    assert torch.allclose(view.time[:, 0], data.time.gather(1, elements.start[:, :1])[:, 0], atol=1e-12)
+
+
 def test_nothing_is_read_outside_a_window(algebra):
     """What the views read, computed from the group elements, lies inside the data, and is the solution there."""
     data = batch(points=128, boundary="window")
@@ -354,6 +372,8 @@ def test_reflection_is_exact_and_keeps_the_equation(algebra):
         ({"mode": "gird"}, "Did you mean 'grid'"),
         ({"moves": ("viscosty",)}, "Did you mean 'viscosity'"),
         ({"spline_order": 4}, "only 3"),
+        ({"time": "erly"}, "Did you mean 'early'"),
+        ({"time": "choose"}, "for recipes of pdessl pretrain"),
     ],
 )
 def test_bad_arguments_are_refused(algebra, arguments, message):

@@ -44,6 +44,21 @@ def test_every_recipe_trains_a_step_as_it_is(name, store_of, tmp_path):
     assert pdessl.load(tmp_path / "run").feature_dim > 0
 
 
+def test_frames_are_chosen_without_labels_and_the_recipe_says_which(smoke_grouped_store, tmp_path, caplog):
+    words = [f"data.path={smoke_grouped_store}", *STEP, "data.batch_size=4"]
+    window = ["model.augmentation.init_args.window=[8,28,28]", "model.encoder.init_args.stacked_frames=8"]
+    with caplog.at_level("INFO"):
+        run = pretrain("pretrain/smoke_velocity", [*words, *window], tmp_path / "run")
+    said = next(m for m in caplog.messages if m.startswith("time: "))
+    chosen = re.search(r"model\.augmentation\.init_args\.time=(\w+)$", said).group(1)
+    assert chosen in ("random", "early", "late")
+    # Four groups cannot be held out in turn: halves of runs choose.
+    assert "split-half reliability: whole" in said and "4 groups of two runs or more are too few" in said
+    assert run.task.augmentation.time == chosen
+    kept = json.loads((tmp_path / "run/encoder/recipe.json").read_text())["provenance"]["recipe"]
+    assert kept["model"]["augmentation"]["init_args"]["time"] == chosen
+
+
 FULL = [n for n in RECIPES if "full" in catalog.read("configs", n).get("presets", {})]
 
 
