@@ -38,7 +38,17 @@ ALLOWED = {
     "tasks": OPEN
     | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
     "inference": OPEN
-    | {"data", "operators", "models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
+    | {
+        "data",
+        "operators",
+        "models",
+        "augmentation",
+        "symmetry",
+        "evaluation",
+        "equations",
+        "solvers",
+        "objectives.neighbours",
+    },
     "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
 BELOW_EXPERIMENTS = {

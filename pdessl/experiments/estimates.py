@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.inference.shooting import shoot
 from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
 
@@ -25,12 +26,15 @@ class Classical:
         equation: formulation that is fitted, by name; default that of the data. One without pressure where the data
             hold none.
         unknown: parameters that are estimated together with the target, instead of taken from the runs.
+        shooting: fit the equation's simulator to every run too, see :func:`pdessl.inference.shooting.shoot`: the
+            strongest of the three, at a second a run and more.
     """
 
     half_width: tuple[Count, ...] | None = None
     noise_level: Natural = 0.0
     equation: str | None = None
     unknown: tuple[str, ...] = ()
+    shooting: bool = False
 
 
 def equation_estimates(
@@ -53,6 +57,8 @@ def equation_estimates(
         "least_squares": lambda: least_squares(chosen, runs, names),
         "weak_form": lambda: weak_form(chosen, runs, names, half, noise_level=settings.noise_level),
     }
+    if settings.shooting:
+        makers["shooting"] = lambda: shoot(equation, runs, names).value
     found, reasons = {}, {}
     for method, make in makers.items():
         try:

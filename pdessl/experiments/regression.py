@@ -30,6 +30,7 @@ METHODS = {
     "moved": ("supervised, views that move the label", "floor"),
     "least_squares": ("least squares, pointwise", "classical"),
     "weak_form": ("least squares, weak form", "classical"),
+    "shooting": ("fitted through the simulator, from the weak form", "classical"),
 }
 
 
