@@ -20,6 +20,7 @@ from pdessl.experiments.pretraining import PretrainingRun
 from pdessl.experiments.pretraining import pretrain as pretrain_recipe
 from pdessl.experiments.provenance import check_writable
 from pdessl.experiments.training import Curves, interruptible
+from pdessl.files import writes_to
 from pdessl.models import Projector
 from pdessl.schema import Overrides
 from pdessl.tasks import Pretraining, WholeCheckpoints
@@ -30,6 +31,7 @@ __all__ = ["pretrain"]
 _BATCH = 64
 
 
+@writes_to("out")
 def pretrain(
     data: str | os.PathLike[str] | PDEDataModule,
     encoder: nn.Module | None = None,

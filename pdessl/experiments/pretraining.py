@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pdessl.errors import CatalogError, PdesslError, did_you_mean
 from pdessl.experiments.recipes import read_recipe
+from pdessl.files import writes_to
 from pdessl.schema import Overrides, override
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def pretrain(
         CheckpointError: the checkpoint is of another task, network or version, or damaged (as the one before it is).
         PdesslError: a field of the recipe that does not exist or has the wrong type.
     """
-    return _fit(_command_line(_content(config, overrides, out, ckpt_path, preset)))
+    made = _command_line(_content(config, overrides, out, ckpt_path, preset))
+    return _fit(made, made.config["out"])
 
 
 def _content(
@@ -187,7 +189,8 @@ def _written(cli: LightningCLI) -> dict[str, Any]:
     return json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
 
 
-def _fit(cli: LightningCLI) -> PretrainingRun:
+@writes_to("out")
+def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -195,7 +198,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     from pdessl.tasks import WholeCheckpoints
     from pdessl.tasks.checkpointing import check_checkpoint
 
-    folder = Path(cli.config["out"])
+    folder = Path(out)
     resumed = cli.config["ckpt_path"]
     if resumed:
         resumed = check_checkpoint(resumed, cli.model, cli.config["any_version"])

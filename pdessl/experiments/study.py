@@ -15,12 +15,13 @@ from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.study_jobs import Job, Study, finished
 from pdessl.experiments.study_table import table
-from pdessl.files import write_json, write_text
+from pdessl.files import write_json, write_text, writes_to
 from pdessl.schema import fill, merge, override
 
 __all__ = ["study"]
 
 
+@writes_to("out")
 def study(
     config: str | os.PathLike[str],
     out: str | os.PathLike[str],
