@@ -26,6 +26,7 @@ from pdessl.experiments.from_data import complete, first_view
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.processes import spread
 from pdessl.experiments.regression import CLOSED, Regression
+from pdessl.experiments.study_table import table
 from pdessl.experiments.supervision import Supervision
 from pdessl.experiments.training import quietly
 from pdessl.experiments.untrained import calibrated
@@ -96,6 +97,7 @@ class Job:
     study: Study
     folder: str
     data: str  # hash of the dataset
+    allow: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -123,8 +125,10 @@ def _kept(job: Job) -> dict[str, Any] | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         # Other data may have been generated into the same folder since.
         same = kept["hash"] == job.hash and kept["data"] == job.data
-        return dict(kept["result"]) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+        result = dict(kept["result"])
+        table({"study": asdict(job.study), "results": [{"variant": job.variant, **result}]})  # it can be shown
+        return result if same else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
 
 
@@ -162,7 +166,7 @@ def _encoder(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(job.folder) / "recipe.json"
     write_json(path, recipe)
     torch.manual_seed(job.seed)
-    run = pretrain(path, (), job.folder)
+    run = pretrain(path, (), job.folder, allow=job.allow)
     monitors = {k: v[-1] for k, v in run.curves.items() if k.startswith(("monitor/", "train/")) and v}
     return run.task.encoder.eval(), monitors
 
