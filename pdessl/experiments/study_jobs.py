@@ -26,7 +26,6 @@ from pdessl.experiments.from_data import complete, first_view
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.processes import spread
 from pdessl.experiments.regression import CLOSED, Regression
-from pdessl.experiments.study_table import table
 from pdessl.experiments.supervision import Supervision
 from pdessl.experiments.training import quietly
 from pdessl.experiments.untrained import calibrated
@@ -125,11 +124,19 @@ def _kept(job: Job) -> dict[str, Any] | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         # Other data may have been generated into the same folder since.
         same = kept["hash"] == job.hash and kept["data"] == job.data
-        result = dict(kept["result"])
-        table({"study": asdict(job.study), "results": [{"variant": job.variant, **result}]})  # it can be shown
-        return result if same else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return _checked(kept["result"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
+
+
+def _checked(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a kept result if a table can be made of it; else raise whatever the damage leads to."""
+    for row in result["rows"]:
+        error = row["relative_error"]
+        _ = [float(v) for v in (error["mean"], *error["values"])], error["standard_error"], row["labels"]
+        _ = str(row["method"]), str(row["title"])
+    _ = float(result["seconds"]), {str(k): float(v) for k, v in result["monitors"].items()}, [*result["notes"]]
+    return result
 
 
 def _run(job: Job) -> dict[str, Any]:
