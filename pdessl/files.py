@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import json
 import os
 import platform
 import re
 import socket
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from filelock import SoftFileLock, Timeout
 
@@ -22,6 +25,7 @@ __all__ = [
     "LOCK",
     "checksum",
     "fast_checksum",
+    "follows",
     "host",
     "locked",
     "process_lives",
@@ -30,11 +34,15 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_text",
+    "writes_to",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LOCK = ".pdessl.lock"
 _PIECE = 1 << 18  # of a file at a time: stays in a processor's cache
 _WAIT = 0.5  # seconds; one that is about to end may
+_held: dict[Path, int] = {}  # folders locked by this process, and by which of its threads
 _REPAIR = "Free space or choose a folder that can be written, and run it again."
 
 
@@ -130,17 +138,25 @@ def replacing(
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], again: bool = False) -> Iterator[None]:
     """Keep a folder to this process while it writes there; the folder is made if it is missing.
 
     The lock is a file that says who holds it (process and machine). It works wherever a file can be made that no
     other process made: also on network file systems, whose own locks are often absent. One whose process lives no more
     is taken over on the same machine; whether a process of another machine lives cannot be known from here.
 
+    Args:
+        folder: what is kept.
+        again: take it also where this thread has it already: a verb that calls another.
+
     Raises:
-        StoreError: another process writes there, or the folder cannot be written.
+        StoreError: another process (or thread) writes there, or the folder cannot be written.
     """
     place = Path(folder)
+    key = place.absolute()
+    if again and _held.get(key) == threading.get_ident():
+        yield
+        return
     if place.exists() and not place.is_dir():
         raise StoreError(f"{place} is a file; choose a folder.")
     made = not place.exists()
@@ -155,13 +171,43 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise StoreError(f"cannot write {place / LOCK}: {error.strerror or error}. {_REPAIR}") from error
+    _held[key] = threading.get_ident()
     try:
         yield
     finally:
+        del _held[key]
         lock.release()
         if made:
             with contextlib.suppress(OSError):
                 place.rmdir()  # only if nothing was written
+
+
+def writes_to(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function that writes to the folder in its argument ``name``: it is :func:`locked` meanwhile.
+
+    None as folder locks nothing. Of the processes that a launcher starts for one run, only the first locks.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def locking(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            folder = given.arguments[name]
+            with contextlib.nullcontext() if folder is None or follows() else locked(folder, again=True):
+                return function(*args, **kwargs)
+
+        return locking
+
+    return decorate
+
+
+def follows() -> bool:
+    """Whether this process is one of several that a launcher started for one run, and not the first of them."""
+    numbers = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return any(number.isdecimal() and int(number) > 0 for number in numbers)
 
 
 def _holder(path: Path) -> str:

@@ -69,6 +69,56 @@ def test_no_other_part_of_the_package_renames_files():
         assert path.name == "files.py" or not [w for w in words if w in text], path
 
 
+HOLDER = """
+import sys
+from pdessl import files
+with files.locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@IGNORE
+def test_every_verb_that_writes_a_folder_is_refused_while_another_process_writes_there(small_store, tmp_path, capsys):
+    """Before anything is trained; and the folder is as it was."""
+    out = tmp_path / "run"
+    verbs = [
+        ["pretrain", "--config", "burgers_vicreg", "--data", small_store, "--out", out],
+        ["regress", "--encoder", tmp_path / "encoder", "--data", small_store, "--out", out],
+        ["timestep", "--encoder", tmp_path / "encoder", "--data", small_store, "--out", out],
+        ["study", "objectives_burgers", "--out", out, "--set", f"base.data.path={small_store}"],
+        ["discover", small_store, "--out", out],
+        ["generate", "burgers_small", "--out", out],
+        ["convert", small_store, "--out", out],
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        for words in verbs:
+            assert cli.main([str(w) for w in words]) == 2, words
+            said = capsys.readouterr().err
+            assert f"another process writes to {out}: process {process.pid} on" in said and said.count("\n") == 1
+            assert [p.name for p in out.iterdir()] == [files.LOCK]
+    finally:
+        process.communicate("")
+
+
+def test_a_verb_may_call_another_and_only_the_first_of_several_ranks_locks(tmp_path, monkeypatch):
+    @files.writes_to("out")
+    def inner(out):
+        return (out / files.LOCK).exists()
+
+    @files.writes_to("out")
+    def outer(*, out=None):
+        return inner(out)
+
+    assert outer(out=tmp_path / "a") and not (tmp_path / "a").exists()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not outer(out=tmp_path / "a")
+
+
 # ------------------------------------------------------------------------------------ checkpoints
 
 

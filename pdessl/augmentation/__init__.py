@@ -1,6 +1,7 @@
 """Views of batches, on the device they are on: flows of symmetries composed, applied and resampled at most once."""
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.augmentation.lie import GroupElements, LieAugmentation
 from pdessl.augmentation.slice_affine import SliceAffine
 
-__all__ = ["GroupElements", "LieAugmentation", "SliceAffine"]
+__all__ = ["GroupElements", "LieAugmentation", "SliceAffine", "draw_rows"]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.augmentation.geometry import Geometry
 from pdessl.augmentation.placement import TIMES, constant, draw_start, largest_fitting, make_plan, room, starts
 from pdessl.augmentation.plan import Plan
@@ -207,7 +208,9 @@ class LieAugmentation(nn.Module):
             raise ShapeError(f"{b} trajectories are not made of groups of {rows}; repeat each of them {rows} times.")
         device = batch.device if generator is None else generator.device
         columns = drawn + 1 + d + len(self.reflections)
-        uniform = torch.rand((rows, columns), generator=generator, device=device, dtype=torch.float64)
+        uniform = draw_rows(
+            lambda n, g: torch.rand((n, columns), generator=g, device=device, dtype=torch.float64), rows, generator
+        )
         uniform = uniform.to(batch.device).repeat(b // rows, 1)
         strength, place, flip = uniform.split([drawn, 1 + d, len(self.reflections)], dim=1)
         relative = {f.name: (2 * strength[:, i] - 1) * f.maximum for i, f in enumerate(self.factors)}

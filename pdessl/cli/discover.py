@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,21 +49,23 @@ def main(arguments: Sequence[str]) -> int:
 
     from pdessl.experiments.discovery import boundaries, discover
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
+    from pdessl.files import locked
     from pdessl.operators.saving import save_law
 
-    law = discover(
-        options.data,
-        split=options.split,
-        limit=options.limit,
-        scratch=options.scratch,
-        rank=options.rank,
-        divergence_free=options.divergence_free,
-        time_order=options.time_order,
-        known=tuple(n for n in options.known.split(",") if n),
-        high_pass=options.high_pass,
-    )
-    if options.out is not None:  # before anything is printed, to a reader that may go away
-        save_law(law, options.out, boundaries(options.data))
+    with contextlib.nullcontext() if options.out is None else locked(options.out):
+        law = discover(
+            options.data,
+            split=options.split,
+            limit=options.limit,
+            scratch=options.scratch,
+            rank=options.rank,
+            divergence_free=options.divergence_free,
+            time_order=options.time_order,
+            known=tuple(n for n in options.known.split(",") if n),
+            high_pass=options.high_pass,
+        )
+        if options.out is not None:  # before anything is printed, to a reader that may go away
+            save_law(law, options.out, boundaries(options.data))
     print(summary(law))
     print(symmetry_line(law))
     if options.candidates:

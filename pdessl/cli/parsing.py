@@ -55,6 +55,16 @@ class Parser(argparse.ArgumentParser):
                 "--print_config", action="store_true", help=f"print the {what} with all changes, ready to run, and stop"
             )
 
+    def add_allowed(self) -> None:
+        """Add ``--allow``, for recipes that name classes of the user's own."""
+        self.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or package of your own whose classes the recipe may name; importing it runs its code",
+        )
+
     def require(self, options: argparse.Namespace, *names: str) -> None:
         """Refuse options that are missing, unless only the settings are to be printed."""
         missing = [f"--{name}" for name in names if getattr(options, name) is None]

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_changes("recipe", "trainer.max_epochs=1")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; default runs/pretraining")
     parser.add_argument("--ckpt_path", metavar="FILE", help="last.ckpt of a run of the same task, which is continued")
+    parser.add_allowed()
     options = parser.parse_args(arguments)
     if options.config is None:
         parser.error("it needs a recipe: --config NAME ('pdessl list configs' prints them)")
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     from pdessl.schema import dump_yaml, read_words
 
     changes = read_words(options.set) | ({} if options.data is None else {"data.path": options.data})
-    given = (options.config, changes, options.out, options.ckpt_path, options.preset)
+    given = (options.config, changes, options.out, options.ckpt_path, options.preset, options.allow)
     if options.print_config:
         print(dump_yaml(pretraining_recipe(*given)), end="")
         return 0

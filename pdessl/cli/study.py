@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
     parser.add_changes("recipe", "study.seeds=1")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    parser.add_allowed()
     options = parser.parse_args(arguments)
     parser.require(options, "out")
     from pdessl.experiments.recipes import read_recipe
@@ -40,6 +41,6 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
         return 0
-    results = study(options.config, options.out, options.set, options.only, options.workers)
+    results = study(options.config, options.out, options.set, options.only, options.workers, allow=options.allow)
     print(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -57,11 +57,13 @@ class PDEDataModule(lightning.LightningDataModule):
 
     Args:
         path: a store, or files in any layout :func:`pdessl.open` reads.
-        batch_size: trajectories per batch.
+        batch_size: most trajectories of a batch, over all processes of a run: on several devices each takes its rows of
+            every batch, and a run on two of them sees what a run on one sees. An epoch has as few batches as that
+            allows, of sizes that differ by at most one, so that every trajectory is in one of them.
         labels: number of labelled trajectories to use; default all. Subsets are nested: the first 32 of a seed are
             among its first 64.
         seed: chooses splits, the labelled subset, windows and the order of batches.
-        train: ``unlabelled`` (pretraining: batches have no parameters and are all full) or ``labelled`` (supervised).
+        train: ``unlabelled`` (pretraining: batches have no parameters) or ``labelled`` (supervised).
         dataset: name or file of the dataset that is generated into ``path`` when there is no store yet; default: a
             missing store is an error.
         size: with ``dataset``: trajectories per split, see :func:`pdessl.data.generate`.
@@ -306,15 +308,12 @@ class PDEDataModule(lightning.LightningDataModule):
         part, numbers = self._part("labelled"), self._subset(self.labels, self.seed)
         return part if numbers is None else part.subset(numbers)
 
-    def _loader(
-        self, part: Windows, shuffle: bool = False, drop_last: bool = False, pairs: GroupPairs | None = None
-    ) -> TrajectoryLoader:
+    def _loader(self, part: Windows, shuffle: bool = False, pairs: GroupPairs | None = None) -> TrajectoryLoader:
         trainer = self.trainer
         sampler = IndexBatches(
             part.sizes_of_parts,
             self.batch_size,
             shuffle,
-            drop_last,
             self.seed,
             *((trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)),
             weights=self._weights(part) if shuffle else None,
@@ -335,7 +334,7 @@ class PDEDataModule(lightning.LightningDataModule):
         return [size if w is None else w for w, size in zip(given, part.sizes_of_parts, strict=True)]
 
     def train_dataloader(self) -> TrajectoryLoader:
-        """Shuffled batches; in pretraining without parameters and always of ``batch_size`` trajectories or pairs."""
+        """Shuffled batches of trajectories or pairs, each in one of them; in pretraining without parameters."""
         part = self._training_part()
         if self.train_split == "labelled":
             return self._loader(part, shuffle=True)
@@ -349,7 +348,7 @@ class PDEDataModule(lightning.LightningDataModule):
                 raise DataError(f"{type(task).__name__} does not take pairs of runs; leave grouped out.")
             several = f", up to {n} of a group in one batch" if (n := pairs.repeats(self.batch_size)) > 1 else ""
             rank_zero_info(f"grouped by {self.grouped}: {pairs}{several}")
-        return self._loader(part, shuffle=True, drop_last=True, pairs=pairs)
+        return self._loader(part, shuffle=True, pairs=pairs)
 
     @property
     def pairs(self) -> GroupPairs | None:

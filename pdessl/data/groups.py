@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pdessl.data.cuts import batch_edges
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.data.selection import Selection
 from pdessl.data.source import Source
@@ -65,7 +66,7 @@ class GroupPairs:
 
     def repeats(self, batch_size: int) -> int:
         """Return how many pairs of one group a batch has at most: 1 where there are groups enough."""
-        batches = max(len(self) // batch_size, 1)
+        batches = -(-len(self) // batch_size)
         most = (int(self.sizes.max()) + 1) // 2
         return -(-most // batches)
 
@@ -74,7 +75,7 @@ class GroupPairs:
         return int(((self.sizes + 1) // 2).sum())
 
     def epoch(self, stream: np.random.Generator, batch_size: int) -> np.ndarray:
-        """Return the pairs of an epoch, shape (P, 2), int64: consecutive B rows are a batch, what is left over last."""
+        """Return the pairs of an epoch, shape (P, 2), int64, batch after batch as :func:`batch_edges` cuts them."""
         order = stream.permutation(len(self.groups))
         rank = stream.permutation(self.count)
         # Runs group by group, groups in random order, runs in random order inside.
@@ -86,14 +87,12 @@ class GroupPairs:
         # The last run of a group of odd size meets its first one.
         partner = np.where(place[begins] + 1 < size[begins], begins + 1, first[begins])
         pairs = np.stack([order[begins], order[partner]], axis=1)
-        batches = len(pairs) // batch_size
-        if not batches:
-            return pairs[stream.permutation(len(pairs))]
-        shuffled = stream.permutation(len(pairs))
-        kept, left = np.sort(shuffled[: batches * batch_size]), shuffled[batches * batch_size :]
-        # Dealt out in turn: neighbours, the pairs of one group, go to different batches.
-        dealt = pairs[kept].reshape(batch_size, batches, 2).swapaxes(0, 1)[stream.permutation(batches)]
-        return np.concatenate([dealt.reshape(-1, 2), pairs[left]])
+        batches = len(batch_edges(len(pairs), batch_size)) - 1
+        stream.permutation(len(pairs))  # not needed, but the order of batches in results/ was drawn after it
+        # Dealt out in turn: neighbours, the pairs of one group, go to different batches. Larger batches come first.
+        shuffled = stream.permutation(batches)
+        larger = shuffled < len(pairs) % batches
+        return np.concatenate([pairs[number::batches] for number in [*shuffled[larger], *shuffled[~larger]]])
 
     def __str__(self) -> str:
         low, high = int(self.sizes.min()), int(self.sizes.max())

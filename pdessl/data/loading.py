@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from pdessl.data.sampling import IndexBatches, PairedWindows
-from pdessl.data.windows import Windows
+from pdessl.data.sampling import IndexBatches
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
 
@@ -63,7 +62,7 @@ class TrajectoryLoader(DataLoader):
     """Yields whole batches of trajectories; its place in the epoch goes into Lightning's checkpoint and comes back.
 
     Args:
-        windows: what is read.
+        windows: what is read: indexed by what the sampler yields, one index a batch.
         sampler: the order.
         num_workers: processes that read; 0: a thread of this process reads ahead.
         ahead: batches read in advance, per process; 0 only when they are asked for (in this process).
@@ -73,7 +72,7 @@ class TrajectoryLoader(DataLoader):
 
     def __init__(
         self,
-        windows: Windows | PairedWindows,
+        windows: Dataset[Trajectories],
         sampler: IndexBatches,
         num_workers: int = 0,
         ahead: int = 2,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
+from pdessl.data.cuts import batch_edges, rows_of_process
 from pdessl.data.groups import GroupPairs
 from pdessl.errors import DataError
 from pdessl.solvers import random_stream
@@ -59,12 +61,12 @@ class IndexBatches(DistributedSampler):
     Args:
         size: number of trajectories, or the numbers of several datasets that are mixed; their trajectories are numbered
             one after the other.
-        batch_size: B of every batch over one process.
+        batch_size: B, the most trajectories of a batch, over all processes. An epoch is cut into as few batches as that
+            allows, of sizes that differ by at most one: every draw is in one of them.
         shuffle: permute anew every epoch.
-        drop_last: leave out the incomplete batch at the end.
         seed: seed of the permutations.
-        replicas, rank: number of processes and the number of this one. All processes get the same number of batches;
-            whole batches are dealt out in turn, and missing ones repeat from the start.
+        replicas, rank: number of processes and the number of this one. Every batch is shared by all of them, row by row
+            in the order of ranks: together they see what one process sees, in as many steps.
         weights: with several datasets, how often each is drawn, relative to the others; default their sizes, so that an
             epoch has every trajectory once. An epoch always has as many draws as there are trajectories, and each
             dataset its exact part of them, rounded: one that is drawn more often than it has trajectories repeats
@@ -76,7 +78,8 @@ class IndexBatches(DistributedSampler):
     ``start`` is the number of batches to skip, for one epoch, when a run is resumed in the middle of it.
 
     Raises:
-        DataError: weights that are not positive numbers, one per dataset, or weights and pairs.
+        DataError: weights that are not positive numbers, one per dataset, or weights and pairs; a batch with fewer
+            rows than there are processes.
     """
 
     def __init__(
@@ -84,7 +87,6 @@ class IndexBatches(DistributedSampler):
         size: int | Sequence[int],
         batch_size: int,
         shuffle: bool = True,
-        drop_last: bool = False,
         seed: int = 0,
         replicas: int = 1,
         rank: int = 0,
@@ -95,7 +97,7 @@ class IndexBatches(DistributedSampler):
         sizes = [size] if isinstance(size, int) else list(size)
         # Being a DistributedSampler keeps Lightning from wrapping it: it divides the batches among processes itself.
         super().__init__(
-            range(sum(sizes)), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed, drop_last=drop_last
+            range(sum(sizes)), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed, drop_last=False
         )
         self.sizes, self.size, self.batch_size, self.start = sizes, sum(sizes), batch_size, 0
         if weights is not None and (len(weights) != len(sizes) or not all(0 < w < math.inf for w in weights)):
@@ -106,10 +108,12 @@ class IndexBatches(DistributedSampler):
         self.window_axes, self.pairs = window_axes, pairs
         if pairs is not None:
             self.size = len(pairs)
+        self._edges = batch_edges(self.size, batch_size)
+        if self.size:  # the last batch is the smallest
+            rows_of_process(self._edges[-1] - self._edges[-2], rank, replicas)
 
     def __len__(self) -> int:
-        batches = self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
-        return math.ceil(batches / self.num_replicas)
+        return len(self._edges) - 1
 
     def __iter__(self) -> Iterator[Draw | PairDraw]:
         order = self._order()
@@ -117,14 +121,13 @@ class IndexBatches(DistributedSampler):
         if self.window_axes and (self.shuffle or self.pairs is not None):
             shape = (*order.shape, self.window_axes)
             places = random_stream(self.seed, "batches", self.epoch, "windows").random(shape)
-        starts = list(range(0, self.size, self.batch_size))
-        if self.drop_last and starts and self.size - starts[-1] < self.batch_size:
-            starts.pop()
-        wanted = len(self) * self.num_replicas
-        starts = (starts * math.ceil(wanted / max(len(starts), 1)))[:wanted]
         skipped, self.start = self.start, 0
-        mine = starts[self.rank :: self.num_replicas][skipped:]
-        return iter([self._draw(order, places, slice(i, i + self.batch_size)) for i in mine])
+        batches = list(itertools.pairwise(self._edges))[skipped:]
+        return iter([self._draw(order, places, self._mine(first, end)) for first, end in batches])
+
+    def _mine(self, first: int, end: int) -> slice:
+        rows = rows_of_process(end - first, self.rank, self.num_replicas)
+        return slice(first + rows.start, first + rows.stop)
 
     @classmethod
     def _draw(cls, order: np.ndarray, places: np.ndarray | None, part: slice) -> Draw | PairDraw:

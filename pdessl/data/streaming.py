@@ -10,9 +10,12 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from pdessl.data.cuts import rows_of_process
+from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.recipe import DatasetRecipe, load_recipe
+from pdessl.data.sampling import Draw, IndexBatches
 from pdessl.data.simulation import find_device, simulate_shard, threads
 from pdessl.data.statistics import FieldStatistics, field_statistics
 from pdessl.errors import DataError, StoreError
@@ -25,18 +28,19 @@ __all__ = ["SimulatedDataset", "StreamLoader", "StreamingDataModule"]
 class SimulatedDataset(IterableDataset[Trajectories]):
     """Batches of trajectories, simulated when they are asked for.
 
-    Trajectory k is the one a store of the dataset holds as number k of the split, of a size without end: batch i of all
-    processes together holds k = i B to (i + 1) B - 1. Process r of R has batches r, r + R, ..., and worker w of W of a
-    :class:`torch.utils.data.DataLoader` has every W-th of those, in the order in which the loader collects them. So no
-    trajectory comes twice, and which ones a process gets does not depend on the number of its workers.
+    Trajectory k is the one a store of the dataset holds as number k of the split, of a size without end: batch i holds
+    k = i B to (i + 1) B - 1. Process r of R has its share of the rows of every batch, in the order of ranks, and worker
+    w of W of a :class:`torch.utils.data.DataLoader` has every W-th batch, in the order in which the loader collects
+    them. So no trajectory comes twice, and which ones a step trains on depends neither on the number of processes nor
+    on that of their workers.
 
     Args:
         dataset: name, path or recipe.
         split: name of the split.
-        batch_size: B.
+        batch_size: B, trajectories of a batch over all processes.
         device: where trajectories are simulated and lie.
         batches: batches until iteration ends; default it never does.
-        position: batches of this process that have been used already. Iteration goes on from here, and moves it.
+        position: batches that have been used already. Iteration goes on from here, and moves it.
         rank, replicas: r and R.
         together: batches simulated at once: the more, the fuller are the groups that share a grid and a step.
         labels: keep the parameters; default as the dataset's file says for this split.
@@ -73,6 +77,7 @@ class SimulatedDataset(IterableDataset[Trajectories]):
                 f"SimulatedDataset: expected 0 <= rank < replicas and position >= 0, found rank {rank} of {replicas} "
                 f"and position {position}."
             )
+        rows_of_process(batch_size, rank, replicas)
         self.split, self.batch_size, self.device = split, batch_size, find_device(device)
         self.batches, self.position, self.rank, self.replicas = batches, position, rank, replicas
         self.together, self.workers = together, workers
@@ -82,7 +87,7 @@ class SimulatedDataset(IterableDataset[Trajectories]):
         info = get_worker_info()
         worker, count = (0, 1) if info is None else (info.id, info.num_workers)
         end = None if self.batches is None else self.position + self.batches
-        # Batches of this process are counted from its start; those of a worker are every count-th.
+        # Batches are counted from the start of the run; those of a worker are every count-th.
         place, held = self.position + worker, []
         while end is None or place < end:
             if not held:
@@ -94,9 +99,9 @@ class SimulatedDataset(IterableDataset[Trajectories]):
             place += count
 
     def _simulate(self, places: Sequence[int], in_worker: bool) -> list[Trajectories]:
-        b = self.batch_size
-        firsts = [(place * self.replicas + self.rank) * b for place in places]
-        numbers = [k for first in firsts for k in range(first, first + b)]
+        mine = rows_of_process(self.batch_size, self.rank, self.replicas)
+        b = mine.stop - mine.start
+        numbers = [place * self.batch_size + row for place in places for row in range(mine.start, mine.stop)]
         with threads(self.device, 1 if in_worker and self.workers is None else self.workers) as pool:
             whole = simulate_shard(self.recipe, self.split, numbers, self.device, pool, self.device).trajectories
         if not self.labels:  # what is constant in the whole dataset belongs to the equation
@@ -104,7 +109,7 @@ class SimulatedDataset(IterableDataset[Trajectories]):
         return [whole[i * b : (i + 1) * b] for i in range(len(places))]
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of this process have been used."""
+        """Return how many batches have been used."""
         return {"position": self.position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -153,13 +158,23 @@ class StreamLoader:
         self._epoch = self.batches - self._used % self.batches
 
 
+class _Fixed(Dataset[Trajectories]):
+    """Trajectories in memory, by the batch."""
+
+    def __init__(self, trajectories: Trajectories) -> None:
+        self.trajectories = trajectories
+
+    def __getitem__(self, draw: Draw) -> Trajectories:
+        return self.trajectories[draw.numbers]
+
+
 class StreamingDataModule(lightning.LightningDataModule):
     """Batches for Lightning that are simulated on the training device while it trains.
 
     Args:
         stream: name or file of the dataset.
-        batch_size: trajectories per batch.
-        batches: batches per epoch and process; default as many as the dataset's file has unlabelled trajectories for.
+        batch_size: trajectories per batch, over all processes of a run.
+        batches: batches per epoch; default as many as the dataset's file has unlabelled trajectories for.
         labels: number of labelled trajectories for the online probe; default all of the dataset's file.
         seed: chooses the labelled subset.
         size: trajectories of the splits ``labelled``, ``validation`` and ``test`` instead of those of the file.
@@ -171,8 +186,8 @@ class StreamingDataModule(lightning.LightningDataModule):
 
     Loaders: ``train_dataloader``: an epoch of new trajectories, without parameters. ``val_dataloader``: a list of
     [labelled, validation], the same every epoch, with parameters; these are simulated once and held in memory, as is
-    ``test``. All are those that ``pdessl generate`` writes for the same dataset. Under DDP no trajectory goes to two
-    processes.
+    ``test``. All are those that ``pdessl generate`` writes for the same dataset. Under DDP every
+    process simulates its rows of each batch.
 
     Raises:
         CatalogError: no such dataset.
@@ -207,6 +222,10 @@ class StreamingDataModule(lightning.LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _share(self) -> tuple[int, int]:
+        """Return the number of processes that train, and the rank of this one."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
     def _split(self, name: str) -> Trajectories:
         if name not in self._held:
@@ -252,7 +271,7 @@ class StreamingDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> StreamLoader:
         """An epoch of ``batches`` batches that no epoch before had."""
-        rank, replicas = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        replicas, rank = self._share()
         dataset = SimulatedDataset(
             self.recipe,
             batch_size=self.batch_size,
@@ -264,15 +283,15 @@ class StreamingDataModule(lightning.LightningDataModule):
         )
         return StreamLoader(dataset, self.batches, self.num_workers)
 
-    def _fixed(self, data: Trajectories) -> DataLoader:
-        parts = [data[i : i + self.batch_size] for i in range(0, len(data), self.batch_size)]
-        return DataLoader(parts, batch_size=None, shuffle=False)
+    def _fixed(self, data: Trajectories) -> TrajectoryLoader:
+        order = IndexBatches(len(data), self.batch_size, False, self.seed, *self._share())
+        return TrajectoryLoader(_Fixed(data), order, ahead=0)
 
-    def val_dataloader(self) -> list[DataLoader]:
+    def val_dataloader(self) -> list[TrajectoryLoader]:
         """Loaders of the labelled subset and of the validation split, in fixed order, with parameters."""
         return [self._fixed(self.labelled), self._fixed(self.validation)]
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> TrajectoryLoader:
         """The test split in fixed order, with parameters."""
         return self._fixed(self.test)
 

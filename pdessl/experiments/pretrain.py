@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ from pdessl.experiments.pretraining import PretrainingRun
 from pdessl.experiments.pretraining import pretrain as pretrain_recipe
 from pdessl.experiments.provenance import check_writable
 from pdessl.experiments.training import Curves, interruptible
+from pdessl.files import writes_to
 from pdessl.models import Projector
 from pdessl.schema import Overrides
 from pdessl.tasks import Pretraining, WholeCheckpoints
@@ -30,6 +31,7 @@ __all__ = ["pretrain"]
 _BATCH = 64
 
 
+@writes_to("out")
 def pretrain(
     data: str | os.PathLike[str] | PDEDataModule,
     encoder: nn.Module | None = None,
@@ -46,6 +48,7 @@ def pretrain(
     seed: int = 0,
     ckpt_path: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
     **trainer: Any,
 ) -> PretrainingRun:
     """Train an encoder on unlabelled runs, and save it for :func:`pdessl.load`.
@@ -78,6 +81,7 @@ def pretrain(
         seed: of batches and views. Networks that were made before have their weights.
         ckpt_path: ``last.ckpt`` of a run to go on with.
         settings: further settings of :class:`pdessl.tasks.Pretraining`.
+        allow: packages of your own that a recipe may name classes of.
         **trainer: of ``lightning.Trainer``.
 
     Returns:
@@ -93,7 +97,7 @@ def pretrain(
         if given or isinstance(data, PDEDataModule):
             what = given[0] if given else "a data module"
             raise SchemaError(f"pretrain got a recipe and {what}; a recipe names its own. Leave out one of them.")
-        return pretrain_recipe(config, _with_path(overrides, data), out, ckpt_path)
+        return pretrain_recipe(config, _with_path(overrides, data), out, ckpt_path, allow=allow)
     if encoder is None or objective is None or augmentation is None:
         missing = ", ".join(name for name, part in parts.items() if part is None)
         raise SchemaError(f"pretrain got no {missing}; give encoder, objective and augmentation, or config='RECIPE'.")

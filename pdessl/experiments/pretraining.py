@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from pdessl.errors import CatalogError, PdesslError, did_you_mean
+from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.recipes import read_recipe
+from pdessl.files import writes_to
 from pdessl.schema import Overrides, override
 
 if TYPE_CHECKING:
@@ -41,8 +43,9 @@ class PretrainingRun:
         self.folder, self.curves, self.task = folder, curves, task
 
 
-def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI:
+def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool = False) -> LightningCLI:
     """Return task, data and trainer of a recipe; only its complete settings where ``dry``."""
+    check_allowed(content, allow, "pdessl pretrain")
     import torch
     from jsonargparse import ArgumentError, Namespace
     from lightning.pytorch.cli import LightningCLI
@@ -126,7 +129,9 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
     except ArgumentError as error:
         said = " ".join(str(error).split())
         if "No module named" in said:
-            said += " Python must find a class of your own: PYTHONPATH=FOLDER pdessl pretrain ..."
+            said += (
+                " Python must find a class of your own: run it in the folder of the module, or set PYTHONPATH=FOLDER."
+            )
         raise PdesslError(f"pdessl pretrain: {said}") from None
 
 
@@ -140,9 +145,10 @@ def pretraining_recipe(
     out: str | os.PathLike[str] | None = None,
     ckpt_path: str | os.PathLike[str] | None = None,
     preset: str | None = None,
+    allow: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the complete recipe of a pretraining, every default written out; arguments as :func:`pretrain`."""
-    return _written(_command_line(_content(config, overrides, out, ckpt_path, preset), dry=True))
+    return _written(_command_line(_content(config, overrides, out, ckpt_path, preset), allow, dry=True))
 
 
 def pretrain(
@@ -151,6 +157,7 @@ def pretrain(
     out: str | os.PathLike[str] | None = None,
     ckpt_path: str | os.PathLike[str] | None = None,
     preset: str | None = None,
+    allow: Collection[str] = (),
 ) -> PretrainingRun:
     """Pretrain from a recipe and save the encoder.
 
@@ -162,6 +169,9 @@ def pretrain(
         ckpt_path: checkpoint of the same task to continue. Where it is damaged, the one before it is read, which is
             said; one that another version of pdessl, torch or Lightning wrote needs ``any_version=true``.
         preset: name of a variant in the recipe.
+        allow: packages and modules of your own whose classes and functions the recipe may name; importing them runs
+            their code. Besides these it may name those of pdessl, ``torch.nn`` and Lightning, see
+            :data:`pdessl.experiments.allowed_classes.ALLOWED`.
 
     Returns:
         The run; ``pdessl.load(run.folder)`` gives the encoder.
@@ -169,9 +179,10 @@ def pretrain(
     Raises:
         CatalogError: no such recipe, preset or task.
         CheckpointError: the checkpoint is of another task, network or version, or damaged (as the one before it is).
-        PdesslError: a field of the recipe that does not exist or has the wrong type.
+        PdesslError: a field of the recipe that does not exist or has the wrong type, or code that is not allowed.
     """
-    return _fit(_command_line(_content(config, overrides, out, ckpt_path, preset)))
+    made = _command_line(_content(config, overrides, out, ckpt_path, preset), allow)
+    return _fit(made, made.config["out"])
 
 
 def _content(
@@ -190,7 +201,8 @@ def _written(cli: LightningCLI) -> dict[str, Any]:
     return json.loads(cli.parser.dump(cli.config, format="json", skip_validation=True))
 
 
-def _fit(cli: LightningCLI) -> PretrainingRun:
+@writes_to("out")
+def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -198,7 +210,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     from pdessl.tasks import WholeCheckpoints
     from pdessl.tasks.checkpointing import check_checkpoint
 
-    folder = Path(cli.config["out"])
+    folder = Path(out)
     resumed = cli.config["ckpt_path"]
     if resumed:
         resumed = check_checkpoint(resumed, cli.model, cli.config["any_version"])

@@ -23,6 +23,7 @@ from pdessl.experiments.regression import Regression
 from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
+from pdessl.files import writes_to
 from pdessl.inference import ParameterModel
 from pdessl.inference.fitting import with_measurements
 from pdessl.models.encoder import trained_on
@@ -37,6 +38,7 @@ def default_recipe(data: str | os.PathLike[str]) -> str:
     return name if name in catalog.names("configs") else "regression/default"
 
 
+@writes_to("out")
 def regress(
     encoder: str | os.PathLike[str] | nn.Module | LatentOperator,
     data: str | os.PathLike[str] | PDEDataModule,

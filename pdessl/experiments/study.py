@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ from typing import Any
 from pdessl import catalog
 from pdessl.data import open as open_data
 from pdessl.errors import SchemaError, StoreError
+from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.study_jobs import Job, Study, finished
 from pdessl.experiments.study_table import table
-from pdessl.files import write_json, write_text
+from pdessl.files import write_json, write_text, writes_to
 from pdessl.schema import Overrides, fill, merge, override
 
 __all__ = ["study"]
 
 
+@writes_to("out")
 def study(
     config: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -28,6 +30,7 @@ def study(
     only: Sequence[str] = (),
     workers: int = 1,
     announce: Callable[[str], None] = print,
+    allow: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run a study; what a former call finished is not run again.
 
@@ -39,6 +42,7 @@ def study(
         only: names of variants; default all. The floors are always run.
         workers: processes, of one thread each.
         announce: receives a line after every training.
+        allow: packages of your own that the recipe may name classes of, see :func:`pdessl.pretrain`.
 
     Returns:
         The content of ``results.json``.
@@ -73,10 +77,13 @@ def study(
             settings,
             str(folder / _slug(name) / f"seed{seed}"),
             described["hash"],
+            tuple(allow),
         )
         for seed in range(settings.seeds)
         for name in (*settings.floors(seed), *(only or variants))
     ]
+    for job in jobs:
+        check_allowed(job.recipe, allow, f"{config}: {job.variant}")
     started = time.monotonic()
     found: dict[str, dict[str, Any]] = {}
     for job, result in finished(jobs, workers):

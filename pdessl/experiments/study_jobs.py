@@ -96,6 +96,7 @@ class Job:
     study: Study
     folder: str
     data: str  # hash of the dataset
+    allow: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -123,9 +124,19 @@ def _kept(job: Job) -> dict[str, Any] | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         # Other data may have been generated into the same folder since.
         same = kept["hash"] == job.hash and kept["data"] == job.data
-        return dict(kept["result"]) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return _checked(kept["result"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
+
+
+def _checked(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a kept result if a table can be made of it; else raise whatever the damage leads to."""
+    for row in result["rows"]:
+        error = row["relative_error"]
+        _ = [float(v) for v in (error["mean"], *error["values"])], error["standard_error"], row["labels"]
+        _ = str(row["method"]), str(row["title"])
+    _ = float(result["seconds"]), {str(k): float(v) for k, v in result["monitors"].items()}, [*result["notes"]]
+    return result
 
 
 def _run(job: Job) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def _encoder(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(job.folder) / "recipe.json"
     write_json(path, recipe)
     torch.manual_seed(job.seed)
-    run = pretrain(path, (), job.folder)
+    run = pretrain(path, (), job.folder, allow=job.allow)
     monitors = {k: v[-1] for k, v in run.curves.items() if k.startswith(("monitor/", "train/")) and v}
     return run.task.encoder.eval(), monitors
 

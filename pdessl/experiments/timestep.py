@@ -18,10 +18,12 @@ from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, SteppingResult, as_report, compare_steppers
 from pdessl.experiments.training import quietly
+from pdessl.files import writes_to
 
 __all__ = ["timestep"]
 
 
+@writes_to("out")
 def timestep(
     encoder: str | os.PathLike[str] | nn.Module,
     data: str | os.PathLike[str] | PDEDataModule,

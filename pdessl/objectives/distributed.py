@@ -25,7 +25,7 @@ __all__ = [
     "gather_rows",
     "mean_over_rows",
     "row_count",
-    "row_offset",
+    "row_share",
     "sum_over_processes",
     "unit_rows",
     "world_size",
@@ -107,12 +107,15 @@ def row_count(rows: Tensor, axis: int = 0) -> int:
     return int(count)
 
 
-def row_offset(rows: Tensor) -> int:
-    """Return the index that this process's first row has among the rows of all processes, in rank order."""
+def row_share(rows: Tensor) -> tuple[int, int]:
+    """Return the number of this process's first row among the rows of all processes, in rank order, and n."""
     if world_size() == 1:
-        return 0
-    counts = gather_rows(torch.tensor([rows.shape[0]], device=rows.device))
-    return int(counts[: dist.get_rank()].sum())
+        return 0, rows.shape[0]
+    mine = torch.tensor([rows.shape[0]], device=rows.device)
+    counts = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(counts, mine)
+    found = torch.cat(counts).tolist()
+    return sum(found[: dist.get_rank()]), sum(found)
 
 
 def mean_over_rows(values: Tensor) -> Tensor:

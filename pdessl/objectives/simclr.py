@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import ShapeError
-from pdessl.objectives.distributed import check_embeddings, gather_rows, mean_over_rows, row_offset, unit_rows
+from pdessl.objectives.distributed import check_embeddings, gather_rows, mean_over_rows, row_share, unit_rows
 from pdessl.objectives.terms import Terms
 from pdessl.objectives.views import Views, over_pairs
 
@@ -43,7 +43,7 @@ def nt_xent(z: Tensor, z_prime: Tensor, temperature: float = 0.1, groups: Tensor
     with torch.autocast(z.device.type, enabled=False):
         mine = torch.stack((unit_rows(z), unit_rows(z_prime)))  # (2, B, D)
         every = [gather_rows(view) for view in mine]
-        n, start = every[0].shape[0], row_offset(z)
+        n, start = every[0].shape[0], row_share(z)[0]
         sample = torch.arange(n, device=z.device)
         owned = sample[start : start + z.shape[0]]
         other = owned[:, None] != sample

@@ -10,8 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pdessl.augmentation.draws import SharedGenerator
 from pdessl.errors import CheckpointError, DataError, did_you_mean
 from pdessl.models import Normalisation, to_scale, view_seed
+from pdessl.objectives.distributed import row_share, world_size
 
 __all__ = [
     "check_task",
@@ -21,20 +23,36 @@ __all__ = [
     "log_shift",
     "normalise_from_data",
     "parameter",
+    "rows_generator",
     "step_generator",
 ]
 
 
-def step_generator(
-    task: lightning.LightningModule, seed: int, batch_index: int, device: torch.device
-) -> torch.Generator:
-    """Return the generator of one micro-batch.
+def rows_generator(rows: Tensor, *numbers: int) -> torch.Generator:
+    """Return the generator of a batch that depends on some numbers; every process of a run must ask for it.
 
-    It depends on the seed, the epoch, the number of the batch and the rank only: a resumed run draws what an
-    uninterrupted one draws.
+    Where several processes share the batch, each gets for its rows what one process with all of them would draw, see
+    :class:`pdessl.augmentation.draws.SharedGenerator`.
+
+    Args:
+        rows: what this process has of the batch, (B, ...).
+        numbers: seed, epoch, number of the batch, ...: see :func:`pdessl.models.view_seed`.
     """
-    numbers = view_seed(seed, task.current_epoch, batch_index, task.global_rank)
-    return torch.Generator(device=device).manual_seed(numbers)
+    seed = view_seed(*numbers)
+    if world_size() == 1:
+        return torch.Generator(device=rows.device).manual_seed(seed)
+    first, total = row_share(rows)
+    own = view_seed(*numbers, 1 + dist.get_rank())
+    return SharedGenerator(seed, own, first, len(rows), total, rows.device)
+
+
+def step_generator(task: lightning.LightningModule, seed: int, batch_index: int, rows: Tensor) -> torch.Generator:
+    """Return the generator of one micro-batch, see :func:`rows_generator`.
+
+    It depends on the seed, the epoch and the number of the batch only: a resumed run draws what an uninterrupted one
+    draws, and several processes what one does.
+    """
+    return rows_generator(rows, seed, task.current_epoch, batch_index, 0)
 
 
 def parameter(batch: Any, name: str) -> Tensor:

@@ -10,10 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.models import Encoder, spacing_arguments, view_seed
 from pdessl.objectives import BlockMasks, ExponentialMovingAverage, Masks, Terms
-from pdessl.objectives.distributed import row_count, row_offset
+from pdessl.objectives.distributed import row_share
 from pdessl.objectives.views import arguments_needed
 from pdessl.tasks.batches import step_generator
 from pdessl.tasks.representation import RepresentationTask, refuse_untrained_head
@@ -103,7 +104,7 @@ class TemporalPrediction(RepresentationTask):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cut two consecutive windows, predict the latent of the second, return the loss."""
-        generator = step_generator(self, self.seed, batch_idx, batch.fields.device)
+        generator = step_generator(self, self.seed, batch_idx, batch.fields)
         with torch.no_grad():
             view, _ = self.augmentation(batch, generator)
         if view.fields.shape[2] < 2 * self.frames:
@@ -115,7 +116,7 @@ class TemporalPrediction(RepresentationTask):
         given = spacing_arguments(self.encoder, view)
         context, target = self.latent(past, **given), self.latent(following, **given)
         terms = Terms.of(self.objective(self._predict(context, past.shape[2:]), target, context))
-        self.log_terms(terms, len(batch))
+        self.log_terms(terms, batch.fields)
         return terms.total
 
     def _predict(self, context: Tensor, grid: Sequence[int]) -> Tensor:
@@ -201,7 +202,7 @@ class MaskedPrediction(RepresentationTask):
         view = batch
         if self.augmentation is not None:
             with torch.no_grad():
-                view, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
+                view, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields))
         fields = view.fields
         grid = self.encoder.token_grid(fields.shape[2:])
         masks = self._masks(grid, view, batch_idx)
@@ -215,7 +216,7 @@ class MaskedPrediction(RepresentationTask):
         target = whole.gather(1, masks.targets.flatten(1)[..., None].expand(-1, -1, whole.shape[2]))
         shape = (len(fields), blocks, hidden, whole.shape[2])
         terms = Terms.of(self.objective(predicted.view(shape), target.view(shape), context))
-        self.log_terms(terms, len(batch))
+        self.log_terms(terms, batch.fields)
         return terms.total
 
     def _taught(self, fields: Tensor, **given: Tensor) -> Tensor:
@@ -230,9 +231,9 @@ class MaskedPrediction(RepresentationTask):
         fields = view.fields
         # Without the rank, and apart from the numbers that augmentations draw.
         generator = torch.Generator().manual_seed(view_seed(self.seed, self.current_epoch, batch_idx))
-        start = row_offset(fields)
-        mine = slice(start, start + len(fields))
-        return self._drawer(grid, view)(row_count(fields), generator, fields.device, mine)
+        first, total = row_share(fields)
+        mine = slice(first, first + len(fields))
+        return self._drawer(grid, view)(total, generator, fields.device, mine)
 
     def _drawer(self, grid: tuple[int, ...], view: Any) -> BlockMasks:
         periodic = (False, *(kind == "periodic" for kind in view.boundary))
@@ -267,7 +268,9 @@ class _Windows(nn.Module):
                 f"windows of {self.frames} frames do not fit trajectories of {batch.fields.shape[2]}; lower frames."
             )
         device = batch.fields.device
-        start = torch.randint(spare + 1, (len(batch), 1), generator=generator, device=device)
+        start = draw_rows(
+            lambda n, g: torch.randint(spare + 1, (n, 1), generator=g, device=device), len(batch), generator
+        )
         index = start + torch.arange(self.frames, device=device)
         rows = torch.arange(len(batch), device=device)[:, None]
         fields = batch.fields.movedim(2, 1)[rows, index].movedim(1, 2)

@@ -137,12 +137,12 @@ class Pretraining(RepresentationTask):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Draw views, ask the objective, return the loss."""
-        views = self.draw(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
+        views = self.draw(batch, step_generator(self, self.seed, batch_idx, batch.fields))
         terms = Terms.of(self.objective(views), name_of(self.objective))
         self._check_asked(views)
         if getattr(batch, "partner", None) is not None:
             refuse_places(views.asked, name_of(self.objective))
-        self.log_terms(terms, len(batch))
+        self.log_terms(terms, batch.fields)
         return terms.total
 
     def draw(self, batch: Any, generator: torch.Generator) -> DrawnViews:

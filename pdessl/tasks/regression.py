@@ -23,12 +23,14 @@ from pdessl.models import (
     train_only,
     view_seed,
 )
+from pdessl.objectives.distributed import mean_over_rows, row_count
 from pdessl.tasks.batches import (
     check_task,
     from_all_processes,
     log_shift,
     normalise_from_data,
     parameter,
+    rows_generator,
     step_generator,
 )
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
@@ -189,14 +191,11 @@ class ParameterRegression(lightning.LightningModule):
         """Return the standardised square error of one view of each trajectory."""
         if self.augmentation is not None:
             with torch.no_grad():
-                batch, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields.device))
+                batch, _ = self.augmentation(batch, step_generator(self, self.seed, batch_idx, batch.fields))
         wanted = (self._labels(batch) - self.target_mean) / self.target_std
-        loss = (
-            (self._output(batch.fields, **spacing_arguments(self.encoder, batch)).float() - wanted.float())
-            .square()
-            .mean()
-        )
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        output = self._output(batch.fields, **spacing_arguments(self.encoder, batch)).float()
+        loss = mean_over_rows((output - wanted.float()).square())
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=row_count(batch.fields))
         return loss
 
     @torch.no_grad()
@@ -210,11 +209,13 @@ class ParameterRegression(lightning.LightningModule):
         Returns:
             (B,) for one target, (B, P) for several, float64.
         """
+        return self._estimate(batch, torch.Generator(batch.fields.device).manual_seed(view_seed(self.seed, seed)))
+
+    def _estimate(self, batch: Any, generator: torch.Generator) -> Tensor:
         batch = batch.without_parameters(but=self.constants)
         if self.augmentation is None:
             total, count = self._values(batch.fields, **spacing_arguments(self.encoder, batch)), 1
         else:
-            generator = torch.Generator(device=batch.fields.device).manual_seed(view_seed(self.seed, seed))
             total, count = torch.zeros((), dtype=torch.float64, device=batch.fields.device), self.views
             for _ in range(self.views):
                 view, elements = self.augmentation(batch, generator)
@@ -222,6 +223,11 @@ class ParameterRegression(lightning.LightningModule):
                 total = total + self._moved_back(values, elements, batch)
         own = [from_scale(column, s) for column, s in zip((total / count).unbind(1), self.scales, strict=True)]
         return own[0] if len(own) == 1 else torch.stack(own, dim=1)
+
+    @torch.no_grad()
+    def _of_batch(self, batch: Any, batch_idx: int) -> Tensor:
+        """Estimate a batch that all processes of the run share."""
+        return self._estimate(batch, rows_generator(batch.fields, self.seed, batch_idx))
 
     def _moved_back(self, values: Tensor, elements: Any, batch: Any) -> Tensor:
         """Return targets (B, P) of the run from those of its view, all on their scales."""
@@ -242,7 +248,7 @@ class ParameterRegression(lightning.LightningModule):
         loaders = self.trainer.val_dataloaders
         if isinstance(loaders, (list, tuple)) and dataloader_idx != len(loaders) - 1:
             return
-        estimate = self.estimate(batch, batch_idx).reshape(len(batch), -1)
+        estimate = self._of_batch(batch, batch_idx).reshape(len(batch), -1)
         truth = torch.stack([parameter(batch, name) for name in self.targets], dim=1)
         self._errors.append(torch.stack([estimate, truth]).cpu())
 
@@ -274,7 +280,7 @@ class ParameterRegression(lightning.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return estimates of a batch."""
-        return self.estimate(batch, batch_idx)
+        return self._of_batch(batch, batch_idx)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on head and, unless frozen, encoder; warm-up and cosine per optimiser step."""

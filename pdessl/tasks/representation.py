@@ -20,6 +20,7 @@ from pdessl.errors import SchemaError
 from pdessl.models import Encoder, complete_networks, open_networks, save_pretrained, view_seed
 from pdessl.objectives import ExponentialMovingAverage, Terms
 from pdessl.objectives.diagnosis import Diagnosis
+from pdessl.objectives.distributed import row_count
 from pdessl.tasks.batches import check_task, data_module, normalise_from_data
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 from pdessl.tasks.watching import Monitors, Probes, Watched
@@ -161,10 +162,12 @@ class RepresentationTask(lightning.LightningModule):
         total = self.trainer.estimated_stepping_batches
         return optimiser_and_schedule(groups, self.learning_rate, total, self.warmup)
 
-    def log_terms(self, terms: Terms, size: int) -> None:
-        """Log the terms of an objective and the whole loss, averaged over the epoch."""
+    def log_terms(self, terms: Terms, rows: Tensor) -> None:
+        """Log the terms of an objective and the whole loss, averaged over the epoch; ``rows`` (B, ...) of the batch."""
         logged = {f"train/{name}": value.detach() for name, value in terms.named.items()}
-        self.log_dict(logged | {"train/loss": terms.total.detach()}, on_step=False, on_epoch=True, batch_size=size)
+        self.log_dict(
+            logged | {"train/loss": terms.total.detach()}, on_step=False, on_epoch=True, batch_size=row_count(rows)
+        )
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Watched]:
         """Give the batch's representation to the callbacks; loader 0 is the labelled split, the last one is scored."""

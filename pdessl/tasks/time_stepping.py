@@ -10,9 +10,11 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
 from pdessl.models import Normalisation, TimeStepper, spacing_arguments
+from pdessl.objectives.distributed import mean_over_rows, row_count
 from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
@@ -117,15 +119,17 @@ class TimeStepping(lightning.LightningModule):
         """Predict ``unroll`` frames from a random start in each trajectory."""
         fields, past = batch.fields, self.stepper.past
         self._check(fields, max(self.context, past) + self.unroll)
-        generator = step_generator(self, self.seed, batch_idx, fields.device)
+        generator = step_generator(self, self.seed, batch_idx, fields)
         latest = fields.shape[2] - past - self.unroll
-        start = torch.randint(0, latest + 1, (len(fields),), generator=generator, device=fields.device)
+        start = draw_rows(
+            lambda n, g: torch.randint(0, latest + 1, (n,), generator=g, device=fields.device), len(fields), generator
+        )
         frames = start[:, None] + torch.arange(past + self.unroll, device=fields.device)
         rows = torch.arange(len(fields), device=fields.device)[:, None]
         window = self.scale(fields.transpose(1, 2)[rows, frames].transpose(1, 2))
         predictions = self.stepper.rollout(window[:, :, :past], self.unroll, self.condition(batch))
-        loss = (predictions.float() - window[:, :, past:]).square().mean()
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        loss = mean_over_rows((predictions.float() - window[:, :, past:]).square())
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=row_count(batch.fields))
         return loss
 
     @torch.no_grad()

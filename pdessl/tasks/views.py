@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.augmentation.relative import relative_element, source_positions
 from pdessl.errors import SchemaError
 from pdessl.models import Encoder, Representation
@@ -187,7 +188,9 @@ class DrawnViews:
     def uniform(self, columns: int) -> Tensor:
         """Uniform numbers in [0, 1), (columns, B)."""
         fields = self.views[0].run.fields
-        return torch.rand(columns, len(fields), generator=self._generator, device=fields.device)
+        return draw_rows(
+            lambda n, g: torch.rand(columns, n, generator=g, device=fields.device), len(fields), self._generator, axis=1
+        )
 
 
 def _scale(run: Any) -> Tensor:

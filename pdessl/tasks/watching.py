@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError
 from pdessl.evaluation.metrics import r2, relative_error
-from pdessl.models import fit_ridge, view_seed
+from pdessl.models import fit_ridge
 from pdessl.objectives import collapse_summary
 from pdessl.objectives.diagnosis import collapse_diagnosis
 from pdessl.objectives.monitors import alignment, alpha_req, lidar, uniformity
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
-from pdessl.tasks.batches import from_all_processes, log_parameter
+from pdessl.tasks.batches import from_all_processes, log_parameter, rows_generator
 
 __all__ = ["Monitors", "Probes", "Watched"]
 
@@ -59,7 +59,7 @@ class Watched:
         count = views if augmentation is not None else 0
         if count not in self._made:
             total: dict[str, Tensor] = {}
-            generator = self._generator(view_seed(self._seed, 0))
+            generator = rows_generator(self.batch.fields, self._seed, 0)
             for _ in range(max(count, 1)):
                 seen = augmentation(self.batch, generator)[0] if augmentation is not None and count else self.batch
                 for name, values in self._task.watched(seen).items():
@@ -73,12 +73,9 @@ class Watched:
         augmentation = self._task.views()
         if augmentation is None:
             return None
-        generator = self._generator(view_seed(self._seed, 1))
+        generator = rows_generator(self.batch.fields, self._seed, 1)
         drawn = [augmentation(self.batch, generator)[0] for _ in range(2)]
         return torch.stack([self._task.watched(view)["embeddings"].double().cpu() for view in drawn], dim=1)
-
-    def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(device=self.batch.fields.device).manual_seed(seed)
 
 
 class _Rows:

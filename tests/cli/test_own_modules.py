@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import lightning
 import pytest
@@ -10,10 +11,11 @@ import yaml
 from torch import nn
 
 import pdessl
-from pdessl import cli
+from pdessl import catalog, cli
 from pdessl.augmentation import LieAugmentation
 from pdessl.data import PDEDataModule
-from pdessl.errors import CheckpointError
+from pdessl.errors import CheckpointError, SchemaError
+from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.tasks import Pretraining
 
 CODE = """
@@ -58,9 +60,11 @@ VIEWS = {"algebra": "burgers", "strengths": {"space_translation": 0.5}, "window"
 def run(tmp_path, monkeypatch, small_store):
     """``pdessl pretrain`` with a recipe that names classes of a file ``ownparts.py``."""
     (tmp_path / "ownparts.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # modules of the working folder are found once they are allowed
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.delitem(sys.modules, "ownparts", raising=False)
 
-    def call(encoder, objective="ownparts.Agree"):
+    def call(encoder, objective="ownparts.Agree", allow=("ownparts",)):
         model = {
             "encoder": encoder,
             "projector": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 8, "out_features": 8}},
@@ -70,7 +74,8 @@ def run(tmp_path, monkeypatch, small_store):
         trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
         recipe = {"model": model, "data": {"path": str(small_store), "batch_size": 16}, "trainer": trainer}
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
-        return cli.main(["pretrain", "--config", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")])
+        words = ["pretrain", "--config", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")]
+        return cli.main([*words, *(word for name in allow for word in ("--allow", name))])
 
     return call
 
@@ -101,9 +106,57 @@ def test_what_cannot_be_loaded_back_is_told_before_the_training(run, tmp_path, c
 
 
 def test_a_class_that_python_does_not_find_is_told_how(run, capsys):
-    assert run({"class_path": "nowhere.Spectrum"}) == 2
+    assert run({"class_path": "nowhere.Spectrum"}, allow=("nowhere", "ownparts")) == 2
     said = capsys.readouterr().err
-    assert "No module named 'nowhere'" in said and "PYTHONPATH=FOLDER pdessl pretrain" in said
+    assert "No module named 'nowhere'" in said and "set PYTHONPATH=FOLDER" in said
+
+
+OWN = {"class_path": "ownparts.Spectrum", "init_args": {"feature_dim": 8}}
+
+
+def test_a_class_of_the_users_own_is_not_imported_unless_it_is_allowed(run, tmp_path, capsys):
+    (tmp_path / "ownparts.py").write_text("raise SystemExit('imported')")
+    assert run(OWN, allow=()) == 2
+    assert "pdessl pretrain: model.encoder.class_path: 'ownparts.Spectrum' is neither" in (
+        said := capsys.readouterr().err
+    )
+    assert "--allow ownparts (in Python allow=('ownparts',))" in said and said.count("\n") == 1
+    with pytest.raises(SystemExit, match="imported"):
+        run(OWN)
+
+
+NAMES = [
+    "os.system", "pdessl.cli.main", "pdessl.cli.__main__.main", "json.tool.__main__.x", "antigravity.x",
+    "torch.hub.load", "__main__.main", "subprocess.Popen", "torch.nn.parallel.distributed.os.system",
+    "pdessl.data.generate", "torch.nn.parallel.distributed.warnings.warn", "pip.main",
+    "torch.nn.init.warnings.warn", "pdessl.models.checkpoint.importlib.import_module",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_other_code_is_named_by_a_recipe(run, tmp_path, name, capsys):
+    """As text, as a class, deep inside, as a callback, and in a file that stands for a class."""
+    linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 8, "out_features": 8}}
+    for place in (name, {"class_path": name}, {"class_path": "ownparts.Spectrum", "init_args": {"x": [{"y": name}]}}):
+        assert run(linear, place) == 2
+        said = capsys.readouterr().err
+        assert f"'{name}'" in said and ("is neither" in said or "is imported there" in said), said
+    (tmp_path / "part.yaml").write_text(f"class_path: {name}")
+    assert run(linear, "part.yaml") == 2 and f"(part.yaml).class_path: '{name}'" in capsys.readouterr().err
+    callbacks = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": name}}
+    with pytest.raises(SchemaError, match="trainer.*on_fit_start"):
+        check_allowed({"trainer": {"callbacks": [callbacks]}}, (), "recipe")
+    assert "antigravity" not in sys.modules
+
+
+def test_what_recipes_name_is_allowed():
+    for name in ("torch.nn.Linear", "torch.nn.functional.mse_loss", "torch.optim.SGD", "pdessl.LieAugmentation"):
+        check_allowed({"model": {"a": {"class_path": name}}}, (), "recipe")
+    check_allowed({"trainer": {"callbacks": ["lightning.pytorch.callbacks.EarlyStopping", "Timer"]}}, (), "recipe")
+    for recipe in catalog.names("configs"):
+        content = catalog.read("configs", recipe)
+        for part in (content, content.get("base") or {}, *(content.get("variants") or {}).values()):
+            check_allowed({k: v for k, v in (part or {}).items() if k in ("model", "trainer")}, (), recipe)
 
 
 class Mean(nn.Module):

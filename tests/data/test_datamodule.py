@@ -17,12 +17,11 @@ def module(small_store):
     return made
 
 
-def test_pretraining_batches_are_full_and_have_no_parameters(module):
+def test_pretraining_batches_hold_every_run_once_and_have_no_parameters(module):
     batches = list(module.train_dataloader())
-    assert [len(b) for b in batches] == [10, 10, 10, 10]
+    assert [len(b) for b in batches] == [10, 10, 10, 9, 9]  # 48 runs, at most 10 at a time
     assert all(isinstance(b, Trajectories) and b.parameters == {} for b in batches)
-    seen = torch.cat([b.index for b in batches])
-    assert len(set(seen.tolist())) == 40
+    assert sorted(torch.cat([b.index for b in batches]).tolist()) == list(range(48))
     whole = module.unlabelled
     assert torch.equal(batches[2].fields, whole.fields[batches[2].index])
 
@@ -53,7 +52,7 @@ def test_supervised_training_uses_the_labelled_subset(small_store):
     made = PDEDataModule(small_store.path, batch_size=4, labels=6, train="labelled")
     made.setup()
     batches = list(made.train_dataloader())
-    assert [len(b) for b in batches] == [4, 2] and "viscosity" in batches[0].parameters
+    assert [len(b) for b in batches] == [3, 3] and "viscosity" in batches[0].parameters
     assert sorted(torch.cat([b.index for b in batches]).tolist()) == sorted(made.labelled.index.tolist())
 
 
@@ -111,7 +110,7 @@ def fit(path, recorder, checkpoint=None, **settings):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(recorder, datamodule=PDEDataModule(path, batch_size=10, seed=5, **settings), ckpt_path=checkpoint)
+    trainer.fit(recorder, datamodule=PDEDataModule(path, batch_size=12, seed=5, **settings), ckpt_path=checkpoint)
     return recorder
 
 
@@ -340,13 +339,12 @@ def test_processes_share_an_epoch(small_store, settings):
 
     seen = []
     for rank in range(3):
-        made = PDEDataModule(small_store.path, batch_size=8, seed=2, **settings)
+        made = PDEDataModule(small_store.path, batch_size=20, seed=2, **settings)
         made.trainer = SimpleNamespace(world_size=3, global_rank=rank, num_devices=3)
         batches = list(made.train_dataloader())
-        assert len(batches) == 2
-        seen.append([(int(i), float(t)) for b in batches for i, t in zip(b.index, b.time[:, 0], strict=True)])
-    together = {pair for part in seen for pair in part}
-    assert len(together) == 48 and len({index for index, _ in together}) == 48
-    alone = PDEDataModule(small_store.path, batch_size=8, seed=2, **settings)
-    batches = alone.train_dataloader()
-    assert together == {(int(i), float(t)) for b in batches for i, t in zip(b.index, b.time[:, 0], strict=True)}
+        assert {len(b) for b in batches} <= {5, 6}  # of 16, 16, 16
+        seen.append([(b.index, b.time[:, 0]) for b in batches])
+    joined = [tuple(torch.cat(parts) for parts in zip(*shares, strict=True)) for shares in zip(*seen, strict=True)]
+    alone = PDEDataModule(small_store.path, batch_size=20, seed=2, **settings).train_dataloader()
+    for (index, first), whole in zip(joined, alone, strict=True):
+        assert torch.equal(index, whole.index) and torch.equal(first, whole.time[:, 0])

@@ -11,6 +11,7 @@ import torch
 from toy_source import ToySource
 
 import pdessl.data
+from pdessl.data.cuts import batch_edges
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.groups import GroupPairs, describe_groups, group_numbers
 from pdessl.data.sampling import IndexBatches
@@ -54,16 +55,16 @@ def test_the_numbers_of_groups_do_not_matter_and_partners_change():
 @pytest.mark.parametrize("groups, batch_size", [(np.repeat(np.arange(32), 8), 16), (UNEVEN, 4), (UNEVEN, 3)])
 def test_batches_hold_different_groups_where_they_can(groups, batch_size):
     found = GroupPairs(groups)
-    batches = len(found) // batch_size
+    edges = batch_edges(len(found), batch_size)
     for number in range(10):
-        pairs = epoch(groups, batch_size, number)[: batches * batch_size]
-        counts = [np.bincount(groups[b[:, 0]]).max() for b in pairs.reshape(batches, batch_size, 2)]
-        assert max(counts) <= found.repeats(batch_size) == -(-max((found.sizes + 1) // 2) // batches)
+        pairs = epoch(groups, batch_size, number)
+        counts = [np.bincount(groups[b[:, 0]]).max() for b in np.split(pairs, edges[1:-1])]
+        assert max(counts) <= found.repeats(batch_size) == -(-max((found.sizes + 1) // 2) // (len(edges) - 1))
     assert GroupPairs(np.repeat(np.arange(2), 16)).repeats(8) == 4
 
 
 def draws(replicas=1, rank=0, start=0, number=0):
-    settings = {"drop_last": True, "window_axes": 2, "pairs": GroupPairs(UNEVEN)}
+    settings = {"window_axes": 2, "pairs": GroupPairs(UNEVEN)}
     sampler = IndexBatches(len(UNEVEN), 3, replicas=replicas, rank=rank, **settings)
     sampler.set_epoch(number)
     sampler.start = start
@@ -74,10 +75,10 @@ def draws(replicas=1, rank=0, start=0, number=0):
 
 def test_processes_and_resumed_runs_draw_the_same_pairs():
     whole, places = draws()
-    assert np.array_equal(np.concatenate(whole, axis=1).T, epoch(UNEVEN, 3)[: 3 * len(whole)])
-    parts = [draws(2, rank)[0] for rank in range(2)]
-    in_turn = [batch for turn in zip(*parts, strict=True) for batch in turn]
-    assert in_turn[: len(whole)] == whole and in_turn[len(whole) :] == whole[: len(in_turn) - len(whole)]
+    assert np.array_equal(np.concatenate(whole, axis=1).T, epoch(UNEVEN, 3))
+    for shared, of_one in zip(zip(draws(2, 0), draws(2, 1), strict=True), (whole, places), strict=True):
+        joined = [np.concatenate(shares, axis=1).tolist() for shares in zip(*shared, strict=True)]
+        assert joined == of_one
     rest = draws(start=2)
     assert rest == (whole[2:], places[2:])
     assert places[0][0] != places[0][1] and draws(number=1)[0] != whole
@@ -270,14 +271,14 @@ def test_two_processes_share_the_pairs_of_one_and_resume_exactly(grouped_store, 
     torch.multiprocessing.spawn(process, (port, str(grouped_store.path), str(tmp_path)), nprocs=2)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
     seen = [rank["whole"]["seen"] for rank in ranks]
-    in_turn = [batch for turn in zip(*seen, strict=True) for batch in turn]
+    joined = [[a + b for a, b in zip(*shares, strict=True)] for shares in zip(*seen, strict=True)]
     settings = {"batch_size": 2, "grouped": "file", "crop": Crop(frames=6), "seed": 3}
     loader = PDEDataModule(grouped_store.path, **settings).train_dataloader()
     alone = []
     for number in range(2):
         loader.sampler.set_epoch(number)
         alone += [[b.index.tolist(), b.partner.index.tolist(), b.partner.time[:, 0].tolist()] for b in loader]
-    assert in_turn == alone
+    assert joined == alone
     for rank in ranks:
         assert rank["resumed"]["seen"] == rank["whole"]["seen"][3:]
         assert rank["resumed"]["weight"] == rank["whole"]["weight"] == ranks[0]["whole"]["weight"]

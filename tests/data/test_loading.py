@@ -196,5 +196,5 @@ def test_a_file_several_times_larger_than_the_memory_allowed_is_trained_on(large
     )
     assert run.returncode == 0, run.stderr[-3000:]
     seen, finite, std = run.stdout.split()
-    assert int(seen) == 2 * 32 and finite == "True" and float(std) == pytest.approx(np.arange(48).std(), rel=0.2)
+    assert int(seen) == 2 * 43 and finite == "True" and float(std) == pytest.approx(np.arange(48).std(), rel=0.2)
     assert "memory-mapped" in run.stderr

@@ -32,21 +32,26 @@ def test_windows_are_a_function_of_seed_and_epoch():
     assert all(draw.places is None for draw in epoch(window_axes=3, shuffle=False))
 
 
-@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("size, batch_size", [(47, 7), (15, 8), (16, 8), (20, 20)])
 @pytest.mark.parametrize("replicas", [1, 2, 3, 5])
-def test_processes_share_the_batches_without_overlap(drop_last, replicas):
-    settings = {"size": 47, "drop_last": drop_last, "window_axes": 2}
+def test_processes_share_every_batch_row_by_row(size, batch_size, replicas):
+    settings = {"size": size, "batch_size": batch_size, "window_axes": 2}
     parts = [epoch(replicas=replicas, rank=rank, **settings) for rank in range(replicas)]
-    assert len({len(part) for part in parts}) == 1
-    dealt = [draw for turn in zip(*parts, strict=True) for draw in turn]
     alone = epoch(**settings)
-    for one, other in zip(dealt, alone, strict=False):
-        assert torch.equal(one.numbers, other.numbers) and torch.equal(one.places, other.places)
-    extra = dealt[len(alone) :]  # repeated from the start, so that all processes take equally many steps
-    assert len(extra) < replicas
-    assert all(torch.equal(a.numbers, b.numbers) for a, b in zip(extra, alone, strict=False))
-    seen = numbers(dealt[: len(alone)])
-    assert len(set(seen)) == len(seen) == (44 if drop_last else 47)
+    assert {len(part) for part in parts} == {len(alone)} and len(alone) == -(-size // batch_size)
+    for shares, whole in zip(zip(*parts, strict=True), alone, strict=True):
+        assert torch.equal(torch.cat([d.numbers for d in shares]), whole.numbers)
+        assert torch.equal(torch.cat([d.places for d in shares]), whole.places)
+        rows = [len(d.numbers) for d in shares]
+        assert min(rows) >= 1 and max(rows) - min(rows) <= 1
+    sizes = [len(d.numbers) for d in alone]
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+    assert sorted(numbers(alone)) == list(range(size))  # every run once
+
+
+def test_more_processes_than_runs_of_a_batch_are_refused():
+    with pytest.raises(DataError, match=r"a batch of 3 trajectories cannot be shared by 4 processes.*Raise batch_size"):
+        IndexBatches(7, 4, replicas=4)
 
 
 def test_resuming_skips_batches_once():

@@ -8,7 +8,7 @@ from torch import nn
 
 from pdessl.errors import DataError
 from pdessl.objectives import ExponentialMovingAverage, VICReg
-from pdessl.objectives.distributed import gather_rows, row_count, row_offset, sum_over_processes
+from pdessl.objectives.distributed import gather_rows, row_count, row_share, sum_over_processes
 
 from .cases import CASES, ROWS, WIDTH, build, call, extras
 from .embeddings import draw, on_processes
@@ -69,7 +69,7 @@ def _gather_and_sum(rank):
     weights = torch.arange(1.0, 1 + gathered.shape[0])[:, None]
     # A nonlinear loss of all rows and of their sum, computed by both processes.
     ((weights * gathered**2).sum() + sum_over_processes(rows.sum()) ** 2).backward()
-    return gathered.flatten().tolist(), row_count(rows), row_offset(rows), rows.grad.flatten().tolist()
+    return gathered.flatten().tolist(), row_count(rows), row_share(rows)[0], rows.grad.flatten().tolist()
 
 
 def _one_bad_row(rank):
@@ -149,4 +149,4 @@ def test_one_process_passes_tensors_through():
     assert gather_rows(rows) is rows
     assert sum_over_processes(rows) is rows
     assert row_count(rows) == 3
-    assert row_offset(rows) == 0
+    assert row_share(rows)[0] == 0
