@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl discover data/burgers --out runs/law",
             "pdessl discover my_runs/ --out runs/law --candidates",
+            "pdessl discover data/large --out runs/law --scratch runs/parts --workers 8",
             "pdessl symmetries runs/law/equation.yaml       the law as an equation file, for all that follows",
         ],
         python="law = pdessl.discover('data/burgers')\ncodes, errors = law.encode(new_runs)",
@@ -40,11 +41,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--known", metavar="NAMES", default="", help="recorded parameters that may multiply terms")
     parser.add_argument("--high-pass", type=int, metavar="K", help="leave out waves below this number; default: chosen")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="keep products of parts there, to go on from")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read parts of the data")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://host:port: its workers read parts of the data"
+    )
     options = parser.parse_args(arguments)
     if (options.limit is not None and options.limit < 1) or (options.rank is not None and options.rank < 0):
         parser.error("--limit is at least 1, --rank at least 0")
-    if options.high_pass is not None and options.high_pass < 0:
-        parser.error("--high-pass is at least 0")
+    if (options.high_pass is not None and options.high_pass < 0) or options.workers < 1:
+        parser.error("--high-pass is at least 0, --workers at least 1")
 
     from pdessl.experiments.discovery import boundaries, discover
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
@@ -55,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         split=options.split,
         limit=options.limit,
         scratch=options.scratch,
+        workers=options.workers,
+        scheduler=options.scheduler,
         rank=options.rank,
         divergence_free=options.divergence_free,
         time_order=options.time_order,

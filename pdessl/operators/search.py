@@ -119,8 +119,12 @@ def tried_runs(shape: Sequence[int]) -> int:
     return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // numbers))
 
 
-def check(runs: Trajectories) -> None:
+def check(runs: Trajectories, first: int = 0) -> None:
     """Refuse runs that no law can be found in.
+
+    Args:
+        runs: to look at.
+        first: number of the first of them, for messages.
 
     Raises:
         DataError: a field of a run is constant, or not finite.
@@ -129,8 +133,8 @@ def check(runs: Trajectories) -> None:
     still = (flat.std(dim=2, correction=0) <= 1e-12 * flat.abs().amax(dim=2).clamp_min(1e-300)).any(dim=0)
     if bool(still.any()):
         raise DataError(
-            f"a field of run {int(still.nonzero()[0])} is constant, and so are {int(still.sum())} in all: it obeys any "
-            "law. Leave these runs, or this field, out."
+            f"a field of run {first + int(still.nonzero()[0])} is constant, and so are {int(still.sum())} in all: it "
+            "obeys any law. Leave these runs, or this field, out."
         )
 
 
