@@ -37,6 +37,12 @@ def main(arguments: Sequence[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="two fields are a velocity whose pressure is not measured; default: found out",
     )
+    parser.add_argument(
+        "--advected",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="rates along the flow of a velocity without divergence, for frames that are far apart",
+    )
     parser.add_argument("--time-order", type=int, choices=(1, 2), default=1, help="order in time; 2 for waves")
     parser.add_argument("--known", metavar="NAMES", default="", help="recorded parameters that may multiply terms")
     parser.add_argument("--high-pass", type=int, metavar="K", help="leave out waves below this number; default: chosen")
@@ -64,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         scheduler=options.scheduler,
         rank=options.rank,
         divergence_free=options.divergence_free,
+        advected=options.advected,
         time_order=options.time_order,
         known=tuple(n for n in options.known.split(",") if n),
         high_pass=options.high_pass,
