@@ -1,29 +1,65 @@
-"""Latent operators: error from few labels beside the floors, and cost against the number of runs.
+"""Latent operators: error from few labels beside the floors, under shifts, of few runs, and what they cost.
 
-python benchmarks/operators.py errors                  the laws, and the table of results/operators.md
+Every command keeps its rows as JSON in a folder; 'table' writes the tables of a page from the rows there.
+
+python benchmarks/operators.py errors --only burgers,kdv --seed 1   laws of fresh draws, and errors from few labels
+python benchmarks/operators.py errors --only smoke                  all fields of smoke in a box
+python benchmarks/operators.py shifts --only burgers,kdv            nothing found again, and found again in such runs
+python benchmarks/operators.py unlabelled --only burgers --runs 16,64,256,1024,4096
+python benchmarks/operators.py diagnostics                          what is said of a wrong library or rank
 python benchmarks/operators.py cost --runs 64,256,1024
-python benchmarks/operators.py diagnostics            what is said of a wrong library or rank
+python benchmarks/operators.py pysindy                              PySINDy's weak library, one run at a time
+python benchmarks/operators.py table results/operators.md           all rows into the page
 """
 
 import argparse
+import json
 import platform
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
+import pdessl
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import weak_form
+from pdessl.files import write_json, write_text
 from pdessl.inference.affine import AffineReadout
 from pdessl.operators import Term, default_library, discover
 
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset of the catalog, its targets, and how many runs are used where no number is given."""
+
+    dataset: str
+    targets: tuple[str, ...]
+    unlabelled: int = 1024
+    labelled: int = 256
+    test: int = 256
+    shifts: dict = field(default_factory=dict)  # name -> changes of the recipe
+
+
 CASES = {
-    "burgers": ("viscosity",),
-    "kuramoto_sivashinsky": ("hyperviscosity",),
-    "kdv": ("dispersion",),
-    "kdv_burgers": ("viscosity", "dispersion"),
-    "heat": ("diffusivity",),
-    "advection_diffusion": ("diffusivity",),
+    "burgers": Case(
+        "burgers",
+        ("viscosity",),
+        shifts={
+            "noise 10 % of the field": {"observation.noise": 0.036},
+            "noise 30 % of the field": {"observation.noise": 0.108},
+            "half of the points": {"observation.points": 32},
+            "first half of the frames": {"observation.frames": 20, "observation.end": 4.0 * 19 / 39},
+            "finer initial fields": {"initial_condition.wave_numbers": [3, 8]},
+        },
+    ),
+    "kuramoto_sivashinsky": Case("kuramoto_sivashinsky", ("hyperviscosity",)),
+    "kdv": Case("kdv", ("dispersion",)),
+    "kdv_burgers": Case("kdv_burgers", ("viscosity", "dispersion")),
+    "heat": Case("heat", ("diffusivity",)),
+    "advection_diffusion": Case("advection_diffusion", ("diffusivity",)),
+    "smoke": Case("smoke_buoyancy_small", ("buoyancy",), 96, 64, 96),
 }
 
 
@@ -31,67 +67,145 @@ def relative(found, truth):
     return float(100 * ((found - truth).abs() / truth.abs()).mean())
 
 
-def stated(values):
-    values = torch.tensor(values, dtype=torch.float64)
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else 0.0
-    return f"{float(values.mean()):.2f} ± {error:.2f}"
+class Drawn:
+    """Unlabelled, labelled and test runs of a case, from a seed of the data."""
+
+    def __init__(self, case, options, changes=None):
+        self.case = case
+        self.recipe = load_recipe(case.dataset, None, {"seed": options.seed, **(changes or {})})
+        self.count = options.unlabelled or case.unlabelled
+
+    def runs(self, split, count=None):
+        return simulate(self.recipe, split, range(count or getattr(self.case, split)), workers=1)
+
+    def law(self, options, count=None):
+        """Return the law of unlabelled runs and the processor seconds it took."""
+        runs = self.runs("unlabelled", count or self.count).without_parameters()
+        started = time.process_time()
+        return discover(runs, resamples=0, **options.how), time.process_time() - started
+
+
+def said_of(law, seconds):
+    """Return what is kept of a law."""
+    return {
+        "law": str(law),
+        "unlabelled": law.count,
+        "reliability": law.reliability,
+        "unexplained": law.unexplained,
+        "rank": law.rank,
+        "half_width": list(law.half_width),
+        "noise_removed": law.noise_removed,
+        "high_pass": law.projection.high_pass,
+        "noise": law.level.tolist(),
+        "warnings": law.warnings(),
+        "seconds": round(seconds, 1),
+        "version": pdessl.__version__,
+    }
+
+
+def of_labels(codes, known, at_test, truth, counts, draws):
+    """Return by number of labels the errors of the draws, and those of the mean of 16 labels."""
+    found, means = {}, []
+    for count in (n for n in counts if n <= len(known)):
+        found[count] = []
+        for draw in range(draws):
+            rows = torch.randperm(len(known), generator=torch.Generator().manual_seed(draw))[:count]
+            found[count].append(relative(AffineReadout.fit(codes[rows], known[rows]).predict(at_test), truth))
+            if count == 16:
+                means.append(relative(known[rows].mean().expand_as(truth), truth))
+    return found, means
+
+
+def of_the_equation(recipe, test, target, level):
+    try:
+        return relative(weak_form(recipe.equation, test, target, noise_level=level), test.parameters[target].double())
+    except PdesslError as error:
+        return type(error).__name__
+
+
+def read(law, drawn, options, test=None):
+    """Return the errors of every target from few labels, beside the floors."""
+    labelled, test = drawn.runs("labelled"), test or drawn.runs("test")
+    codes, at_test = law.encode(labelled)[0], law.encode(test)[0]
+    found = {}
+    for target in drawn.case.targets:
+        known, truth = labelled.parameters[target].double(), test.parameters[target].double()
+        errors, means = of_labels(codes, known, at_test, truth, options.labels, options.draws)
+        classical = of_the_equation(drawn.recipe, test, target, float(law.level[0]))
+        found[target] = {"error": errors, "mean of 16": means, "equation known": classical}
+    return found
 
 
 def errors(options):
-    counts = [int(n) for n in options.labels.split(",")]
-    print(
-        f"| data, target | law | {' | '.join(f'{n} labels' for n in counts)} | mean of 16 | weak form, equation known |"
-    )
-    print("|" + "---|" * (len(counts) + 4))
-    for name in options.cases.split(","):
-        runs = simulate(name, "unlabelled", range(options.unlabelled))
-        labelled, test = (simulate(name, s, range(n)) for s, n in (("labelled", 256), ("test", 256)))
-        started = time.process_time()
-        law = discover(runs, resamples=0)
-        spent = time.process_time() - started
-        codes, at_test = law.encode(labelled)[0], law.encode(test)[0]
-        for target in CASES[name]:
-            known, truth = labelled.parameters[target].double(), test.parameters[target].double()
-            cells, means = [], []
-            for count in counts:
-                found = []
-                for draw in range(options.draws):
-                    rows = torch.randperm(256, generator=torch.Generator().manual_seed(draw))[:count]
-                    found.append(relative(AffineReadout.fit(codes[rows], known[rows]).predict(at_test), truth))
-                    if count == 16:
-                        means.append(relative(known[rows].mean().expand_as(truth), truth))
-                cells.append(stated(found))
-            try:
-                equation = load_recipe(name).equation
-                level = float(law.level[0])
-                classical = f"{relative(weak_form(equation, test, target, noise_level=level), truth):.2f}"
-            except PdesslError as error:
-                classical = f"({type(error).__name__})"
-            text = str(law).replace("\n", "; ")
-            mean = stated(means) if means else ""
-            print(f"| {name}, {target} | `{text}` | {' | '.join(cells)} | {mean} | {classical} |", flush=True)
-        width = "x".join(map(str, law.half_width))
-        print(
-            f"<!-- {name}: reliability {law.reliability:.4f}, unexplained {law.unexplained:.4f}, rank {law.rank}, "
-            f"half-widths {width}, noise {law.level.tolist()}, {spent:.1f} CPU-s for {law.count} runs -->"
-        )
+    for name in options.only or CASES:
+        drawn = Drawn(CASES[name], options)
+        law, seconds = drawn.law(options)
+        row = {"case": name, "seed": options.seed, **said_of(law, seconds), "targets": read(law, drawn, options)}
+        keep(options, f"errors-{name}{options.mark}-seed{options.seed}", row)
+
+
+def shifts(options):
+    """Labels of runs as in training; test runs that differ: with the law found before, and one found in such runs."""
+    options.labels = [32]
+    for name in options.only or [n for n, c in CASES.items() if c.shifts]:
+        case, plain = CASES[name], Drawn(CASES[name], options)
+        law, _ = plain.law(options)
+        for title, changes in {"as in training": {}, **case.shifts}.items():
+            drawn = Drawn(case, options, changes)
+            row = {"case": name, "seed": options.seed, "shift": title, "changes": changes}
+            row["kept"] = read_or_reason(law, plain, options, drawn.runs("test"))
+            again, seconds = drawn.law(options)
+            row |= said_of(again, seconds) | {"targets": read(again, drawn, options)}
+            keep(options, f"shifts-{name}-{slug(title)}-seed{options.seed}", row)
+        row = {"case": name, "seed": options.seed, "shift": "labels below the lower third, tests above the upper one"}
+        row |= {"targets": {t: beyond(law, plain, t, options) for t in case.targets}}
+        keep(options, f"shifts-{name}-extrapolation-seed{options.seed}", row)
+
+
+def read_or_reason(law, drawn, options, test):
+    try:
+        return read(law, drawn, options, test)
+    except PdesslError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def beyond(law, drawn, target, options):
+    """Return the error on the upper third of the test runs from labels of the lower third of the labelled ones."""
+    labelled, test = drawn.runs("labelled"), drawn.runs("test")
+    known, truth = labelled.parameters[target].double(), test.parameters[target].double()
+    low, high = known <= known.quantile(1 / 3), truth >= truth.quantile(2 / 3)
+    codes, at_test = law.encode(labelled)[0][low], law.encode(test)[0][high]
+    found, _ = of_labels(codes, known[low], at_test, truth[high], options.labels, options.draws)
+    return {"error": found, "mean of 16": [], "equation known": ""}
+
+
+def unlabelled(options):
+    options.labels = [32]
+    for name in options.only or ["burgers"]:
+        drawn = Drawn(CASES[name], options)
+        for count in options.runs or [16, 64, 256, 1024, 4096]:
+            law, seconds = drawn.law(options, count)
+            row = {"case": name, "seed": options.seed, **said_of(law, seconds), "targets": read(law, drawn, options)}
+            keep(options, f"unlabelled-{name}-{count:05d}-seed{options.seed}", row)
 
 
 def cost(options):
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s); processor seconds")
-    first = None
-    for count in [int(n) for n in options.runs.split(",")]:
+    first, rows = None, []
+    for count in options.runs or [64, 256, 1024]:
         runs = simulate("burgers", "unlabelled", range(count))
         started = time.process_time()
         discover(runs, half_width=(9, 13), resamples=0)
         spent = time.process_time() - started
         first = first or spent / count
-        print(f"{count:6d} runs {spent:7.2f} s, per run {spent / count / first:.2f} of the first line's")
+        rows.append({"runs": count, "seconds": round(spent, 2)})
+        print(f"{count:6d} runs {spent:7.2f} s, per run {spent / count / first:.2f} of the first line's", flush=True)
+    keep(options, "cost", {"machine": platform.machine(), "torch": torch.__version__, "rows": rows}, quiet=True)
 
 
 def diagnostics(options):
-    """Print what is said of laws whose library lacks a term, or whose rank is too large; no label is read."""
-    runs = simulate("burgers", "unlabelled", range(options.unlabelled))
+    """Keep what is said of laws whose library lacks a term, or whose rank is too large; no label is read."""
+    runs = simulate("burgers", "unlabelled", range(options.unlabelled or 256))
     whole = default_library(1, 1)
     even = {Term((m,), (r,)) for m in (1, 2, 3) for r in (2, 4)}
     cases = {
@@ -101,21 +215,201 @@ def diagnostics(options):
         "no even derivative": (tuple(t for t in whole if t not in even), 1),
         "one number too many": (whole, 2),
     }
-    print("| library | reliability | unexplained | said |\n|---|---|---|---|")
+    labelled, test = (simulate("burgers", s, range(256)) for s in ("labelled", "test"))
+    rows = []
     for name, (terms, rank) in cases.items():
         law = discover(runs, terms=terms, rank=rank, half_width=(9, 13), resamples=0)
-        print(f"| {name} | {law.reliability:.3f} | {law.unexplained:.1%} | {' '.join(law.warnings()) or 'nothing'} |")
+        known, truth = (r.parameters["viscosity"].double() for r in (labelled, test))
+        found, _ = of_labels(law.encode(labelled)[0], known, law.encode(test)[0], truth, [32], options.draws)
+        rows.append({"library": name, **said_of(law, 0.0), "error": found[32]})
+        print(f"{name}: reliability {law.reliability:.3f}, unexplained {law.unexplained:.1%}", flush=True)
+    keep(options, "diagnostics", {"case": "burgers", "rows": rows}, quiet=True)
+
+
+def pysindy(options):
+    """A peer on the same runs, one at a time: weak SINDy with the derivatives and products of the default library."""
+    try:
+        import numpy as np
+        import pysindy as ps
+    except ImportError:
+        print(
+            "pysindy is not installed; pip install pysindy, in an environment of its own if need be. Nothing was run."
+        )
+        return
+    drawn = Drawn(CASES["burgers"], options)
+    count = (options.runs or [32])[0]
+    test = drawn.runs("test", count)
+    found, started = [], time.process_time()
+    for run in range(count):
+        u = test.fields[run, 0].double().numpy().T[:, :, None]  # (X, T, 1)
+        x, t = test.space[0][run].double().numpy(), test.time[run].double().numpy()
+        np.random.seed(run)  # the library draws its domains from this one
+        grid = np.stack(np.meshgrid(x, t, indexing="ij"), axis=-1)
+        library = ps.WeakPDELibrary(
+            function_library=ps.PolynomialLibrary(degree=2, include_bias=False),
+            derivative_order=4,
+            spatiotemporal_grid=grid,
+            K=400,
+            H_xt=[13 * (x[1] - x[0]), 9 * (t[1] - t[0])],
+            p=8,
+        )
+        model = ps.SINDy(
+            feature_library=library, optimizer=ps.STLSQ(threshold=0.01, alpha=1e-8, normalize_columns=False)
+        )
+        model.fit(u, t=t[1] - t[0], feature_names=["u"])
+        names, values = model.get_feature_names(), model.coefficients()[0]
+        found.append(float(values[names.index("u_11")]))
+    seconds, truth = time.process_time() - started, test.parameters["viscosity"].double()
+    values = torch.tensor(found, dtype=torch.float64)
+    row = {"case": "burgers", "seed": options.seed, "runs": count, "error": relative(values, truth)}
+    row |= {"seconds": round(seconds, 1), "pysindy": ps.__version__, "zero": int((values == 0).sum())}
+    keep(options, f"pysindy-burgers-seed{options.seed}", row)
+
+
+# ------------------------------------------------------------------------------------------------ rows and tables
+
+
+def slug(text):
+    return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_")
+
+
+def keep(options, name, row, quiet=False):
+    write_json(Path(options.out) / f"{name}.json", json.loads(json.dumps(row)))
+    if not quiet:
+        print(name, json.dumps({k: row[k] for k in ("law", "reliability", "unexplained", "seconds") if k in row}))
+        for target, held in row.get("targets", {}).items():
+            print("   ", target, {n: stated(v) for n, v in held["error"].items()}, held["equation known"], flush=True)
+
+
+def stated(values):
+    if not values:
+        return ""
+    values = torch.tensor(values, dtype=torch.float64)
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else 0.0
+    return f"{float(values.mean()):.2f} ± {error:.2f}"
+
+
+def rows_of(folder, kind):
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path(folder).glob(f"{kind}*.json"))]
+
+
+def plain(value):
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def lines(head, body):
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in body)]
+
+
+def errors_table(folder):
+    rows = rows_of(folder, "errors-")
+    counts = sorted({int(n) for r in rows for t in r["targets"].values() for n in t["error"]})
+    head = ["data, target", "seed of the data", "law", *(f"{n} labels" for n in counts), "mean of 16"]
+    body = [
+        [
+            f"{r['case']}{' (' + r['how'] + ')' if r.get('how') else ''}, {target}",
+            str(r["seed"]),
+            "; ".join(f"`{line}`" for line in r["law"].splitlines()),
+            *(stated(held["error"].get(str(n), [])) for n in counts),
+            stated(held["mean of 16"]),
+            plain(held["equation known"]),
+            f"{r['reliability']:.4f}",
+            f"{r['unexplained']:.2%}",
+            "x".join(map(str, r["half_width"])),
+            f"{r['seconds']} ({r['unlabelled']})",
+        ]
+        for r in rows
+        for target, held in r["targets"].items()
+    ]
+    return lines([*head, "equation known", "reliability", "unexplained", "half-widths", "CPU-s (runs)"], body)
+
+
+def shifts_table(folder):
+    body = []
+    for r in rows_of(folder, "shifts-"):
+        for target, held in r["targets"].items():
+            kept = r.get("kept", "")
+            kept = stated(kept[target]["error"]["32"]) if isinstance(kept, dict) else kept.partition(":")[0]
+            own = [f"{r[k]:.3f}" if k in r else "" for k in ("reliability", "unexplained")]
+            again = stated(held["error"]["32"])
+            body.append([f"{r['case']}, {target}", r["shift"], kept, again, *own, plain(held["equation known"])])
+    names = ["nothing found again", "found again in such runs", "reliability", "unexplained", "equation known"]
+    return lines(["data, target", "test runs", *names], body)
+
+
+def unlabelled_table(folder):
+    body = [
+        [f"{r['case']}, {t}", str(r["unlabelled"]), stated(held["error"]["32"]), f"{r['reliability']:.4f}",
+         f"{r['unexplained']:.2%}", str(r["seconds"]), "; ".join(f"`{line}`" for line in r["law"].splitlines())]
+        for r in rows_of(folder, "unlabelled-") for t, held in r["targets"].items()
+    ]  # fmt: skip
+    return lines(["data, target", "unlabelled runs", "32 labels", "reliability", "unexplained", "CPU-s", "law"], body)
+
+
+def diagnostics_table(folder):
+    body = [
+        [r["library"], stated(r["error"]), f"{r['reliability']:.3f}", f"{r['unexplained']:.1%}",
+         " ".join(r["warnings"]) or "nothing"]
+        for held in rows_of(folder, "diagnostics") for r in held["rows"]
+    ]  # fmt: skip
+    return lines(["library", "32 labels", "reliability", "unexplained", "said"], body)
+
+
+def cost_table(folder):
+    body = [[f"{r['runs']:,}", f"{r['seconds']:.2f}", f"{1000 * r['seconds'] / r['runs']:.2f}"]
+            for held in rows_of(folder, "cost") for r in held["rows"]]  # fmt: skip
+    return lines(["runs", "CPU-s", "ms a run"], body)
+
+
+def pysindy_table(folder):
+    body = [[r["pysindy"], str(r["runs"]), plain(r["error"]), str(r["zero"]), str(r["seconds"])]
+            for r in rows_of(folder, "pysindy-")]  # fmt: skip
+    return lines(["PySINDy", "runs", "error [%]", "runs with the term dropped", "CPU-s"], body)
+
+
+TABLES = {
+    "errors": errors_table,
+    "shifts": shifts_table,
+    "unlabelled": unlabelled_table,
+    "diagnostics": diagnostics_table,
+    "cost": cost_table,
+    "pysindy": pysindy_table,
+}
+
+
+def table(options):
+    """Put the tables of all rows between their marks in a page, or print them."""
+    made = {name: "\n".join(make(options.out)) for name, make in TABLES.items()}
+    if options.page is None:
+        print("\n\n".join(made.values()))
+        return
+    text = Path(options.page).read_text(encoding="utf-8")
+    for name, found in made.items():
+        start, end = f"<!-- rows: {name} -->\n", f"<!-- end of rows: {name} -->"
+        if start in text and end in text:
+            before, rest = text.split(start, 1)
+            text = f"{before}{start}{found}\n{end}{rest.split(end, 1)[1]}"
+    write_text(Path(options.page), text)
+
+
+def numbers(text):
+    return [int(n) for n in text.split(",")]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["errors", "cost", "diagnostics"])
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--labels", default="2,4,16,32,64,256")
+    commands = [errors, shifts, unlabelled, diagnostics, cost, pysindy, table]
+    parser.add_argument("what", choices=[c.__name__ for c in commands])
+    parser.add_argument("page", nargs="?", help="of 'table': the page to write; default: print")
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {', '.join(CASES)}")
+    parser.add_argument("--labels", type=numbers, default=[2, 4, 16, 32, 64, 256])
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--unlabelled", type=int, default=1024)
-    parser.add_argument("--runs", default="64,256,1024")
+    parser.add_argument("--seed", type=int, default=0, help="of the data")
+    parser.add_argument("--unlabelled", type=int, help="runs; default 1024, of smoke 96")
+    parser.add_argument("--runs", type=numbers)
+    parser.add_argument("--out", default="results/operators", help="folder of the rows")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
+    chosen.how, chosen.mark = {}, ""
     torch.set_num_threads(chosen.threads)
-    {"errors": errors, "cost": cost, "diagnostics": diagnostics}[chosen.what](chosen)
+    {c.__name__: c for c in commands}[chosen.what](chosen)

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl discover data/burgers --out runs/law",
             "pdessl discover my_runs/ --out runs/law --candidates",
+            "pdessl discover data/large --out runs/law --scratch runs/parts --workers 8",
             "pdessl symmetries runs/law/equation.yaml       the law as an equation file, for all that follows",
         ],
         python="law = pdessl.discover('data/burgers')\ncodes, errors = law.encode(new_runs)",
@@ -37,15 +38,25 @@ def main(arguments: Sequence[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="two fields are a velocity whose pressure is not measured; default: found out",
     )
+    parser.add_argument(
+        "--advected",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="rates along the flow of a velocity without divergence, for frames that are far apart",
+    )
     parser.add_argument("--time-order", type=int, choices=(1, 2), default=1, help="order in time; 2 for waves")
     parser.add_argument("--known", metavar="NAMES", default="", help="recorded parameters that may multiply terms")
     parser.add_argument("--high-pass", type=int, metavar="K", help="leave out waves below this number; default: chosen")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="keep products of parts there, to go on from")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read parts of the data")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://host:port: its workers read parts of the data"
+    )
     options = parser.parse_args(arguments)
     if (options.limit is not None and options.limit < 1) or (options.rank is not None and options.rank < 0):
         parser.error("--limit is at least 1, --rank at least 0")
-    if options.high_pass is not None and options.high_pass < 0:
-        parser.error("--high-pass is at least 0")
+    if (options.high_pass is not None and options.high_pass < 0) or options.workers < 1:
+        parser.error("--high-pass is at least 0, --workers at least 1")
 
     from pdessl.experiments.discovery import boundaries, discover
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
@@ -58,8 +69,11 @@ def main(arguments: Sequence[str]) -> int:
             split=options.split,
             limit=options.limit,
             scratch=options.scratch,
+            workers=options.workers,
+            scheduler=options.scheduler,
             rank=options.rank,
             divergence_free=options.divergence_free,
+            advected=options.advected,
             time_order=options.time_order,
             known=tuple(n for n in options.known.split(",") if n),
             high_pass=options.high_pass,

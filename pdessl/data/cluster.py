@@ -16,7 +16,7 @@ from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DependencyError, PdesslError, StoreError
 from pdessl.files import checksum, versions, write_bytes
 
-__all__ = ["cluster_shards"]
+__all__ = ["cluster_shards", "connect", "import_distributed"]
 
 RETRIES = 3  # of one shard, after errors of the machine it ran on; a worker that dies does not count
 CONNECT_SECONDS = 20.0
@@ -49,8 +49,8 @@ def cluster_shards(
         DependencyError: the package distributed is not installed.
         StoreError: no scheduler or no worker there, other versions on a worker, or a shard that keeps failing.
     """
-    distributed = _import_distributed()
-    with _connect(distributed, scheduler) as client, _marked(folder) as marker:
+    distributed = import_distributed()
+    with connect(distributed, scheduler) as client, _marked(folder) as marker:
         waiting = iter(todo)
         running = distributed.as_completed(loop=client.loop)
         jobs: dict[Any, tuple[str, int, int]] = {}
@@ -92,7 +92,12 @@ def cluster_shards(
                 submit(job)
 
 
-def _import_distributed() -> ModuleType:
+def import_distributed() -> ModuleType:
+    """Return the package distributed.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
     try:
         import distributed
     except ImportError:
@@ -101,7 +106,12 @@ def _import_distributed() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _connect(distributed: ModuleType, scheduler: str) -> Iterator[Any]:
+def connect(distributed: ModuleType, scheduler: str) -> Iterator[Any]:
+    """Give a client of the scheduler at an address, once it has a worker.
+
+    Raises:
+        StoreError: no scheduler or no worker there.
+    """
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from pdessl.conventions import RUN_NAMES
 from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
-from pdessl.files import replacing
-from pdessl.operators import Grams, LatentOperator, Projection, choose, law_of, weak_grams
+from pdessl.experiments.discovery_parts import Part, joined_grams
+from pdessl.operators import LatentOperator, choose, law_of
 from pdessl.operators import discover as discover_law
-from pdessl.operators.search import check, tried_runs
+from pdessl.operators.search import tried_runs
 from pdessl.trajectory import Trajectories
 
 __all__ = ["boundaries", "discover", "unlabelled_runs"]
@@ -72,6 +69,8 @@ def discover(
     split: str | None = None,
     limit: int | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     resamples: int = 20,
     seed: int = 0,
     **options: Any,
@@ -79,7 +78,7 @@ def discover(
     """Find the law that unlabelled runs obey, and the numbers in it that differ from run to run.
 
     Stores and files are read part by part: in memory are a few runs at a time and the products of the terms of each run
-    (some kilobytes). What was found does not depend on the parts, to round-off.
+    (some kilobytes). What was found does not depend on the parts, nor on who made them, to round-off (relative 1e-9).
 
     Args:
         data: which runs; their labels are not read, but for ``known``. See :func:`unlabelled_runs`.
@@ -87,12 +86,16 @@ def discover(
         limit: so many runs at most.
         scratch: folder where the products of each part are kept; started again with the same data and choices, finished
             parts are read from there.
+        workers: processes that make the products of parts of stores and files, of one thread each.
+        scheduler: address of a Dask scheduler whose workers do; see
+            :func:`pdessl.experiments.discovery_parts.joined_grams`.
         resamples: of the bootstrap that gives standard errors of the coefficients.
         seed: of the bootstrap.
         options: of :func:`pdessl.operators.discover` (``rank``, ``terms``, ``half_width``, ...).
 
     Raises:
         DataError, ShapeError: see :func:`pdessl.operators.discover`.
+        DependencyError, StoreError: of ``scheduler``.
     """
     known = tuple(options.get("known", ()))
     if isinstance(data, (Trajectories, xr.Dataset)):
@@ -104,9 +107,10 @@ def discover(
     few = unlabelled_runs(data, split, most if limit is None else min(limit, most), known)
     choice = choose(few, **options)
     del few
-    folder = None if scratch is None else Path(scratch)
-    parts = [_grams(source, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
-    return law_of(choice, Grams.join(parts), resamples, seed)
+    folder = None if scratch is None else Path(scratch).absolute()
+    path = os.path.abspath(data)
+    parts = [Part.of(source, path, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
+    return law_of(choice, joined_grams(parts, source, workers, scheduler), resamples, seed)
 
 
 def _pieces(source: Source, data: Any, split: str | None, limit: int | None) -> list[tuple[str, range]]:
@@ -136,25 +140,3 @@ def _cut(pieces: Sequence[tuple[str, range]], shape: Sequence[int]) -> Iterator[
     for name, rows in pieces:
         for start in range(0, len(rows), step):
             yield name, rows[start : start + step]
-
-
-def _grams(
-    source: Source, split: str, rows: range, projection: Projection, known: Sequence[str], folder: Path | None
-) -> Grams:
-    """Return the Grams of a part, from a file where they were made before."""
-    path = None
-    if folder is not None:
-        words = repr((source.name, split, rows, source.splits[split], source.shape(split), projection))
-        path = folder / f"grams_{hashlib.sha256(words.encode()).hexdigest()[:16]}.safetensors"
-        try:
-            held = load_file(path)
-            return Grams(held["halves"], held["noise"], held["level"])
-        except (OSError, SafetensorError, KeyError):  # not there, or not finished
-            folder.mkdir(parents=True, exist_ok=True)
-    runs = source.load(split, rows).without_parameters(known)
-    check(runs)
-    found = weak_grams(runs, projection)
-    if path is not None:
-        with replacing(path) as temporary:
-            save_file({n: getattr(found, n).contiguous() for n in ("halves", "noise", "level")}, temporary)
-    return found

@@ -42,6 +42,6 @@ def candidate_table(law: LatentOperator) -> str:
         rows.append(
             f"{width:<11s}  {'yes' if c.centred else 'no':<12s}  {'yes' if c.noise_removed else 'no':<13s}  "
             f"{c.high_pass:<9d}  {c.rank:<4d}  {c.reliability:<11.4f}  {c.consensus:<9.4f}  {c.unexplained:<11.4f}  "
-            f"{c.form}"
+            f"{c.form}{' along the flow' if c.advected else ''}"
         )
     return "\n".join(rows)

@@ -15,6 +15,7 @@ BYOL                    ``terms(z, z', t, t')``: t by an ExponentialMovingAverag
 VICRegL                 ``terms(z, z', tokens, tokens', positions, positions')``
 SIE                     ``terms(z, z', g)``: coordinates of the element that carries view 1 to view 2
 CrossForecast           ``terms(features, fields', start)``
+CrossResidual           ``terms(features, tokens')``
 ParameterEquivariance   ``terms(h, h', shift, shift')``
 ======================  ================================================================================
 
@@ -65,6 +66,7 @@ from pdessl.objectives.monitors import (
 )
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 from pdessl.objectives.regularisation import make_regulariser
+from pdessl.objectives.residual import CrossResidual, CrossResidualTerms
 from pdessl.objectives.sie import SIE, GroupAction, composition_error
 from pdessl.objectives.sigreg import LeJEPA, LeJEPATerms, SIGReg, SIGRegTerms, sigreg_term
 from pdessl.objectives.simclr import SimCLR, SimCLRTerms
@@ -104,6 +106,8 @@ __all__ = [
     "CollapseSummary",
     "CrossForecast",
     "CrossForecastTerms",
+    "CrossResidual",
+    "CrossResidualTerms",
     "Diagnosis",
     "EmbeddedViews",
     "ExponentialMovingAverage",

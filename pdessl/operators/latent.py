@@ -34,8 +34,10 @@ class Candidate:
         unexplained: mean share of the left sides, in [0, 1].
         form: what stands on the left side, ``rates`` of the fields or the ``curl`` of two.
         high_pass: waves left out below this number.
-        consensus: correlation of the code of one half of a run with those that the other candidates give its other
-            half, their median: what all ways of reading agree on. Where nothing was compared, the reliability.
+        consensus: how well the code of one half of a run agrees with those that the other candidates give its other
+            half, a correlation: 1 minus the mean over runs of the median over the others. Where nothing was compared,
+            the reliability.
+        advected: time derivatives are taken along the flow.
     """
 
     half_width: tuple[int, ...]
@@ -47,6 +49,7 @@ class Candidate:
     form: str = "rates"
     high_pass: int = 0
     consensus: float = 1.0
+    advected: bool = False
 
 
 @dataclass(frozen=True, eq=False)

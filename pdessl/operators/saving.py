@@ -22,7 +22,7 @@ from pdessl.operators.weak import Projection
 __all__ = ["LAW", "load_law", "save_law"]
 
 LAW = "law.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:
@@ -126,4 +126,5 @@ def _projection(content: dict[str, Any]) -> Projection:
         high_pass=int(content["high_pass"]),
         stride=tuple(map(int, content["stride"])),
         power=int(content["power"]),
+        advected=tuple(map(int, content["advected"])),
     )

@@ -64,6 +64,7 @@ def discover(
     time_order: int = 1,
     known: Sequence[str] = (),
     high_pass: int | None = None,
+    advected: bool | None = False,
     resamples: int = 20,
     seed: int = 0,
 ) -> LatentOperator:
@@ -87,6 +88,9 @@ def discover(
         known: parameters the runs record (or constants), each of which multiplies a further copy of all terms.
         high_pass: leave out waves below this number along periodic axes (an unknown slow force); None: 0, unless much
             is unexplained or codes are unreliable without, and reliable with it.
+        advected: take time derivatives along the flow of two fields that are a velocity without divergence, as frames
+            need that are so far apart that structures pass many nodes between them
+            (:func:`pdessl.operators.advection.traced`); None: tried beside derivatives at nodes.
         resamples: of the bootstrap that gives standard errors of the coefficients.
         seed: of the bootstrap.
 
@@ -106,6 +110,7 @@ def discover(
         time_order=time_order,
         known=known,
         high_pass=high_pass,
+        advected=advected,
     )
     check(runs)
     return law_of(choice, weak_grams(runs, choice.projection), resamples, seed)
@@ -119,8 +124,12 @@ def tried_runs(shape: Sequence[int]) -> int:
     return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // numbers))
 
 
-def check(runs: Trajectories) -> None:
+def check(runs: Trajectories, first: int = 0) -> None:
     """Refuse runs that no law can be found in.
+
+    Args:
+        runs: to look at.
+        first: number of the first of them, for messages.
 
     Raises:
         DataError: a field of a run is constant, or not finite.
@@ -129,8 +138,8 @@ def check(runs: Trajectories) -> None:
     still = (flat.std(dim=2, correction=0) <= 1e-12 * flat.abs().amax(dim=2).clamp_min(1e-300)).any(dim=0)
     if bool(still.any()):
         raise DataError(
-            f"a field of run {int(still.nonzero()[0])} is constant, and so are {int(still.sum())} in all: it obeys any "
-            "law. Leave these runs, or this field, out."
+            f"a field of run {first + int(still.nonzero()[0])} is constant, and so are {int(still.sum())} in all: it "
+            "obeys any law. Leave these runs, or this field, out."
         )
 
 
@@ -146,6 +155,7 @@ def choose(
     time_order: int = 1,
     known: Sequence[str] = (),
     high_pass: int | None = None,
+    advected: bool | None = False,
 ) -> Choice:
     """Choose how the law of runs is to be fitted, on some of them; see :func:`discover`."""
     if len(few) < _FEWEST:
@@ -171,8 +181,10 @@ def choose(
             trials.add(form, middle, means[-1], high_pass or 0)
         lead = trials.scored(at)[0].form
         forms = [form for form in forms if form.name == lead]
-    for form, width, centre in itertools.product(forms, widths, means):
-        trials.add(form, width, centre, high_pass or 0)
+    flow = _flow(few, advected)
+    ways = [flow] if advected else [(), flow] if flow else [()]
+    for form, width, centre, along in itertools.product(forms, widths, means, ways):
+        trials.add(form, width, centre, high_pass or 0, along)
     tried = trials.scored(at)
     if high_pass is None and "periodic" in few.boundary and _poor(tried[0]):
         edges = [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]
@@ -260,6 +272,17 @@ def _forms(
         return [plain]
     curl = curl_form(runs.field_names, runs.axis_names, pair, known)
     return [curl] if divergence_free else [plain, curl]
+
+
+def _flow(runs: Trajectories, advected: bool | None) -> tuple[int, ...]:
+    """Return the numbers of the fields that are the velocity which derivatives are taken along, or none."""
+    found = None if advected is False else _solenoidal(runs)
+    if advected and found is None:
+        raise ShapeError(
+            f"no two of the fields {', '.join(runs.field_names)} over {', '.join(runs.axis_names)} are a velocity "
+            "without divergence, along which rates could be taken. Leave advected out."
+        )
+    return found or ()
 
 
 def _solenoidal(runs: Trajectories) -> tuple[int, int] | None:

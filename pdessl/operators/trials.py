@@ -26,19 +26,24 @@ class Trials:
 
     def __init__(self, runs: Trajectories, removals: Sequence[bool]) -> None:
         self.runs, self.removals = runs, removals
-        self.made: dict[tuple[Form, tuple[int, ...], bool, int], tuple[Projection, Grams]] = {}
+        self.made: dict[tuple[Form, tuple[int, ...], bool, int, bool], tuple[Projection, Grams]] = {}
 
-    def add(self, form: Form, width: tuple[int, ...], centred: bool, high_pass: int) -> None:
+    def add(
+        self, form: Form, width: tuple[int, ...], centred: bool, high_pass: int, advected: Sequence[int] = ()
+    ) -> None:
         """Read the runs in a way."""
         # Neighbouring positions say nearly the same: a third of the half-width apart is enough to choose.
         stride = (1, *(max(1, h // 3) for h in width[1:]))
-        projection = Projection(form.terms, width, form.targets, form.derived, centred, high_pass, stride)
-        self.made[form, width, centred, high_pass] = projection, weak_grams(self.runs, projection)
+        projection = Projection(
+            form.terms, width, form.targets, form.derived, centred, high_pass, stride, advected=tuple(advected)
+        )
+        key = form, width, centred, high_pass, bool(advected)
+        self.made[key] = projection, weak_grams(self.runs, projection)
 
     def add_like(self, candidate: Candidate, high_pass: int) -> None:
         """Read the runs as a candidate does, but for the high pass."""
-        _, form = self.of(candidate)
-        self.add(form, candidate.half_width, candidate.centred, high_pass)
+        projection, form = self.of(candidate)
+        self.add(form, candidate.half_width, candidate.centred, high_pass, projection.advected)
 
     def of(self, candidate: Candidate) -> tuple[Projection, Form]:
         """Return how a candidate reads runs, and its form."""
@@ -59,22 +64,30 @@ class Trials:
     def scored(self, rank: int) -> list[Candidate]:
         """Return all candidates at a rank, best first."""
         found, codes = [], []
-        for (form, width, centred, edge), (_, grams) in self.made.items():
-            for remove in self.removals:
-                like = Candidate(width, centred, remove, rank, 0.0, 0.0, form.name, edge)
+        for (form, width, centred, edge, advected), (_, grams) in self.made.items():
+            # What noise does to rates along the flow is not known: there is nothing to remove.
+            for remove in self.removals[-1:] if advected else self.removals:
+                like = Candidate(width, centred, remove, rank, 0.0, 0.0, form.name, edge, advected=advected)
                 candidate, halves = self.candidate(form, grams, like)
                 found.append(candidate)
                 codes.append(halves)
         if rank:
-            found = [replace(c, consensus=_consensus(i, found, codes)) for i, c in enumerate(found)]
+            apart = [_disagreement(i, found, codes) for i in range(len(found))]
+            found = [replace(c, consensus=1 - float(d.mean())) for c, d in zip(found, apart, strict=True)]
+        else:
+            apart = [codes[0][0].new_zeros(2)] * len(found)
         least = {name: min(c.unexplained for c in found if c.form == name) for name in {c.form for c in found}}
         # The curl has lost what its pressure did: it is taken where it explains much more than the rates.
         kept = "rates" in least and least["rates"] <= 2 * min(least.values())
         lead = "rates" if kept else min(least, key=least.__getitem__)
         # Halves of a run share what its way of reading gets wrong, which other ways do not: among the candidates that
-        # the others agree with nearly best, the law that explains most.
-        enough = 1 - 1.1 * (1 - max(c.consensus for c in found if c.form == lead))
-        return sorted(found, key=lambda c: (c.form != lead, c.consensus < enough, c.unexplained))
+        # are not told apart, by two standard errors over runs, from the one that the others agree with best, the law
+        # that explains most. (How much they agree differs between data by orders of magnitude, and so does how well
+        # that is known: a few wild runs decide the one, none the other.)
+        first = min((d for c, d in zip(found, apart, strict=True) if c.form == lead), key=lambda d: float(d.mean()))
+        behind = [bool((d - first).mean() > 2 * (d - first).std() / len(d) ** 0.5) for d in apart]
+        order = sorted(range(len(found)), key=lambda i: (found[i].form != lead, behind[i], found[i].unexplained))
+        return [found[i] for i in order]
 
     def carriers(self, best: Candidate, rank: int) -> bool:
         """Let only those laws differ between runs that codes explain much better; return whether that leaves any out.
@@ -111,25 +124,28 @@ class Trials:
         return 0
 
 
-def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int]:
-    return candidate.form, candidate.half_width, candidate.centred, candidate.high_pass
+def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int, bool]:
+    return candidate.form, candidate.half_width, candidate.centred, candidate.high_pass, candidate.advected
 
 
-def _consensus(i: int, found: list[Candidate], codes: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the median, over other candidates of the kind, of the least canonical correlation of opposite halves."""
+def _disagreement(i: int, found: list[Candidate], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return by how much the other candidates of the kind disagree with a candidate about each run, (B,).
+
+    It is half the square of the difference of standardised codes of opposite halves, of the worst combination of codes,
+    the median over the others; its mean over runs is one minus a correlation.
+    """
     kind = (found[i].form, found[i].high_pass)
     others = [j for j, c in enumerate(found) if j != i and (c.form, c.high_pass) == kind]
     if len(others) < 4:  # a few ways of reading, each like one of the others, are no crowd
-        return found[i].reliability
-    agreed = []
-    for j in others:
-        pairs = ((codes[i][0], codes[j][1]), (codes[i][1], codes[j][0]))
-        agreed.append(sum(_alike(a, b) for a, b in pairs) / 2)
-    return sorted(agreed)[len(agreed) // 2]
+        return _differences(*codes[i])
+    pairs = [((codes[i][0], codes[j][1]), (codes[i][1], codes[j][0])) for j in others]
+    made = [sum(_differences(a, b) for a, b in pair) / 2 for pair in pairs]
+    return torch.stack(made).median(dim=0).values
 
 
-def _alike(first: Tensor, second: Tensor) -> float:
+def _differences(first: Tensor, second: Tensor) -> Tensor:
     if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
-        return 0.0
+        return torch.ones_like(first[:, 0])
     bases = [torch.linalg.qr(part - part.mean(dim=0)).Q for part in (first, second)]
-    return float(torch.linalg.svdvals(bases[0].T @ bases[1])[-1])
+    left, _, right = torch.linalg.svd(bases[0].T @ bases[1])
+    return ((bases[0] @ left)[:, -1] - (bases[1] @ right.T)[:, -1]).square() * len(first) / 2

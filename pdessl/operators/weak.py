@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError, did_you_mean
+from pdessl.operators.advection import traced
 from pdessl.operators.library import Derived, Term, primitives, rates
 from pdessl.operators.test_functions import Windows, spacing
 from pdessl.trajectory import Trajectories
@@ -33,6 +34,9 @@ class Projection:
         high_pass: number of waves along periodic axes below which the integrals are left out (an unknown slow force).
         stride: distance of the positions of the test function, frames and nodes; empty: 1 along all.
         power: q of the test function, above the highest order.
+        advected: numbers of the fields that are a velocity without divergence, one per space axis: time derivatives are
+            taken along the flow, f_t = (f_t + u·∇f) - ∇·(u f), the first from traced paths
+            (:func:`pdessl.operators.advection.traced`), and all terms in the middle between frames; empty: at nodes.
     """
 
     terms: tuple[Term, ...]
@@ -43,21 +47,27 @@ class Projection:
     high_pass: int = 0
     stride: tuple[int, ...] = ()
     power: int = 8
+    advected: tuple[int, ...] = ()
 
     def left(self, runs: Trajectories) -> tuple[Term, ...]:
         """Return the targets for runs."""
         return self.targets or rates(runs.fields.shape[1], len(runs.space))
+
+    def measured(self, fields: int) -> int:
+        """Return how many of the fields of runs that were read are measured ones; rates along the flow follow."""
+        return fields // 2 if self.advected else fields
 
     def windows(self, runs: Trajectories) -> Windows:
         """Return the test functions on the grid of runs."""
         return Windows(runs, self.half_width, self.power, self.stride or None, self.high_pass)
 
     def read(self, runs: Trajectories) -> Trajectories:
-        """Return runs in float64, centred where that is asked for."""
+        """Return runs in float64, centred and traced where that is asked for."""
         fields = runs.fields.double()
         if self.centred:
             fields = fields - fields.mean(dim=tuple(range(2, fields.ndim)), keepdim=True)
-        return runs.replace(fields=fields)
+        runs = runs.replace(fields=fields)
+        return traced(runs, self.advected) if self.advected else runs
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
 
     Args:
         runs: B runs on equally spaced frames; axes may be periodic or not.
-        projection: terms, targets and test functions; the runs are read as they are, not centred.
+        projection: terms, targets and test functions; runs are those that :meth:`Projection.read` returns.
 
     Returns:
         (B, K + E, T', *X'), float64: frames (and nodes of open axes) whose window is whole.
@@ -125,6 +135,7 @@ def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
         DataError: frames that are not equally spaced, or a factor that the runs do not have.
     """
     windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields.double()
+    measured = projection.measured(fields.shape[1])
     made: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = {}
 
     def integrated(powers: tuple[int, ...], orders: tuple[int, ...], low: bool) -> Tensor:
@@ -143,17 +154,32 @@ def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
     found = []
     for term in (*projection.terms, *projection.left(runs)):
         total: Tensor | float = 0.0
-        for weight, part in primitives(term, projection.derived, fields.shape[1]):
-            orders = (part.time, *part.orders)
-            value = integrated(part.powers, orders, False)
+        for weight, powers, orders in _parts(term, projection, measured):
+            value = integrated(powers, orders, False)
             if projection.high_pass:
-                value = value - integrated(part.powers, orders, True)
+                value = value - integrated(powers, orders, True)
             scale = torch.full_like(steps[:, 0], weight)
             for axis, order in enumerate(orders):
                 scale = scale / steps[:, axis].pow(order)
             total = total + value * scale.reshape(-1, *[1] * (value.ndim - 1))
         found.append(total * _known(runs, term).reshape(-1, *[1] * (fields.ndim - 2)))
     return torch.stack(found, dim=1)
+
+
+def _parts(term: Term, projection: Projection, fields: int) -> list[tuple[float, tuple[int, ...], tuple[int, ...]]]:
+    """Return what is integrated for a term: (weight, powers, orders in time and space) each."""
+    found = []
+    for weight, part in primitives(term, projection.derived, fields):
+        if not (part.time and projection.advected):
+            found.append((weight, part.powers, (part.time, *part.orders)))
+            continue
+        # A time derivative is what the flow carries away, and the rate along it, a field of its own.
+        found.append((weight, ((0,) * fields + part.powers), (part.time - 1, *part.orders)))
+        for axis, channel in enumerate(projection.advected):
+            powers = tuple(m + int(c == channel) for c, m in enumerate(part.powers))
+            orders = tuple(n + int(a == axis) for a, n in enumerate(part.orders))
+            found.append((-weight, powers, (part.time - 1, *orders)))
+    return found
 
 
 def _known(runs: Trajectories, term: Term) -> Tensor:
@@ -172,7 +198,7 @@ def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None 
     """Return the Gram matrices of the two halves of every run, and what noise adds to them.
 
     White noise of variance σ² on u adds σ² ⟨∂m_k/∂u ∂m_l/∂u⟩ ⟨φ_k, φ_l⟩ to the product of terms k and l, to first
-    order; φ_k is the test function with the derivatives of term k.
+    order; φ_k is the test function with the derivatives of term k. Of rates along the flow it is not known, and 0.
 
     Args:
         runs: B runs.
@@ -182,6 +208,7 @@ def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None 
     runs.check_finite()
     sigma = noise_level(runs) if level is None else level.double()
     size = len(projection.terms) + len(projection.left(runs))
+    removable = not projection.advected  # what noise does to paths is not known
     step = max(1, _HELD // (2 * size * runs.fields[0, 0].numel()))
     parts = []
     for start in range(0, len(runs), step):
@@ -193,7 +220,8 @@ def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None 
             flat = piece.flatten(2)
             halves.append(flat @ flat.mT / max(flat.shape[2], 1))
         own = sigma[start : start + step]
-        parts.append(Grams(torch.stack(halves, dim=1), _noise(part, projection, own), own))
+        noise = _noise(part, projection, own) if removable else torch.zeros_like(halves[0])
+        parts.append(Grams(torch.stack(halves, dim=1), noise, own))
     return Grams.join(parts)
 
 

@@ -1,11 +1,17 @@
 """Laws of data that are read part by part."""
 
+import dataclasses
+
 import pytest
 import torch
 
+import pdessl
 from pdessl.data import generate
-from pdessl.errors import PdesslError
-from pdessl.experiments import discovery
+from pdessl.errors import DataError, PdesslError, StoreError
+from pdessl.experiments import discovery, discovery_parts
+from pdessl.experiments.discovery_parts import Part, joined_grams
+from pdessl.operators import Projection, Term, weak_grams
+from pdessl.operators.search import check
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +22,9 @@ def store(tmp_path_factory):
 
 def law_of(store, monkeypatch, numbers, **options):
     """Find the law with parts of so many numbers; return it and the largest number of runs read at once."""
-    most, real = [0], discovery.weak_grams
+    most, real = [0], discovery_parts.weak_grams
     monkeypatch.setattr(discovery, "_PART_NUMBERS", numbers)
-    monkeypatch.setattr(discovery, "weak_grams", lambda runs, p: (most.append(len(runs)), real(runs, p))[1])
+    monkeypatch.setattr(discovery_parts, "weak_grams", lambda runs, p: (most.append(len(runs)), real(runs, p))[1])
     return discovery.discover(store, half_width=(9, 6), resamples=0, **options), max(most), len(most) - 1
 
 
@@ -52,3 +58,53 @@ def test_finished_parts_are_not_made_again(store, monkeypatch, tmp_path):
 def test_splits_that_there_are_not_are_told(store):
     with pytest.raises(PdesslError, match="unlabeled"):
         discovery.discover(store, split="unlabeled")
+
+
+def parts_of(store, folder=None):
+    """Return the dataset, and three parts of its unlabelled runs."""
+    source, term = pdessl.open(store), Term((1,), (2,))
+    rows = [range(0, 13), range(13, 26), range(26, 40)]
+    projection = Projection((term,), (9, 6))
+    return source, [Part.of(source, str(store), "unlabelled", r, projection, (), folder) for r in rows]
+
+
+def same(first, second):
+    for name in ("halves", "noise", "level"):
+        assert torch.allclose(getattr(first, name), getattr(second, name), rtol=1e-9, atol=0)
+
+
+@pytest.mark.slow  # two fresh processes import everything
+def test_processes_find_what_one_does(store, tmp_path):
+    source, parts = parts_of(store)
+    runs = discovery.unlabelled_runs(store)
+    whole = weak_grams(runs, parts[0].projection)
+    same(joined_grams(parts, source), whole)
+    source, parts = parts_of(store, tmp_path / "kept")
+    same(joined_grams(parts, source, workers=2), whole)
+    dates = [part.file.stat().st_mtime_ns for part in parts]
+    same(joined_grams(parts, source), whole)
+    assert [part.file.stat().st_mtime_ns for part in parts] == dates  # what processes made is read
+
+
+def test_the_workers_of_a_cluster_find_what_one_process_does(store, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    source, parts = parts_of(store)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        address = cluster.scheduler_address
+        same(joined_grams(parts, source, scheduler=address), joined_grams(parts, source))
+        gone = [dataclasses.replace(parts[0], data="/not/there")]
+        with pytest.raises(StoreError, match="finds no /not/there; put the data on a file system that all share"):
+            joined_grams(gone, source, scheduler=address)
+        monkeypatch.setattr(discovery_parts, "versions", iter([{"pdessl": "0"}, *[{"pdessl": "1"}] * 9]).__next__)
+        with pytest.raises(StoreError, match="Install the same version there"):
+            joined_grams(parts[:1], source, scheduler=address)
+
+
+def test_a_constant_run_is_named_by_its_number(store):
+    runs = discovery.unlabelled_runs(store)
+    fields = runs.fields.clone()
+    fields[4] = 1.0
+    with pytest.raises(DataError, match="a field of run 104 is constant"):
+        check(runs.replace(fields=fields), 100)
