@@ -1,4 +1,4 @@
-"""From the frames of a run that were seen to those that a law says will follow: codes, a start without noise, the flow."""
+"""From the frames of a run that were seen to those that a law says will follow."""
 
 # B runs, R codes, C fields, T frames, X nodes, M modes
 
@@ -59,13 +59,18 @@ def follow(
     codes: Tensor | None = None,
     refine: int | None = None,
     filtered: bool = True,
+    rounds: int = 4,
 ) -> Followed:
     """Return the frames after a context that a law says will follow; nothing is trained.
 
-    The code of each run is read from its context. The last frame of the context, which the integration starts from, is
-    estimated from all its frames by a Kalman filter over Fourier modes: the law carries the estimate from frame to
-    frame, its linear part the uncertainty of each mode, and each frame corrects the modes as far as it is more certain
-    than they are. Noise is white, of the level that :func:`noise_level` finds.
+    The last frame of the context, which the integration starts from, is estimated from all its frames by a Kalman
+    filter over Fourier modes: the law carries the estimate from frame to frame, its linear part the uncertainty of each
+    mode, and each frame corrects the modes as far as it is more certain than they are. Noise is white, of the level
+    that :func:`noise_level` finds.
+
+    The code of each run is read from its context by least squares of the law's terms, and then moved, by Gauss-Newton
+    steps, to where the filter's predictions of the frames that come next err least: a short, noisy window says more
+    that way, as the whole window has to follow from its beginning.
 
     Args:
         law: of first order in time, on periodic axes.
@@ -73,41 +78,88 @@ def follow(
         steps: number of frames after them, >= 1.
         codes: (B, R); None: read from the context.
         refine: see :class:`LawFlow`; None: 4 along a single axis, else 2.
-        filtered: whether the start is filtered; False: the last frame as it is.
+        filtered: whether the start is filtered; False: the last frame as it is, and codes as least squares find them.
+        rounds: Gauss-Newton steps, where codes are read.
 
     Raises:
         DataError, ShapeError: as :class:`LawFlow` and :meth:`LatentOperator.encode`.
 
-    Source: the filter: Kalman (1960), with the covariance of the linear part only.
+    Source: the filter: Kalman (1960), with the covariance of the linear part only; parameters by the errors of its
+        predictions: Ljung (1979).
     """
+    given, interval = codes is not None, context.time_step.double()
+    finest = (4 if len(context.space) == 1 else 2) if refine is None else refine
     if codes is None:
         codes = shortened(law, context.fields.shape[2]).encode(context)[0]
-    flow = LawFlow(law, context, codes, (4 if len(context.space) == 1 else 2) if refine is None else refine)
-    interval = context.time_step.double()
-    modes = _filtered(flow, context, interval) if filtered else flow.modes(context.fields[:, :, -1])
+    if filtered and not given and law.rank:
+        codes = _refined(law, context, codes, min(finest, 2), rounds)
+    flow = LawFlow(law, context, codes, finest)
+    modes = _Filter(flow, context).run().state if filtered else flow.modes(context.fields[:, :, -1])
     _, fields = flow.advance(modes, interval, steps)
     dtype = context.fields.dtype
     return Followed(fields.to(dtype), codes, flow.observed(modes).to(dtype))
 
 
-def _filtered(flow: LawFlow, context: Trajectories, interval: Tensor) -> Tensor:
-    """Return the state at the last frame of the context."""
-    frames = context.fields.shape[2]
-    nodes = context.fields[0, 0, 0].numel()
-    noise = noise_level(context).double().square() / nodes if frames >= 5 or min(flow.sizes) >= 5 else None
-    seen = [flow.modes(context.fields[:, :, t]) for t in range(frames)]
-    if noise is None or frames < 2:
-        return seen[-1]
-    # Noise of a target: that of its field, or of the curl of two.
-    error = flow.noise(noise)
-    power = (torch.stack([v.abs().square() for v in seen]).mean(dim=0) - error).clamp_min(0.0)
-    spread = torch.exp(2 * flow.linear.real * interval.reshape(-1, *(1,) * (flow.linear.ndim - 1)))
-    state, certain = torch.zeros_like(seen[0]), power
-    for t, frame in enumerate(seen):
-        if t:
-            state, _ = flow.state(state, interval)
-            certain = (certain * spread + _MODEL * power).clamp_max(4 * power + error)
-        gain = certain / (certain + error).clamp_min(1e-300)
-        state = state + gain * (frame - state)
-        certain = (1 - gain) * certain
-    return state
+@dataclass(frozen=True, eq=False)
+class _Estimate:
+    """State at the last frame, and the errors of the predictions of each frame over their deviation, (B, numbers)."""
+
+    state: Tensor
+    errors: Tensor
+
+
+class _Filter:
+    """The Kalman filter of :func:`follow` for one context and the flow of one law and code."""
+
+    def __init__(self, flow: LawFlow, context: Trajectories) -> None:
+        self.flow, self.interval = flow, context.time_step.double()
+        self.seen = [flow.modes(context.fields[:, :, t]) for t in range(context.fields.shape[2])]
+        # White noise of variance s² on N nodes has s²/N in every mode; that of a curl its symbol's square times it.
+        noise = noise_level(context).double().square() / context.fields[0, 0, 0].numel()
+        self.error = flow.noise(noise) * (flow.known() > 0)
+        self.power = (torch.stack([v.abs().square() for v in self.seen]).mean(dim=0) - self.error).clamp_min(0.0)
+
+    def run(self) -> _Estimate:
+        """Run through the frames."""
+        shape = (-1, *(1,) * (self.flow.linear.ndim - 1))
+        growth = torch.exp(2 * self.flow.linear.real * self.interval.reshape(shape)).clamp_max(1e6)
+        state, certain, found = torch.zeros_like(self.seen[0]), self.power, []
+        for t, frame in enumerate(self.seen):
+            if t:
+                state, _ = self.flow.advance(state, self.interval)
+                certain = (certain * growth + _MODEL * self.power).clamp_max(4 * self.power + self.error)
+            spread = (certain + self.error).clamp_min(1e-300)
+            miss = (frame - state) * (self.flow.known() > 0)
+            if t:
+                found.append(torch.view_as_real(miss / spread.sqrt() * (self.power > 0)).flatten(1))
+            state = state + certain / spread * miss
+            certain = certain * self.error / spread
+        return _Estimate(state, torch.cat(found, dim=1))
+
+
+def _refined(law: LatentOperator, context: Trajectories, codes: Tensor, refine: int, rounds: int) -> Tensor:
+    """Return codes at which the filter's predictions err least, by damped Gauss-Newton steps; never worse ones."""
+
+    def errors(z: Tensor) -> Tensor:
+        return _Filter(LawFlow(law, context, z, refine), context).run().errors
+
+    at = errors(codes)
+    damping = at.new_full((len(codes),), 1e-3)
+    for _ in range(rounds):
+        columns = []
+        for r in range(law.rank):
+            step = 1e-3 * codes[:, r].abs().clamp_min(float(law.spread[r])).clamp_min(1e-12)
+            moved = codes.clone()
+            moved[:, r] += step
+            columns.append((errors(moved) - at) / step[:, None])
+        slope = torch.stack(columns, dim=2)  # (B, numbers, R)
+        left, right = slope.mT @ slope, slope.mT @ at[:, :, None]
+        ridge = damping[:, None] * left.diagonal(dim1=1, dim2=2) + 1e-300
+        tried = codes - torch.linalg.solve(left + torch.diag_embed(ridge), right)[:, :, 0]
+        tried = torch.where(tried.isfinite(), tried, codes)
+        new = errors(tried)
+        better = new.square().sum(dim=1) < at.square().sum(dim=1)
+        codes = torch.where(better[:, None], tried, codes)
+        at = torch.where(better[:, None], new, at)
+        damping = torch.where(better, damping / 10, damping * 100)
+    return codes

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["LawFlow"]
 
-_COURANT = 1.0  # largest rate of the terms that are not integrated exactly, times the step; RK4 is stable up to 2.8
-_MOST_STEPS = 400  # per frame
+_COURANT = 1.5  # largest rate of the terms that are not integrated exactly, times the step; RK4 is stable up to 2.8
+_MOST_STEPS = 200  # per frame
 _WILD = 30.0  # times the largest value at the start: a run that grows so far is not followed any further
 
 
@@ -71,6 +72,8 @@ class LawFlow:
         self.centre = means if law.projection.centred else torch.zeros_like(means)
         self.still = means - self.centre  # of a velocity that its vorticity does not determine
         self.waves, self.kept = _waves(runs, self.fine)
+        size = sum((k.square() for k in self.waves), torch.zeros((), device=runs.device)).sqrt()
+        self.smaller = torch.where(size > 0, 1 / size.clamp_min(1e-300), torch.zeros_like(size))
         self._build(runs, law.fitted.law(codes.double()))
 
     # ------------------------------------------------------------------------------ state
@@ -80,7 +83,9 @@ class LawFlow:
         v = torch.fft.rfftn(fields.double() - self._at(self.centre), dim=self.dims, norm="forward")
         wide = v.new_zeros(*v.shape[: -len(self.sizes)], *self._shape(self.fine))
         for low, high in _corners(self.sizes):
-            wide[(..., *high(self.fine))] = v[(..., *low)]
+            there: Any = (..., *high(self.fine))
+            here: Any = (..., *low)
+            wide[there] = v[here]
         rows = [self._curl(wide) if t.powers[self.fields :] == (1,) else wide[:, _alone(t)] for t in self.law.targets]
         return torch.stack(rows, dim=1) * self.kept
 
@@ -178,13 +183,16 @@ class LawFlow:
     # ------------------------------------------------------------------------------ time
 
     def steps_needed(self, modes: Tensor, interval: float) -> int:
-        """Return how many steps an interval takes, for the stiffest run: rates of N's terms at the highest kept wave."""
+        """Return how many steps an interval takes, by the rates of N's terms at the highest kept wave of any run."""
         peak = torch.fft.irfftn(self._measured(modes), s=self.fine, dim=self.dims, norm="forward")
         size = peak.abs().flatten(2).amax(dim=2).clamp_min(1e-12)  # (B, C)
         rate = torch.zeros(len(size), dtype=torch.float64, device=size.device)
         for product in self.products:
-            for symbol in product.symbols.values():
-                strength = symbol.abs().flatten(1).amax(dim=1)
+            for e, symbol in product.symbols.items():
+                strength = symbol.abs()
+                if self.law.targets[e].powers[self.fields :] == (1,):
+                    strength = strength * self.smaller  # a velocity is an integral of the vorticity that is stepped
+                strength = strength.flatten(1).amax(dim=1)
                 for field, m in enumerate(product.powers[: self.fields]):
                     rest = [size[:, f] ** (n - (f == field)) for f, n in enumerate(product.powers[: self.fields])]
                     rate = rate + (m * strength * torch.stack(rest).prod(dim=0) if m else 0.0)
@@ -207,11 +215,13 @@ class LawFlow:
             rows.append(row)
         return torch.stack(rows, dim=1)
 
-    @torch.no_grad()
-    def state(self, modes: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state an interval later, and its fields."""
-        modes, fields = self.advance(modes, interval)
-        return modes, fields[:, :, 0]
+    def known(self) -> Tensor:
+        """Return which modes (1, *M) the data's grid holds: 1, else 0."""
+        found = torch.zeros(1, *self._shape(self.fine), dtype=torch.float64, device=self.kept.device)
+        for _, high in _corners(self.sizes):
+            there: Any = (..., *high(self.fine))
+            found[there] = 1.0
+        return found * self.kept
 
     @torch.no_grad()
     def advance(self, modes: Tensor, interval: Tensor, frames: int = 1) -> tuple[Tensor, Tensor]:
@@ -231,7 +241,7 @@ class LawFlow:
         held = torch.zeros(len(modes), dtype=torch.bool, device=modes.device)
         for _ in range(frames):
             new = modes
-            for _ in range(count):
+            for _ in range(0 if bool(held.all()) else count):
                 new = scheme.advance(new, self.nonlinear)
             field = self.observed(new)
             peak = field.abs().flatten(1).amax(dim=1)
@@ -293,7 +303,7 @@ def _bounded(linear: Tensor, waves: Sequence[Tensor], sizes: Sequence[int], kept
     return torch.complex(real, linear.imag) * kept
 
 
-def _corners(sizes: Sequence[int]):  # type: ignore[no-untyped-def]
+def _corners(sizes: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], Callable[[Sequence[int]], tuple[slice, ...]]]]:
     """Yield, per corner of a spectrum on ``sizes``, where its modes lie there and, as a function, on a finer grid.
 
     The highest mode of even sizes stands for k and -k and is left out: it cannot be told where it lies.
@@ -308,11 +318,11 @@ def _corners(sizes: Sequence[int]):  # type: ignore[no-untyped-def]
             m = (n - 1) // 2
             low.append(slice(n - m, n) if up else slice(0, m + 1))
 
-        def high(fine: Sequence[int], way: list[bool] = way) -> list[slice]:
+        def high(fine: Sequence[int], way: list[bool] = way) -> tuple[slice, ...]:
             found = []
             for up, n, f in zip(way, sizes[:-1], fine[:-1], strict=True):
                 m = (n - 1) // 2
                 found.append(slice(f - m, f) if up else slice(0, m + 1))
-            return [*found, slice(0, half)]
+            return (*found, slice(0, half))
 
         yield (*low, slice(0, half)), high
