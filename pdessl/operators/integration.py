@@ -92,7 +92,7 @@ class LawFlow:
     def observed(self, modes: Tensor) -> Tensor:
         """Return the fields (B, C, *X) of a state at the nodes of the data."""
         fine = torch.fft.irfftn(self._measured(modes), s=self.fine, dim=self.dims, norm="forward")
-        every = (..., *(slice(None, None, self.refine) for _ in self.sizes))
+        every: Any = (..., *(slice(None, None, self.refine) for _ in self.sizes))
         return fine[every] + self._at(self.centre)
 
     def _measured(self, modes: Tensor) -> Tensor:
@@ -109,7 +109,8 @@ class LawFlow:
                 for field in (first, second):
                     value = rows[field]
                     assert value is not None  # noqa: S101  (set in the line before)
-                    value[(slice(None), *(0 for _ in self.sizes))] = self.still[:, field].to(value.dtype)
+                    mean: Any = (slice(None), *(0 for _ in self.sizes))
+                    value[mean] = self.still[:, field].to(value.dtype)
             else:
                 rows[_alone(target)] = modes[:, row]
         return torch.stack([r for r in rows if r is not None], dim=1)
