@@ -15,7 +15,7 @@ from pdessl.operators.latent import LatentOperator
 from pdessl.operators.weak import noise_level
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Followed", "follow", "shortened"]
+__all__ = ["Followed", "follow", "one_step", "shortened"]
 
 _MODEL = 1e-4  # of the power of a mode: what a step of the law itself adds to the uncertainty of its square
 
@@ -100,12 +100,35 @@ def follow(
     return Followed(fields.to(dtype), codes, flow.observed(modes).to(dtype))
 
 
+def one_step(law: LatentOperator, runs: Trajectories, context: int, codes: Tensor, refine: int | None = None) -> Tensor:
+    """Return every frame after the context, each predicted from the frames before it, (B, C, T - context, *X).
+
+    The filter of :func:`follow`, with codes, level of the noise and power of the modes from the context alone, goes on
+    through the run; what it predicts before it sees a frame is the prediction.
+
+    Args:
+        law: as in :func:`follow`.
+        runs: context and the frames after it.
+        context: number of frames of it.
+        codes: (B, R), read from it.
+        refine: see :class:`LawFlow`.
+    """
+    seen = runs.window(slice(0, context))
+    flow = LawFlow(law, seen, codes, (4 if len(runs.space) == 1 else 2) if refine is None else refine)
+    found = _Filter(flow, seen).run(runs.fields[:, :, context:])
+    return torch.stack(found.predicted, dim=2).to(runs.fields.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class _Estimate:
-    """State at the last frame, and the errors of the predictions of each frame over their deviation, (B, numbers)."""
+    """State at the last frame, errors of the predictions of each frame over their deviation, (B, numbers), and fields.
+
+    The fields are those predicted of frames after the context, (B, C, *X) each.
+    """
 
     state: Tensor
     errors: Tensor
+    predicted: list[Tensor]
 
 
 class _Filter:
@@ -119,22 +142,27 @@ class _Filter:
         self.error = flow.noise(noise) * (flow.known() > 0)
         self.power = (torch.stack([v.abs().square() for v in self.seen]).mean(dim=0) - self.error).clamp_min(0.0)
 
-    def run(self) -> _Estimate:
-        """Run through the frames."""
+    def run(self, later: Tensor | None = None) -> _Estimate:
+        """Run through the frames of the context, and later ones (B, C, T, *X)."""
+        context = len(self.seen)
+        after = [] if later is None else [self.flow.modes(later[:, :, t]) for t in range(later.shape[2])]
         shape = (-1, *(1,) * (self.flow.linear.ndim - 1))
         growth = torch.exp(2 * self.flow.linear.real * self.interval.reshape(shape)).clamp_max(1e6)
         state, certain, found = torch.zeros_like(self.seen[0]), self.power, []
-        for t, frame in enumerate(self.seen):
+        predicted: list[Tensor] = []
+        for t, frame in enumerate([*self.seen, *after]):
             if t:
-                state, _ = self.flow.advance(state, self.interval)
+                state, fields = self.flow.advance(state, self.interval)
+                predicted += [fields[:, :, 0]] if t >= context else []
                 certain = (certain * growth + _MODEL * self.power).clamp_max(4 * self.power + self.error)
             spread = (certain + self.error).clamp_min(1e-300)
             miss = (frame - state) * (self.flow.known() > 0)
-            if t:
+            if 0 < t < context:
                 found.append(torch.view_as_real(miss / spread.sqrt() * (self.power > 0)).flatten(1))
             state = state + certain / spread * miss
             certain = certain * self.error / spread
-        return _Estimate(state, torch.cat(found, dim=1))
+        errors = torch.cat(found, dim=1) if found else torch.zeros(len(state), 0, dtype=torch.float64)
+        return _Estimate(state, errors, predicted)
 
 
 def _refined(law: LatentOperator, context: Trajectories, codes: Tensor, refine: int, rounds: int) -> Tensor:
