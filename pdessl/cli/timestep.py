@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
         "timestep",
         "Train a network that predicts the next frame: told nothing, told what an encoder or a law infers from the\n"
         "first frames, and told the true parameter (the ceiling); roll all of them out on the test runs beside\n"
-        "persistence. The condition 'law' trains nothing: the law of the unlabelled runs itself is integrated in time.\n"
+        "persistence. The condition 'law' trains nothing: the law that the unlabelled runs obey is integrated.\n"
         "Writes report.html, report.json, rollout.gif, and a folder per model that pdessl.load loads.",
         examples=[
             "pdessl timestep --encoder runs/pretraining --data data/burgers",

@@ -125,7 +125,7 @@ class SurrogateModel:
         if isinstance(data, xr.Dataset):
             run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
             found = found.rename(trajectory=run) if run != "trajectory" else found
-            if run in data.coords:
+            if run in data.coords and not single:
                 found = found.assign_coords({run: data[run]})
             for name in found.variables:
                 if name in data.variables:

@@ -14,6 +14,7 @@ from pdessl.errors import DataError
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping_conditions import told
 from pdessl.experiments.stepping_scores import as_report, scores, table
+from pdessl.experiments.training import quietly
 from pdessl.inference.conditions import Components
 from pdessl.models import ConvEncoder, Encoder
 
@@ -71,14 +72,16 @@ def test_the_exact_solution_scores_zero_and_context_frames_are_no_targets(data):
     exact = scores(truth, truth, test, context)
     assert exact.one_step == exact.rollout == exact.pooled == 0
     assert exact.correlated[0] == pytest.approx(float(test.time_step.mean()) * (test.fields.shape[2] - context))
-    result = compare_steppers(None, data, Stepping(**{**vars(TINY), "conditions": ("none",)}))
+    with quietly():
+        result = compare_steppers(None, data, Stepping(**{**vars(TINY), "conditions": ("none",)}))
     assert len(result.time) == len(result.scores["none"][0].over_time) == test.fields.shape[2] - context
     assert float(result.time[0]) == pytest.approx(float(test.time[0, context]))
 
 
 def test_the_law_row_beats_networks_that_hardly_trained(data):
     settings = Stepping(**{**vars(TINY), "conditions": ("none", "operator", "law", "parameter"), "context": 12})
-    result = compare_steppers(None, data, settings)
+    with quietly():
+        result = compare_steppers(None, data, settings)
     pooled = {m: s[0].pooled for m, s in result.scores.items()}
     assert pooled["law"] < 0.1 * min(pooled["persistence"], pooled["none"])
     sections, arrays = as_report(result, settings)

@@ -42,15 +42,13 @@ def model(kind="none", network=UNet, axes=1, **settings):
         "none": lambda: Condition(),
         "parameter": lambda: Condition("parameter", ("viscosity",)),
         "representation": lambda: Condition(
-            "representation",
-            encoder=Encoder(ConvEncoder(width=4, blocks=(1,), periodic=(True,) * axes), [0.0], [1.0]).eval(),
-            components=Components(torch.zeros(8).double(), torch.eye(8, 2).double()),
+            "representation", encoder=Encoder(ConvEncoder(width=4, blocks=(1,)), [0.0], [1.0]).eval()
         ),
     }[kind]()
     if kind == "representation":
         width = condition.encoder.feature_dim
-        condition = Condition("representation", encoder=condition.encoder,
-                              components=Components(torch.zeros(width).double(), torch.eye(width, 2).double()))  # fmt: skip
+        components = Components(torch.zeros(width).double(), torch.eye(width, 2).double())
+        condition = Condition("representation", encoder=condition.encoder, components=components)
     vectors = condition.of(held.window(slice(0, 5)))
     surrogate = Surrogate(network(past=2, width=4, condition=0 if vectors is None else vectors.shape[1],
                                   periodic=(True,) * axes, **settings))  # fmt: skip
