@@ -1,4 +1,4 @@
-"""``pdessl timestep``: time-stepping networks with and without conditioning, and their rollouts."""
+"""``pdessl timestep``: time-stepping networks under every condition, and their rollouts."""
 
 from __future__ import annotations
 
@@ -12,36 +12,48 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, call :func:`pdessl.timestep`, print where the report is."""
+    """Parse, call :func:`pdessl.timestep`, print the table."""
     parser = Parser(
         "timestep",
-        "Train a small network that predicts the next frame, without a condition, conditioned on the representation\n"
-        "of the first frames, and on the true parameter (the ceiling); roll all of them out on the test runs beside\n"
-        "persistence. Writes report.html and report.json.",
+        "Train a network that predicts the next frame: told nothing, told what an encoder or a law infers from the\n"
+        "first frames, and told the true parameter (the ceiling); roll all of them out on the test runs beside\n"
+        "persistence. The condition 'law' trains nothing: the law that the unlabelled runs obey is integrated.\n"
+        "Writes report.html, report.json, rollout.gif, and a folder per model that pdessl.load loads.",
         examples=[
             "pdessl timestep --encoder runs/pretraining --data data/burgers",
-            "pdessl timestep --encoder runs/pretraining --data data/burgers --set timestepping.steps=2000",
+            "pdessl timestep --data data/burgers --condition none operator law parameter",
+            "pdessl timestep --encoder runs/smoke --data data/smoke --set timestepping.network=unet "
+            "timestepping.target=buoyancy",
         ],
-        python="import pdessl\npdessl.timestep('runs/pretraining', 'data/burgers')",
+        python="import pdessl\npdessl.timestep('runs/pretraining', 'data/burgers', out='runs/timestepping')\n"
+        "future = pdessl.load('runs/timestepping/representation').rollout(ds, steps=40)",
     )
-    parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, or a saved encoder")
+    parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, a saved encoder, or a law")
     parser.add_argument("--data", metavar="STORE", help="folder of a store with labelled and test runs")
+    parser.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="NAME",
+        help="rows of the table: none, parameter, representation, predicted, operator, shuffled, random, law",
+    )
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe with a section 'timestepping'")
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. tiny")
     parser.add_changes("recipe", "timestepping.width=48")
     parser.add_argument("--out", type=Path, default=Path("runs/timestepping"), metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
-    parser.require(options, "encoder", "data")
+    parser.require(options, "data")
+    chosen = [] if options.condition is None else [f"timestepping.conditions=[{', '.join(options.condition)}]"]
 
     from pdessl.experiments.quickstart import read_settings
+    from pdessl.experiments.stepping_scores import table
     from pdessl.experiments.timestep import timestep
     from pdessl.schema import dump_yaml
 
-    settings = read_settings(options.config, options.preset, options.set)
+    settings = read_settings(options.config, options.preset, [*options.set, *chosen])
     if options.print_config:
         print(dump_yaml({"timestepping": settings.timestepping, "workers": settings.workers}), end="")
         return 0
-    timestep(
+    result = timestep(
         options.encoder,
         options.data,
         settings=settings.timestepping,
@@ -49,4 +61,5 @@ def main(arguments: Sequence[str]) -> int:
         workers=settings.workers,
         commands=[shlex.join(["pdessl", "timestep", *arguments])],
     )
+    print(table(result), end="")
     return 0

@@ -153,18 +153,28 @@ def _regression(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
     return "".join(parts)
 
 
+def _share(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    error = f" ± {100 * found['standard_error']:.1f}" if found["standard_error"] is not None else ""
+    return f"{100 * found['mean']:.1f}{error} %"
+
+
 def _timestepping(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
     section = report["timestepping"]
     body = "".join(
-        f"<tr><td>{_text(r['title'])}</td><td>{_with_error(r['one_step'])}</td><td>{_with_error(r['rollout'])}</td></tr>"
+        f"<tr><td>{_text(r['title'])}</td><td>{_with_error(r['one_step'])}</td><td>{_with_error(r['rollout'])}</td>"
+        f"<td>{_share(r.get('gap_closed'))}</td></tr>"
         for r in section["rows"]
     )
     parts = ["<h2>Time-stepping</h2>"]
     parts += [f"<p>{_text(p)}</p>" for p in section.get("notes", [])]
     parts.append(
         "<table><thead><tr><th>method</th><th>one step, NMSE</th>"
-        f"<th>rollout over {_text(section.get('frames', '?'))} frames, NMSE</th></tr></thead><tbody>{body}</tbody>"
-        "<caption>Mean ± standard error over seeds. NMSE: squared error over the mean square of the true field."
+        f"<th>rollout over {_text(section.get('frames', '?'))} frames, NMSE</th><th>gap closed</th></tr></thead>"
+        f"<tbody>{body}</tbody>"
+        "<caption>Mean ± standard error over seeds. NMSE: squared error over the mean square of the true field. Gap "
+        "closed: (E_none − E)/(E_none − E_parameter) of squared errors of rollouts summed over runs."
         "</caption></table>"
     )
     if "shown" in section:

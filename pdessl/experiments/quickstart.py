@@ -31,7 +31,7 @@ from pdessl.experiments.regress import saved_model
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.stepping import Stepping, compare_steppers
-from pdessl.experiments.stepping import as_report as stepping_report
+from pdessl.experiments.stepping_scores import as_report as stepping_report
 from pdessl.experiments.training import quietly
 from pdessl.inference.views import Views
 from pdessl.models import load

@@ -1,12 +1,14 @@
-"""Time-stepping with and without a condition, beside persistence: one step and rollouts."""
+"""Time-stepping under every condition, beside persistence, the true parameter and the law itself."""
 
-# N runs, C channels, T frames, X points, D feature width
+# N runs, C channels, T frames, X points, F width of a condition
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,17 +16,26 @@ from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
-from pdessl.evaluation.metrics import nmse, nmse_per_frame
-from pdessl.evaluation.tables import measured
 from pdessl.experiments.processes import Shared, each
+from pdessl.experiments.stepping_conditions import Told, told
+from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches, silent_trainer
 from pdessl.experiments.training import interruptible
-from pdessl.models import TimeStepper, embed
-from pdessl.schema import Count, Positive
+from pdessl.inference.conditions import Condition
+from pdessl.inference.encoding import RunEncoder
+from pdessl.inference.surrogates import SurrogateModel
+from pdessl.models import FNO, DilatedNetwork, Surrogate, UNet, load, save_pretrained
+from pdessl.operators import follow
+from pdessl.operators.following import one_step
+from pdessl.schema import Count, Natural, Positive, Share
 from pdessl.tasks import TimeStepping
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Bottleneck", "Stepping", "SteppingResult", "as_report", "compare_steppers"]
+__all__ = ["Stepping", "compare_steppers", "surrogate_of"]
+
+_NETWORKS = {"dilated": DilatedNetwork, "unet": UNet, "fno": FNO}
+_PART = 128
+_COLUMN = "condition {}"
 
 
 @dataclass(frozen=True)
@@ -32,107 +43,104 @@ class Stepping:
     """How the time-steppers are trained and compared.
 
     Args:
-        target: parameter that the last comparison is conditioned on.
-        context: frames from which the representation is computed; prediction starts after them.
+        target: parameter that the ceiling is conditioned on.
+        conditions: rows of the table beside persistence: ``none``; ``parameter`` (the true one, the ceiling);
+            ``representation`` (leading components of the encoder's features of the context); ``predicted`` (the
+            parameter as a ridge on the representation predicts it, out of fold in training); ``operator`` (the code of
+            the law that unlabelled runs obey, read from the context); ``shuffled`` (the representation of another run)
+            and ``random`` (that of an untrained encoder): floors; ``law``: no network, the law itself integrated in
+            time. With a law as encoder its code takes the place of the representation.
+        context: frames from which conditions are computed; prediction starts after them.
         past: frames a step sees.
+        bundle: frames a step gives.
         stride: frames of the data per step, >= 1.
-        unroll: steps of each training prediction.
+        network: ``dilated``, ``unet`` or ``fno``.
+        modulation: how the condition acts: ``film``, ``addition``, for an FNO also ``modes``; None: the network's own.
+        width: hidden channels of the network.
+        blocks: its residual blocks; of a U-Net, per level and way.
+        modes: of an FNO.
+        unroll, pushforward, curriculum, noise: of training; see :class:`pdessl.tasks.TimeStepping`.
         steps: gradient steps.
         batch_size: runs per gradient step.
         learning_rate: of AdamW, after warm-up.
-        width: hidden channels of the network.
-        blocks: its residual blocks.
-        components: principal components of the representation that condition it, fitted on the training runs.
+        components: principal components of the representation that condition it, fitted on the training runs; 1 is the
+            bottleneck of the reference paper.
         seeds: number of seeds.
         runs: labelled runs to train on; None: all.
     """
 
     target: str = "viscosity"
+    conditions: tuple[
+        Literal["none", "parameter", "representation", "predicted", "operator", "shuffled", "random", "law"], ...
+    ] = ("none", "representation", "parameter")
     context: Count = 16
     past: Count = 2
+    bundle: Count = 1
     stride: Count = 1
+    network: Literal["dilated", "unet", "fno"] = "dilated"
+    modulation: str | None = None
+    width: Count = 24
+    blocks: Count = 7
+    modes: Count = 16
     unroll: Count = 1
+    pushforward: bool = False
+    curriculum: Share | None = None
+    noise: Natural = 0.0
     steps: Count = 400
     batch_size: Count = 32
     learning_rate: Positive = 2e-3
-    width: Count = 24
-    blocks: Count = 7
     components: Count = 8
     seeds: Count = 3
     runs: Count | None = None
 
 
-_TITLES = {
-    "persistence": "persistence: nothing changes",
-    "plain": "time-stepper, unconditioned",
-    "representation": "conditioned on the representation",
-    "parameter": "conditioned on the true {target} (ceiling)",
-}
-
-
-class Bottleneck(nn.Module):
-    """An encoder followed by a fixed projection onto the first principal components of its features.
+def surrogate_of(settings: Stepping, runs: Trajectories, condition: int) -> Surrogate:
+    """Return an untrained surrogate for runs like these.
 
     Args:
-        encoder: network on fields giving (B, D).
-        features: features of the training runs (N, D), which fix the components.
-        count: number of components, at most; directions without variance are left out.
-
-    Shapes:
-        fields (B, C, T, *X) -> (B, feature_dim).
+        settings: network, sizes, past, bundle.
+        runs: for the number of fields and the boundaries.
+        condition: F.
     """
-
-    def __init__(self, encoder: nn.Module, features: Tensor, count: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        mean = features.mean(dim=0)
-        _, singular, directions = torch.linalg.svd(features - mean, full_matrices=False)
-        kept = max(min(count, int((singular > 1e-9 * singular[0]).sum())), 1)
-        scale = (singular[:kept] / max(len(features) - 1, 1) ** 0.5).clamp_min(torch.finfo(features.dtype).tiny)
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("directions", (directions[:kept].T / scale).float())
-        self.feature_dim = kept
-
-    def forward(self, fields: Tensor) -> Tensor:
-        """Return the leading components, each of deviation 1 over the training runs."""
-        return (self.encoder(fields) - self.mean) @ self.directions
-
-
-@dataclass
-class SteppingResult:
-    """Errors by method (one value per seed), error per frame, and one run rolled out by the first seed."""
-
-    one_step: dict[str, list[float]]
-    rollout: dict[str, list[float]]
-    over_time: dict[str, list[float]]
-    shown: dict[str, Tensor]
-    truth: Tensor
-    time: Tensor
-    space: Tensor
-    run: str
+    given: dict[str, Any] = {
+        "channels": runs.fields.shape[1],
+        "past": settings.past,
+        "bundle": settings.bundle,
+        "width": settings.width,
+        "blocks": settings.blocks,
+        "condition": condition,
+        "periodic": [kind == "periodic" for kind in runs.boundary],
+    }
+    if settings.modulation is not None:
+        given["modulation"] = settings.modulation
+    if settings.network == "fno":
+        given["modes"] = min(settings.modes, min(runs.fields.shape[3:]) // 2)
+    return Surrogate(_NETWORKS[settings.network](**given))
 
 
 def compare_steppers(
-    encoder: nn.Module,
+    encoder: nn.Module | RunEncoder | None,
     data: PDEDataModule,
     settings: Stepping,
     report: Callable[[str], None] = lambda line: None,
     workers: int = 1,
+    out: str | os.PathLike[str] | None = None,
 ) -> SteppingResult:
     """Train every time-stepper on the labelled runs and roll it out on the test runs.
 
-    All see the same frames. The representation is computed from the first ``context`` frames only; the true parameter
-    is a ceiling that no method without it can be expected to pass.
+    All see the same frames. Conditions are computed from the first ``context`` frames only; the true parameter is a
+    ceiling that no method without it can be expected to pass, unless it is no network.
 
     Args:
-        encoder: pretrained encoder, kept frozen.
-        data: gives the labelled and the test split.
+        encoder: pretrained encoder, kept frozen, or a law; None where no condition needs one.
+        data: gives the labelled, the test and, for a law, the unlabelled split.
         settings: what is trained.
         report: receives a line of progress after each training.
         workers: processes that the trainings are spread over; see :func:`pdessl.experiments.processes.each`.
+        out: folder; receives the models of the first seed, each in a folder of the name of its condition.
 
     Raises:
-        DataError: fewer frames than context and one step, or no such parameter.
+        DataError: fewer frames than context and one step, no such parameter, or a condition that needs an encoder.
     """
     train, test, context = _split(data, settings)
     steps = test.fields.shape[2] - context
@@ -143,27 +151,30 @@ def compare_steppers(
         )
     truth = test.fields[:, :, context:]
     last = test.fields[:, :, context - 1 : context]
-    rolled = {"persistence": [last.expand_as(truth)]}
-    ahead = {"persistence": [_persistence_ahead(test.fields, context)]}
-    jobs = [(m, seed) for seed in range(settings.seeds) for m in ("plain", "representation", "parameter")]
-    for (method, seed), found in zip(
-        jobs, each(_train_and_predict, jobs, Shared(encoder, data, settings), workers), strict=True
-    ):
-        far, near = (torch.from_numpy(values) for values in found)
-        rolled.setdefault(method, []).append(far)
-        ahead.setdefault(method, []).append(near)
-        report(f"{method}, seed {seed}: rollout NMSE {float(nmse(far, truth)):.3g}")
-    row = int(test.parameters[settings.target].argsort()[len(test) // 4])
-    return SteppingResult(
-        one_step={m: [float(nmse(v, truth)) for v in values] for m, values in ahead.items()},
-        rollout={m: [float(nmse(v, truth)) for v in values] for m, values in rolled.items()},
-        over_time={m: _mean_over_time(values, truth) for m, values in rolled.items()},
-        shown={m: values[0][row, 0] for m, values in rolled.items() if m in ("plain", "representation")},
-        truth=truth[row, 0],
-        time=test.time[row, context:],
-        space=test.space[0][row],
-        run=f"{settings.target} {float(test.parameters[settings.target][row]):.3f}",
-    )
+    result = SteppingResult.of(test, context, settings.target)
+    result.add("persistence", scores(test.fields[:, :, context - 1 : -1], last.expand_as(truth), test, context), None)
+    given = told(encoder, data, train, test, context, settings, report)
+    if "law" in given:
+        result.add("law", *_law(given["law"], test, context, out))
+        report(f"law: rollout NMSE {result.scores['law'][0].rollout:.3g}")
+    methods = [m for m in settings.conditions if m in given and m != "law"]
+    jobs = []
+    for seed in range(settings.seeds):
+        for method in methods:
+            vectors = given[method].vectors(seed)
+            folder = None if out is None or seed else str(Path(out) / method)
+            jobs.append((method, seed, *(None if v is None else v.numpy() for v in vectors), folder))
+    # What the trainings are told was computed above: their processes need no encoder.
+    shared = Shared(nn.Identity(), data, settings)
+    for job, (far, near) in zip(jobs, each(_train_and_predict, jobs, shared, workers), strict=True):
+        method, seed, folder = job[0], job[1], job[4]
+        found = scores(torch.from_numpy(near), torch.from_numpy(far), test, context)
+        result.add(method, found, torch.from_numpy(far) if not seed else None)
+        report(f"{method}, seed {seed}: rollout NMSE {found.rollout:.3g}")
+        if folder is not None and given[method].condition is not None:
+            _model(folder, given[method].condition, context, train, found, settings).save(folder)
+    result.notes = [line for m in given.values() for line in m.notes]
+    return result
 
 
 def _split(data: PDEDataModule, settings: Stepping) -> tuple[Trajectories, Trajectories, int]:
@@ -173,106 +184,96 @@ def _split(data: PDEDataModule, settings: Stepping) -> tuple[Trajectories, Traje
     return train, test, -(-settings.context // settings.stride)
 
 
-def _train_and_predict(shared: Shared, job: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def _law(
+    given: Told, test: Trajectories, context: int, out: str | os.PathLike[str] | None
+) -> tuple[Scores, Tensor | None]:
+    """Integrate the law itself over the test runs."""
+    law = given.law
+    assert law is not None  # noqa: S101  (that of the row)
+    seen, steps = test.window(slice(0, context)), test.fields.shape[2] - context
+    far, near = [], []
+    for i in range(0, len(test), _PART):
+        rows = slice(i, i + _PART)
+        ahead = follow(law, seen[rows], steps)
+        far.append(ahead.fields)
+        near.append(one_step(law, test[rows], context, ahead.codes))
+    found = scores(torch.cat(near), torch.cat(far), test, context)
+    if out is not None:
+        record = {"rollout NMSE": f"{found.rollout:.3g}", "one-step NMSE": f"{found.one_step:.3g}"}
+        SurrogateModel.of(None, Condition("law", law=law), context, test, record).save(Path(out) / "law")
+    return found, torch.cat(far)
+
+
+def _attached(runs: Trajectories, vectors: np.ndarray | None) -> tuple[Trajectories, tuple[str, ...]]:
+    """Return runs that hold their conditions as parameters, and the names of these."""
+    if vectors is None:
+        return runs, ()
+    columns = {_COLUMN.format(i): torch.from_numpy(vectors[:, i].copy()).double() for i in range(vectors.shape[1])}
+    return runs.replace(parameters={**runs.parameters, **columns}), tuple(columns)
+
+
+def _train_and_predict(
+    shared: Shared, job: tuple[str, int, np.ndarray | None, np.ndarray | None, str | None]
+) -> tuple[np.ndarray, np.ndarray]:
     """Train one time-stepper; return its rollout over the test runs and its one-step predictions."""
-    method, seed = job
-    settings = shared.settings
+    _, seed, train_vectors, test_vectors, folder = job
+    settings: Stepping = shared.settings
     train, test, context = _split(shared.data, settings)
-    conditioning: dict[str, Any] = {}
-    if method == "representation":
-        features = embed(shared.encoder, [part.window(slice(0, context)) for part in FixedBatches(train)])
-        conditioning["encoder"] = Bottleneck(shared.encoder, features, settings.components)
-    elif method == "parameter":
-        conditioning["parameter"] = settings.target
-    # Normalisation from the training runs; the task is given no data module.
-    statistics = {
-        "mean": train.fields.double().mean(dim=(0, 2, 3)).tolist(),
-        "std": train.fields.double().std(dim=(0, 2, 3)).tolist(),
-    }
-    task = _train(train, context, statistics, settings, seed, **conditioning)
-    steps = test.fields.shape[2] - context
-    far = _in_parts(task, test, lambda t, part: t.rollout(part, steps))
-    return far.numpy(), _in_parts(task, test, lambda t, part: t.one_step(part)).numpy()
-
-
-def _mean_over_time(predictions: list[Tensor], truth: Tensor) -> list[float]:
-    """NMSE of each frame, the mean over seeds."""
-    return torch.stack([nmse_per_frame(values, truth) for values in predictions]).mean(dim=0).tolist()
-
-
-def _persistence_ahead(fields: Tensor, context: int) -> Tensor:
-    """One step of persistence from every true frame."""
-    return fields[:, :, context - 1 : -1]
-
-
-def _train(
-    train: Trajectories,
-    context: int,
-    statistics: dict[str, list[float]],
-    settings: Stepping,
-    seed: int,
-    encoder: nn.Module | None = None,
-    parameter: str | None = None,
-) -> TimeStepping:
-    periodic = [kind == "periodic" for kind in train.boundary]
-    condition = 1 if parameter is not None else 0 if encoder is None else int(encoder.feature_dim)
+    train, names = _attached(train, train_vectors)
+    test, _ = _attached(test, test_vectors)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        stepper = TimeStepper(
-            channels=train.fields.shape[1],
-            past=settings.past,
-            width=settings.width,
-            blocks=settings.blocks,
-            condition=condition,
-            periodic=periodic,
-        )
+        surrogate = surrogate_of(settings, train, len(names))
+    conditions = None if train_vectors is None else torch.from_numpy(train_vectors)
+    surrogate.set_statistics(train.fields, conditions)
     task = TimeStepping(
-        stepper,
-        encoder,
+        surrogate,
         context=context,
         unroll=settings.unroll,
+        pushforward=settings.pushforward,
+        curriculum=settings.curriculum or 0.0,
+        noise=settings.noise,
         learning_rate=settings.learning_rate,
-        normalisation=statistics,
         seed=seed,
-        parameter=parameter,
+        parameters=names,
+        scale="linear",
     )
     trainer = silent_trainer(max_epochs=1, accelerator="auto", devices=1)
     with interruptible():
         trainer.fit(task, ShuffledBatches(train, settings.batch_size, settings.steps, seed))
-    return task.cpu().eval()
+    task = task.cpu().eval()
+    if folder is not None:
+        _keep(surrogate, folder)
+    steps = test.fields.shape[2] - context
+    far = [task.rollout(part, steps) for part in FixedBatches(test, _PART)]
+    near = [task.one_step(part) for part in FixedBatches(test, _PART)]
+    return torch.cat(far).numpy(), torch.cat(near).numpy()
 
 
-@torch.no_grad()
-def _in_parts(
-    task: TimeStepping, runs: Trajectories, predict: Callable[[TimeStepping, Trajectories], Tensor]
-) -> Tensor:
-    return torch.cat([predict(task, part).cpu() for part in FixedBatches(runs, 128)])
+def _keep(surrogate: Surrogate, folder: str) -> None:
+    """Write the network and scales where the parent, which knows what they are told, finds them."""
+    save_pretrained(Path(folder) / "network", surrogate.network)
+    scales = torch.nn.Module()
+    for name in ("change", "condition_mean", "condition_std"):
+        scales.register_buffer(name, getattr(surrogate, name))
+    scales.register_buffer("mean", surrogate.scale.mean)
+    scales.register_buffer("std", surrogate.scale.std)
+    np.savez(Path(folder) / "scales.npz", **{n: v.numpy() for n, v in scales.named_buffers()})
 
 
-def as_report(result: SteppingResult, settings: Stepping) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the section and arrays of a report; see :mod:`pdessl.evaluation.report`."""
-    titles = {m: title.format(target=settings.target) for m, title in _TITLES.items()}
-    arrays: dict[str, Any] = {f"rollout/{m}": values.numpy() for m, values in result.shown.items()}
-    arrays |= {"rollout/time": result.time.numpy(), "rollout/space": result.space.numpy()}
-    arrays["rollout/truth"] = result.truth.numpy()
-    section = {
-        "rows": [
-            {
-                "method": m,
-                "title": titles[m],
-                "one_step": measured(result.one_step[m]),
-                "rollout": measured(values),
-            }
-            for m, values in result.rollout.items()
-        ],
-        "frames": result.truth.shape[0],
-        "error_over_time": {titles[m]: values for m, values in result.over_time.items()},
-        "shown": {m: titles[m] for m in result.shown},
-        "run": result.run,
-        "notes": [
-            f"A small network predicts the next frame from the last {settings.past}. The representation is computed "
-            f"from the first {settings.context} frames of a run, and prediction starts after them. Errors are against "
-            "observed frames, whose noise no method can predict."
-        ],
-    }
-    return {"timestepping": section}, arrays
+def _model(
+    folder: str, condition: Condition, context: int, runs: Trajectories, found: Scores, settings: Stepping
+) -> SurrogateModel:
+    network, place = load(Path(folder) / "network"), Path(folder) / "scales.npz"
+    surrogate = Surrogate(network)
+    with np.load(place, allow_pickle=False) as held:
+        arrays = {n: torch.from_numpy(held[n]) for n in held.files}
+    place.unlink()
+    surrogate.scale.set_statistics(arrays["mean"], arrays["std"])
+    surrogate.change, surrogate.condition_mean = arrays["change"], arrays["condition_mean"]
+    surrogate.condition_std = arrays["condition_std"]
+    record = {
+        "training runs": len(runs), "gradient steps": settings.steps, "unrolled steps": settings.unroll,
+        "one-step NMSE on test runs": f"{found.one_step:.3g}", "rollout NMSE on test runs": f"{found.rollout:.3g}",
+    }  # fmt: skip
+    return SurrogateModel.of(surrogate.eval(), condition, context, runs, record)

@@ -14,6 +14,7 @@ from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import HeadReadout
 from pdessl.inference.saving import save
+from pdessl.inference.surrogates import SurrogateModel
 from pdessl.inference.target import Target
 from pdessl.inference.time_windows import TimeChoice, choose_time
 from pdessl.inference.views import Views
@@ -32,6 +33,7 @@ __all__ = [
     "PhysicsEncoder",
     "RunEncoder",
     "SimulationEncoder",
+    "SurrogateModel",
     "Target",
     "TimeChoice",
     "Views",

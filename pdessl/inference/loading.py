@@ -25,6 +25,7 @@ from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import Estimator, readout_from
 from pdessl.inference.saving import ARRAYS, DESCRIPTION, ENCODERS, FORMAT, PHYSICS, saved_files
+from pdessl.inference.surrogates import SURROGATE, SurrogateModel, load_surrogate
 from pdessl.inference.target import Target
 from pdessl.inference.views import Views
 from pdessl.operators import LatentOperator, load_law
@@ -35,8 +36,10 @@ __all__ = ["load"]
 _MOST_VIEWS = 4096
 
 
-def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterModel | LatentOperator | nn.Module:
-    """Load what is saved at a path: a :class:`ParameterModel`, a law, or a network as :func:`pdessl.models.load` does.
+def load(
+    path: str | os.PathLike[str], allow: Sequence[str] = ()
+) -> ParameterModel | SurrogateModel | LatentOperator | nn.Module:
+    """Load what is saved at a path: a model of parameters, a surrogate, a law, or a network.
 
     Nothing is unpickled and no code of the folder is run.
 
@@ -48,6 +51,8 @@ def load(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> ParameterMo
         CheckpointError: nothing of the kind there, damaged, of another version, or files that do not belong together.
     """
     folder = Path(path)
+    if (folder / SURROGATE).is_file():
+        return load_surrogate(folder, allow)
     if (folder / LAW).is_file():
         return load_law(folder)
     for candidate in (folder, folder / "model"):

@@ -8,19 +8,24 @@ from pdessl.models.convnext import ConvNeXtEncoder
 from pdessl.models.convolutional import ConvEncoder
 from pdessl.models.embedding import embed, view_seed
 from pdessl.models.encoder import Encoder
+from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
 from pdessl.models.spacing import spacing_arguments
-from pdessl.models.stepper import TimeStepper
+from pdessl.models.stepper import DilatedNetwork, TimeStepper
+from pdessl.models.surrogate import Surrogate
 from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, token_positions
+from pdessl.models.unet import UNet
 
 __all__ = [
+    "FNO",
     "AttentiveHead",
     "ConvEncoder",
     "ConvNeXtEncoder",
+    "DilatedNetwork",
     "Encoder",
     "Head",
     "LowRank",
@@ -31,9 +36,11 @@ __all__ = [
     "RidgeReadout",
     "SpaceTimeTransformer",
     "SplitProjector",
+    "Surrogate",
     "TimeStepper",
     "TokenNetwork",
     "TokenPredictor",
+    "UNet",
     "bounded",
     "complete_networks",
     "embed",

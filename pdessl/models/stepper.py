@@ -1,6 +1,6 @@
 """A time-stepping network: the next frame from the last few, optionally conditioned on a vector."""
 
-# B batch, C channels (field components), K past frames, X space (one axis per dimension), F width of the condition
+# B batch, C channels (field components), K past frames, J frames given out, X space, F width of the condition
 
 from __future__ import annotations
 
@@ -10,43 +10,101 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import ShapeError
+from pdessl.models.conditioning import ConditionCode, Modulation, check_frames
 from pdessl.models.padding import GridConvolution
 from pdessl.models.representation import left_open
 
-__all__ = ["TimeStepper"]
+__all__ = ["DilatedNetwork", "TimeStepper"]
 
 
 class _Block(nn.Module):
-    """Dilated residual block whose hidden channels are scaled and shifted by the condition (FiLM)."""
+    """Dilated residual block."""
 
-    def __init__(self, width: int, dilation: int, periodic: Sequence[bool], condition: int) -> None:
+    def __init__(self, width: int, dilation: int, periodic: Sequence[bool], code: int, how: str) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(1, width)
         self.first = GridConvolution(width, width, 3, periodic, dilation=dilation)
         self.second = GridConvolution(width, width, 3, periodic)
-        self.film = nn.Linear(condition, 2 * width) if condition else None
-        if self.film is not None:
-            # Zero at the start: the conditioned network begins as the unconditioned one.
-            nn.init.zeros_(self.film.weight)
-            nn.init.zeros_(self.film.bias)
+        self.modulation = Modulation(code, width, how) if code else None
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor | None) -> Tensor:
         y = self.norm(x)
-        if self.film is not None:
-            scale, shift = self.film(condition).view(len(x), 2, -1, *(1,) * (x.ndim - 2)).unbind(1)
-            y = y * (1 + scale) + shift
+        if self.modulation is not None and code is not None:
+            y = self.modulation(y, code)
         return x + self.second(nn.functional.gelu(self.first(y)))
 
 
+class DilatedNetwork(nn.Module):
+    """Dilated residual convolutions at full resolution: the change of the last of K frames over the next J.
+
+    A stack of residual blocks with dilations 1, 2, 4, 8, 4, 2, 1 (repeated or cut to ``blocks``): with seven blocks and
+    kernel 3 it sees 29 nodes to each side plus the second convolutions, on any grid size. Its last layer starts at 0.
+
+    Args:
+        channels: C.
+        past: K, frames given.
+        bundle: J, frames given out at once.
+        width: hidden channels.
+        blocks: residual blocks.
+        condition: F, width of the conditioning vector; 0 for none.
+        modulation: how it acts, see :class:`~pdessl.models.conditioning.Modulation`.
+        periodic: per space axis, whether it is periodic.
+
+    Shapes:
+        frames (B, C, K, *X), condition (B, F) or None -> (B, C, J, *X). A periodic axis needs at least 8 nodes.
+
+    Raises:
+        ShapeError: frames or condition of another shape, or a condition missing.
+
+    Source: dilated residual networks for PDEs: Stachenfeld et al. (2022), arXiv:2112.15275.
+    """
+
+    DILATIONS = (1, 2, 4, 8, 4, 2, 1)
+
+    def __init__(
+        self,
+        channels: int = 1,
+        past: int = 1,
+        bundle: int = 1,
+        width: int = 32,
+        blocks: int = 7,
+        condition: int = 0,
+        modulation: str = "film",
+        periodic: Sequence[bool] = (True,),
+    ) -> None:
+        super().__init__()
+        self.init_args = {
+            "channels": channels, "past": past, "bundle": bundle, "width": width, "blocks": blocks,
+            "condition": condition, "modulation": modulation, "periodic": [bool(p) for p in periodic],
+        }  # fmt: skip
+        self.in_channels, self.past, self.bundle, self.condition = channels, past, bundle, condition
+        self.lift = GridConvolution(channels * past, width, 3, periodic)
+        code = width if condition else 0
+        self.code = ConditionCode(condition, code) if condition else None
+        dilations = [self.DILATIONS[i % len(self.DILATIONS)] for i in range(blocks)]
+        self.blocks = nn.ModuleList(_Block(width, d, periodic, code, modulation) for d in dilations)
+        self.lower = GridConvolution(width, channels * bundle, 1, periodic)
+        nn.init.zeros_(self.lower.convolution.weight)
+        nn.init.zeros_(self.lower.convolution.bias)
+
+    def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the change over the next frames."""
+        axes = len(self.init_args["periodic"])
+        check_frames(self, frames, condition, self.in_channels, self.past, axes, self.condition)
+        code = None if self.code is None else self.code(condition)
+        x = self.lift(frames.flatten(1, 2))
+        for block in self.blocks:
+            x = block(x, code)
+        return self.lower(x).unflatten(1, (self.in_channels, self.bundle))
+
+
 class TimeStepper(nn.Module):
-    """Residual convolutional network from K past frames to the next.
+    """Residual convolutional network from K past frames to the next, for codes that are learned along with it.
 
         u(t + Δt) = u(t) + f(u(t - (K-1) Δt), ..., u(t); condition)
 
-    f is a stack of residual blocks with dilations 1, 2, 4, 8, 4, 2, 1 (repeated or cut to ``blocks``): with seven
-    blocks and kernel 3 it sees 29 nodes to each side plus the second convolutions, at full resolution and on any grid
-    size. Its last layer starts at zero, so that training begins at persistence.
+    f is a :class:`DilatedNetwork`, so that training begins at persistence. What forecasts in an objective; for a
+    surrogate, whose fields and conditions have fixed scales, see :class:`~pdessl.models.Surrogate`.
 
     Args:
         channels: C; None: 1. A recipe of ``pdessl pretrain`` that leaves it out gets the number of the data's fields.
@@ -54,7 +112,7 @@ class TimeStepper(nn.Module):
         width: hidden channels.
         blocks: residual blocks.
         condition: F, width of the conditioning vector; 0 for none. The vector is standardised by a BatchNorm without
-            learned parameters, mixed by one hidden layer, and modulates every block.
+            learned parameters, as its scale moves while it is learned.
         periodic: per space axis, whether it is periodic; None: one periodic axis. A recipe of ``pdessl pretrain`` that
             leaves it out gets what the views are.
 
@@ -64,13 +122,9 @@ class TimeStepper(nn.Module):
 
     Raises:
         ShapeError: frames or condition of another shape, or a condition missing.
-
-    Source: dilated residual networks for PDEs: Stachenfeld et al. (2022), arXiv:2112.15275; FiLM: Perez et al. (2018),
-        arXiv:1709.07871.
     """
 
     time_first: ClassVar[bool] = False
-    DILATIONS = (1, 2, 4, 8, 4, 2, 1)
 
     def __init__(
         self,
@@ -86,47 +140,22 @@ class TimeStepper(nn.Module):
         channels = 1 if channels is None else channels
         periodic = (True,) if periodic is None else periodic
         self.init_args = {
-            "channels": channels,
-            "past": past,
-            "width": width,
-            "blocks": blocks,
-            "condition": condition,
+            "channels": channels, "past": past, "width": width, "blocks": blocks, "condition": condition,
             "periodic": [bool(p) for p in periodic],
-        }
+        }  # fmt: skip
         self.in_channels, self.past, self.condition = channels, past, condition
-        self.lift = GridConvolution(channels * past, width, 3, periodic)
-        hidden = width if condition else 0
-        self.mix = (
-            nn.Sequential(nn.BatchNorm1d(condition, affine=False), nn.Linear(condition, hidden), nn.GELU())
-            if condition
-            else None
+        self.standardise = nn.BatchNorm1d(condition, affine=False) if condition else None
+        self.network = DilatedNetwork(
+            channels, past, width=width, blocks=blocks, condition=condition, periodic=periodic
         )
-        dilations = [self.DILATIONS[i % len(self.DILATIONS)] for i in range(blocks)]
-        self.blocks = nn.ModuleList(_Block(width, d, periodic, hidden) for d in dilations)
-        self.lower = GridConvolution(width, channels, 1, periodic)
-        nn.init.zeros_(self.lower.convolution.weight)
-        nn.init.zeros_(self.lower.convolution.bias)
 
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the next frame."""
         axes = len(self.init_args["periodic"])
-        if frames.ndim != 3 + axes or frames.shape[1:3] != (self.in_channels, self.past):
-            raise ShapeError(
-                f"TimeStepper got frames {tuple(frames.shape)}; expected (B, {self.in_channels}, {self.past}, *X) "
-                f"with {axes} "
-                "space axes."
-            )
-        given = None if condition is None else tuple(condition.shape)
-        wanted = (len(frames), self.condition) if self.condition else None
-        if given != wanted:
-            raise ShapeError(
-                f"TimeStepper got a condition of shape {given}; expected {wanted}. Set condition={given and given[-1]}."
-            )
-        code = None if self.mix is None else self.mix(condition)
-        x = self.lift(frames.flatten(1, 2))
-        for block in self.blocks:
-            x = block(x, code)
-        return frames[:, :, -1] + self.lower(x)
+        check_frames(self, frames, condition, self.in_channels, self.past, axes, self.condition)
+        if self.standardise is not None:
+            condition = self.standardise(condition)
+        return frames[:, :, -1] + self.network(frames, condition)[:, :, 0]
 
     def rollout(self, frames: Tensor, steps: int, condition: Tensor | None = None) -> Tensor:
         """Return ``steps`` further frames, each computed from its own predictions, shape (B, C, steps, *X).

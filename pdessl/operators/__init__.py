@@ -1,5 +1,7 @@
 """Evolution operators: weak-form terms of fields, and the law that unlabelled runs obey with one code a run."""
 
+from pdessl.operators.following import Followed, follow
+from pdessl.operators.integration import LawFlow
 from pdessl.operators.latent import Candidate, LatentOperator
 from pdessl.operators.library import Term, default_library
 from pdessl.operators.saving import load_law, save_law
@@ -10,14 +12,17 @@ from pdessl.operators.weak import Grams, Projection, noise_level, weak_grams, we
 __all__ = [
     "Candidate",
     "Choice",
+    "Followed",
     "Grams",
     "LatentOperator",
+    "LawFlow",
     "Projection",
     "Surprise",
     "Term",
     "choose",
     "default_library",
     "discover",
+    "follow",
     "law_of",
     "load_law",
     "noise_level",

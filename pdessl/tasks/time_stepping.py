@@ -1,9 +1,10 @@
-"""A time-stepping surrogate, with or without a representation as its condition."""
+"""A time-stepping surrogate, with or without a condition, trained on windows of runs."""
 
-# B batch, C channels, T time frames, X space, K past frames
+# B batch, C channels, T time frames, X space, K past frames, J frames a step gives
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -13,97 +14,117 @@ from torch import Tensor, nn
 from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
-from pdessl.models import Normalisation, TimeStepper, spacing_arguments
+from pdessl.models import Surrogate, spacing_arguments, to_scale
+from pdessl.models.surrogate import windows
 from pdessl.objectives.distributed import mean_over_rows, row_count
-from pdessl.tasks.batches import check_task, log_parameter, normalise_from_data, step_generator
+from pdessl.tasks.batches import check_task, from_all_processes, parameter, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
 __all__ = ["TimeStepping"]
 
 
 class TimeStepping(lightning.LightningModule):
-    """Train a :class:`~pdessl.models.TimeStepper` to predict the next frame; roll it out.
+    """Train a :class:`~pdessl.models.Surrogate` to predict the next frames; roll it out.
 
-        loss = mean (û(t + Δt) - u(t + Δt))², fields standardised with fixed values
+        loss = mean ((û(t + jΔt) - u(t + jΔt)) / (σ s_1))²,  σ s_1: root mean square of the change over one frame
 
-    The condition is computed once per trajectory by a frozen encoder from its first ``context`` frames only, so that no
-    later frame leaks into a prediction; training starts are drawn at random, one per trajectory and step.
+    The condition is computed once per trajectory from its first ``context`` frames only, so that no later frame leaks
+    into a prediction; training starts are drawn at random, one per trajectory and step.
 
     Args:
-        stepper: network (B, C, K, *X), condition -> (B, C, *X). Its ``condition`` must be the encoder's
-            ``feature_dim``, 1 with ``parameter``, or 0 without either.
-        encoder: frozen network on fields giving (B, D), or None.
+        stepper: a surrogate, or any network that :class:`~pdessl.models.Surrogate` takes. Its ``condition`` must be the
+            encoder's ``feature_dim``, the number of ``parameters``, or 0 without either.
+        encoder: network on fields giving (B, D), frozen unless ``train_encoder``; or None.
         context: frames the condition is computed from, and the number of frames before the first predicted one, >= K.
-        unroll: steps of each training prediction; gradients flow through all of them.
+        unroll: steps of each training prediction, of J frames each; gradients flow through all of them.
+        pushforward: gradients flow through the last step only; those before make the input what a rollout makes it
+            (Brandstetter, Worrall, Welling 2022).
+        curriculum: share of training over which the steps grow from 1 to ``unroll``.
+        noise: standard deviation of white noise added to the input, in deviations of the fields.
+        augmentation: called ``augmentation(batch, generator)``, gives a batch whose fields and parameters were moved by
+            a symmetry, and the elements; pairs of frames stay solutions. None: none.
         learning_rate, weight_decay, warmup: as in :class:`~pdessl.tasks.Pretraining`.
-        normalisation: ``{mean: [...], std: [...]}`` per channel. None: from the data module, or 0 and 1.
-        seed: of the starts.
-        parameter: name of a parameter whose logarithm is the condition instead, read from the batch: the ceiling of
-            what a representation can bring.
+        seed: of the starts, the noise and the augmentation.
+        parameters: names of parameters that are the condition, read from the batch.
+        scale: of these, ``log`` or ``linear``.
+        train_encoder: fine-tune the encoder.
+
+    All scales are those of the first batch, over all processes, unless the surrogate has its own.
 
     Raises:
-        SchemaError: a setting out of range, encoder and parameter together, or a condition that does not fit.
+        SchemaError: a setting out of range, encoder and parameters together, or a condition that does not fit.
         ShapeError: trajectories too short.
     """
 
     def __init__(
         self,
-        stepper: TimeStepper,
+        stepper: nn.Module,
         encoder: nn.Module | None = None,
         context: int = 16,
         unroll: int = 1,
+        pushforward: bool = False,
+        curriculum: float = 0.0,
+        noise: float = 0.0,
+        augmentation: nn.Module | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup: float = 0.05,
-        normalisation: dict[str, list[float]] | None = None,
         seed: int = 0,
-        parameter: str | None = None,
+        parameters: Sequence[str] = (),
+        scale: str = "log",
+        train_encoder: bool = False,
     ) -> None:
         super().__init__()
-        if encoder is not None and parameter is not None:
-            raise SchemaError(f"TimeStepping got an encoder and the parameter '{parameter}'; give one as condition.")
-        if context < stepper.past or unroll < 1 or learning_rate <= 0:
+        surrogate = stepper if isinstance(stepper, Surrogate) else Surrogate(stepper)
+        if encoder is not None and parameters:
+            raise SchemaError(f"TimeStepping got an encoder and the parameters {list(parameters)}; give one of them.")
+        if context < surrogate.past or unroll < 1 or learning_rate <= 0 or not 0 <= curriculum <= 1 or noise < 0:
             raise SchemaError(
-                f"TimeStepping got context {context}, unroll {unroll}, learning_rate {learning_rate}; expected "
-                "context >= "
-                f"{stepper.past} (the frames the stepper is given), unroll >= 1 and learning_rate > 0."
+                f"TimeStepping got context {context}, unroll {unroll}, curriculum {curriculum}, noise {noise}, "
+                f"learning_rate {learning_rate}; expected context >= {surrogate.past} (the frames the stepper is "
+                "given), unroll >= 1, curriculum in [0, 1], noise >= 0 and learning_rate > 0."
             )
-        width = encoder.feature_dim if encoder is not None else 0 if parameter is None else 1
-        if stepper.condition != width:
+        width = encoder.feature_dim if encoder is not None else len(parameters)
+        if surrogate.condition != width:
             reason = "the encoder's feature_dim" if encoder is not None else "one per parameter"
-            raise SchemaError(f"the stepper has condition {stepper.condition}; expected {width}, {reason}.")
-        self.parameter = parameter
-        self.stepper, self.encoder, self.context, self.unroll = stepper, encoder, context, unroll
+            raise SchemaError(f"the stepper has condition {surrogate.condition}; expected {width}, {reason}.")
+        self.surrogate, self.encoder, self.context, self.unroll = surrogate, encoder, context, unroll
+        self.parameters_given, self.condition_scale = tuple(parameters), scale
+        self.pushforward, self.curriculum, self.noise = pushforward, curriculum, noise
+        self.augmentation, self.train_encoder = augmentation, train_encoder
         if encoder is not None:
-            encoder.requires_grad_(False).eval()
+            encoder.requires_grad_(train_encoder).train(train_encoder)
         self.learning_rate, self.weight_decay, self.warmup, self.seed = learning_rate, weight_decay, warmup, seed
-        # A stepper's input and output share one scale.
-        self.scale = Normalisation(stepper.in_channels)
-        if normalisation is not None:
-            self.scale.set_statistics(normalisation["mean"], normalisation["std"])
 
     def train(self, mode: bool = True) -> TimeStepping:
-        """Switch to training; the encoder stays in evaluation mode."""
+        """Switch to training; a frozen encoder stays in evaluation mode."""
         super().train(mode)
-        if self.encoder is not None:
+        if self.encoder is not None and not self.train_encoder:
             self.encoder.eval()
         return self
 
-    def setup(self, stage: str) -> None:
-        """Take the normalisation from the data module unless it was given."""
-        if stage == "fit":
-            normalise_from_data(self, self.scale)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Take the scales from the first batch where the surrogate has none."""
+        if self.surrogate.scale.given or self.trainer.global_step:
+            return
+        with torch.no_grad():
+            given = self.condition(batch)
+            parts = from_all_processes((batch.fields.cpu(), None if given is None else given.cpu()))
+        fields = torch.cat([f for f, _ in parts])
+        conditions = torch.cat([c for _, c in parts]) if given is not None else None
+        self.surrogate.set_statistics(fields.to(self.device), conditions)
 
     def condition(self, batch: Any) -> Tensor | None:
-        """Return the condition (B, D) of trajectories (or, for an encoder, of their raw fields), or None without one.
+        """Return the condition (B, F) of trajectories (or, for an encoder, of their raw fields), or None without one.
 
-        An encoder is given the first ``context`` frames; a parameter is read from the trajectories.
+        An encoder is given the first ``context`` frames; parameters are read from the trajectories.
         """
-        if self.parameter is not None:
-            return log_parameter(batch, self.parameter).float()[:, None]
+        if self.parameters_given:
+            columns = [to_scale(parameter(batch, n), self.condition_scale, n) for n in self.parameters_given]
+            return torch.stack(columns, dim=1).float()
         if self.encoder is None:
             return None
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
             given = spacing_arguments(self.encoder, batch) if hasattr(batch, "fields") else {}
             return self.encoder(getattr(batch, "fields", batch)[:, :, : self.context], **given)
 
@@ -111,24 +132,46 @@ class TimeStepping(lightning.LightningModule):
         if fields.shape[2] < frames:
             raise ShapeError(
                 f"trajectories have {fields.shape[2]} frames; expected at least {frames} (context {self.context}, "
-                "then the "
-                "predicted ones). Lower context or unroll, or store more frames."
+                "then the predicted ones). Lower context or unroll, or store more frames."
             )
 
+    def steps_now(self) -> int:
+        """Return how many steps are unrolled at this point of the curriculum."""
+        total = self.curriculum * float(self.trainer.estimated_stepping_batches)
+        done = min(1.0, self.trainer.global_step / total) if total else 1.0
+        return 1 + int((self.unroll - 1) * done)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Predict ``unroll`` frames from a random start in each trajectory."""
-        fields, past = batch.fields, self.stepper.past
-        self._check(fields, max(self.context, past) + self.unroll)
-        generator = step_generator(self, self.seed, batch_idx, fields)
-        latest = fields.shape[2] - past - self.unroll
+        """Predict from a random start in each trajectory."""
+        surrogate, past = self.surrogate, self.surrogate.past
+        steps = self.steps_now()
+        count = steps * surrogate.bundle
+        generator = step_generator(self, self.seed, batch_idx, batch.fields)
+        self._check(batch.fields, max(self.context, past) + self.unroll * surrogate.bundle)
+        if self.augmentation is not None:
+            batch, _ = self.augmentation(batch, generator)
+        fields = batch.fields
+        latest = fields.shape[2] - past - count
         start = draw_rows(
             lambda n, g: torch.randint(0, latest + 1, (n,), generator=g, device=fields.device), len(fields), generator
         )
-        frames = start[:, None] + torch.arange(past + self.unroll, device=fields.device)
-        rows = torch.arange(len(fields), device=fields.device)[:, None]
-        window = self.scale(fields.transpose(1, 2)[rows, frames].transpose(1, 2))
-        predictions = self.stepper.rollout(window[:, :, :past], self.unroll, self.condition(batch))
-        loss = mean_over_rows((predictions.float() - window[:, :, past:]).square())
+        window = surrogate.scale(windows(fields, start, past + count))
+        condition = surrogate.given(self.condition(batch))
+        z = window[:, :, :past]
+        if self.noise:
+            z = z + self.noise * draw_rows(
+                lambda n, g: torch.randn((n, *z.shape[1:]), generator=g, device=z.device, dtype=z.dtype),
+                len(z),
+                generator,
+            )
+        if self.pushforward and steps > 1:
+            with torch.no_grad():
+                seen = torch.cat([z, surrogate.unrolled(z, count - surrogate.bundle, condition)], dim=2)
+            found, truth = surrogate.step(seen[:, :, -past:], condition), window[:, :, -surrogate.bundle :]
+        else:
+            found, truth = surrogate.unrolled(z, count, condition), window[:, :, past:]
+        usual = surrogate.change[:, 0].view(1, -1, *(1,) * (found.ndim - 2))
+        loss = mean_over_rows(((found.float() - truth) / usual).square())
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=row_count(batch.fields))
         return loss
 
@@ -144,8 +187,7 @@ class TimeStepping(lightning.LightningModule):
         """
         fields = getattr(batch, "fields", batch)
         self._check(fields, self.context)
-        first = self.scale(fields[:, :, self.context - self.stepper.past : self.context])
-        return self._rescaled(self.stepper.rollout(first, steps, self.condition(batch)))
+        return self.surrogate.rollout(fields[:, :, : self.context], steps, self.condition(batch))
 
     @torch.no_grad()
     def one_step(self, batch: Any) -> Tensor:
@@ -156,14 +198,11 @@ class TimeStepping(lightning.LightningModule):
         """
         fields = getattr(batch, "fields", batch)
         self._check(fields, self.context + 1)
-        condition, past = self.condition(batch), self.stepper.past
-        scaled = self.scale(fields)
-        steps = [self.stepper(scaled[:, :, t - past : t], condition) for t in range(self.context, fields.shape[2])]
-        return self._rescaled(torch.stack(steps, dim=2))
-
-    def _rescaled(self, predictions: Tensor) -> Tensor:
-        shape = (1, -1, *(1,) * (predictions.ndim - 2))
-        return predictions.float() * self.scale.std.view(shape) + self.scale.mean.view(shape)
+        surrogate = self.surrogate
+        condition, scaled = surrogate.given(self.condition(batch)), surrogate.scale(fields)
+        frames = range(self.context, fields.shape[2])
+        steps = [surrogate.step(scaled[:, :, t - surrogate.past : t], condition)[:, :, 0] for t in frames]
+        return surrogate.physical(torch.stack(steps, dim=2))
 
     def persistence(self, fields: Tensor, steps: int) -> Tensor:
         """Return the last context frame repeated, the baseline of :meth:`rollout`."""
@@ -189,8 +228,9 @@ class TimeStepping(lightning.LightningModule):
         self.log_dict(values, batch_size=len(batch), sync_dist=True, add_dataloader_idx=False)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW on the stepper; warm-up and cosine per optimiser step."""
-        groups = parameter_groups([self.stepper], self.weight_decay)
+        """AdamW on the stepper (and an encoder that is trained); warm-up and cosine per optimiser step."""
+        trained = [self.surrogate, *([self.encoder] if self.encoder is not None and self.train_encoder else [])]
+        groups = parameter_groups(trained, self.weight_decay)
         total = self.trainer.estimated_stepping_batches
         return optimiser_and_schedule(groups, self.learning_rate, total, self.warmup)
 

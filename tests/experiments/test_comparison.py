@@ -8,7 +8,6 @@ from pdessl.data import simulate
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import CheckpointError, DataError
 from pdessl.experiments.processes import Shared, each
-from pdessl.experiments.stepping import Bottleneck
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import Views, features
@@ -47,17 +46,6 @@ def test_a_pass_of_shuffled_batches_repeats_no_run(runs):
     assert seen[:12] != seen[12:]
     assert [len(b) for b in FixedBatches(runs, 5)] == [5, 5, 2]
     assert len(FixedBatches(runs, 5)) == 3
-
-
-def test_the_bottleneck_keeps_the_leading_components_at_deviation_one(runs):
-    encoder = ConvEncoder(width=4).eval()
-    with torch.no_grad():
-        features = encoder(runs.fields).double()
-        neck = Bottleneck(encoder, features, count=3)
-        out = neck(runs.fields)
-    assert neck.feature_dim == 3
-    assert torch.allclose(out.T.cov(), torch.eye(3), atol=1e-3)
-    assert Bottleneck(encoder, features, count=500).feature_dim <= len(runs)
 
 
 def test_views_that_draw_nothing_are_no_augmentation(runs):

@@ -51,7 +51,7 @@ def test_the_table_has_every_method_at_every_number_of_labels(tiny_run):
                 assert all(math.isfinite(v) and v > 0 for v in row["relative_error"]["values"])
     assert {r["labels"] for r in rows if r["group"] == "classical"} == {None}
     steps = {r["method"]: r for r in report["timestepping"]["rows"]}
-    assert set(steps) == {"persistence", "plain", "representation", "parameter"}
+    assert set(steps) == {"persistence", "none", "representation", "parameter"}
     assert (
         len(report["timestepping"]["error_over_time"]["persistence: nothing changes"])
         == report["timestepping"]["frames"]

@@ -91,7 +91,7 @@ def test_stepper_begins_at_persistence_and_the_condition_changes_it_after_a_step
 def test_rollout_feeds_predictions_back():
     stepper = TimeStepper(past=2, width=8, blocks=2).eval()
     with torch.no_grad():
-        stepper.lower.convolution.weight.add_(0.1)
+        stepper.network.lower.convolution.weight.add_(0.1)
     frames = field(3, 1, 2, 16)
     first = stepper(frames)
     second = stepper(torch.stack([frames[:, :, 1], first], dim=2))
@@ -101,7 +101,7 @@ def test_rollout_feeds_predictions_back():
 def test_stepper_commutes_with_shifts():
     stepper = TimeStepper(past=2, width=8, blocks=4).eval()
     with torch.no_grad():
-        stepper.lower.convolution.weight.add_(0.1)
+        stepper.network.lower.convolution.weight.add_(0.1)
     frames = field(2, 1, 2, 20)
     torch.testing.assert_close(stepper(frames.roll(7, -1)), stepper(frames).roll(7, -1), rtol=1e-4, atol=1e-5)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pdessl.errors import SchemaError, ShapeError
-from pdessl.models import ConvEncoder, TimeStepper
+from pdessl.models import ConvEncoder, DilatedNetwork, Surrogate, UNet
 from pdessl.tasks import TimeStepping
 
 from .toy import WaveData, trainer, waves
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings(
 def task(encoder=False, **settings):
     torch.manual_seed(0)
     network = ConvEncoder(width=4, blocks=(1, 1)) if encoder else None
-    stepper = TimeStepper(past=2, width=8, blocks=3, condition=network.feature_dim if encoder else 0)
+    stepper = DilatedNetwork(past=2, width=8, blocks=3, condition=network.feature_dim if encoder else 0)
     return TimeStepping(stepper, network, context=4, learning_rate=5e-3, **settings)
 
 
@@ -30,8 +30,9 @@ def test_beats_persistence_on_decaying_waves(tmp_path, encoder):
 
 
 def test_an_untrained_stepper_is_persistence_in_the_units_of_the_fields():
-    learner = task(normalisation={"mean": [1.0], "std": [2.0]}).eval()
     fields = waves(3).fields
+    learner = task().eval()
+    learner.surrogate.set_statistics(1.0 + 2.0 * fields)
     rollout = learner.rollout(fields, 5)
     torch.testing.assert_close(rollout, learner.persistence(fields, 5))
     torch.testing.assert_close(rollout[:, :, 2], fields[:, :, 3])
@@ -40,7 +41,7 @@ def test_an_untrained_stepper_is_persistence_in_the_units_of_the_fields():
 def test_predictions_read_the_context_only():
     learner = task(encoder=True).eval()
     with torch.no_grad():
-        for parameter in learner.stepper.parameters():
+        for parameter in learner.surrogate.parameters():
             parameter.add_(0.05)
     fields = waves(3).fields
     later, earlier = fields.clone(), fields.clone()
@@ -62,8 +63,66 @@ def test_the_encoder_stays_frozen(tmp_path):
 
 def test_errors():
     with pytest.raises(SchemaError, match="condition 0; expected 24, the encoder's feature_dim"):
-        TimeStepping(TimeStepper(past=2), ConvEncoder(width=4, blocks=(1, 1)))
+        TimeStepping(DilatedNetwork(past=2), ConvEncoder(width=4, blocks=(1, 1)))
     with pytest.raises(SchemaError, match=r"context 1.*expected context >= 2"):
-        TimeStepping(TimeStepper(past=2), context=1)
+        TimeStepping(DilatedNetwork(past=2), context=1)
     with pytest.raises(ShapeError, match="3 frames; expected at least 4"):
         task().rollout(waves(2).fields[:, :, :3], 1)
+
+
+def test_a_rollout_equals_repeated_steps_and_bundles_are_as_long():
+    torch.manual_seed(0)
+    learner = TimeStepping(UNet(past=2, bundle=3, width=4), context=4).eval()
+    with torch.no_grad():
+        learner.surrogate.network.lower.convolution.weight.add_(0.05)
+    fields = waves(3).fields
+    found = learner.rollout(fields, 6)
+    first = learner.surrogate(fields[:, :, 2:4])
+    torch.testing.assert_close(found[:, :, :3], first)
+    torch.testing.assert_close(found[:, :, 3:], learner.surrogate(first[:, :, 1:]))
+    assert learner.one_step(fields).shape == fields[:, :, 4:].shape
+
+
+@pytest.mark.parametrize("settings", [
+    {"unroll": 3, "pushforward": True}, {"unroll": 3, "curriculum": 0.5, "noise": 0.05}, {"train_encoder": True},
+])  # fmt: skip
+def test_ways_of_training_lower_the_error(tmp_path, settings):
+    learner = task(encoder="train_encoder" in settings, **settings)
+    seen = []
+    run = trainer(tmp_path, 20)
+    learner.steps_now = lambda ask=learner.steps_now: seen.append(ask()) or seen[-1]
+    run.fit(learner, datamodule=WaveData())
+    metrics = run.callback_metrics
+    assert metrics["validation/rollout_nmse"] < 0.7 * metrics["validation/persistence_nmse"]
+    assert seen == sorted(seen)
+    assert seen[0] == (1 if "curriculum" in settings else settings.get("unroll", 1))
+    assert seen[-1] == settings.get("unroll", 1)
+
+
+def test_gradients_of_the_pushforward_come_from_the_last_step_only():
+    class Times(torch.nn.Module):
+        in_channels, past, bundle, condition = 1, 1, 1, 0
+
+        def __init__(self):
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.tensor(1.1))
+
+        def forward(self, frames, condition):
+            return self.factor * frames
+
+    fields = 1.1 ** torch.arange(4).float().view(1, 1, 4, 1).expand(2, 1, 4, 8) * torch.linspace(0.5, 1, 8)
+    found = {}
+    for push in (False, True):
+        learner = TimeStepping(Surrogate(Times(), predicts="frame"), context=1, unroll=3, pushforward=push)
+        learner._trainer = type("Stub", (), {"estimated_stepping_batches": 1, "global_step": 0, "current_epoch": 0})()
+        learner.log = lambda *a, **k: None
+        with torch.no_grad():
+            learner.surrogate.network.factor.fill_(1.2)
+        batch = waves(2).replace(fields=fields, time=waves(2).time[:, :4], space=(waves(2).space[0][:, :8],))
+        learner._trainer.global_rank = 0
+        loss = learner.training_step(batch, 0)
+        (found[push],) = torch.autograd.grad(loss, learner.surrogate.network.factor)
+    # Of one step from 1.44 a to 1.331 a: d/df (1.44 f - 1.331)² a² at 1.2.
+    a = fields[0, 0, 0].square().mean()
+    torch.testing.assert_close(found[True], 2 * 1.44 * (1.728 - 1.331) * a)
+    assert found[False] > found[True] / 3

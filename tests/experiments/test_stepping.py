@@ -1,0 +1,119 @@
+"""The comparison of time-steppers: what each row is told, what it reads, and what is written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from command_line import at_command_line
+from PIL import Image
+
+import pdessl
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import DataError
+from pdessl.experiments.stepping import Stepping, compare_steppers
+from pdessl.experiments.stepping_conditions import told
+from pdessl.experiments.stepping_scores import as_report, scores, table
+from pdessl.experiments.training import quietly
+from pdessl.inference.conditions import Components
+from pdessl.models import ConvEncoder, Encoder
+
+TINY = Stepping(context=8, steps=4, seeds=1, width=4, blocks=1, components=2)
+
+
+@pytest.fixture(scope="module")
+def data(small_store):
+    module = PDEDataModule(small_store)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(ConvEncoder(width=4, blocks=(1,)), [0.0], [0.4]).eval()
+
+
+def test_no_condition_reads_beyond_the_context(data, encoder):
+    names = ("none", "parameter", "representation", "predicted", "operator", "shuffled", "random", "law")
+    settings = Stepping(conditions=names, context=12, components=2)
+    train, test = data.labelled, data.test
+    found = told(encoder, data, train, test, 12, settings, lambda line: None)
+    assert tuple(found) == names
+
+    def spoilt(runs):
+        fields = runs.fields.clone()
+        fields[:, :, 12:] = 7.0
+        return runs.replace(fields=fields)
+
+    again = told(encoder, data, spoilt(train), spoilt(test), 12, settings, lambda line: None)
+    for name in names:
+        for a, b in zip(found[name].vectors(0), again[name].vectors(0), strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or torch.equal(a, b), name
+    # Floors: the same vectors, of other runs; another draw for every seed.
+    kept, moved = found["representation"].test, found["shuffled"].vectors(0)[1]
+    assert torch.equal(kept.sort(dim=0).values, moved.sort(dim=0).values)
+    assert not torch.equal(kept, moved)
+    assert not torch.equal(moved, found["shuffled"].vectors(1)[1])
+
+
+def test_components_have_deviation_one():
+    features = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7)
+    neck = Components.fit(features, 3)
+    torch.testing.assert_close(neck.of(features).T.cov(), torch.eye(3).double())
+    assert Components.fit(features, 50).directions.shape[1] == 6
+
+
+def test_the_exact_solution_scores_zero_and_context_frames_are_no_targets(data):
+    test, context = data.test, 8
+    truth = test.fields[:, :, context:]
+    exact = scores(truth, truth, test, context)
+    assert exact.one_step == exact.rollout == exact.pooled == 0
+    assert exact.correlated[0] == pytest.approx(float(test.time_step.mean()) * (test.fields.shape[2] - context))
+    with quietly():
+        result = compare_steppers(None, data, Stepping(**{**vars(TINY), "conditions": ("none",)}))
+    assert len(result.time) == len(result.scores["none"][0].over_time) == test.fields.shape[2] - context
+    assert float(result.time[0]) == pytest.approx(float(test.time[0, context]))
+
+
+def test_the_law_row_beats_networks_that_hardly_trained(data):
+    settings = Stepping(**{**vars(TINY), "conditions": ("none", "operator", "law", "parameter"), "context": 12})
+    with quietly():
+        result = compare_steppers(None, data, settings)
+    pooled = {m: s[0].pooled for m, s in result.scores.items()}
+    assert pooled["law"] < 0.1 * min(pooled["persistence"], pooled["none"])
+    sections, arrays = as_report(result, settings)
+    rows = {r["method"]: r for r in sections["timestepping"]["rows"]}
+    assert set(rows) == {"persistence", *settings.conditions}
+    low, high = rows["law"]["relative_l2"]["interval"]
+    assert low <= rows["law"]["relative_l2"]["mean"] <= high
+    assert "the law itself" in table(result)
+    assert arrays["rollout/law"].shape == arrays["rollout/truth"].shape
+
+
+def test_conditions_without_what_they_need_are_refused(data):
+    with pytest.raises(DataError, match="'representation' needs an encoder, and none was given.*--encoder FOLDER"):
+        compare_steppers(None, data, TINY)
+    with pytest.raises(DataError, match="no parameter 'viscos'. Did you mean 'viscosity'"):
+        compare_steppers(None, data, Stepping(**{**vars(TINY), "target": "viscos", "conditions": ("parameter",)}))
+
+
+def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_path):
+    words = ["timestep", "--data", str(small_store), "--condition", "none", "law", "--out", str(tmp_path / "steps")]
+    changes = ["timestepping={context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, network: unet}", "workers=1"]
+    done = at_command_line([*words, "--set", *changes], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| the law itself" in done.stdout
+    report = json.loads((tmp_path / "steps" / "report.json").read_text())
+    assert [r["method"] for r in report["timestepping"]["rows"]] == ["persistence", "law", "none"]
+    with Image.open(tmp_path / "steps" / "rollout.gif") as picture:
+        assert picture.n_frames == report["timestepping"]["frames"]
+    ds = pdessl.open(small_store).load("test", slice(0, 2)).to_xarray()
+    for name in ("none", "law"):
+        model = pdessl.load(tmp_path / "steps" / name)
+        future = model.rollout(ds.isel(time=slice(0, 12)), steps=3)
+        assert future.u.shape == (2, 3, 64)
+        assert np.isfinite(future.u).all()
+        assert not list((tmp_path / "steps" / name).glob("*.npz"))
