@@ -2,5 +2,6 @@
 
 from pdessl.augmentation.lie import GroupElements, LieAugmentation
 from pdessl.augmentation.slice_affine import SliceAffine
+from pdessl.augmentation.windows import RandomWindows
 
-__all__ = ["GroupElements", "LieAugmentation", "SliceAffine"]
+__all__ = ["GroupElements", "LieAugmentation", "RandomWindows", "SliceAffine"]
