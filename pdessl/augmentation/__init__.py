@@ -3,5 +3,6 @@
 from pdessl.augmentation.draws import draw_rows
 from pdessl.augmentation.lie import GroupElements, LieAugmentation
 from pdessl.augmentation.slice_affine import SliceAffine
+from pdessl.augmentation.windows import RandomWindows
 
-__all__ = ["GroupElements", "LieAugmentation", "SliceAffine", "draw_rows"]
+__all__ = ["GroupElements", "LieAugmentation", "RandomWindows", "SliceAffine", "draw_rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str]) -> int:
         python="from pdessl.experiments.pretraining import pretrain\n"
         "pretrain('burgers_vicreg', {'data.path': 'data/burgers', 'trainer.max_epochs': 1}, 'runs/short')",
     )
-    parser.add_argument("--config", metavar="NAME", help="recipe: name from 'pdessl list configs', or a file")
+    parser.add_argument(
+        "--config", metavar="NAME", help="recipe: name from 'pdessl list configs', or a file; default: made for the data"
+    )
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. full")
     parser.add_argument("--data", metavar="PATH", help="store, or files of any layout: the recipe's data.path")
     parser.add_changes("recipe", "trainer.max_epochs=1")
@@ -37,14 +40,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--ckpt_path", metavar="FILE", help="last.ckpt of a run of the same task, which is continued")
     parser.add_allowed()
     options = parser.parse_args(arguments)
-    if options.config is None:
-        parser.error("it needs a recipe: --config NAME ('pdessl list configs' prints them)")
+    if options.config is None and options.data is None and not any("data." in word for word in options.set):
+        parser.error("it needs data (--data PATH), or a recipe (--config NAME; 'pdessl list configs' prints them)")
 
+    from pdessl.experiments.default_recipe import recipe_for
     from pdessl.experiments.pretraining import pretrain, pretraining_recipe
     from pdessl.schema import dump_yaml, read_words
 
     changes = read_words(options.set) | ({} if options.data is None else {"data.path": options.data})
-    given = (options.config, changes, options.out, options.ckpt_path, options.preset, options.allow)
+    config, out = options.config, options.out
+    if config is None and options.data is not None:
+        out = out or Path("runs/pretraining")
+        config, lines = recipe_for(options.data, changes, None if options.print_config else out)
+        print("\n".join(lines), file=sys.stderr if options.print_config else sys.stdout)
+    given = (config, changes, out, options.ckpt_path, options.preset, options.allow)
     if options.print_config:
         print(dump_yaml(pretraining_recipe(*given)), end="")
         return 0

@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pdessl.data.generation import generate as generate_store
 from pdessl.data.groups import GroupPairs
 from pdessl.data.identity import identity, shortened
+from pdessl.data.lengths import long_enough
 from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.memory import available_memory, readable_size
@@ -88,8 +89,8 @@ class PDEDataModule(lightning.LightningDataModule):
             :func:`pdessl.data.groups.group_keys`. Batches then hold ``batch_size`` pairs: runs, and as ``partner`` of
             each another run of its group (:class:`pdessl.data.groups.GroupPairs`). None: two views of one run.
 
-    Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], in fixed
-    order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
+    Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], of those
+    that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
     ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
 
     Fields are float32 and stay in the units of the data (symmetry transformations need them); ``statistics`` has the
@@ -129,12 +130,8 @@ class PDEDataModule(lightning.LightningDataModule):
         given = locals()
         # What another process makes the same data from, see pdessl.experiments.processes.
         self.settings = {name: given[name] for name in inspect.signature(PDEDataModule).parameters}
-        for name, value in (
-            ("batch_size", batch_size),
-            ("stride", stride),
-            ("statistics_from", statistics_from),
-            ("labels", labels),
-        ):
+        counts = {"batch_size": batch_size, "stride": stride, "statistics_from": statistics_from, "labels": labels}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 advice = "; leave it out to use all" if name == "labels" else ""
                 raise DataError(f"{name} must be at least 1, found {value}{advice}.")
@@ -203,12 +200,17 @@ class PDEDataModule(lightning.LightningDataModule):
         if role not in ROLES or not found:
             held = sorted({name for roles in self._roles for name in roles})
             raise CatalogError(f"{self.store.name} has nothing that serves as {role}; it has {', '.join(held)}.")
-        return found
+        return long_enough(found, self.crop.frames if self.crop else None, self.stride)[0]
 
     def _part(self, role: str) -> Windows:
         """Return a role's windows, held in memory if they fit beside what is held already."""
         if role not in self._windows:
             selections = [s for s in self.selections(role) if len(s)]
+            crop = self.crop or Crop()
+            if common := long_enough(selections, crop.frames, self.stride)[1]:
+                crop = replace(crop, frames=common)  # runs differ in length
+            if short := sum(len(roles[role]) for roles in self._roles if role in roles) - sum(map(len, selections)):
+                rank_zero_info(f"{role}: {short} runs are shorter than a window and left out")
             if not selections:
                 raise DataError(f"{self.store.name} has no trajectories that serve as {role}: those splits are empty.")
             needed = sum(len(s) * math.prod(s.shape) * 4 for s in selections)
@@ -221,7 +223,7 @@ class PDEDataModule(lightning.LightningDataModule):
                 f"{readable_size(needed)}: {how} ({readable_size(max(allowed, 0))} may be used)"
             )
             self._windows[role] = Windows(
-                selections, self.crop, self.stride, self.fields, labels=role != "unlabelled", held=held
+                selections, crop, self.stride, self.fields, labels=role != "unlabelled", held=held
             )
         return self._windows[role]
 
@@ -356,8 +358,11 @@ class PDEDataModule(lightning.LightningDataModule):
         return None if self.grouped is None else GroupPairs.of(self.selections("unlabelled"), self.grouped)
 
     def val_dataloader(self) -> list[TrajectoryLoader]:
-        """Loaders of the labelled subset and of the validation part, in fixed order, with parameters."""
-        return [self._loader(self._labelled_part()), self._loader(self._part("validation"))]
+        """Loaders of the labelled subset and of the validation part, as far as there are any; else of all runs."""
+        _ = self.store
+        held = {role for roles in self._roles for role in roles}
+        roles = [role for role in ("labelled", "validation") if role in held] or ["unlabelled"]
+        return [self._loader(self._labelled_part() if role == "labelled" else self._part(role)) for role in roles]
 
     def test_dataloader(self) -> TrajectoryLoader:
         """The test part in fixed order, with parameters."""

@@ -58,6 +58,14 @@ class Selection:
             raise DataError(f"{self.source.name}: splits differ in shape: {shapes}. Use them apart, as other splits.")
         return next(iter(shapes.values()))
 
+    def of_equal_shape(self) -> list[Selection]:
+        """Return the trajectories as selections of one shape each, that of most trajectories first."""
+        shapes = [self.source.shape(name) for name in self.splits]
+        known = list(dict.fromkeys(shapes))
+        kind = np.array([known.index(shape) for shape in shapes], dtype=np.int64)[self.split]
+        counts = np.bincount(kind, minlength=len(known))
+        return [self[kind == k] for k in np.argsort(-counts, kind="stable").tolist() if counts[k]] or [self]
+
     def groups(self) -> np.ndarray:
         """Return the group of each trajectory, shape (n,); see :meth:`Source.groups`."""
         return self._of_splits([self.source.groups(name) for name in self.splits])

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pdessl.data.groups import group_keys
+from pdessl.data.lengths import parts_of, split_of_part
 from pdessl.data.selection import Selection
 from pdessl.data.source import Source
 from pdessl.errors import CatalogError, DataError, did_you_mean
 
-__all__ = ["ROLES", "assign_roles"]
+__all__ = ["ROLES", "assign_roles", "labelled_rows"]
 
 ROLES = ("unlabelled", "labelled", "validation", "test")
 ALIASES = {
@@ -38,6 +39,10 @@ def assign_roles(
     * ``validation`` and ``test`` are the dataset's own splits of these names (``valid`` and ``val`` mean validation);
       those it lacks are a tenth each of the rest.
     * the rest is for training: ``unlabelled`` is all of it, without its labels, and ``labelled`` a tenth of it, with.
+
+    Where some trajectories have a label and others none (files without the attribute), ``labelled`` are all that have
+    one, ``unlabelled`` the others (all, where these are fewer), and nothing is taken out of them for validation or test
+    unless ``splits`` says so: :func:`pdessl.regress` then leaves out labelled runs in turn.
 
     What scores is taken out of the rest in whole groups (a file that has one parameter value is a group), because a
     model can recognise a group: splitting within one would let it score on what it has seen. Groups are ordered by a
@@ -66,18 +71,22 @@ def assign_roles(
     for role, value in splits.items():
         _check(source, role, value)
     if not splits and any(name in source.splits for name in ("unlabelled", "labelled")):
-        return {role: Selection.whole(source, [role]) for role in ROLES if role in source.splits}
+        return {role: _whole(source, role) for role in ROLES if role in source.splits}
+    known = {name: labelled_rows(source, name) for name in source.splits}
+    together = np.concatenate([np.zeros(0, bool), *known.values()])
+    mixed = bool(together.any() and not together.all())
     for role in ("validation", "test"):
         own = [name for name in ALIASES[role] if source.splits.get(name)]
-        splits.setdefault(role, own[0] if own else DEFAULT_SHARES[role])
-    splits.setdefault("labelled", DEFAULT_SHARES["labelled"])
+        splits.setdefault(role, own[0] if own else 0.0 if mixed else DEFAULT_SHARES[role])
+    mixed = mixed and "labelled" not in splits and "unlabelled" not in splits
+    splits.setdefault("labelled", 0.0 if mixed else DEFAULT_SHARES["labelled"])
     named = {role: value for role, value in splits.items() if isinstance(value, str)}
     for role, name in named.items():
         other = [r for r, n in named.items() if n == name and r != role and {r, role} != {"unlabelled", "labelled"}]
         if other:
             raise DataError(f"{source.name}: split '{name}' cannot be both {role} and {other[0]}; that would leak.")
-    chosen = {role: Selection.whole(source, [name]) for role, name in named.items()}
-    rest = [n for n, size in source.splits.items() if size and n not in named.values()]
+    chosen = {role: _whole(source, name) for role, name in named.items()}
+    rest = [n for n, size in source.splits.items() if size and split_of_part(n) not in named.values()]
     pool = chosen["unlabelled"] if "unlabelled" in chosen else Selection.whole(source, rest)
     if not len(pool):
         raise DataError(f"{source.name}: nothing is left to train on; its splits are {dict(source.splits)}.")
@@ -87,11 +96,31 @@ def assign_roles(
     chosen |= {role: pool[dealt == number] for number, role in enumerate(shares, 1)}
     training = pool[dealt == 0]
     chosen["unlabelled"] = training
+    if mixed:
+        has = np.zeros(len(training), dtype=bool)
+        for number, name in enumerate(training.splits):
+            places = training.split == number
+            has[places] = known[name][training.rows[places]]
+        if has.any():
+            chosen["labelled"] = training[has]
+        if 2 * int(has.sum()) <= len(has):
+            chosen["unlabelled"] = training[~has]
     if not isinstance(splits["labelled"], str) and splits["labelled"] > 0:
         each = group_keys(training, "trajectory")
         some = _deal(each, {"labelled": splits["labelled"]}, seed, "labelled", source, keep=0)
         chosen["labelled"] = training[some == 1]
     return {role: chosen[role] for role in ROLES if role in chosen}
+
+
+def labelled_rows(source: Source, split: str) -> np.ndarray:
+    """Return which trajectories of a split have a label, (N,) bool: a value of a parameter that not all have."""
+    values = [v for n, v in source.parameter_values(split).items() if n not in source.constants]
+    some = [v for v in values if not np.isfinite(v).all()] or values
+    return np.isfinite(np.stack(some)).any(axis=0) if some else np.zeros(source.splits[split], dtype=bool)
+
+
+def _whole(source: Source, split: str) -> Selection:
+    return Selection.whole(source, parts_of(split, source.splits))
 
 
 def _check(source: Source, role: str, value: str | float) -> None:

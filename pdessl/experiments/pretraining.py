@@ -140,7 +140,7 @@ _CLASSES = ("pdessl.models", "pdessl.objectives", "pdessl.augmentation", "pdessl
 
 
 def pretraining_recipe(
-    config: str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None,
     overrides: Overrides | None = None,
     out: str | os.PathLike[str] | None = None,
     ckpt_path: str | os.PathLike[str] | None = None,
@@ -152,7 +152,7 @@ def pretraining_recipe(
 
 
 def pretrain(
-    config: str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None,
     overrides: Overrides | None = None,
     out: str | os.PathLike[str] | None = None,
     ckpt_path: str | os.PathLike[str] | None = None,
@@ -162,7 +162,7 @@ def pretrain(
     """Pretrain from a recipe and save the encoder.
 
     Args:
-        config: recipe name from ``pdessl list configs``, or a file; None: all that is needed is in ``overrides``.
+        config: recipe name from ``pdessl list configs``, a file, or its content; None: all that is needed is in ``overrides``.
         overrides: other values, ``{"trainer.max_epochs": 1}`` or ``["trainer.max_epochs=1"]``, see
             :func:`pdessl.schema.override`.
         out: folder of the run; default the recipe's.
@@ -186,7 +186,7 @@ def pretrain(
 
 
 def _content(
-    config: str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None,
     overrides: Overrides | None,
     out: str | os.PathLike[str] | None,
     ckpt_path: str | os.PathLike[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ def recipe_path(config: str | os.PathLike[str]) -> Path:
 
 
 def read_recipe(
-    config: str | os.PathLike[str], preset: str | None = None, overrides: Overrides | None = None
+    config: str | os.PathLike[str] | Mapping[str, Any], preset: str | None = None, overrides: Overrides | None = None
 ) -> dict[str, Any]:
     """Return what a recipe says, as plain data without its presets; who uses it checks its keys.
 
     Args:
-        config: name from ``pdessl list configs``, or a file (YAML or JSON).
+        config: name from ``pdessl list configs``, a file (YAML or JSON), or its content.
         preset: a name under the recipe's key ``presets``, whose values are laid over the others.
         overrides: ``{"section.key": value}`` or ``["section.key=value"]``, laid over that, see
             :func:`pdessl.schema.override`.
@@ -37,8 +38,8 @@ def read_recipe(
         CatalogError: no such recipe or preset.
         SchemaError: the file cannot be read, or a word is not like ``section.key=value``.
     """
-    path = recipe_path(config)
-    content = _nested(read_yaml(path))
+    path = Path("the recipe") if isinstance(config, Mapping) else recipe_path(config)
+    content = _nested(dict(config) if isinstance(config, Mapping) else read_yaml(path))
     presets = content.pop("presets", None) or {}
     check_keys(presets, None, (), f"{path.name}: presets")
     if preset is not None:

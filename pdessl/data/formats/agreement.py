@@ -35,7 +35,7 @@ def agree(parts: Sequence[Part], mapping: DatasetMapping) -> tuple[dict[str, str
         The unit of fields, parameters, axes and ``time`` as far as known, and what a user should know.
 
     Raises:
-        FormatError: other fields, axes, boundaries or parameters, or units that no factor leads between; both files are
+        FormatError: other fields, axes or boundaries, or units that no factor leads between; both files are
             named.
     """
     first = parts[0]
@@ -43,9 +43,9 @@ def agree(parts: Sequence[Part], mapping: DatasetMapping) -> tuple[dict[str, str
         _same(part, first)
     units: dict[str, str] = {}
     warnings: list[str] = []
-    for name, asked, rules in _quantities(parts, mapping):
-        found = [_stated(part, rule) for part, rule in zip(parts, rules, strict=True)]
-        unit = _common(name, found, asked, rules, parts, warnings)
+    for name, asked, rules, those in _quantities(parts, mapping):
+        found = [_stated(part, rule) for part, rule in zip(those, rules, strict=True)]
+        unit = _common(name, found, asked, rules, those, warnings)
         label = asked.unit or unit or rules[0].unit
         if label:
             units[name] = label
@@ -57,7 +57,6 @@ def _same(part: Part, first: Part) -> None:
         ("fields", tuple(part.mapping.fields), tuple(first.mapping.fields), "fields: {NAME: {}}"),
         ("axes", part.axes, first.axes, "space: {x: {}}"),
         ("boundaries", part.boundary, first.boundary, "boundary: {x: periodic}"),
-        ("parameters", tuple(part.parameters), tuple(first.parameters), "parameters: {NAME: {}}"),
         ("value types", part.dtype, first.dtype, "dtype: float32"),
     ):
         if a != b:
@@ -71,13 +70,22 @@ def _words(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
-def _quantities(parts: Sequence[Part], mapping: DatasetMapping) -> list[tuple[str, Any, list[Any]]]:
-    """Return (name, rule of the user's mapping, rule of every part) of all that has a unit."""
+def _quantities(
+    parts: Sequence[Part], mapping: DatasetMapping
+) -> list[tuple[str, Any, list[Any], list[Part]]]:
+    """Return (name, rule of the user's mapping, rules, the parts they are of) of all that has a unit.
+
+    Fields and axes are those of all parts; a parameter those that have it.
+    """
     own = mapping.fields | mapping.space | mapping.parameters
     each = [p.mapping.fields | p.mapping.space | p.mapping.parameters for p in parts]
-    names = [n for n in each[0] if all(n in rules for rules in each)]
-    found = [(name, own.get(name, AxisRule()), [rules[name] for rules in each]) for name in names]
-    return [*found, ("time", mapping.time, [p.mapping.time for p in parts])]
+    labels = {name for part in parts for name in part.parameters}
+    names = [n for n in each[0] if n not in labels and all(n in rules for rules in each)]
+    found = [(n, own.get(n, AxisRule()), [rules[n] for rules in each], list(parts)) for n in names]
+    for name in dict.fromkeys(n for rules in each for n in rules if n in labels):
+        held = [(rules[name], part) for rules, part in zip(each, parts, strict=True) if name in part.parameters]
+        found.append((name, own.get(name, AxisRule()), [rule for rule, _ in held], [part for _, part in held]))
+    return [*found, ("time", mapping.time, [p.mapping.time for p in parts], list(parts))]
 
 
 def _array(rule: Any) -> str | None:

@@ -15,6 +15,7 @@ from pdessl.units import conversion
 __all__ = ["explicit"]
 
 TIME_NAMES = ("time", "t")
+_NO_PARAMETERS = ("time", "t", "x", "y", "z", "index", "split", "trajectory", "crs", "grid_mapping", "mesh")
 SPACE_NAMES = re.compile(
     r"n?[xyz](?:[\d_].*|[cfghpqtuvw]\d*|coord\w*|grid\w*)?|r?(?:lat|lon)(?:itude|gitude)?(?:[\d_].*)?|r|radius|theta|phi|"
     r"azimuth|height|depth|altitude|(?:xi|eta|zeta)(?:_\w+)?|south_north|west_east|bottom_top",
@@ -95,7 +96,7 @@ def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
         "dimensions": ["trajectory", "time", *space],
         "time": _coordinate(_of_times(_plain(mapping.get("time")), dimensions, container), time, "time", container),
         "boundary": _boundary(attributes, list(space)) | mapping.boundary,
-        "parameters": _parameters(mapping, attributes, container),
+        "parameters": _parameters(mapping, attributes, container, run),
     }
     if attributes.get("equation") and not content.get("equation"):
         content["equation"] = str(attributes["equation"])
@@ -230,25 +231,44 @@ def _boundary(attributes: Mapping[str, Any], axes: list[str]) -> dict[str, str]:
     return dict(zip(axes, kinds, strict=True)) if len(kinds) == len(axes) and kinds[0] else {}
 
 
-def _parameters(mapping: DatasetMapping, attributes: Mapping[str, Any], container: Container) -> dict[str, Any]:
+def _parameters(
+    mapping: DatasetMapping, attributes: Mapping[str, Any], container: Container, run: str
+) -> dict[str, Any]:
+    """Return the rule of each parameter that the file has, with ``dataset`` or ``attribute`` and the unit filled in.
+
+    Where neither the mapping nor the file's attribute ``parameters`` names any, they are the numbers that a file states
+    once, or once per run: attributes, and variables without dimensions or along the runs alone. One that is named and
+    not there keeps a rule that leads nowhere: the runs of this file have no label.
+    """
     given = mapping.get("parameters")
+    if given is None and "parameters" in attributes:
+        given = {n: {} for n in str(attributes["parameters"]).split(",") if n}
     if given is None:
-        given = {n: {} for n in str(attributes.get("parameters", "")).split(",") if n}
+        given = {n: {} for n in _numbers(attributes, container, run)} if container.path is not None else {}
     found = {}
     for name, value in given.items():
         rule = {"value": value} if isinstance(value, (int, float)) else _plain(value)
         if not {"dataset", "attribute", "token", "value"} & set(rule):
-            if name in container.arrays():
-                rule["dataset"] = name
-            elif name in attributes:
-                rule["attribute"] = name
-            else:
-                raise DataError(
-                    f"{container.label}: no parameter '{name}', neither as a variable nor as an attribute. "
-                    f"{container.held()} If all runs share a value that you know:  parameters: {{{name}: {{value: "
-                    f"...}}}}; runs without one are read without it:  parameters: {{}}"
-                )
+            rule["dataset" if name in container.arrays() else "attribute"] = name
         if rule.get("dataset") in container.arrays() and "unit" not in rule:
             rule["unit"] = str(container.attributes(rule["dataset"]).get("units", ""))
         found[name] = rule
     return found
+
+
+def _numbers(attributes: Mapping[str, Any], container: Container, run: str) -> list[str]:
+    """Return the names of attributes and arrays that are one number per file or run, and no coordinate of anything."""
+    stated = [n for n, v in attributes.items() if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    arrays = container.arrays()
+    axes = {d for a in arrays.values() for d in a.dimensions or ()}
+    scalars = [
+        n
+        for n, a in arrays.items()
+        if a.dtype.kind in "fiu"
+        and (a.dimensions in ((), (run,)) or a.shape == ())
+        and n not in axes
+        and n not in _NO_PARAMETERS
+        and not n.endswith("_nodes")
+        and not n.startswith("length_")
+    ]
+    return [*scalars, *(n for n in stated if n not in arrays and n not in _NO_PARAMETERS)]

@@ -26,13 +26,15 @@ from pdessl.data.formats.parameters import fixed_parameters
 from pdessl.data.formats.part import Part
 from pdessl.data.formats.pieces import Joined, join
 from pdessl.data.formats.well import well_mapping
+from pdessl.data.lengths import named
 from pdessl.data.memory import check_memory
 from pdessl.data.source import Coordinates, Source
-from pdessl.errors import FormatError
+from pdessl.errors import DataError, FormatError
 
 __all__ = ["Files", "container_of", "split_of"]
 
 Held = tuple[Part | Joined, int, int]  # a part, and the first and last (exclusive) of its rows
+_LOOKED_AT = 1000  # files of which the last frame is read when they are opened
 SPLIT_ORDER = (*SPLIT_WORDS, "all")
 
 
@@ -65,7 +67,9 @@ class Files(Source):
 
     The split of trajectories is that of the group they are in, else of the folder, else of a word in the file's name
     (never of the whole path); else all are in one split ``all``. A mapping with ``divide`` takes fractions of every
-    file instead, whatever the names.
+    file instead (of the files, in random order, where each is one run), whatever the names. Runs of a split that have
+    another number of frames than most are a split of their own, ``all_27frames``: see :mod:`pdessl.data.lengths`.
+    A parameter that some files lack is not a number (NaN) there: their runs have no label.
 
     Raises:
         FormatError: no file, or files that do not fit the mapping or each other.
@@ -99,9 +103,11 @@ class Files(Source):
                 f"{self.name}: no trajectories in {self.files} files. {left_out or 'Check group in the mapping.'}"
             )
         units, told = agree(parts, mapping)
+        _complete_labels(parts, mapping)
         parts, joined = join(parts, mapping)
-        self._parts_of = self._sorted(parts)
-        self._describe(parts, units, [*told, *joined])
+        parts, ends = _ended(parts, mapping)
+        self._parts_of = _by_length(self._sorted(parts))
+        self._describe(parts, units, [*told, *joined, *ends])
         if velocity := tuple(mapping.get("divergence_free", ())):
             check_axis_order(self, velocity)
 
@@ -152,6 +158,12 @@ class Files(Source):
         divide: Mapping[str, float] = self.mapping.get("divide", {})
         if divide:
             result: dict[str, list[Held]] = {name: [] for name in divide}
+            if len(parts) > 1 and all(part.count == 1 for part in parts):
+                order = np.random.default_rng(0).permutation(len(parts))  # files are often sorted by a parameter
+                edges = np.round(np.cumsum([0.0, *divide.values()]) * len(parts)).astype(int)
+                for name, start, stop in zip(divide, edges[:-1], edges[1:], strict=True):
+                    result[name] = [(parts[i], 0, 1) for i in sorted(order[start:stop].tolist())]
+                return {name: held for name, held in result.items() if held}
             for part in parts:
                 edges = np.round(np.cumsum([0.0, *divide.values()]) * part.count).astype(int)
                 for name, start, stop in zip(divide, edges[:-1], edges[1:], strict=True):
@@ -178,7 +190,7 @@ class Files(Source):
             for reason, number in part.dropped.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
         warnings += [w for part in parts for w in part.warnings]
-        self._shapes = {name: self._shape(name, held, warnings) for name, held in self._parts_of.items()}
+        self._shapes = {name: self._shape(held) for name, held in self._parts_of.items()}
         self.warnings = tuple(dict.fromkeys([*self.mapping.get("faults", ()), *mapping.get("faults", ()), *warnings]))
         self._groups = self._number(parts)
         self._values = {
@@ -189,27 +201,21 @@ class Files(Source):
             name: np.cumsum([0, *(stop - start for _, start, stop in held)]) for name, held in self._parts_of.items()
         }
 
-    def _shape(self, split: str, held: Sequence[Held], warnings: list[str]) -> tuple[int, ...]:
-        shapes = [part.shape for part, _, _ in held]
-        for part, shape in zip((p for p, _, _ in held), shapes, strict=True):
-            if shape[2:] != shapes[0][2:]:
+    def _shape(self, held: Sequence[Held]) -> tuple[int, ...]:
+        first = held[0][0]
+        for part, _, _ in held:
+            if part.shape[2:] != first.shape[2:]:
                 raise FormatError(
-                    f"{part.label} has {'x'.join(map(str, shape[2:]))} nodes, {held[0][0].label} has "
-                    f"{'x'.join(map(str, shapes[0][2:]))}. Open them apart, or resample one."
+                    f"{part.label} has {'x'.join(map(str, part.shape[2:]))} nodes, {first.label} has "
+                    f"{'x'.join(map(str, first.shape[2:]))}. Open them apart, or resample one."
                 )
-        frames = {shape[1] for shape in shapes}
-        if len(frames) > 1:
-            warnings.append(
-                f"split {split}: files have {min(frames)} to {max(frames)} frames; the first {min(frames)} of each "
-                f"are read."
-            )
-        return (shapes[0][0], min(frames), *shapes[0][2:])
+        return first.shape
 
     def _number(self, parts: Sequence[Part | Joined]) -> dict[str, np.ndarray]:
         """Return the group of every trajectory of every split; see :meth:`pdessl.data.source.Source.groups`."""
         rule = self.mapping.get("group_by")
         if rule is None:
-            one = all(len(v) == 0 or (v == v[0]).all() for p in parts for v in p.parameters.values())
+            one = all(len(np.unique(v)) < 2 for p in parts for v in p.parameters.values())
             rule = "file" if len(parts) > 1 and parts[0].parameters and one else "trajectory"
         order = {id(part): number for number, part in enumerate(parts)}
         starts = np.cumsum([0, *(p.count for p in parts)])
@@ -297,7 +303,7 @@ class Files(Source):
         lengths = np.empty((len(rows), len(points)))
         for where, part, inside in self._located(split, rows):
             stored = part.rows(inside)
-            time[where] = part.time.rows(stored)[:, :frames]
+            time[where] = part.time.rows(stored)
             for axis, nodes in enumerate(part.space):
                 space[axis][where] = nodes.rows(stored)
                 lengths[where, axis] = nodes.lengths(stored, part.boundary[axis])
@@ -317,6 +323,54 @@ class Files(Source):
         for where, part, inside in pieces:
             out[where] = part.read(inside, frames, space, channels)
         return out
+
+
+def _complete_labels(parts: Sequence[Part], mapping: DatasetMapping) -> None:
+    """Give every part all parameters that some have; what its file lacks is not a number.
+
+    Raises:
+        DataError, FormatError: a parameter that the mapping names and no file has.
+    """
+    names = dict.fromkeys(name for part in parts for name in part.parameters)
+    for name, why in parts[0].lacking.items():
+        if name not in names:
+            raise DataError(why) if mapping.layout == "labelled" else FormatError(why)
+    for part in parts:
+        part.parameters = {n: part.parameters.get(n, np.full(part.count, np.nan)) for n in names}
+
+
+def _ended(parts: Sequence[Part | Joined], mapping: DatasetMapping) -> tuple[list[Part | Joined], list[str]]:
+    """Leave off the frames after which nothing was written, where every file is a run and most are complete."""
+    able = [p for p in parts if isinstance(p, Part) and p.count == 1 and not p.several and p.shape[1] > 2]
+    if mapping.layout != "labelled" or "missing" in mapping.content or not 3 <= len(able) == len(parts) <= _LOOKED_AT:
+        return list(parts), []
+    held = {id(part): part.frames_held() for part in able}
+    early = [part for part in able if 2 <= held[id(part)] < part.shape[1]]
+    if not early or 2 * len(early) >= len(able):
+        return list(parts), []
+    told = ", ".join(f"{p.label} after {held[id(p)]} of {p.shape[1]} frames" for p in early[:3])
+    more = f" and {len(early) - 3} more" if len(early) > 3 else ""
+    cut = {id(part): part.limited(held[id(part)]) for part in early}
+    return [cut.get(id(p), p) for p in parts], [
+        f"{len(early)} of {len(parts)} runs end early, and hold no value afterwards: {told}{more}. They are read up to "
+        "there; to leave them out say so in the mapping:  missing: drop"
+    ]
+
+
+def _by_length(splits: Mapping[str, list[Held]]) -> dict[str, list[Held]]:
+    """Make runs of a split that have another number of frames than most a split of their own."""
+    result: dict[str, list[Held]] = {}
+    for split, held in splits.items():
+        runs: dict[int, int] = {}
+        for part, start, stop in held:
+            runs[part.shape[1]] = runs.get(part.shape[1], 0) + stop - start
+        most = max(runs, key=lambda frames: (runs[frames], frames), default=0)
+        for frames in sorted(runs, key=lambda frames: (frames != most, -frames)):
+            name = split if frames == most else named(split, frames)
+            result[name] = [entry for entry in held if entry[0].shape[1] == frames]
+        if not held:
+            result[split] = []
+    return result
 
 
 def _concrete(container: Container, mapping: DatasetMapping, prefix: str) -> DatasetMapping:

@@ -24,7 +24,8 @@ from pdessl.errors import FormatError
 
 __all__ = ["LabelledFile", "close_labelled"]
 
-MAX_OPEN = 16
+MAX_OPEN = 128
+_SMALL = 1 << 16  # bytes of a coordinate that is kept once it was read
 
 _open_files: dict[tuple[int, str, int], xr.Dataset] = {}
 
@@ -57,7 +58,11 @@ class LabelledFile(Container):
         self._missing: dict[str, Holes | None] = {}
         if self.path is not None:
             self._prepare(self.path)
-        self._arrays = {str(n): self._describe(str(n), v) for n, v in self.dataset().variables.items()}
+        held = self.dataset()
+        self._arrays = {str(n): self._describe(str(n), v) for n, v in held.variables.items()}
+        # What is asked for many times while files are compared is kept: opening a file takes longer than reading it.
+        self._attributes = {n: _plain(held.variables[n]) for n in self._arrays} | {"": _plain(held)}
+        self._kept: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -155,6 +160,14 @@ class LabelledFile(Container):
 
     def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
         array = self.array(name)
+        small = len(array.shape) < 2 and array.bytes <= _SMALL and self.path is not None
+        if small:
+            if name not in self._kept:
+                self._kept[name] = self._read(name, array, ())
+            return self._kept[name][tuple(selection)].copy()
+        return self._read(name, array, selection)
+
+    def _read(self, name: str, array: Array, selection: Sequence[slice | int]) -> np.ndarray:
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):
             values = np.asarray(self.dataset().variables[name][tuple(selection)].values)
@@ -172,15 +185,17 @@ class LabelledFile(Container):
         return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
-        if of and of not in self._arrays:
-            return {}
-        variable = self.dataset().variables[of] if of else None
-        found = self.dataset().attrs if variable is None else variable.attrs
-        plain = {
-            str(k): v.item() if isinstance(v, (np.generic, np.ndarray)) and v.size == 1 else v for k, v in found.items()
-        }
-        seconds = variable is not None and (variable.dtype.kind in "mM" or _cftime(variable))
-        return plain | ({"units": "s"} if seconds else {})
+        return self._attributes.get(of, {})
+
+
+def _plain(described: xr.Dataset | xr.Variable) -> dict[str, Any]:
+    """Return the attributes of a file or array, as plain numbers where they are one number."""
+    found = {
+        str(k): v.item() if isinstance(v, (np.generic, np.ndarray)) and v.size == 1 else v
+        for k, v in described.attrs.items()
+    }
+    dates = isinstance(described, xr.Variable) and (described.dtype.kind in "mM" or _cftime(described))
+    return found | ({"units": "s"} if dates else {})
 
 
 def _cftime(variable: xr.Variable) -> bool:

@@ -35,8 +35,9 @@ def parameters_of(
     several: bool,
     stored: int,
     warnings: list[str],
+    lacking: dict[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return ``{name: values}``, each (n,), float64.
+    """Return ``{name: values}``, each (n,), float64; a parameter that the file does not have is left out.
 
     Args:
         container: the file.
@@ -45,11 +46,12 @@ def parameters_of(
         several: every run is a group of its own.
         stored: number of trajectories n.
         warnings: what is odd is added to them.
+        lacking: why a parameter that is not optional is left out is added to them.
 
     Raises:
-        FormatError: a parameter is missing, or is no number or no number per trajectory.
+        FormatError: a parameter is no number or no number per trajectory.
     """
-    reader = _Reader(container, list(prefixes), several, stored, warnings)
+    reader = _Reader(container, list(prefixes), several, stored, warnings, {} if lacking is None else lacking)
     found = {}
     for name, rule in mapping.parameters.items():
         values = reader.parameter(name, rule)
@@ -60,21 +62,28 @@ def parameters_of(
 
 class _Reader:
     def __init__(
-        self, container: Container, prefixes: list[str], several: bool, stored: int, warnings: list[str]
+        self,
+        container: Container,
+        prefixes: list[str],
+        several: bool,
+        stored: int,
+        warnings: list[str],
+        lacking: dict[str, str],
     ) -> None:
         self.container, self.prefixes, self.several, self.stored = container, prefixes, several, stored
+        self.lacking = lacking
         self.label, self.warnings = container.label, warnings
 
     def parameter(self, name: str, rule: ParameterRule) -> np.ndarray | None:
         where = f"{self.label}: parameter '{name}'"
         named = _after_token(rule.token, self.container.path) if rule.token else None
         if rule.dataset is not None:
-            try:
-                values = np.array([self._number(p + rule.dataset, where) for p in self.prefixes], dtype=object)
-            except FormatError:
-                if not rule.optional:
-                    raise
+            if rule.optional and not all(self._there(p + rule.dataset) for p in self.prefixes):
                 return None
+            if not any(self._there(p + rule.dataset) for p in self.prefixes):
+                self._lacks(name, where, [f"array '{rule.dataset}'"])
+                return None
+            values = np.array([self._number(p + rule.dataset, where) for p in self.prefixes], dtype=object)
             return np.concatenate(
                 [np.broadcast_to(v, (1,) if self.several else (self.stored,)) for v in values]
             ).astype(np.float64)
@@ -96,11 +105,24 @@ class _Reader:
             looked = [f"attribute '{rule.attribute}'"] if rule.attribute else []
             looked += [f"line '{rule.entry}: NUMBER' in it"] if rule.entry else []
             looked += [f"'{rule.token}' in the file's name"] if rule.token else []
-            raise FormatError(
-                f"{where}: found no {' and no '.join(looked) or 'rule'}. Give it in the mapping:  "
-                f"parameters: {{{name}: {{value: 0.01}}}}"
-            )
+            self._lacks(name, where, looked)
+            return None
         return np.full(self.stored, float(value))
+
+    def _there(self, name: str) -> bool:
+        return name in self.container.arrays()
+
+    def _lacks(self, name: str, where: str, looked: Sequence[str]) -> None:
+        """Note that the file has no such parameter: its runs have no label, unless no file has it."""
+        if list(looked) == [f"attribute '{name}'"]:
+            found = f"{self.label}: no parameter '{name}', neither as a variable nor as an attribute"
+        else:
+            found = f"{where}: found no {' and no '.join(looked) or 'rule'}"
+        self.lacking[name] = (
+            f"{found}. Give it in the mapping, if all runs share a value that you know:  parameters: "
+            f"{{{name}: {{value: 0.01}}}}; runs without one are read without it:  parameters: {{}}. "
+            f"{self.container.held()}"
+        )
 
     def _attribute(self, rule: ParameterRule, where: str) -> float | np.ndarray | None:
         """Return the number an attribute holds; with a group per run one per run, where the groups have it."""

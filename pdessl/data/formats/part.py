@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ class Part:
         count: number of trajectories n, those left out not counted.
         shape: (C, T, *X).
         dtype: type of the values read.
-        parameters: ``{name: values}``, each (n,), float64.
+        parameters: ``{name: values}``, each (n,), float64; what the file lacks is left out, why is in ``lacking``.
         skipped: nodes of each axis left out at its begin, halo cells that repeat others.
         dropped: number of trajectories left out, by reason.
         warnings: what is odd about this file.
@@ -82,7 +83,10 @@ class Part:
         self.shape = (len(self.channels), sizes["time"], *(s.values.shape[1] for s in self.space))
         self.dtype = self._dtype()
         self.keep: np.ndarray | None = None
-        self.parameters = parameters_of(container, mapping, self.prefixes, several, self.stored, self.warnings)
+        self.lacking: dict[str, str] = {}
+        self.parameters = parameters_of(
+            container, mapping, self.prefixes, several, self.stored, self.warnings, self.lacking
+        )
         self._leave_out()
         self._note_unwritten()
 
@@ -195,6 +199,29 @@ class Part:
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the numbers that trajectories have in the file."""
         return rows if self.keep is None else self.keep[rows]
+
+    def limited(self, frames: int) -> Part:
+        """Return the same trajectories without what comes after the first frames."""
+        part = copy.copy(self)
+        part.shape = (self.shape[0], frames, *self.shape[2:])
+        part.time = replace(self.time, values=self.time.values[:, :frames])
+        return part
+
+    def frames_held(self) -> int:
+        """Return after how many frames nothing follows: no value of any field, of the first trajectory.
+
+        Nothing but the last frame is read where that one holds something.
+        """
+        rows, whole, size = self.rows(np.zeros(1, int)), tuple(slice(None) for _ in self.axes), self.shape[1]
+        block = 1
+        while size > 0:
+            start = max(0, size - block)
+            values = self._values(rows, slice(start, size), whole, raw=True)
+            there = np.isfinite(values).any(axis=(0, 1, *range(3, values.ndim)))
+            if there.any():
+                return start + int(np.flatnonzero(there)[-1]) + 1
+            size, block = start, 2 * block
+        return 0
 
     def unpacked(self) -> Iterator[str]:
         """Yield the names of the arrays of channels that are not mapped from a plain run of the file."""
