@@ -39,11 +39,12 @@ ALLOWED = {
     | {"models", "objectives", "augmentation", "symmetry", "equations", "evaluation.metrics", "evaluation.probes"},
     "inference": OPEN
     | {"data", "operators", "models", "augmentation", "symmetry", "evaluation", "equations", "objectives.neighbours"},
+    "control": OPEN | {"solvers", "models"},
     "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
 BELOW_EXPERIMENTS = {
     "equations", "symmetry", "augmentation", "solvers", "data", "models", "objectives", "tasks", "evaluation",
-    "inference", "operators",
+    "inference", "operators", "control",
 }  # fmt: skip
 ALLOWED["experiments"] = OPEN | BELOW_EXPERIMENTS
 ALLOWED["__main__"] = {"cli"}
