@@ -1,4 +1,4 @@
-"""The content folders: equations (``symmetries/``), data (``datasets/``) and recipes (``configs/``) as YAML files."""
+"""The content folders as YAML files: ``symmetries/`` (equations), ``datasets/``, ``configs/``, ``environments/``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdessl.schema import read_yaml
 
 __all__ = ["KINDS", "aliases", "find", "folders", "names", "read"]
 
-KINDS = ("symmetries", "datasets", "configs")
+KINDS = ("symmetries", "datasets", "configs", "environments")
 
 
 def folders(kind: str) -> list[Path]:
@@ -22,7 +22,8 @@ def folders(kind: str) -> list[Path]:
         kind: one of :data:`KINDS`.
 
     The environment variable ``PDESSL_PATH`` (a list separated like ``PATH``) adds folders that hold ``symmetries/``,
-    ``datasets/`` or ``configs/`` of the user; after them come the folders of the installed package or the checkout.
+    ``datasets/``, ``configs/`` or ``environments/`` of the user; after them come the folders of the installed package
+    or the checkout.
     """
     if kind not in KINDS:
         raise CatalogError(f"no kind of content named '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
@@ -87,7 +88,9 @@ def find(kind: str, name: str | os.PathLike[str]) -> Path:
     if text in others:
         return known[others[text]]
     where = ", ".join(str(p) for p in folders(kind)) or "no folder"
-    singular = {"symmetries": "equation", "datasets": "dataset", "configs": "recipe"}[kind]
+    singular = {"symmetries": "equation", "datasets": "dataset", "configs": "recipe", "environments": "environment"}[
+        kind
+    ]
     raise CatalogError(
         f"no {singular} named '{text}'.{did_you_mean(text, [*known, *(n.rsplit('/', 1)[-1] for n in known), *others])} "
         f"Searched: {where}. 'pdessl list {kind}' prints all of them."

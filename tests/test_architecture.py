@@ -50,11 +50,12 @@ ALLOWED = {
         "solvers",
         "objectives.neighbours",
     },
+    "control": OPEN | {"solvers", "models"},
     "testing": OPEN | {"equations", "symmetry", "augmentation", "solvers"},
 }
 BELOW_EXPERIMENTS = {
     "equations", "symmetry", "augmentation", "solvers", "data", "models", "objectives", "tasks", "evaluation",
-    "inference", "operators",
+    "inference", "operators", "control",
 }  # fmt: skip
 ALLOWED["experiments"] = OPEN | BELOW_EXPERIMENTS
 ALLOWED["__main__"] = {"cli"}

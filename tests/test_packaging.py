@@ -1,4 +1,4 @@
-"""The wheel holds the package and the three content folders, and works away from the checkout."""
+"""The wheel holds the package and the content folders, and works away from the checkout."""
 
 import json
 import re

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import ShapeError
 from pdessl.trajectory import Trajectories
 
@@ -60,7 +61,9 @@ class RandomWindows(nn.Module):
         sizes, rows = batch.fields.shape[2:], len(batch) if common is None else common
         wanted = self._wanted(batch)
         device = batch.device if generator is None else generator.device
-        uniform = torch.rand((rows, len(sizes)), generator=generator, device=device, dtype=torch.float64)
+        uniform = draw_rows(
+            lambda n, g: torch.rand((n, len(sizes)), generator=g, device=device, dtype=torch.float64), rows, generator
+        )
         uniform = uniform.to(batch.device).repeat(len(batch) // rows, 1)
         fields, nodes, starts = batch.fields, [], []
         boundary = list(batch.boundary)

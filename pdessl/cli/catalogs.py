@@ -39,7 +39,7 @@ def entries(kind: str) -> dict[str, str]:
     """Return the names of a kind with a line about each.
 
     Args:
-        kind: ``symmetries``, ``datasets``, ``configs``, ``encoders`` or ``objectives``.
+        kind: ``symmetries``, ``datasets``, ``configs``, ``environments``, ``encoders`` or ``objectives``.
 
     Raises:
         CatalogError: no such kind.
@@ -59,16 +59,19 @@ def entries(kind: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print one kind, or the three content folders."""
+    """Print one kind, or the content folders."""
     parser = Parser(
         "list",
-        "Print what there is by name: equations (symmetries), datasets, recipes (configs), encoders, objectives.\n"
+        "Print what there is by name: equations (symmetries), datasets, recipes (configs), environments, encoders,\n"
+        "objectives.\n"
         "Folders of your own are found through the environment variable PDESSL_PATH.",
         examples=["pdessl list", "pdessl list datasets"],
         python="from pdessl import catalog\ncatalog.names('datasets')",
     )
     parser.add_argument(
-        "kind", nargs="?", help="symmetries, datasets, configs, encoders or objectives; default the first three"
+        "kind",
+        nargs="?",
+        help="symmetries, datasets, configs, environments, encoders or objectives; default the first four",
     )
     options = parser.parse_args(arguments)
     for kind in [options.kind] if options.kind else catalog.KINDS:

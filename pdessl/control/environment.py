@@ -1,0 +1,245 @@
+"""Controlled PDEs: actuators fixed in space, amplitudes held over a period, states that are steered."""
+
+# B batch, H control periods, A actuators, M observed values, X grid points, K kept Fourier modes, D real coordinates
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pdessl.control.description import EnvironmentFile, read_environment
+from pdessl.control.stepping import HeldStepper
+from pdessl.errors import DataError, ShapeError
+from pdessl.schema import Overrides
+from pdessl.solvers import Actuators, PeriodicSimulator, TimeVarying, random_stream
+from pdessl.solvers.pseudo_spectral import to_modes
+
+__all__ = ["Environment", "load_environment"]
+
+OVERSAMPLING = 16  # of the grid on which a profile is projected: what it cannot hold is below round-off for w > dx/3
+REMEMBERED = 4096  # starts that are kept: a burn-in takes as long as half an episode
+
+
+class Environment:
+    """A controlled PDE on a periodic interval.
+
+        u_t = F(u) + Σ_j a_j(t) b_j(x),        a_j held over each control period
+
+    The state is the field's kept Fourier modes, (B, K), complex128; :meth:`field` gives it on the grid. Every method
+    acts on rows independently: a row's result is the same, bit by bit, in any batch. An episode is a function of the
+    environment, a seed and the actions alone. :meth:`step` is differentiable in state and actions.
+
+    Args:
+        name: for messages and reports.
+        file: what the environment's file says.
+        device: where states lie.
+    """
+
+    def __init__(self, name: str, file: EnvironmentFile, device: torch.device | str = "cpu") -> None:
+        self.name, self.file, self.device = name, file, torch.device(device)
+        self.points, self.steps = file.solver.points, file.control.steps
+        self.actuators, self.bound = len(file.actuators.positions), file.actuators.bound
+        self._advance = HeldStepper(file.simulator(), file.control.period, file.solver.substeps, device)
+        self.modes = self._advance.modes
+        self.coordinates_count = 2 * self.modes - 1
+        self.profiles = self._profiles().to(self.device)
+        self._sensors = self._sensor_rows()
+        self._starts: dict[int, Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"Environment({self.name}: {self.actuators} actuators within ±{self.bound:g}, {self.steps} periods)"
+
+    # --------------------------------------------------------------------------------- actuators and sensors
+
+    def _profiles(self) -> Tensor:
+        """Return the actuators' profiles, projected on the kept modes, on the grid, shape (A, X), float64.
+
+        Projected from a grid so fine that a shift of an actuator is a shift of its profile also between nodes.
+        """
+        layout, fine = self.file.actuators, OVERSAMPLING * self.points
+        values = Actuators.gaussian(layout.positions, layout.width, fine, self.file.domain.length)
+        modes = torch.fft.rfft(values, norm="forward")[:, : self.modes]
+        return torch.fft.irfft(modes, n=self.points, norm="forward")
+
+    def _sensor_rows(self) -> Tensor | None:
+        places = self.file.sensors.positions
+        if places is None:
+            return None
+        x = torch.tensor(places, dtype=torch.float64, device=self.device)[:, None]
+        k = 2 * math.pi / self.file.domain.length * torch.arange(self.modes, dtype=torch.float64, device=self.device)
+        weights = torch.full((self.modes,), 2.0 / self.points, dtype=torch.float64, device=self.device)
+        weights[0] /= 2
+        return torch.polar(weights.expand(len(places), -1), k * x)
+
+    @property
+    def observed(self) -> int:
+        """How many values an observation has, M."""
+        return self.points if self._sensors is None else len(self._sensors)
+
+    def observe(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return what the sensors read, (..., M), from states (..., K), with noise (..., M) added where it is given."""
+        rows = self._sensors
+        values = self.field(state) if rows is None else (state[..., None, :] * rows).real.sum(dim=-1)
+        return values if noise is None else values + noise
+
+    def noise(self, seeds: Sequence[int]) -> Tensor | None:
+        """Return the sensors' noise in the episodes of these seeds, (B, T + 1, M), float64; None without."""
+        if not self.file.sensors.noise:
+            return None
+        drawn = [
+            random_stream(s, "environment", 0, "noise").standard_normal((self.steps + 1, self.observed)) for s in seeds
+        ]
+        return self.file.sensors.noise * torch.stack([torch.from_numpy(d) for d in drawn]).to(self.device)
+
+    # ----------------------------------------------------------------------------------------------- states
+
+    def field(self, state: Tensor) -> Tensor:
+        """Return the field on the grid, (..., X), float64, of states (..., K)."""
+        return torch.fft.irfft(state, n=self.points)
+
+    def state(self, field: Tensor) -> Tensor:
+        """Return the states (..., K) of fields (..., X); what the kept modes do not hold is left out."""
+        if field.shape[-1] != self.points:
+            raise ShapeError(f"{self.name}: fields have shape {tuple(field.shape)}, expected (..., {self.points}).")
+        return to_modes(field.to(torch.float64))
+
+    def coordinates(self, state: Tensor) -> Tensor:
+        """Return states (..., K) as real coordinates (..., D), D = 2K - 1, whose squares sum to the mean of u²."""
+        scaled = state / self.points
+        root = math.sqrt(2.0)
+        return torch.cat([scaled[..., :1].real, root * scaled[..., 1:].real, root * scaled[..., 1:].imag], dim=-1)
+
+    def from_coordinates(self, coordinates: Tensor) -> Tensor:
+        """Return the states of coordinates, the inverse of :meth:`coordinates`."""
+        mean, real, imaginary = coordinates.split([1, self.modes - 1, self.modes - 1], dim=-1)
+        root = math.sqrt(2.0)
+        scaled = torch.cat([torch.complex(mean, torch.zeros_like(mean)), torch.complex(real, imaginary) / root], dim=-1)
+        return self.points * scaled
+
+    def mean_square(self, state: Tensor) -> Tensor:
+        """Return the mean of u² over the domain, (...), of states (..., K)."""
+        power = state.real.square() + state.imag.square()
+        return (2 * power.sum(dim=-1) - power[..., 0]) / self.points**2
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """Return the states (B, K) in which the episodes of these seeds begin, each a function of its seed alone."""
+        wanted = [int(s) for s in seeds]
+        found = {s: self._starts[s] for s in wanted if s in self._starts}
+        missing = [s for s in dict.fromkeys(wanted) if s not in found]
+        if missing:
+            state = self._drawn(missing, "start")
+            still = torch.zeros(len(missing), self.actuators, dtype=torch.float64, device=self.device)
+            for _ in range(self.file.waits):
+                state = self.step(state, still)
+            found |= zip(missing, state, strict=True)
+            if len(self._starts) + len(missing) > REMEMBERED:
+                self._starts.clear()
+            self._starts |= {s: found[s] for s in missing}
+        return torch.stack([found[s] for s in wanted])
+
+    def target(self, seeds: Sequence[int]) -> Tensor | None:
+        """Return the states (B, K) that the episodes of these seeds are to reach; None where it is 0."""
+        return None if self.file.cost.target is None else self._drawn(list(seeds), "target")
+
+    def _drawn(self, seeds: Sequence[int], purpose: str) -> Tensor:
+        family = self.file.starts() if purpose == "start" else self.file.targets()
+        if family is None or min(seeds) < 0:
+            raise DataError(f"{self.name}: seeds are whole numbers >= 0, found {min(seeds)}.")
+        draws = torch.stack([family.draw(random_stream(int(s), "environment", 0, purpose)) for s in seeds])
+        lengths = torch.full((len(draws), 1), self.file.domain.length, dtype=torch.float64)
+        return to_modes(family.fields(draws, (self.points,), lengths)[:, 0]).to(self.device)
+
+    # ------------------------------------------------------------------------------------------------- time
+
+    def source(self, actions: Tensor) -> Tensor:
+        """Return Σ_j a_j b_j on the grid, (B, X), for amplitudes (B, A)."""
+        total = actions[:, :1] * self.profiles[0]
+        for j in range(1, self.actuators):  # a matrix product adds in an order that depends on the batch
+            total = total + actions[:, j : j + 1] * self.profiles[j]
+        return total
+
+    def step(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Return states (B, K) one control period later under amplitudes (B, A); bounds are the caller's.
+
+        Raises:
+            ShapeError: shapes that do not fit.
+        """
+        if actions.shape != (len(state), self.actuators):
+            raise ShapeError(
+                f"{self.name}: actions have shape {tuple(actions.shape)}, expected ({len(state)}, {self.actuators}), "
+                "one amplitude per actuator."
+            )
+        return self._advance(state, to_modes(self.source(actions.to(torch.float64))))
+
+    def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A).
+
+        Raises:
+            ShapeError: shapes that do not fit.
+        """
+        states = [state]
+        for now in actions.unbind(dim=1):
+            states.append(self.step(states[-1], now))
+        return torch.stack(states, dim=1)
+
+    def cost(self, state: Tensor, actions: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return the cost (...) of periods that end in states (..., K) under amplitudes (..., A), without the end's.
+
+        See :class:`pdessl.control.CostWeights`; the target (..., K) counts where the environment has one.
+        """
+        weights = self.file.cost
+        error = self.mean_square(state if target is None else state - target)
+        return weights.state * error + weights.action * actions.square().mean(dim=-1)
+
+    def terminal_cost(self, state: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return what the end of an episode costs, (...), in states (..., K)."""
+        return self.file.cost.terminal * self.mean_square(state if target is None else state - target)
+
+    def simulator(self, actions: Tensor) -> PeriodicSimulator:
+        """Return the simulator of the equation under amplitudes (B, A, S), held over the control periods from 0 on.
+
+        Its trajectories at whole periods are those of :meth:`step`, bit by bit.
+        """
+        forcing = _Held(self, actions.to(torch.float64))
+        return self.file.simulator(substeps=self.file.solver.substeps, forcing=forcing, dtype=torch.float64)
+
+
+class _Held(TimeVarying):
+    """The source of an environment under given amplitudes (B, A, S), for the simulator."""
+
+    held = True
+
+    def __init__(self, environment: Environment, actions: Tensor) -> None:
+        period = environment.file.control.period
+        self.environment, self.actions, self.period = environment, actions, period
+        self.times = period * torch.arange(actions.shape[2], dtype=torch.float64, device=actions.device)
+
+    @property
+    def switches(self) -> Tensor:
+        return self.times
+
+    def __call__(self, time: Tensor) -> Tensor:
+        index = (time / self.period).floor().to(torch.int64).clamp(0, self.actions.shape[2] - 1)
+        chosen = self.actions.gather(2, index[:, None, None].expand(-1, self.actions.shape[1], 1))
+        return self.environment.source(chosen[..., 0])
+
+
+def load_environment(
+    name: str | os.PathLike[str], overrides: Overrides | None = None, device: torch.device | str = "cpu"
+) -> Environment:
+    """Return an environment of the catalog (``pdessl list environments``), or of a YAML file.
+
+    Args:
+        name: name or path.
+        overrides: other values by dotted key, ``{"control.steps": 100}``, or words, ``["control.steps=100"]``.
+        device: where states lie.
+
+    Raises:
+        CatalogError: no such environment.
+        SchemaError: a file that does not follow its format.
+    """
+    return Environment(*read_environment(name, overrides), device=device)
