@@ -13,7 +13,7 @@ not written over. ``write`` fills every table of results/*.md, which stands betw
 with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows by method; a row per file for methods
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
-``seconds``. Options: ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+``seconds``, ``plain`` (rows with method and labels). Options: ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
 """
 
 from __future__ import annotations
@@ -226,9 +226,21 @@ def _spread(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(["method", "pretraining seeds", *(f"{n} labels" for n in counts)], rows)
 
 
+def _plain(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows with ``method`` and ``labels``, a column per number of labels; ``by`` names a further key of rows."""
+    by, rows = options.get("by"), [row for report in reports.values() for row in report["rows"]]
+    counts = sorted({row["labels"] for row in rows})
+    lines = {}
+    for row in rows:
+        key = (*((str(row[by]),) if by else ()), row["method"])
+        lines.setdefault(key, {})[row["labels"]] = _value(row["relative_error"])
+    head = [*((by,) if by else ()), "method", *(f"{n} labels [%]" for n in counts)]
+    return _lines(head, [[*key, *(cells.get(n, "-") for n in counts)] for key, cells in lines.items()])
+
+
 _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
-    "steps": _steps, "seconds": _seconds, "spread": _spread,
+    "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
 }  # fmt: skip
 
 

@@ -31,6 +31,9 @@ RUNS = {
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
+    "label_moving": [
+        ("--labels 8 --seeds 1 --test 8 --views 1", r"noise 0.02  moved, noise made equal +8 labels +\d+\.\d+ %"),
+    ],
     "loading": [
         ("--trajectories 8 --points 16 --stored 64 --repeats 1", r"pdessl, from disk +\d+ items/s[^$]*h5py +\d+"),
     ],
