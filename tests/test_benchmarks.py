@@ -41,6 +41,7 @@ RUNS = {
     "pretraining": [
         ("--threads 1 --batch 32 --steps 1 --repeats 1 --objectives W-MSE BYOL", r"W-MSE +\d+ +\d[^$]*BYOL +\d+ +\d"),
     ],
+    "shooting": [("--only heat --runs 1", r"heat +\d+\.\d+ +\d+\.\d+ +\d")],
     "simulators": [
         ("--threads 1 --repeats 1 --size tiny", r"times ours[^$]*Burgers, 1024 points, 2 frames[^$]*KdV, two solitons"),
         ("ks --threads 1 --trajectories 2", r"2 KS trajectories, t <= 100, 256x128 kept, float32"),
