@@ -130,6 +130,11 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
                 " Python must find a class of your own: run it in the folder of the module, or set PYTHONPATH=FOLDER."
             )
         raise PdesslError(f"pdessl pretrain: {said}") from None
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
+        if allow or isinstance(error, PdesslError):  # of a class of the user's own they want to see where
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise PdesslError(f"pdessl pretrain: cannot make what the recipe describes: {said}") from error
 
 
 # Where classes are that recipes may name without their path.
