@@ -87,8 +87,14 @@ def prepare(made: Path) -> None:
     base = {**pretraining, "data": {"path": str(store), "batch_size": 16}}
     write(made / "pretrain.yaml", pretraining)
     write(made / "study.yaml", {"study": STUDY, "base": base, "variants": {"a": {}, "b": {"model": {"seed": 1}}}})
-    write(made / "regress.yaml", {"regression": {"target": "viscosity", "labels": [8, 0], "seeds": 2, "methods": CLOSED, "classical": None}})
-    write(made / "timestep.yaml", {"workers": 1, "timestepping": {"context": 8, "steps": 30, "width": 4, "blocks": 1, "seeds": 1}})
+    write(
+        made / "regress.yaml",
+        {"regression": {"target": "viscosity", "labels": [8, 0], "seeds": 2, "methods": CLOSED, "classical": None}},
+    )
+    write(
+        made / "timestep.yaml",
+        {"workers": 1, "timestepping": {"context": 8, "steps": 30, "width": 4, "blocks": 1, "seeds": 1}},
+    )
     run(["pretrain", "--config", str(made / "pretrain.yaml"), "--data", str(store), "--out", str(made / "encoder")])
 
 
@@ -153,7 +159,9 @@ def main() -> None:
     """Run the loop and print a line for every verb."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="kills, over all verbs")
-    parser.add_argument("--verbs", nargs="+", default=["generate", "convert", "pretrain", "regress", "timestep", "study"])
+    parser.add_argument(
+        "--verbs", nargs="+", default=["generate", "convert", "pretrain", "regress", "timestep", "study"]
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
