@@ -2,11 +2,11 @@
 
     python benchmarks/kills.py --kills 200
 
-Every verb runs at tiny size in a process of its own, is killed (SIGKILL) after a random share of the time that it takes,
-and is run again: ``generate`` and ``convert`` with ``--resume``, ``pretrain`` from ``last.ckpt`` where there is one, a study
-in the same folder, ``regress`` and ``timestep`` from the start. That is repeated until one attempt comes to its end. What
-it left must then be bitwise what an undisturbed run leaves, but for times of day and seconds. Data are made in pieces and
-networks are trained for several epochs, so that much of the time something has been written already.
+Every verb runs at tiny size in a process of its own, is killed (SIGKILL) after a random share of the time that it
+takes, and is run again: ``generate`` and ``convert`` with ``--resume``, ``pretrain`` from ``last.ckpt`` where there is
+one, a study in the same folder, ``regress`` and ``timestep`` from the start. That is repeated until one attempt comes
+to its end. What it left must then be bitwise what an undisturbed run leaves, but for times of day and seconds. Data are
+made in pieces and networks trained for several epochs, so that much of the time something has been written already.
 
 Processes are forked from one that has imported everything: a second a run, instead of ten.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from pdessl.errors import CatalogError, PdesslError, did_you_mean
+from pdessl.errors import CatalogError, PdesslError, SchemaError, did_you_mean
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.recipes import read_recipe
 from pdessl.files import writes_to
@@ -60,6 +60,9 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
     from pdessl.experiments.from_data import complete, first_view
     from pdessl.experiments.named_classes import check_named, check_types
 
+    data = content.get("data") or {}
+    if not isinstance(data, Mapping):
+        raise SchemaError(f"pdessl pretrain: data: expected a section, found {data!r:.100}.")
     task = content.get("task", TASKS[0])
     if task not in TASKS:
         raise CatalogError(f"no task '{task}'.{did_you_mean(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
@@ -109,7 +112,7 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
             if not dry:
                 super().instantiate_classes()
 
-    data_module = StreamingDataModule if "stream" in (content.get("data") or {}) else PDEDataModule
+    data_module = StreamingDataModule if "stream" in data else PDEDataModule
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(
