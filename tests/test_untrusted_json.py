@@ -138,7 +138,7 @@ def test_kept_results_of_a_study_are_shown_or_computed_again(tmp_path, number, v
 
 
 @settings(BOUNDED, max_examples=25)
-@given(*MUTATIONS[:3], st.sampled_from(["pretrain/burgers_vicreg", "burgers", "quickstart"]))
+@given(*MUTATIONS[:3], st.sampled_from(["burgers_vicreg", "burgers", "quickstart"]))
 def test_recipes(tmp_path, number, value, drop, name):
     kind = "datasets" if name == "burgers" else "configs"
     content = mutated(catalog.read(kind, name), number, value, drop)
