@@ -44,7 +44,7 @@ class Range:
     def holds(self, value: float) -> bool:
         """Say whether a number lies in the range."""
         inside = self.low <= value <= self.high and self.above < value < self.below
-        return inside and math.isfinite(value)
+        return inside and (isinstance(value, int) or math.isfinite(value))  # whole numbers may be too large for a float
 
     def __str__(self) -> str:
         """Return the bounds in words, ``from 1 to 6`` or ``>= 1 and < 2``."""
