@@ -2,11 +2,11 @@
 
     python benchmarks/kills.py --kills 200
 
-Every verb runs at tiny size in a process of its own, is killed (SIGKILL) after a random share of the time that it takes,
-and is run again: ``generate`` and ``convert`` with ``--resume``, ``pretrain`` from ``last.ckpt`` where there is one, a study
-in the same folder, ``regress`` and ``timestep`` from the start. That is repeated until one attempt comes to its end. What
-it left must then be bitwise what an undisturbed run leaves, but for times of day and seconds. Data are made in pieces and
-networks are trained for several epochs, so that much of the time something has been written already.
+Every verb runs at tiny size in a process of its own, is killed (SIGKILL) after a random share of the time that it
+takes, and is run again: ``generate`` and ``convert`` with ``--resume``, ``pretrain`` from ``last.ckpt`` where there is
+one, a study in the same folder, ``regress`` and ``timestep`` from the start. That is repeated until one attempt comes
+to its end. What it left must then be bitwise what an undisturbed run leaves, but for times of day and seconds. Data are
+made in pieces and networks trained for several epochs, so that much of the time something has been written already.
 
 Processes are forked from one that has imported everything: a second a run, instead of ten.
 """
@@ -45,7 +45,7 @@ MODEL = {
     "objective": {"class_path": "pdessl.objectives.VICReg"},
     "augmentation": {"class_path": "pdessl.augmentation.LieAugmentation", "init_args": VIEWS},
 }
-TRAINER = {"max_epochs": 8, "accelerator": "cpu", "enable_progress_bar": False}
+TRAINER = {"max_epochs": 6, "accelerator": "cpu", "enable_progress_bar": False}
 STUDY = {
     "target": "viscosity", "labels": [8], "seeds": 1, "draws": 1, "methods": ["frozen", "mean"], "classical": None,
     "supervised": None,
@@ -59,7 +59,7 @@ def words_of(verb: str, made: Path, out: Path) -> list[str]:
     store, encoder = made / "store", made / "encoder"
     resume = ["--resume"] if (out / "manifest.json").exists() else []
     if verb == "generate":
-        size = "unlabelled=48,labelled=16,validation=8,test=8"
+        size = "unlabelled=16,labelled=8,validation=4,test=4"
         return ["generate", "burgers_small", "--out", str(out), "--size", size, "--set", "shard_size=4", *resume]
     if verb == "convert":
         return ["convert", str(made / "files"), "--out", str(out), *resume]
@@ -81,7 +81,7 @@ def prepare(made: Path) -> None:
 
     (made / "files").mkdir()
     source = pdessl.data.open(store)
-    for split in ("labelled", "unlabelled", "test"):
+    for split in ("labelled", "validation", "test"):
         source.load(split).to_xarray().to_netcdf(made / "files" / f"{split}.nc", engine="h5netcdf")
     pretraining = {"model": MODEL, "data": {"batch_size": 16}, "trainer": TRAINER}
     base = {**pretraining, "data": {"path": str(store), "batch_size": 16}}

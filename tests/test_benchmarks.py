@@ -48,7 +48,7 @@ RUNS = {
     ],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-ELSEWHERE = {"closed_box_phiflow", "grouped", "tables"}  # have tests of their own, below or in test_results.py
+ELSEWHERE = {"fuzz", "kills", "closed_box_phiflow", "grouped", "tables"}  # have tests of their own, here or elsewhere
 
 
 @pytest.fixture

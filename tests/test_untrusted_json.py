@@ -2,17 +2,30 @@
 
 import copy
 import json
+from dataclasses import asdict
 
 import pytest
+import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pdessl
+from pdessl import catalog
 from pdessl.data.manifest import MANIFEST
+from pdessl.data.recipe import load_recipe
 from pdessl.data.store import Store
 from pdessl.errors import PdesslError
-from pdessl.evaluation.report import read_report
+from pdessl.evaluation.report import read_report, write_report
+from pdessl.experiments.pretraining import pretraining_recipe
+from pdessl.experiments.quickstart import read_settings
+from pdessl.experiments.study import _line
+from pdessl.experiments.study_jobs import Job, Study, _kept
+from pdessl.experiments.study_table import table
 from pdessl.models import Head, load, save_pretrained
+from pdessl.objectives import VICReg
+from pdessl.tasks import Pretraining
+from pdessl.tasks.checkpointing import check_checkpoint
 
 HOSTILE = [None, True, -1, 0, 1e999, float("nan"), 10**400, "", "../x", "\x1b[2J", [], {}, [[]], {"a": {}}, "9" * 5000]
 BOUNDED = settings(
@@ -88,6 +101,68 @@ def test_reports(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     try:
         read_report(tmp_path)
+    except PdesslError as error:
+        assert str(error)
+
+
+REPORT = {
+    "title": "t", "versions": {"python": "3"}, "machine": {"threads": 1}, "commands": ["x"], "seconds": {"a": 1.0},
+    "recipe": {"a": [1, {"b": None}]},
+}  # fmt: skip
+
+
+@BOUNDED
+@given(*MUTATIONS)
+def test_reports_of_other_shapes(tmp_path, number, value, drop, cut):
+    write(tmp_path / "report.json", mutated(REPORT, number, value, drop), cut)
+    try:
+        write_report(tmp_path / "again", *read_report(tmp_path))
+    except PdesslError as error:
+        assert str(error)
+
+
+ERROR = {"mean": 1.0, "standard_error": None, "values": [1.0]}
+ROW = {"method": "frozen", "title": "t", "group": "pretrained", "labels": 8, "relative_error": ERROR}
+RESULT = {"rows": [ROW], "notes": [], "monitors": {"monitor/features_rank_me": 1.0}, "seconds": 1.0}
+
+
+@BOUNDED
+@given(*MUTATIONS)
+def test_kept_results_of_a_study_are_shown_or_computed_again(tmp_path, number, value, drop, cut):
+    job = Job("a", 0, {}, Study("viscosity", labels=(8,)), str(tmp_path), "data")
+    content = {"hash": job.hash, "data": "data", "result": RESULT}
+    write(tmp_path / "result.json", mutated(content, number, value, drop), cut)
+    kept = _kept(job)
+    if kept is not None:
+        assert table({"study": asdict(job.study), "results": [{"variant": "a", "seed": 0, **kept}]}) and _line(kept)
+
+
+@settings(BOUNDED, max_examples=25)
+@given(*MUTATIONS[:3], st.sampled_from(["burgers_vicreg", "burgers", "quickstart"]))
+def test_recipes(tmp_path, number, value, drop, name):
+    kind = "datasets" if name == "burgers" else "configs"
+    content = mutated(catalog.read(kind, name), number, value, drop)
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(yaml.safe_dump(content, allow_unicode=False).encode(errors="replace"))
+    try:
+        {"burgers": load_recipe, "quickstart": read_settings}.get(name, pretraining_recipe)(path)
+    except PdesslError as error:
+        assert str(error)
+
+
+STATE = {
+    "epoch": 0, "global_step": 1, "pytorch-lightning_version": "2.6.0", "state_dict": {"a": torch.zeros(2)},
+    "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "pdessl_task": "Pretraining",
+}  # fmt: skip
+
+
+@BOUNDED
+@given(*MUTATIONS[:3])
+def test_checkpoints(tmp_path, number, value, drop):
+    task = Pretraining(Head(4), Head(4), VICReg(), Head(4))
+    torch.save(mutated(STATE, number, value, drop), tmp_path / "last.ckpt")
+    try:
+        check_checkpoint(tmp_path / "last.ckpt", task)
     except PdesslError as error:
         assert str(error)
 

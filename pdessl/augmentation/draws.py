@@ -32,7 +32,7 @@ class SharedGenerator(torch.Generator):
         cls, seed: int, own_seed: int, first: int, rows: int, total: int, device: torch.device
     ) -> SharedGenerator:
         """Make the generator; its base class takes a device only."""
-        return super().__new__(cls, device=device)
+        return super().__new__(cls, device=device)  # type: ignore[call-arg]  # torch says nothing of it
 
     def __init__(self, seed: int, own_seed: int, first: int, rows: int, total: int, device: torch.device) -> None:
         self.manual_seed(own_seed)

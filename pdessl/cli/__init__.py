@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
-from pdessl.errors import PdesslError, did_you_mean
+from pdessl.errors import PdesslError, StoreError, did_you_mean
 from pdessl.written import visible
 
 __all__ = ["VERBS", "main"]
@@ -61,6 +62,13 @@ def _run(arguments: Sequence[str]) -> int:
     return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
 
 
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise StoreError("the working folder was deleted; change to one that exists (cd) and run it again.") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -70,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for an error the user can repair (one line on stderr, no traceback), or 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Greek letters on a terminal that has none
     try:
+        _check_working_folder()
         return _run(sys.argv[1:] if arguments is None else arguments)
     except PdesslError as error:
         # What is quoted may come from a file by a stranger.
@@ -83,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A full disk, a read-only folder, a missing file: the system's words and the file are all there is to say.
         where = f": {error.filename}" if error.filename else ""
         print(f"{type(error).__name__}: {error.strerror or error}{where}", file=sys.stderr)
+    except MemoryError as error:
+        said = " ".join(str(error).split())[:200]
+        print(f"MemoryError: more memory is needed than there is{f' ({said})' if said else ''}.", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

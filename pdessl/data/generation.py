@@ -14,7 +14,7 @@ import torch
 
 from pdessl.data.cluster import cluster_shards
 from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, continue_with, read_manifest, write_manifest
-from pdessl.data.planning import check_before_starting
+from pdessl.data.planning import check_before_starting, check_shards
 from pdessl.data.production import make_shard
 from pdessl.data.recipe import DatasetRecipe, differences, load_recipe
 from pdessl.data.reporting import Progress, reporting
@@ -74,6 +74,7 @@ def generate(
         DependencyError: ``scheduler`` without the package distributed.
     """
     recipe = load_recipe(dataset, size, overrides)
+    check_shards(recipe)
     folder = Path(out)
     if _finished(recipe, folder, resume):
         return Store(folder)

@@ -26,6 +26,7 @@ LADDER = tuple(sorted({m << n for m in (1, 3) for n in range(14)}))
 LONGEST_STEP = 4.0
 # Trajectories of each split that are planned before starting, and the grid values that they may have together.
 CHECKED, CHECKED_VALUES = 256, 1 << 18
+MOST_SHARDS = 10**6
 MOST_STEPS = 10**8  # of one trajectory: hours to days on any machine
 PLANNED_VALUES = 1 << 22  # grid values that are looked at together
 
@@ -126,8 +127,23 @@ def check_before_starting(recipe: DatasetRecipe, device: torch.device | None = N
             plan(recipe, [draw(recipe, split, k) for k in range(count)], device)
 
 
+def check_shards(recipe: DatasetRecipe) -> None:
+    """Refuse more shards than a manifest can list.
+
+    Raises:
+        DataError: with the shard size that would do.
+    """
+    total = sum(split["size"] for split in recipe.splits.values())
+    if total > MOST_SHARDS * recipe.shard_size:
+        raise DataError(
+            f"{recipe.name}: {total} trajectories in shards of {recipe.shard_size} are more than {MOST_SHARDS} files. "
+            f"Use shard_size {-(-total // MOST_SHARDS)} or more, or a smaller size."
+        )
+
+
 def _check_size(recipe: DatasetRecipe) -> None:
     """Refuse what does not fit into memory before it is allocated, with the number that would do."""
+    check_shards(recipe)
     count = min(recipe.shard_size, max([split["size"] for split in recipe.splits.values()], default=1)) or 1
     frames, room = recipe.observation["frames"], available_memory()
     # A run as observed: as the solver gives it and joined with others, and with noise in double precision.
@@ -191,6 +207,11 @@ def _choose_grids(
     fitting = [
         [g for g in candidates if all(n >= w * (1 - 1e-9) for n, w in zip(g, row, strict=True))] for row in wanted
     ]
+    if not all(map(math.isfinite, per_axis.flatten().tolist())):
+        raise ResolutionError(
+            f"{recipe.name}: no number of points resolves a trajectory that is drawn: fields or domain.length leave "
+            "what can be computed with. Choose units in which they are near 1."
+        )
     if not all(fitting):
         row = max((i for i, grids in enumerate(fitting) if not grids), key=lambda i: math.prod(wanted[i]))
         numbers = ", ".join(f"{n} {v:.4g}" for n, v in draws[row].parameters.items())

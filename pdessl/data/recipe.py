@@ -170,12 +170,12 @@ class DatasetRecipe:
         if name in SIMULATORS:
             return SIMULATORS[name]
         known = f"Known: {', '.join(SIMULATORS)}, or the import path of a class of your own."
-        if "." not in name:
+        if "." not in name or "__main__" in name.split(".") or name.startswith("pdessl.cli."):
             raise CatalogError(f"{self.name}: no simulator named '{name}'.{did_you_mean(name, SIMULATORS)} {known}")
         module, _, attribute = name.rpartition(".")
         try:
             cls = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise CatalogError(f"{self.name}: cannot import simulator '{name}': {error}. {known}") from None
         if not (python_inspect.isclass(cls) and issubclass(cls, Simulator)):
             raise CatalogError(f"{self.name}: '{name}' is not a subclass of pdessl.solvers.Simulator.")

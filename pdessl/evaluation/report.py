@@ -44,10 +44,19 @@ def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arra
         folder: made if it does not exist. Each file appears whole or not at all.
         report: plain data, see the module.
         arrays: the figures' arrays by name.
+
+    Raises:
+        FormatError: no page can be made of them; nothing is written then.
     """
     folder = Path(folder)
     held = {name: np.asarray(value) for name, value in arrays.items()}
-    page = render(report, held)
+    try:
+        page = render(report, held)
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as error:
+        raise FormatError(
+            f"this report cannot be shown ({' '.join(str(error).split())[:200]}): it was damaged, or is not one that "
+            "pdessl wrote. Run the command that wrote it again."
+        ) from error
     packed = io.BytesIO()
     renamed: dict[str, Any] = {name.replace("/", "|"): value for name, value in held.items()}
     np.savez_compressed(packed, **renamed)

@@ -119,8 +119,8 @@ def _found(path: str) -> Any:
 
 def _find_beside(allow: Collection[str]) -> None:
     """Let Python find modules of the working folder that the user allows: last, so that they hide nothing."""
-    here = str(Path.cwd())
     for name in allow:
+        here = str(Path.cwd())
         beside = [Path(here, f"{name}.py"), Path(here, name, "__init__.py")]
         if not _is_module(name) and any(map(_is_file, map(str, beside))) and here not in sys.path:
             sys.path.append(here)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from pdessl.errors import CatalogError, PdesslError, did_you_mean
+from pdessl.errors import CatalogError, PdesslError, SchemaError, did_you_mean
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.recipes import read_recipe
 from pdessl.files import writes_to
@@ -61,6 +61,9 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
     from pdessl.experiments.from_data import choose_frames, complete, first_view
     from pdessl.experiments.named_classes import check_named, check_types
 
+    data = content.get("data") or {}
+    if not isinstance(data, Mapping):
+        raise SchemaError(f"pdessl pretrain: data: expected a section, found {data!r:.100}.")
     task = content.get("task", TASKS[0])
     if task not in TASKS:
         raise CatalogError(f"no task '{task}'.{did_you_mean(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
@@ -112,7 +115,7 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
             if not dry:
                 super().instantiate_classes()
 
-    data_module = StreamingDataModule if "stream" in (content.get("data") or {}) else PDEDataModule
+    data_module = StreamingDataModule if "stream" in data else PDEDataModule
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(
@@ -133,6 +136,11 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
                 " Python must find a class of your own: run it in the folder of the module, or set PYTHONPATH=FOLDER."
             )
         raise PdesslError(f"pdessl pretrain: {said}") from None
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
+        if allow or isinstance(error, PdesslError):  # of a class of the user's own they want to see where
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise PdesslError(f"pdessl pretrain: cannot make what the recipe describes: {said}") from error
 
 
 # Where classes are that recipes may name without their path.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from pdessl.data import DatasetRecipe, PDEDataModule, Store, load_recipe, simulate
 from pdessl.errors import DataError, did_you_mean
 from pdessl.schema import Count, Natural, Range
-from pdessl.solvers import random_stream
+from pdessl.solvers import SIMULATORS, random_stream
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Shift", "applicable", "shifted"]
@@ -86,7 +87,12 @@ def applicable(data: PDEDataModule, shifts: Mapping[str, Shift]) -> tuple[dict[s
 
 
 def _was_simulated(data: PDEDataModule) -> bool:
-    return isinstance(data.store, Store) and "converted" not in data.store.manifest["recipe"]
+    if not isinstance(data.store, Store) or "converted" in data.store.manifest["recipe"]:
+        return False
+    recipe = data.store.recipe
+    name = str(recipe.content["solver"].get("simulator", recipe.equation))
+    # The manifest may be a stranger's: a simulator of one's own is used where the program has imported it.
+    return name in SIMULATORS or name.rpartition(".")[0] in sys.modules
 
 
 def _simulated(data: PDEDataModule, shift: Shift) -> Trajectories:

@@ -131,11 +131,15 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
     """Return a kept result if a table can be made of it; else raise whatever the damage leads to."""
+    numbers = [result["seconds"], *result["monitors"].values()]
+    texts = [*result["monitors"], *result["notes"]]
     for row in result["rows"]:
         error = row["relative_error"]
-        _ = [float(v) for v in (error["mean"], *error["values"])], error["standard_error"], row["labels"]
-        _ = str(row["method"]), str(row["title"])
-    _ = float(result["seconds"]), {str(k): float(v) for k, v in result["monitors"].items()}, [*result["notes"]]
+        numbers += [error["mean"], *error["values"], row["labels"] or 0]
+        texts += [row["method"], row["title"]]
+    kinds = isinstance(result["rows"], list) and isinstance(result["notes"], list) and result["rows"]
+    if not kinds or not all(isinstance(t, str) for t in texts) or not all(isinstance(n, (int, float)) for n in numbers):
+        raise TypeError(type(result).__name__)
     return result
 
 

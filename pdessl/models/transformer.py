@@ -90,8 +90,11 @@ class _Layers(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int, periodic: Sequence[bool]) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"a width of {width} is not a multiple of 2 x {heads} heads; give one that is.")
+        if min(width, heads) < 1 or depth < 0 or width % (2 * heads):
+            raise ValueError(
+                f"a width of {width} is not a multiple of 2 x {heads} heads, or there are {depth} layers; give numbers "
+                "that are, of at least 1."
+            )
         self.rotation = _Rotation(width // heads, periodic)
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)

@@ -44,7 +44,7 @@ class Range:
     def holds(self, value: float) -> bool:
         """Say whether a number lies in the range."""
         inside = self.low <= value <= self.high and self.above < value < self.below
-        return inside and math.isfinite(value)
+        return inside and (isinstance(value, int) or math.isfinite(value))  # whole numbers may be too large for a float
 
     def __str__(self) -> str:
         """Return the bounds in words, ``from 1 to 6`` or ``>= 1 and < 2``."""
@@ -155,7 +155,12 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping):
         check_keys(value, None, (), where)
         return {key: read_value(arguments[1], inner, place(where, key)) for key, inner in value.items()}
-    return float(value) if hint is float else value
+    if hint is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        raise SchemaError(f"{where}: expected {_told(hint)}, found a number that is too large.") from None
 
 
 def _in_range(value: Any, bounds: tuple[Any, ...], hint: Any, where: str) -> Any:
