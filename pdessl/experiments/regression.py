@@ -14,7 +14,7 @@ from pdessl.schema import Count, Size
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
 # Methods in closed form: their rows are fitted models.
-CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics")
+CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics", "balance")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
@@ -25,6 +25,7 @@ METHODS = {
     "mean": ("predict the mean", "floor"),
     "random": ("random encoder, same ridge", "floor"),
     "physics": ("hand-made physics features, same ridge", "floor"),
+    "balance": ("energy balance, calibrated", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "moved": ("supervised, views that move the label", "floor"),
     "least_squares": ("least squares, pointwise", "classical"),
@@ -46,7 +47,8 @@ class Regression:
         methods: those in closed form: ``law`` (the code of the law that the unlabelled runs obey, see
             :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
             of these), ``mean``, ``random`` (ridge on the same network untrained), ``physics`` (ridge on hand-made
-            features, see :func:`pdessl.evaluation.physics_features.physics_features`).
+            features, see :func:`pdessl.evaluation.physics_features.physics_features`), ``balance`` (a map of the
+            energy balance alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`).
         scratch: training of the same network from random weights; None leaves it out.
         moved: the same with views that move the label (``views.moves``); None leaves it out.
         finetune: training that starts from the pretrained encoder; None leaves it out.
@@ -63,7 +65,7 @@ class Regression:
     labels: tuple[Size, ...] = (32, 64, 256)
     seeds: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics"], ...] = CLOSED
+    methods: tuple[Literal["law", "frozen", "neighbours", "mean", "random", "physics", "balance"], ...] = CLOSED
     scratch: Supervision | None = None
     moved: Supervision | None = None
     finetune: Supervision | None = None

@@ -45,6 +45,7 @@ class Route:
         scale: on which the target is regressed.
         labelled: runs that say what is accepted: the largest labelled subset.
         layer: of the network that is read.
+        calibrate: intervals on the validation runs, where there are any.
 
     Attributes:
         refused: name -> why runs of that name cannot be read.
@@ -58,6 +59,7 @@ class Route:
         scale: str,
         labelled: Trajectories,
         layer: str = "features",
+        calibrate: bool = True,
     ) -> None:
         self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
         self.views = dataclasses.replace(settings.views.within(labelled), moves=())
@@ -69,7 +71,7 @@ class Route:
         self.format = InputFormat.of(labelled, encoder, self.views, data.store.units, constants)
         self.refused: dict[str, str] = {}
         self._held: dict[str, Encoded] = {}
-        validation = labelled_validation(data, settings.target)
+        validation = labelled_validation(data, settings.target) if calibrate else None
         self.validation = None if validation is None else self.encode(validation)
 
     def encode(self, runs: Trajectories) -> Encoded:
