@@ -26,6 +26,7 @@ from pdessl.experiments.regression import METHODS, Regression
 from pdessl.experiments.routes import Route
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import ParameterModel, PhysicsEncoder, RunEncoder
+from pdessl.inference.format import InputFormat
 from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.reading import Encoded
 from pdessl.operators import LatentOperator, discover
@@ -225,7 +226,9 @@ class _CrossValidation:
         novelty, known = np.empty(n), np.empty(n, dtype=bool)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            self.models[method, n, self.settings.first_seed] = model = route.fit(whole, readout)
+            model = route.fit(whole, readout)
+            model = dataclasses.replace(model, format=self._of_all_lengths(route, model.format))
+            self.models[method, n, self.settings.first_seed] = model
             for k in range(int(self.fold.max()) + 1):
                 left, kept = np.flatnonzero(self.fold == k), np.flatnonzero(self.fold != k)
                 part = route.fit(whole[kept], readout).predict(whole[left])
@@ -249,6 +252,12 @@ class _CrossValidation:
             values=torch.cat([e.values for e in each]),
             trunk=torch.cat(trunks) if len(trunks) == len(each) else None,
         )
+
+    def _of_all_lengths(self, route: Route, declared: InputFormat) -> InputFormat:
+        """Return a format whose ranges are those of the runs of every length."""
+        each = [InputFormat.of(p, route.encoder, route.views).ranges for p in self.runs.parts]
+        ranges = {n: (min(r[n][0] for r in each), max(r[n][1] for r in each)) for n in declared.ranges}
+        return dataclasses.replace(declared, ranges=ranges)
 
     def _classical(self) -> Mapping[str, Tensor]:
         equation = self.data.store.equation

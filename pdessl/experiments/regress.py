@@ -26,6 +26,7 @@ from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
 from pdessl.inference import ParameterModel
+from pdessl.inference.elsewhere import LEFT_OUT
 from pdessl.inference.fitting import with_measured, with_measurements
 from pdessl.operators import LatentOperator
 
@@ -134,7 +135,7 @@ def _write(
                     inside = "".join(f"; {s:.0%} of {n} in its interval" for n, s in row["coverage"].items())
                     announce(f"{name}: novelty AUROC {row['area']:.2f}, {row['novel']:.0%} flagged{inside}")
     page = write_report(folder, report, arrays)
-    for line in findings(report["regression"]["rows"]):
+    for line in findings(report["regression"]["rows"], report["regression"]["test_size"]):
         announce(line)
     announce(f"report: {page}")
 
@@ -154,7 +155,7 @@ def saved_model(
     floors = {
         f"{row['title']}, %": row["relative_error"]["mean"]
         for row in result.rows
-        if row["group"] == "floor" and row["labels"] in (count, None)
+        if row["group"] == "floor" and row["labels"] in (count, None) and row["method"] != method
     }
     elsewhere = dict(result.shifted)
     strangers = settings.robustness.strangers if settings.robustness is not None else {}
@@ -168,6 +169,6 @@ def saved_model(
         method=settings.title(method)[0],
         data=data.store.name,
         encoder=f"{encoder}{f', pretrained on {trained}' if trained else ''}",
-        measured_by="leaving out labelled runs in turn" if method in result.left_out else "held-out runs",
+        measured_by=LEFT_OUT if method in result.left_out else "held-out runs",
         floors=floors,
     )

@@ -289,6 +289,14 @@ class Files(Source):
             found[id(part.container)] = found.get(id(part.container), 0) + stop - start
         return list(found.values())
 
+    def origins(self, split: str) -> list[tuple[str, int]]:
+        """Return the file of each trajectory of a split, and its number there."""
+        found = []
+        for part, start, stop in self._parts_of[self.known(split)]:
+            label = str(part.container.path or part.container.label)
+            found += [(label, int(row)) for row in part.rows(np.arange(start, stop))]
+        return found
+
     def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part | Joined, np.ndarray]]:
         """Yield (positions in rows, part, rows of the part)."""
         starts = self._starts[split]
