@@ -208,7 +208,14 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "path"))
     parser.add_argument("kind", choices=tuple(TARGETS))
     parser.add_argument("folder", type=Path)
-    for name, default in (("runs", 60), ("labelled", 20), ("points", None), ("frames", None), ("short", 3), ("seed", 0)):
+    for name, default in (
+        ("runs", 60),
+        ("labelled", 20),
+        ("points", None),
+        ("frames", None),
+        ("short", 3),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--set", nargs="+", default=[], help="changes of the recipe of pretraining")
     options = parser.parse_args()

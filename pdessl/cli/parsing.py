@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pdessl.errors import PdesslError
 
-__all__ = ["Parser", "integers", "sizes"]
+__all__ = ["Parser", "integers", "sizes", "split_rules"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,3 +104,12 @@ def sizes(text: str) -> dict[str, int] | int:
     if any(len(pair) != 2 for pair in pairs):
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor like unlabelled=2048,test=512")
     return {name.strip(): integers(value)[0] for name, value in pairs}
+
+
+def split_rules(words: Sequence[str]) -> dict[str, str]:
+    """Read ``labelled=known,test=0.2`` as which runs are in which split."""
+    pairs = [part.split("=", 1) for word in words for part in word.split(",") if part]
+    for pair in pairs:
+        if len(pair) != 2 or not re.fullmatch(r"\w+", pair[0]) or not pair[1]:
+            raise PdesslError(f"--split {'='.join(pair)}: expected NAME=RUNS, as in labelled=known,test=0.2")
+    return {name: rule for name, rule in pairs}

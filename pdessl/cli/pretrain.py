@@ -31,7 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         "pretrain('burgers_vicreg', {'data.path': 'data/burgers', 'trainer.max_epochs': 1}, 'runs/short')",
     )
     parser.add_argument(
-        "--config", metavar="NAME", help="recipe: name from 'pdessl list configs', or a file; default: made for the data"
+        "--config",
+        metavar="NAME",
+        help="recipe: name from 'pdessl list configs', or a file; default: made for the data",
     )
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. full")
     parser.add_argument("--data", metavar="PATH", help="store, or files of any layout: the recipe's data.path")

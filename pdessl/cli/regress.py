@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         python="import pdessl\npdessl.regress('runs/pretraining', 'data/burgers', 'viscosity', labels=(32,))",
     )
     parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, or a saved encoder")
-    parser.add_argument("--data", required=True, metavar="PATH", help="store or files; runs without TARGET are unlabelled")
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="store or files; runs without TARGET are unlabelled"
+    )
     parser.add_argument("--target", metavar="NAME,...", help="parameter, e.g. viscosity; default the recipe's")
     parser.add_argument(
         "--labels",

@@ -57,7 +57,9 @@ def describe_files(s: Summary) -> list[str]:
     for name, p in s["parameters"].items():
         distinct = ", ".join(f"{n} in {split}" for split, n in p["distinct"].items())
         share = f"; in {p['labelled']} runs, {p['unlabelled']} are without a label" if p["unlabelled"] else ""
-        lines.append(_line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + f"; distinct values: {distinct}{share}"))
+        lines.append(
+            _line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + f"; distinct values: {distinct}{share}")
+        )
     lines += _groups(s)
     if s["spectra"]["tails"]:
         worst = max(

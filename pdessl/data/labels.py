@@ -49,7 +49,9 @@ def read_labels(table: Any, target: str) -> dict[str, Any]:
         unit = unit or here
         factor = conversion(here, unit) if here and here != unit else 1.0
         if factor is None:
-            raise DataError(f"labels: {run} is in '{here}', others are in '{unit}', and no factor leads from one to it.")
+            raise DataError(
+                f"labels: {run} is in '{here}', others are in '{unit}', and no factor leads from one to it."
+            )
         if run in values and values[run] != value * factor:
             raise DataError(f"labels: {run} has two values, {values[run]:g} and {value * factor:g}. Keep one.")
         values[run] = value * factor
@@ -122,9 +124,7 @@ def _rows(table: Any, target: str) -> tuple[Iterable[Mapping[str, Any]], str]:
     )
 
 
-def _named(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], target: str, label: str
-) -> list[dict[str, Any]]:
+def _named(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], target: str, label: str) -> list[dict[str, Any]]:
     def column(names: Sequence[str]) -> str | None:
         return next((c for c in columns if c is not None and c.strip().lower() in names), None)
 
@@ -139,4 +139,3 @@ def _named(
         {"run": r[run], "value": r[value], "error": r[error] if error else None, "unit": r[unit] if unit else None}
         for r in rows
     ]
-

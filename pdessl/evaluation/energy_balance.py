@@ -45,7 +45,9 @@ def energy_balance(runs: Trajectories) -> Tensor:
     """
     fields = runs.fields.to(torch.float64)
     if fields.shape[2] < 2 or min(fields.shape[3:]) < 3:
-        raise ShapeError(f"fields {tuple(fields.shape)}: expected two frames and three nodes along every axis, or more.")
+        raise ShapeError(
+            f"fields {tuple(fields.shape)}: expected two frames and three nodes along every axis, or more."
+        )
     axes = tuple(range(3, fields.ndim))
     energy = fields.sub(fields.mean(dim=axes, keepdim=True)).square().mean(dim=axes) / 2  # (B, C, T)
     rough = torch.zeros_like(energy)

@@ -248,7 +248,9 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
     parts = [f"<h1>{title}</h1>"]
     parts += [f'<p class="lead">{_text(p)}</p>' for p in report.get("summary", [])]
     if report.get("regression"):
-        parts += [f'<p class="finding">{_text(line)}</p>' for line in findings(report["regression"]["rows"], report["regression"].get("test_size"))]
+        found = report["regression"]
+        lines = findings(found["rows"], found.get("test_size"))
+        parts += [f'<p class="finding">{_text(line)}</p>' for line in lines]
     sections: dict[str, Callable[..., str]] = {
         "views": _views,
         "training": _training,

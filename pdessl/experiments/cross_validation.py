@@ -30,6 +30,7 @@ from pdessl.inference.format import InputFormat
 from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.reading import Encoded
 from pdessl.operators import LatentOperator, discover
+from pdessl.operators.library import Term
 from pdessl.trajectory import Trajectories
 
 __all__ = ["LabelledRuns", "cross_validate", "labelled_runs"]
@@ -37,6 +38,7 @@ __all__ = ["LabelledRuns", "cross_validate", "labelled_runs"]
 FEWEST = 3  # labelled runs
 _FOLDS = 10
 _RUNS_OF_A_LAW = 64
+_UNEXPLAINED = 0.05  # share of the time derivative
 _RUNS_OF_STATISTICS = 64
 
 
@@ -66,7 +68,7 @@ def labelled_runs(data: PDEDataModule, target: str) -> LabelledRuns:
     """
     parts, groups = [], []
     source: Source = data.store
-    for chosen in data.selections("labelled"):
+    for chosen in data.selections("labelled", short=True):
         known = chosen.parameter_values().get(target)
         if known is None:
             continue
@@ -151,6 +153,7 @@ class _CrossValidation:
                 self._score(method, made, readout)
             except PdesslError as error:
                 self.notes.append(f"{METHODS[method][0]}: {error}")
+                self.report(f"left out: {self.notes[-1]}")
         if not set(self.measured) - {"mean"}:
             raise DataError(f"no method could be fitted on {n} labelled runs. {' '.join(self.notes[1:])}")
         rows = [
@@ -161,7 +164,9 @@ class _CrossValidation:
         for method, values in classical.items():
             errors = [float(error_in_percent(values, self.truth))], [float(nmse(values, self.truth))]
             rows.append(regression_row(method, *s.title(method), None, *errors))
-        shown = {m: torch.from_numpy(f.parameters[s.target].prediction) for m, f in self.measured.items() if m != "mean"}
+        shown = {
+            m: torch.from_numpy(f.parameters[s.target].prediction) for m, f in self.measured.items() if m != "mean"
+        }
         return RegressionResult(
             rows=rows,
             titles={m: s.title(m)[0] for m in (*self.measured, *classical)},
@@ -195,7 +200,15 @@ class _CrossValidation:
             yield "mean", lambda: PhysicsEncoder.balance(self.runs.common), "mean"
 
     def _law(self) -> LatentOperator:
-        law = discover(self._unlabelled(_RUNS_OF_A_LAW))
+        runs = self._unlabelled(_RUNS_OF_A_LAW)
+        law = discover(runs)
+        if law.unexplained > _UNEXPLAINED and len(runs.field_names) == 1:
+            # The default library of one field has no reactions of third order, as bistable and excitable media have.
+            try:
+                other = discover(runs, terms=_reactions(len(runs.axis_names)))
+                law = min(law, other, key=lambda found: found.unexplained)
+            except PdesslError as error:
+                self.notes.append(f"{METHODS['law'][0]}, reactions of third order: {error}")
         self.notes += [f"{METHODS['law'][0]}: {line}" for line in law.warnings()]
         if not law.rank:
             raise DataError("nothing in it differs from run to run, so it has no code.")
@@ -263,10 +276,20 @@ class _CrossValidation:
         equation = self.data.store.equation
         if self.settings.classical is None or equation is None:
             return {}
-        parts = [equation_estimates(self.settings.classical, equation, self.settings.target, p) for p in self.runs.parts]
+        parts = [
+            equation_estimates(self.settings.classical, equation, self.settings.target, p) for p in self.runs.parts
+        ]
         for method, reason in parts[0][1].items():
             self.notes.append(f"{METHODS[method][0]}: {reason}")
         return {m: torch.cat([found[m] for found, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
+
+
+def _reactions(axes: int) -> tuple[Term, ...]:
+    """Return the library of one field that reacts to third order, drifts and diffuses."""
+    nothing = (0,) * axes
+    unit = [tuple(int(i == j) for i in range(axes)) for j in range(axes)]
+    moved = [tuple(order * n for n in one) for order in (1, 2) for one in unit]
+    return (*(Term((m,), nothing) for m in range(4)), *(Term((1,), orders) for orders in moved))
 
 
 def _tenths(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -17,8 +17,8 @@ from pdessl.errors import DataError
 from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
 from pdessl.experiments.comparison import compare_methods
-from pdessl.experiments.cross_validation import cross_validate
 from pdessl.experiments.comparison_result import RegressionResult, as_report
+from pdessl.experiments.cross_validation import cross_validate
 from pdessl.experiments.inputs import read_encoder, read_labelled, split_labels, to_be_left_out
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.regression import Regression

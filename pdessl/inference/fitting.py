@@ -27,8 +27,8 @@ from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
 from pdessl.inference.encoding import RunEncoder, has_trunk
 from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.labels import labels_of
-from pdessl.inference.model import ParameterModel
 from pdessl.inference.measured import Measured
+from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
 from pdessl.inference.target import Target

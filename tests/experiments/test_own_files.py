@@ -75,7 +75,9 @@ def test_the_page_as_it_is_printed(flow, monkeypatch, capsys):
     assert [Path(row["file"]).name for row in rows] == sorted(truth)
     found = OWN.errors(folder, "turbulence", truth)
     assert found["runs"] == 6 and found["error in percent"] < 10  # the energy balance, on 16 nodes
-    assert re.search(r"expected error of viscosity: \S+ % \(on 10 runs, each left out of a fit\); best floor", said["predict"])
+    assert re.search(
+        r"expected error of viscosity: \S+ % \(on 10 runs, each left out of a fit\); best floor", said["predict"]
+    )
     # The recipe that was written is one like any other.
     assert cli.main(["pretrain", "--config", "work/encoder/recipe.yaml", "--preset", "quick", "--print_config"]) == 0
 
@@ -145,7 +147,9 @@ def test_labels_from_a_table(flow, tmp_path, kind):
     found = labelled_runs(module, "viscosity").common.parameters["viscosity"].numpy()
     factor = 1e3 if kind in ("csv", "frame") else 1.0
     np.testing.assert_allclose(np.sort(found), np.sort([factor * v for v in chosen.values()]))
-    assert module.store.units.get("viscosity", "") == {"csv": "mm^2/s", "frame": "mm^2/s", "array": "m^2/s"}.get(kind, "")
+    assert module.store.units.get("viscosity", "") == {"csv": "mm^2/s", "frame": "mm^2/s", "array": "m^2/s"}.get(
+        kind, ""
+    )
 
 
 def test_tables_that_cannot_be_meant(flow):
@@ -172,7 +176,9 @@ def test_labelled_runs_are_left_out_in_turn_and_the_best_method_is_saved(reactio
     assert rows[result.best()] < rows["mean"]
     saved = pdessl.load(tmp_path / "out")
     assert saved.record["elsewhere"]["as in training"]["error"]["reaction_rate"] == pytest.approx(rows[result.best()])
-    assert not any(result.best() == row["method"] and f"{row['title']}, %" in saved.record["floors"] for row in result.rows)
+    assert not any(
+        result.best() == row["method"] and f"{row['title']}, %" in saved.record["floors"] for row in result.rows
+    )
     # What is predicted for a run does not know its label: another label of it changes nothing.
     module = read_labelled(folder / "runs", "reaction_rate")
     again = cross_validate(None, module, settings)
@@ -186,7 +192,10 @@ def test_labelled_runs_are_left_out_in_turn_and_the_best_method_is_saved(reactio
 
 def test_the_energy_balance_of_a_decaying_wave_is_its_viscosity():
     t, nu = torch.linspace(0, 1, 9, dtype=torch.float64), torch.tensor([0.02, 0.5], dtype=torch.float64)
-    for kind, nodes in (("periodic", 2 * torch.pi * torch.arange(32) / 32), ("wall", (torch.arange(32) + 0.5) * torch.pi / 32)):
+    for kind, nodes in (
+        ("periodic", 2 * torch.pi * torch.arange(32) / 32),
+        ("wall", (torch.arange(32) + 0.5) * torch.pi / 32),
+    ):
         x = nodes.double()
         u = 3 + torch.exp(-4 * nu[:, None, None] * t[:, None]) * torch.cos(2 * x)
         runs = Trajectories(
@@ -216,7 +225,10 @@ def test_a_recipe_is_made_for_what_the_files_say(flow, tmp_path, equation, bound
     assert content["model"]["augmentation"]["class_path"].endswith(views), lines
     assert content["data"]["splits"] == {"validation": 0.0, "test": 0.0}
     run = pdessl.pretrain(
-        tmp_path, config=content, out=tmp_path / "out", overrides={"trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
+        tmp_path,
+        config=content,
+        out=tmp_path / "out",
+        overrides={"trainer.max_epochs": 1, "trainer.accelerator": "cpu"},
     )
     assert len(run.curves["train/loss"]) == 1
 
