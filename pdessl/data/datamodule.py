@@ -88,8 +88,8 @@ class PDEDataModule(lightning.LightningDataModule):
             each another run of its group (:class:`pdessl.data.groups.GroupPairs`). None: two views of one run.
 
     Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], of those
-    that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
-    ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
+    that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part.
+    ``labelled``, ``validation``, ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
 
     Fields are float32 and stay in the units of the data (symmetry transformations need them); ``statistics`` has the
     mean and standard deviation of each field over the training part for models to normalise with.

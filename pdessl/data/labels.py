@@ -68,7 +68,8 @@ def with_labels(data: str | os.PathLike[str], mapping: Any, table: Any, target: 
     Args:
         data: files, in a layout that is recognised where there is no mapping.
         mapping: as :func:`pdessl.open` takes it, or None.
-        table, target: see :func:`read_labels`.
+        table: see :func:`read_labels`.
+        target: likewise.
 
     Raises:
         DataError: the data are a store, whose labels are in it; or see :func:`read_labels`.

@@ -128,8 +128,8 @@ def resplit(source: Source, rules: Mapping[str, str | float], seed: int = 0) -> 
         inside = set(owner[groups == group])
         if len(inside) > 1 and inside & {"test", "validation"}:
             raise DataError(
-                f"--split: group {group} (runs that share a file or a value) would be in {' and '.join(sorted(inside))}, "
-                "which leaks. Put whole groups into a split."
+                f"--split: group {group} (runs that share a file or a value) would be in "
+                f"{' and '.join(sorted(inside))}, which leaks. Put whole groups into a split."
             )
     chosen: dict[str, Selection] = {}
     for name in dict.fromkeys((*rules, rest)):

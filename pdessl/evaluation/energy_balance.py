@@ -1,4 +1,4 @@
-"""The energy balance of runs: how fast fluctuations decay, over how rough they are. Four lines of physics, no network."""
+"""The energy balance of runs: how fast fluctuations decay, over how rough they are."""
 
 # B runs, C channels, T frames, X space (one axis per dimension)
 

@@ -59,8 +59,8 @@ class RegressionResult:
     def best(self) -> str | None:
         """Return the method in closed form that leaves out its labels best, at most labels and the first seed.
 
-        Where labelled runs were left out in turn, by that error. No test, validation or calibration run chooses: its error and intervals stay those of a model chosen without
-        them. None where there is no such method.
+        Where labelled runs were left out in turn, by that error. No test, validation or calibration run chooses: error
+        and intervals stay those of a model chosen without them. None where there is no such method.
         """
         tried = {m: model for (m, n, k), model in self.models.items() if m != "mean" and (n, k) == self.most}
         if not tried:

@@ -152,7 +152,8 @@ def pretrain(
     """Pretrain from a recipe and save the encoder.
 
     Args:
-        config: recipe name from ``pdessl list configs``, a file, or its content; None: all that is needed is in ``overrides``.
+        config: recipe name from ``pdessl list configs``, a file, or its content; None: all that is needed is in
+            ``overrides``.
         overrides: other values, ``{"trainer.max_epochs": 1}`` or ``["trainer.max_epochs=1"]``, see
             :func:`pdessl.schema.override`.
         out: folder of the run; default the recipe's.
