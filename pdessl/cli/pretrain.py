@@ -61,5 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     run = pretrain(*given)
     package = type(run.task.encoder.module).__module__.partition(".")[0]
     trusted = "" if package in ("pdessl", "torch") else f", allow=('{package}',)"
+    if run.early:
+        print(f"warning: {run.early}")
     print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")
     return 0

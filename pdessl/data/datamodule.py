@@ -365,7 +365,9 @@ class PDEDataModule(lightning.LightningDataModule):
         """Loaders of the labelled subset and of the validation part, as far as there are any; else of all runs."""
         _ = self.store
         held = {role for roles in self._roles for role in roles}
-        roles = [role for role in ("labelled", "validation") if role in held] or ["unlabelled"]
+        roles = ["labelled", "validation"]
+        if self.train_split == "unlabelled":  # nothing is chosen by validation
+            roles = [role for role in roles if role in held] or ["unlabelled"]
         return [self._loader(self._labelled_part() if role == "labelled" else self._part(role)) for role in roles]
 
     def test_dataloader(self) -> TrajectoryLoader:

@@ -96,8 +96,9 @@ def as_report(result: RegressionResult, settings: Regression) -> tuple[dict[str,
             "labels": settings.shown or min(counts),
             "methods": {method: result.titles[method] for method in result.predictions},
         },
-        "embedding": {"encoders": {m: encoders[m] for m in result.features}},
     }
+    if result.features:
+        sections["embedding"] = {"encoders": {m: encoders[m] for m in result.features}}
     if result.intervals:
         sections["intervals"] = {"rows": result.intervals, "reliability": result.reliability}
     if result.robustness:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -35,10 +36,11 @@ class PretrainingRun:
         folder: where the encoder, the curves and the checkpoint are.
         curves: name -> one value per epoch.
         task: the trained LightningModule.
+        early: what says that it ended long before its loss had settled; empty where nothing does.
     """
 
-    def __init__(self, folder: Path, curves: dict[str, list[float]], task: Any) -> None:
-        self.folder, self.curves, self.task = folder, curves, task
+    def __init__(self, folder: Path, curves: dict[str, list[float]], task: Any, early: str = "") -> None:
+        self.folder, self.curves, self.task, self.early = folder, curves, task, early
 
 
 def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI:
@@ -192,7 +194,7 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from pdessl.experiments.training import Curves, interruptible
+    from pdessl.experiments.training import Curves, ProgressLines, interruptible, stopped_early
     from pdessl.tasks import WholeCheckpoints
     from pdessl.tasks.checkpointing import check_checkpoint
 
@@ -211,7 +213,8 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
 
         callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
-    cli.trainer.callbacks += [*callbacks, curves, last]
+    lines = [] if cli.trainer.progress_bar_callback is not None and sys.stdout.isatty() else [ProgressLines()]
+    cli.trainer.callbacks += [*callbacks, *lines, curves, last]
     strategy = cli.trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:  # unless the recipe chose another
         strategy.checkpoint_io = WholeCheckpoints()
@@ -225,7 +228,8 @@ def _fit(cli: LightningCLI) -> PretrainingRun:
         cli.model.load_state_dict(state["state_dict"])
     if cli.trainer.is_global_zero:
         cli.model.save_encoder(folder / "encoder", {"recipe": _written(cli)})
-    return PretrainingRun(folder, curves.curves, cli.model)
+    early = stopped_early(curves.curves.get("train/loss", ()), int(cli.trainer.global_step))
+    return PretrainingRun(folder, curves.curves, cli.model, early)
 
 
 def _check_saving(task: Any, settings: Any, folder: Path) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from pdessl.experiments.cross_validation import cross_validate, labelled_runs
 from pdessl.experiments.default_recipe import chosen_recipe
 from pdessl.experiments.inputs import read_labelled, to_be_left_out
 from pdessl.experiments.regression import Regression
+from pdessl.experiments.training import ProgressLines, stopped_early
 from pdessl.trajectory import Trajectories
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,9 +44,9 @@ OWN = script()
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-    """16 runs of decaying turbulence, 10 of them labelled, 2 shorter than the others."""
+    """16 runs of decaying turbulence, 8 of them labelled, 2 shorter than the others."""
     folder = tmp_path_factory.mktemp("flow")
-    truth = OWN.make("turbulence", folder / "runs", runs=16, labelled=10, points=16, frames=9, short=2)
+    truth = OWN.make("turbulence", folder / "runs", runs=16, labelled=8, points=16, frames=9, short=2)
     return folder, truth
 
 
@@ -67,16 +69,16 @@ def test_the_page_as_it_is_printed(flow, monkeypatch, capsys):
         _, verb, *words = shlex.split(line)
         assert cli.main([verb, *words]) == 0, capsys.readouterr().err
         said[verb] = capsys.readouterr().out
-    assert "in 10 runs, 6 are without a label" in said["inspect"]
+    assert "in 8 runs, 8 are without a label" in said["inspect"]
     assert "no equation is named" in said["pretrain"] and (folder / "work/encoder/recipe.yaml").is_file()
     assert "predicts runs left out best" in said["regress"]
     with (folder / "viscosity.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [Path(row["file"]).name for row in rows] == sorted(truth)
     found = OWN.errors(folder, "turbulence", truth)
-    assert found["runs"] == 6 and found["error in percent"] < 10  # the energy balance, on 16 nodes
+    assert found["runs"] == 8 and found["error in percent"] < 10  # the energy balance, on 16 nodes
     assert re.search(
-        r"expected error of viscosity: \S+ % \(on 10 runs, each left out of a fit\); best floor", said["predict"]
+        r"expected error of viscosity: \S+ % \(on 8 runs, each left out of a fit\); best floor", said["predict"]
     )
     # The recipe that was written is one like any other.
     assert cli.main(["pretrain", "--config", "work/encoder/recipe.yaml", "--preset", "quick", "--print_config"]) == 0
@@ -88,9 +90,9 @@ def test_files_without_the_attribute_are_unlabelled_and_all_of_them_are_pretrain
     assert len(source) == 16 and source.parameters == ("viscosity",) and not source.constants
     module = PDEDataModule(folder / "runs")
     module.setup()
-    assert sum(map(len, module.selections("unlabelled"))) == 6
+    assert sum(map(len, module.selections("unlabelled", short=True))) == 8
     runs = labelled_runs(module, "viscosity")
-    assert len(runs) == 10 and np.isfinite(runs.common.parameters["viscosity"]).all()
+    assert len(runs) == 8 and np.isfinite(runs.common.parameters["viscosity"]).all()
     assert set(runs.common.parameters["viscosity"].tolist()) <= set(truth.values())
     assert to_be_left_out(module, "viscosity")
 
@@ -112,6 +114,7 @@ def test_frames_that_were_never_written_end_a_run_among_complete_ones(tmp_path):
     with xr.open_dataset(path, engine="h5netcdf") as data:
         held = data.load()
     held["u"][9:] = np.nan
+    path.unlink()
     held.to_netcdf(path, engine="h5netcdf")
     source = open_data(tmp_path / "runs")
     assert source.splits == {"all": 4, "all_9frames": 1}
@@ -120,6 +123,7 @@ def test_frames_that_were_never_written_end_a_run_among_complete_ones(tmp_path):
     dropped = open_data(tmp_path / "runs", {"format": "netcdf", "layout": "labelled", "missing": "drop"})
     assert dict(dropped.splits) == {"all": 4}
     held["u"][4, 3] = np.nan  # a hole is no end
+    path.unlink()
     held.to_netcdf(path, engine="h5netcdf")
     with pytest.raises(DataError, match="missing: drop"):
         open_data(tmp_path / "runs").load("all_9frames")
@@ -204,7 +208,7 @@ def test_the_energy_balance_of_a_decaying_wave_is_its_viscosity():
             boundary=(kind,), parameters={},
         )  # fmt: skip
         found = energy_balance(runs)
-        torch.testing.assert_close(found, nu[:, None], rtol=2e-4 if kind == "periodic" else 2e-2, atol=0)
+        torch.testing.assert_close(found, nu[:, None], rtol=2e-3 if kind == "periodic" else 2e-2, atol=0)
         # In other units of time and of the field it is what it is.
         slow = runs.replace(time=10 * runs.time, fields=7 * runs.fields)
         torch.testing.assert_close(energy_balance(slow), found / 10)
@@ -219,7 +223,7 @@ def test_a_recipe_is_made_for_what_the_files_say(flow, tmp_path, equation, bound
     said = {k: v for k, v in (("equation", equation), ("boundary", boundary)) if v}
     for name in list(truth)[:9]:
         with xr.open_dataset(folder / "runs" / name, engine="h5netcdf") as held:
-            named = held.rename(vorticity="omega") if equation else held
+            named = held.rename(vorticity="w") if equation else held
             named.drop_attrs().assign_attrs(said).to_netcdf(tmp_path / name, engine="h5netcdf")
     content, lines = chosen_recipe(tmp_path)
     assert content["model"]["augmentation"]["class_path"].endswith(views), lines
@@ -243,3 +247,27 @@ def test_nothing_is_called_significant_from_one_draw_or_few_runs():
     assert "19 test runs are too few" in few[0]
     enough = findings([row("frozen", "pretrained", [1.0, 1.1]), row("physics", "floor", [9.0, 9.1])], 20)
     assert "lower, by more than two standard errors" in enough[0]
+
+
+def test_a_training_that_ended_too_early_is_told():
+    falling = [10 * 0.95**k for k in range(40)]
+    assert "still falling" in stopped_early(falling, 400) and "--preset long" in stopped_early(falling, 400)
+    assert stopped_early([10 * 0.7**k for k in range(40)], 400) == ""
+    assert "far too early: 20 steps" in stopped_early([1.0] * 20, 20)
+
+
+def test_progress_is_told_in_lines_with_the_time_left(monkeypatch):
+    clock = iter([0.0, 2.0, 4.0, 30.0, 32.0])
+    monkeypatch.setattr("pdessl.experiments.training.time.monotonic", lambda: next(clock))
+    said = []
+    lines = ProgressLines(every=20, announce=said.append)
+    for epoch in range(5):
+        trainer = SimpleNamespace(
+            current_epoch=epoch, max_epochs=5, is_global_zero=True, callback_metrics={"train/loss": 0.5}
+        )
+        lines.on_train_epoch_end(trainer, None)
+    assert said == [
+        "epoch 2 of 5, loss 0.5, 6 s left",
+        "epoch 4 of 5, loss 0.5, 10 s left",
+        "epoch 5 of 5, loss 0.5, 0 s left",
+    ]
