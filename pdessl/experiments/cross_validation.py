@@ -205,7 +205,7 @@ class _CrossValidation:
         if law.unexplained > _UNEXPLAINED and len(runs.field_names) == 1:
             # The default library of one field has no reactions of third order, as bistable and excitable media have.
             try:
-                other = discover(runs, terms=_reactions(len(runs.axis_names)))
+                other = discover(runs, terms=_reactions(len(runs.axis_names)), centred=False)
                 law = min(law, other, key=lambda found: found.unexplained)
             except PdesslError as error:
                 self.notes.append(f"{METHODS['law'][0]}, reactions of third order: {error}")
@@ -285,11 +285,9 @@ class _CrossValidation:
 
 
 def _reactions(axes: int) -> tuple[Term, ...]:
-    """Return the library of one field that reacts to third order, drifts and diffuses."""
-    nothing = (0,) * axes
-    unit = [tuple(int(i == j) for i in range(axes)) for j in range(axes)]
-    moved = [tuple(order * n for n in one) for order in (1, 2) for one in unit]
-    return (*(Term((m,), nothing) for m in range(4)), *(Term((1,), orders) for orders in moved))
+    """Return the library of one field that reacts to third order and diffuses."""
+    second = [tuple(2 * int(i == j) for i in range(axes)) for j in range(axes)]
+    return (*(Term((m,), (0,) * axes) for m in (1, 2, 3)), *(Term((1,), orders) for orders in second))
 
 
 def _tenths(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
