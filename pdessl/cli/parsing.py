@@ -12,6 +12,18 @@ from pdessl.errors import PdesslError
 __all__ = ["Parser", "integers", "sizes", "split_rules"]
 
 
+class _HelpAll(argparse.Action):
+    """Print everything there is to say about a verb, and stop."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **words: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **words)
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        assert isinstance(parser, Parser)  # noqa: S101  (no other class adds it)
+        print(parser.format_all())
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser for one verb, whose mistakes are reported like all other errors of the user.
 
@@ -33,6 +45,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument(
+            "--help-all",
+            action=_HelpAll,
+            help="this, and every key of the recipe that --set may change, where there is one",
+        )
+
+    def format_all(self) -> str:
+        """Return the help of a verb and of all settings behind it; a verb with a recipe has more than its options."""
+        return self.format_help()
 
     def add_changes(self, what: str, example: str, printed: bool = True) -> None:
         """Add ``--set KEY=VALUE``, spelled and read alike in every verb, and ``--print_config``.

@@ -19,7 +19,7 @@ from pdessl.schema import Overrides, override
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe"]
+__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe", "settings_help"]
 
 TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
 
@@ -131,6 +131,11 @@ def _command_line(content: Mapping[str, Any], dry: bool = False) -> LightningCLI
 
 # Where classes are that recipes may name without their path.
 _CLASSES = ("pdessl.models", "pdessl.objectives", "pdessl.augmentation", "pdessl.tasks")
+
+
+def settings_help() -> str:
+    """Return every key of a pretraining recipe with its type, default and meaning, Lightning's among them."""
+    return _command_line(_content("burgers_vicreg", None, None, None, None), dry=True).parser.format_help()
 
 
 def pretraining_recipe(
