@@ -60,8 +60,8 @@ def pretrain(
 
         run = pdessl.pretrain("data/burgers", config="burgers_vicreg", overrides={"seed_everything": 1}, out="runs/x")
 
-    or of nothing but data, for which a recipe is made (:func:`pdessl.experiments.default_recipe.recipe_for`) and written
-    to ``recipe.yaml``::
+    or of nothing but data, for which a recipe is made (:func:`pdessl.experiments.default_recipe.recipe_for`) and
+    written to ``recipe.yaml``::
 
         run = pdessl.pretrain("runs/", out="work/encoder")
 
