@@ -22,7 +22,7 @@ from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
 from pdessl.experiments.comparison_result import RegressionResult
 from pdessl.experiments.estimates import equation_estimates
-from pdessl.experiments.regression import METHODS, Regression
+from pdessl.experiments.regression import CLOSED, METHODS, Regression
 from pdessl.experiments.routes import Route
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import ParameterModel, PhysicsEncoder, RunEncoder
@@ -184,7 +184,7 @@ class _CrossValidation:
     def _methods(self) -> Iterator[tuple[str, Any, str]]:
         """Yield method, what makes its encoder, and its readout, those that are asked for and can be."""
         s, law = self.settings, isinstance(self.encoder, LatentOperator)
-        wanted = set(s.methods)
+        wanted = set(s.methods) | ({"balance"} if s.methods == CLOSED else set())
         if law or "law" in wanted:
             yield "law", (lambda: self.encoder) if law else self._law, "best"
         if isinstance(self.encoder, nn.Module):

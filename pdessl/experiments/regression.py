@@ -14,7 +14,7 @@ from pdessl.schema import Count, Size
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
 # Methods in closed form: their rows are fitted models.
-CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics", "balance")
+CLOSED = ("law", "frozen", "neighbours", "mean", "random", "physics")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
@@ -48,7 +48,8 @@ class Regression:
             :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``neighbours`` (nearest neighbours
             of these), ``mean``, ``random`` (ridge on the same network untrained), ``physics`` (ridge on hand-made
             features, see :func:`pdessl.evaluation.physics_features.physics_features`), ``balance`` (a map of the
-            energy balance alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`).
+            energy balance alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`; where labelled runs are
+            left out in turn it is among them by default, elsewhere not).
         scratch: training of the same network from random weights; None leaves it out.
         moved: the same with views that move the label (``views.moves``); None leaves it out.
         finetune: training that starts from the pretrained encoder; None leaves it out.
