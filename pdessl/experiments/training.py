@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ __all__ = ["Curves", "ProgressLines", "interruptible", "quietly", "stopped_early
 
 _EVERY = 20.0  # seconds between two lines of progress
 _FEW_STEPS = 50
+_STILL = 0.03  # of all that a loss has fallen, in the last tenth of the epochs: it has not settled
 
 
 class Curves(Callback):
@@ -102,8 +104,8 @@ def stopped_early(losses: Sequence[float], steps: int) -> str:
     if tenth < 1:
         return ""
     last, before = (sum(part) / tenth for part in (known[-tenth:], known[-2 * tenth : -tenth]))
-    fallen = max(known) - last
-    if fallen > 0 and before - last > 0.1 * fallen:
+    fallen, noise = max(known) - last, statistics.pstdev(known[-tenth:])
+    if before - last > max(_STILL * fallen, 2 * noise):
         return (
             f"training stopped too early: its loss was still falling, from {before:.4g} to {last:.4g} over the last "
             f"tenth of {len(known)} epochs ({steps} steps). {advice}"

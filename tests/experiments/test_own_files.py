@@ -144,7 +144,7 @@ def test_labels_from_a_table(flow, tmp_path, kind):
     frame.to_csv(tmp_path / "labels.csv", index=False)
     data = tmp_path / "runs"
     data.mkdir()
-    for name in truth:
+    for name in list(truth)[:6]:
         with xr.open_dataset(folder / "runs" / name, engine="h5netcdf") as held:
             held.drop_attrs().to_netcdf(data / name, engine="h5netcdf")
     module = read_labelled(data, "viscosity", tables[kind])
@@ -253,6 +253,8 @@ def test_a_training_that_ended_too_early_is_told():
     falling = [10 * 0.95**k for k in range(40)]
     assert "still falling" in stopped_early(falling, 400) and "--preset long" in stopped_early(falling, 400)
     assert stopped_early([10 * 0.7**k for k in range(40)], 400) == ""
+    settled = [1 + 0.3 * (-1) ** k + 9 * 0.5**k for k in range(40)]  # noise is no fall
+    assert stopped_early(settled, 400) == ""
     assert "far too early: 20 steps" in stopped_early([1.0] * 20, 20)
 
 
