@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdessl.cli.parsing import Parser
+from pdessl.cli.parsing import Parser, split_rules
 
 __all__ = ["main"]
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl convert /data/NavierStokes2D_cond/ --out data/smoke",
             "pdessl convert runs/*.nc --mapping my.yaml --out data/mine --set missing=drop",
+            "pdessl convert runs/ --out data/mine --split labelled=known,test=0.2",
             "pdessl convert data/burgers --format well --out export/burgers",
         ],
         python="import pdessl\npdessl.convert('runs/', out='data/mine', mapping='my.yaml')",
@@ -34,6 +35,15 @@ def main(arguments: Sequence[str]) -> int:
         choices=("store", "well"),
         default="store",
         help="layout to write: our store (default), or The Well's",
+    )
+    parser.add_argument(
+        "--split",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=RUNS",
+        help="which runs are in which split, e.g. test=0.2, labelled=known, test='viscosity>0.01', test='run_05*.nc',\n"
+        "validation=0:10 (numbers as inspect counts), test=group:3; default the splits of the data",
     )
     parser.add_argument("--resume", action="store_true", help="continue a conversion that was interrupted")
     parser.add_argument("--any-version", action="store_true", help="continue what another version of pdessl began")
@@ -54,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         files = export_well(source, options.out)
         print(f"{options.out}: {len(files)} files in The Well's layout")
         return 0
-    store = convert(source, options.out, resume=options.resume, any_version=options.any_version)
+    store = convert(
+        source, options.out, resume=options.resume, any_version=options.any_version, split=split_rules(options.split)
+    )
     print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
     return 0

@@ -9,7 +9,19 @@ from typing import Any, NoReturn
 
 from pdessl.errors import PdesslError
 
-__all__ = ["Parser", "integers", "sizes"]
+__all__ = ["Parser", "integers", "sizes", "split_rules"]
+
+
+class _HelpAll(argparse.Action):
+    """Print everything there is to say about a verb, and stop."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **words: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **words)
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        assert isinstance(parser, Parser)  # noqa: S101  (no other class adds it)
+        print(parser.format_all())
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +45,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument(
+            "--help-all",
+            action=_HelpAll,
+            help="this, and every key of the recipe that --set may change, where there is one",
+        )
+
+    def format_all(self) -> str:
+        """Return the help of a verb and of all settings behind it; a verb with a recipe has more than its options."""
+        return self.format_help()
 
     def add_changes(self, what: str, example: str, printed: bool = True) -> None:
         """Add ``--set KEY=VALUE``, spelled and read alike in every verb, and ``--print_config``.
@@ -114,3 +135,12 @@ def sizes(text: str) -> dict[str, int] | int:
     if any(len(pair) != 2 for pair in pairs):
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor like unlabelled=2048,test=512")
     return {name.strip(): integers(value)[0] for name, value in pairs}
+
+
+def split_rules(words: Sequence[str]) -> dict[str, str]:
+    """Read ``labelled=known,test=0.2`` as which runs are in which split."""
+    pairs = [part.split("=", 1) for word in words for part in word.split(",") if part]
+    for pair in pairs:
+        if len(pair) != 2 or not re.fullmatch(r"\w+", pair[0]) or not pair[1]:
+            raise PdesslError(f"--split {'='.join(pair)}: expected NAME=RUNS, as in labelled=known,test=0.2")
+    return {name: rule for name, rule in pairs}

@@ -11,15 +11,24 @@ from pdessl.cli.parsing import Parser
 __all__ = ["main"]
 
 
+class _Pretrain(Parser):
+    def format_all(self) -> str:
+        """Return the help, and that of every key of a pretraining recipe."""
+        from pdessl.experiments.pretraining import settings_help
+
+        return f"{self.format_help()}\nKeys of a recipe, for --set KEY=VALUE:\n\n{settings_help()}"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Parse, call :func:`pdessl.experiments.pretraining.pretrain`, print where the encoder is."""
-    parser = Parser(
+    parser = _Pretrain(
         "pretrain",
         "Train an encoder on unlabelled runs: on pairs of views made by the symmetries of the equation, by predicting\n"
         "the latent of the next window, or of hidden blocks. A recipe names the task, and gives its settings (model),\n"
         "the data (data) and the trainer; 'pdessl list objectives' says which objective is for what.\n"
         "The run's folder then holds the encoder for pdessl.load, the curves (history.json), and last.ckpt.",
         examples=[
+            "pdessl pretrain --data runs/ --out work/encoder                       a recipe is made for the data",
             "pdessl pretrain --config burgers_vicreg --data data/burgers",
             "pdessl pretrain --config burgers_vicreg --data data/burgers --set trainer.max_epochs=1 --out runs/short",
             "pdessl pretrain --config burgers_vicreg --set data.stream=burgers     simulated meanwhile: no run twice",
@@ -27,11 +36,13 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl pretrain --config ks_jepa --preset full --data data/ks --set monitor.stop_on_collapse=true",
             "pdessl pretrain --config burgers_vicreg --data data/burgers --ckpt_path runs/pretraining/last.ckpt",
         ],
-        python="from pdessl.experiments.pretraining import pretrain\n"
-        "pretrain('burgers_vicreg', {'data.path': 'data/burgers', 'trainer.max_epochs': 1}, 'runs/short')",
+        python="import pdessl\n"
+        "pdessl.pretrain('data/burgers', config='burgers_vicreg', overrides={'trainer.max_epochs': 1}, out='runs/x')",
     )
     parser.add_argument(
-        "--config", metavar="NAME", help="recipe: name from 'pdessl list configs', or a file; default: made for the data"
+        "--config",
+        metavar="NAME",
+        help="recipe: name from 'pdessl list configs', or a file; default: made for the data",
     )
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. full")
     parser.add_argument("--data", metavar="PATH", help="store, or files of any layout: the recipe's data.path")
@@ -60,5 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     run = pretrain(*given)
     package = type(run.task.encoder.module).__module__.partition(".")[0]
     trusted = "" if package in ("pdessl", "torch") else f", allow=('{package}',)"
+    if run.early:
+        print(f"warning: {run.early}")
     print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")
     return 0

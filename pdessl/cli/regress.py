@@ -22,15 +22,25 @@ def main(arguments: Sequence[str]) -> int:
         "Writes report.html, report.json, and a model that 'pdessl predict --model FOLDER' reads.",
         examples=[
             "pdessl regress --encoder runs/pretraining --data data/burgers --target viscosity --labels 16,64,all",
+            "pdessl regress --encoder runs/e --data my_runs/ --target viscosity --labels labels.csv",
             "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --out runs/nu4",
             "pdessl regress --encoder runs/pretraining --data data/burgers --preset quick      closed forms only",
         ],
         python="import pdessl\npdessl.regress('runs/pretraining', 'data/burgers', 'viscosity', labels=(32,))",
     )
-    parser.add_argument("--encoder", required=True, metavar="FOLDER", help="a pretraining run, or a saved encoder")
-    parser.add_argument("--data", required=True, metavar="STORE", help="folder of a store with labelled and test runs")
+    parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, or a saved encoder")
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="store or files; runs without TARGET are unlabelled"
+    )
     parser.add_argument("--target", metavar="NAME,...", help="parameter, e.g. viscosity; default the recipe's")
-    parser.add_argument("--labels", type=counts, metavar="N,N,...", help="numbers of labelled runs; 'all' for all")
+    parser.add_argument(
+        "--labels",
+        type=counts_or_table,
+        metavar="N,N,... | FILE.csv",
+        help="numbers of labelled runs, 'all' for all; or the labels: a table with columns file (or run), value, and\n"
+        "where wanted standard_error and unit",
+    )
+    parser.add_argument("--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per method")
     parser.add_argument(
         "--config",
@@ -43,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write; default runs/TARGET")
     options = parser.parse_args(arguments)
     words = list(options.set)
-    words += [f"regression.labels={options.labels}"] if options.labels else []
+    table = options.labels if isinstance(options.labels, str) else None
+    words += [f"regression.labels={options.labels}"] if options.labels and table is None else []
     words += [f"regression.seeds={options.seeds}"] if options.seeds else []
     words += [f"workers={options.workers}"] if options.workers else []
 
@@ -51,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     from pdessl.experiments.regress import default_recipe, regress
     from pdessl.schema import dump_yaml
 
-    config = options.config or default_recipe(options.data)
+    config = options.config or default_recipe(options.data, options.mapping)
     targets = options.target.split(",") if options.target else [None]
     for target in targets:
         chosen = [f"regression.target={target}"] if target else []
@@ -65,6 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         regress(
             options.encoder,
             options.data,
+            labels=table,
+            mapping=options.mapping,
             settings=settings.regression,
             out=folder,
             workers=settings.workers,
@@ -72,6 +85,11 @@ def main(arguments: Sequence[str]) -> int:
         )
         print(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
     return 0
+
+
+def counts_or_table(text: str) -> list[int] | str:
+    """Read numbers of labelled runs, or take the name of a table."""
+    return text if text.lower().endswith(".csv") else counts(text)
 
 
 def counts(text: str) -> list[int]:

@@ -20,6 +20,7 @@ from pdessl.data.formats.checks import RESOLVED, spectral_tail
 from pdessl.data.formats.files import Files
 from pdessl.data.manifest import FORMAT, FORMAT_VERSION, MANIFEST, continue_with, read_manifest, write_manifest
 from pdessl.data.reporting import Progress, reporting
+from pdessl.data.resplitting import Resplit, resplit
 from pdessl.data.shards import entry_of, write_shard
 from pdessl.data.source import Source
 from pdessl.data.store import Store, finish
@@ -40,6 +41,7 @@ def convert(
     resume: bool = False,
     progress: bool | Callable[[Progress], None] | None = None,
     any_version: bool = False,
+    split: Mapping[str, str | float] | None = None,
 ) -> Store:
     """Write data of any layout into a store.
 
@@ -55,12 +57,16 @@ def convert(
         progress: True shows a bar, False nothing, None a bar when standard error is a terminal; or a function that is
             called with :class:`pdessl.data.Progress` after every shard.
         any_version: with ``resume``, continue what another version of pdessl, torch or NumPy began.
+        split: which runs are in which split, ``{"test": "viscosity>0.01", "labelled": "run_0*.nc"}``; see
+            :func:`pdessl.data.resplitting.resplit`. Default the splits that the data have.
 
     Raises:
         FormatError, DataError, SchemaError: see :func:`pdessl.open`.
         StoreError: ``out`` holds something else, is being written by another process, or cannot be written.
     """
     source = path if isinstance(path, Source) else open_apart(path, mapping)
+    if split:
+        source = resplit(source, split)
     recipe = _recipe(source)
     folder = Path(out)
     with locked(folder):
@@ -99,16 +105,24 @@ def _convert(
 def _recipe(source: Source) -> ConvertedRecipe:
     sizes = [math.prod(source.shape(split)) for split in source.splits]
     dtype = np.dtype(source.load(next(iter(source.splits)), [0], frames=slice(0, 1)).fields.numpy().dtype)
-    mapping = dict(source.mapping.content) if isinstance(source, Files) else {}
+    base = source.base if isinstance(source, Resplit) else source
+    mapping = dict(base.mapping.content) if isinstance(base, Files) else {}
     values = [source.parameter_values(split) for split in source.splits]
     parameters = {}
     for name in source.parameters:
         found = np.concatenate([v[name] for v in values if name in v])
-        parameters[name] = {"low": float(found.min()), "high": float(found.max()), "unit": source.units.get(name, "")}
+        if len(known := found[np.isfinite(found)]):  # runs without a label say nothing of the range
+            unit = source.units.get(name, "")
+            parameters[name] = {"low": float(known.min()), "high": float(known.max()), "unit": unit}
     content = {
         "title": str(mapping.get("title", source.format)),
         "equation": source.equation,
-        "converted": {"files": _files(source), "format": source.format, "mapping": mapping},
+        "converted": {
+            "files": _files(source),
+            "format": source.format,
+            "mapping": mapping,
+            **({"split": source.rules} if isinstance(source, Resplit) else {}),
+        },
         "fields": {
             n: {"unit": source.units.get(n, ""), "staggered": source.staggered.get(n)} for n in source.field_names
         },
@@ -129,7 +143,8 @@ def _recipe(source: Source) -> ConvertedRecipe:
 
 def _files(source: Source) -> dict[str, int]:
     """Return the names and sizes of the files, by which an interrupted conversion knows them again."""
-    return {p.name: p.stat().st_size for p in source.paths} if isinstance(source, Files) else {source.name: 0}
+    base = source.base if isinstance(source, Resplit) else source
+    return {p.name: p.stat().st_size for p in base.paths} if isinstance(base, Files) else {source.name: 0}
 
 
 def _runs(groups: np.ndarray) -> list[list[int]]:

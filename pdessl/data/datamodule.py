@@ -90,8 +90,8 @@ class PDEDataModule(lightning.LightningDataModule):
             each another run of its group (:class:`pdessl.data.groups.GroupPairs`). None: two views of one run.
 
     Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], of those
-    that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part. ``labelled``, ``validation``,
-    ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
+    that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part.
+    ``labelled``, ``validation``, ``test`` and ``unlabelled`` give the trajectories themselves, cut as in the loaders.
 
     Fields are float32 and stay in the units of the data (symmetry transformations need them); ``statistics`` has the
     mean and standard deviation of each field over the training part for models to normalise with.
@@ -189,8 +189,10 @@ class PDEDataModule(lightning.LightningDataModule):
 
     # ------------------------------------------------------------------------------- parts
 
-    def selections(self, role: str) -> list[Selection]:
+    def selections(self, role: str, short: bool = False) -> list[Selection]:
         """Return which trajectories of each dataset serve as ``unlabelled``, ``labelled``, ``validation`` or ``test``.
+
+        One selection per number of frames; those shorter than a window only where ``short``.
 
         Raises:
             CatalogError: no dataset has any.
@@ -200,17 +202,18 @@ class PDEDataModule(lightning.LightningDataModule):
         if role not in ROLES or not found:
             held = sorted({name for roles in self._roles for name in roles})
             raise CatalogError(f"{self.store.name} has nothing that serves as {role}; it has {', '.join(held)}.")
-        return long_enough(found, self.crop.frames if self.crop else None, self.stride)[0]
+        return long_enough(found, 1 if short else self.crop.frames if self.crop else None, self.stride)[0]
 
     def _part(self, role: str) -> Windows:
         """Return a role's windows, held in memory if they fit beside what is held already."""
         if role not in self._windows:
             selections = [s for s in self.selections(role) if len(s)]
+            every = self.selections(role, short=True)
             crop = self.crop or Crop()
-            if common := long_enough(selections, crop.frames, self.stride)[1]:
+            if common := long_enough(every, crop.frames, self.stride)[1]:
                 crop = replace(crop, frames=common)  # runs differ in length
-            if short := sum(len(roles[role]) for roles in self._roles if role in roles) - sum(map(len, selections)):
-                rank_zero_info(f"{role}: {short} runs are shorter than a window and left out")
+            if left := sum(map(len, every)) - sum(map(len, selections)):
+                rank_zero_info(f"{role}: {left} runs are shorter than a window and left out")
             if not selections:
                 raise DataError(f"{self.store.name} has no trajectories that serve as {role}: those splits are empty.")
             needed = sum(len(s) * math.prod(s.shape) * 4 for s in selections)
@@ -361,7 +364,9 @@ class PDEDataModule(lightning.LightningDataModule):
         """Loaders of the labelled subset and of the validation part, as far as there are any; else of all runs."""
         _ = self.store
         held = {role for roles in self._roles for role in roles}
-        roles = [role for role in ("labelled", "validation") if role in held] or ["unlabelled"]
+        roles = ["labelled", "validation"]
+        if self.train_split == "unlabelled":  # nothing is chosen by validation
+            roles = [role for role in roles if role in held] or ["unlabelled"]
         return [self._loader(self._labelled_part() if role == "labelled" else self._part(role)) for role in roles]
 
     def test_dataloader(self) -> TrajectoryLoader:

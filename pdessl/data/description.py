@@ -56,7 +56,10 @@ def describe_files(s: Summary) -> list[str]:
         lines.append(_line(f"field {name}", (_values(f) if "rms" in f else "not read") + stored + where))
     for name, p in s["parameters"].items():
         distinct = ", ".join(f"{n} in {split}" for split, n in p["distinct"].items())
-        lines.append(_line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + f"; distinct values: {distinct}"))
+        share = f"; in {p['labelled']} runs, {p['unlabelled']} are without a label" if p["unlabelled"] else ""
+        lines.append(
+            _line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + f"; distinct values: {distinct}{share}")
+        )
     lines += _groups(s)
     if s["spectra"]["tails"]:
         worst = max(
@@ -110,7 +113,8 @@ def headline(s: Summary) -> str:
         fields += f" (stored as {' '.join(stored)})"
     parts += [fields, "x".join(map(str, [s["grid"]["frames"], *(a["points"] for a in s["grid"]["axes"])]))]
     for name, p in s["parameters"].items():
-        split, distinct = list(p["distinct"].items())[-1]
+        split = max(p["distinct"], key=lambda name: p["distinct"][name]) if p["unlabelled"] else list(p["distinct"])[-1]
+        distinct = p["distinct"][split]
         values = (
             f" ({distinct} distinct value{'s' if distinct > 1 else ''} in {split})"
             if p["range"][0] != p["range"][1]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pdessl.data.description import describe_files, describe_store
-from pdessl.data.formats import open_source
-from pdessl.data.formats.detection import apart
+from pdessl.data.formats import open_apart, open_source
+from pdessl.data.formats.isolation import LIMIT, cheap, isolated
 from pdessl.data.formats.summary import summarise
 from pdessl.data.groups import describe_groups
 from pdessl.data.manifest import MANIFEST
@@ -99,14 +99,13 @@ def inspect(
     single = isinstance(path, (str, os.PathLike))
     if mapping is None and single and (Path(path) / MANIFEST).is_file():
         return Inspection(_store(Store(path)))
-    return Inspection(apart(_files, path, mapping) if isolate else _files(path, mapping))
+    if not isolate or not cheap():
+        return Inspection(_files(open_source(path, mapping)))
+    source = open_apart(path, mapping)  # who opens them next finds them open
+    return Inspection(isolated(_files, source, label=source.name, limit=LIMIT + 4 * getattr(source, "files", 1)))
 
 
-def _files(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    mapping: str | os.PathLike[str] | Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    source = open_source(path, mapping)
+def _files(source: Any) -> dict[str, Any]:
     return summarise(source) | {"groups": describe_groups(source)}
 
 

@@ -1,12 +1,15 @@
-"""Progress of a generation: what is reported after every shard, and a bar with rate and remaining time."""
+"""Progress of a generation: what is reported after every shard, and a bar, or lines, with rate and remaining time."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 __all__ = ["Progress", "reporting"]
+
+_EVERY = 20.0  # seconds between two lines
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,24 @@ class Progress:
     rate: float
 
 
+class _Lines:
+    """A line now and then where no bar can be shown, from some seconds on: short work says nothing."""
+
+    def __init__(self, name: str, every: float = _EVERY) -> None:
+        self.name, self.every, self._last = name, every, 0.0
+
+    def __call__(self, state: Progress) -> None:
+        if state.seconds - self._last < self.every:
+            return
+        self._last = state.seconds
+        left = (state.total - state.done) / max(state.rate, 1e-9)
+        print(
+            f"{self.name}: {state.split}, {state.done} of {state.total}, {state.rate:.3g}/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 @contextmanager
 def reporting(
     progress: bool | Callable[[Progress], None] | None, name: str, total: int, done: int
@@ -42,8 +63,11 @@ def reporting(
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    if progress is False or (progress is None and not console.is_terminal):
+    if progress is False:
         yield lambda _: None
+        return
+    if progress is None and not console.is_terminal:
+        yield _Lines(name)
         return
     columns = (
         TextColumn("{task.description}"),

@@ -272,7 +272,9 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
     if report.get("law"):
         parts.append(_section("law", law_section, report, arrays))
     if report.get("regression"):
-        parts += [f'<p class="finding">{_text(line)}</p>' for line in findings(report["regression"]["rows"])]
+        found = report["regression"]
+        lines = findings(found["rows"], found.get("test_size"))
+        parts += [f'<p class="finding">{_text(line)}</p>' for line in lines]
     sections: dict[str, Callable[..., str]] = {
         "views": _views,
         "training": _training,

@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["GROUPS", "compare", "findings", "measured", "regression_row"]
 
+FEWEST_TESTED = 20  # runs: fewer say too little of others for a difference to be called one
 GROUPS = {
     "pretrained": "pretrained without labels",
     "floor": "floors, on the same labels and test set",
@@ -64,8 +65,10 @@ def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, s
 
     Returns:
         how many standard errors of the difference ours lies below the other (negative: above), and that in words: two
-        standard errors are what it takes to be called lower or higher.
+        standard errors are what it takes to be called lower or higher. NaN where one of them has no standard error.
     """
+    if ours["standard_error"] is None or other["standard_error"] is None:
+        return math.nan, "from one draw each, so that the difference is not tested"
     spread = math.hypot(ours["standard_error"] or 0.0, other["standard_error"] or 0.0)
     difference = other["mean"] - ours["mean"]
     score = difference / spread if spread else math.copysign(math.inf, difference) if difference else 0.0
@@ -76,7 +79,7 @@ def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, s
     return score, "not told apart (within two standard errors)"
 
 
-def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) -> list[str]:
     """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor.
 
     Where hand-made physics features have the lower error, a line says so: a representation that loses to a power
@@ -92,6 +95,8 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if ours is None or floor is None:
             continue
         _, words = compare(ours["relative_error"], floor["relative_error"])
+        if test_size is not None and test_size < FEWEST_TESTED:
+            words = f"{test_size} test runs are too few to test the difference"
         lines.append(
             f"{count} labels: {ours['title']} {ours['relative_error']['mean']:.1f} %, best floor "
             f"({floor['title']}) {floor['relative_error']['mean']:.1f} %: {words}."

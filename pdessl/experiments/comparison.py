@@ -220,6 +220,14 @@ class _Comparison:
                 self.report("models on hand-made features")
             except ShapeError as error:  # runs too short for a spectrum: the others go on
                 self.notes.append(f"{METHODS['physics'][0]}: {error}")
+        if "balance" in s.methods:
+            try:
+                route = Route(PhysicsEncoder.balance(largest), self.data, s, self.scale, largest)
+                self._fit(route, {"balance": "best"}, subsets, self.seeds)
+                found["balance"] = route
+                self.report("models on the energy balance")
+            except ShapeError as error:
+                self.notes.append(f"{METHODS['balance'][0]}: {error}")
         return found
 
     def _law(

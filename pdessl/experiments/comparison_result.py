@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pdessl.experiments.regression import Regression
 from pdessl.inference import ParameterModel
+from pdessl.inference.measured import Measured
 from pdessl.trajectory import Trajectories
 
 __all__ = ["RegressionResult", "as_report"]
@@ -34,6 +35,7 @@ class RegressionResult:
             closed form.
         test: the test runs.
         shifted: name -> test runs with a change, on which robustness was measured.
+        left_out: method -> what fits without them make of the labelled runs, where these were left out in turn.
         model: the one that is saved, where :func:`pdessl.experiments.regress.regress` made it.
     """
 
@@ -51,17 +53,20 @@ class RegressionResult:
     notes: list[str] = field(default_factory=list)
     models: Mapping[tuple[str, int, int], ParameterModel] = field(default_factory=dict)
     shifted: Mapping[str, Trajectories] = field(default_factory=dict)
+    left_out: Mapping[str, Measured] = field(default_factory=dict)
     model: ParameterModel | None = None
 
     def best(self) -> str | None:
         """Return the method in closed form that leaves out its labels best, at most labels and the first seed.
 
-        No test, validation or calibration run chooses: its error and intervals stay those of a model chosen without
-        them. None where there is no such method.
+        Where labelled runs were left out in turn, by that error. No test, validation or calibration run chooses: error
+        and intervals stay those of a model chosen without them. None where there is no such method.
         """
         tried = {m: model for (m, n, k), model in self.models.items() if m != "mean" and (n, k) == self.most}
         if not tried:
             return None
+        if self.left_out:
+            return min(tried, key=lambda m: next(iter(self.left_out[m].parameters.values())).error)
         return min(tried, key=lambda method: tried[method].targets[0].estimator.left_out)
 
     @property
@@ -91,8 +96,9 @@ def as_report(result: RegressionResult, settings: Regression) -> tuple[dict[str,
             "labels": settings.shown or min(counts),
             "methods": {method: result.titles[method] for method in result.predictions},
         },
-        "embedding": {"encoders": {m: encoders[m] for m in result.features}},
     }
+    if result.features:
+        sections["embedding"] = {"encoders": {m: encoders[m] for m in result.features}}
     if result.intervals:
         sections["intervals"] = {"rows": result.intervals, "reliability": result.reliability}
     if result.robustness:

@@ -52,7 +52,8 @@ def recipe_for(
         return content, lines
     path = Path(out) / "recipe.yaml"
     check_writable(Path(out))
-    head = "".join(f"# {line}\n" for line in ("Chosen by pdessl pretrain for these data; change what you like.", *lines))
+    said = ("Chosen by pdessl pretrain for these data; change what you like.", *lines)
+    head = "".join(f"# {line}\n" for line in said)
     write_text(path, head + dump_yaml(content))
     return content, [*lines, f"recipe: {path}; change it and run  pdessl pretrain --config {path} --out {out}"]
 

@@ -16,13 +16,14 @@ from torch import nn
 from pdessl.data import open as open_data
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import SchemaError
+from pdessl.experiments.default_recipe import recipe_for
 from pdessl.experiments.pretraining import PretrainingRun
 from pdessl.experiments.pretraining import pretrain as pretrain_recipe
 from pdessl.experiments.provenance import check_writable
 from pdessl.experiments.training import Curves, interruptible
 from pdessl.files import writes_to
 from pdessl.models import Projector
-from pdessl.schema import Overrides
+from pdessl.schema import Overrides, override
 from pdessl.tasks import Pretraining, WholeCheckpoints
 from pdessl.tasks.checkpointing import check_checkpoint
 
@@ -62,6 +63,11 @@ def pretrain(
 
         run = pdessl.pretrain("data/burgers", config="burgers_vicreg", overrides={"seed_everything": 1}, out="runs/x")
 
+    or of nothing but data, for which a recipe is made (:func:`pdessl.experiments.default_recipe.recipe_for`) and
+    written to ``recipe.yaml``::
+
+        run = pdessl.pretrain("runs/", out="work/encoder")
+
     ``in_channels`` and ``periodic`` of networks that leave them open, and the normalisation of the fields, come from
     the data.
 
@@ -88,7 +94,7 @@ def pretrain(
         The run; ``run.task.encoder`` is the encoder, ``run.curves`` its curves.
 
     Raises:
-        SchemaError: neither a recipe nor all of encoder, objective and augmentation, or settings of both.
+        SchemaError: some but not all of encoder, objective and augmentation, or a recipe beside them.
         CheckpointError: a checkpoint of another task or network, or an encoder that could not be loaded back.
     """
     parts = {"encoder": encoder, "objective": objective, "augmentation": augmentation}
@@ -98,6 +104,11 @@ def pretrain(
             what = given[0] if given else "a data module"
             raise SchemaError(f"pretrain got a recipe and {what}; a recipe names its own. Leave out one of them.")
         return pretrain_recipe(config, _with_path(overrides, data), out, ckpt_path, allow=allow)
+    if not given and not isinstance(data, PDEDataModule):
+        changes = override({}, overrides)
+        mapping = changes.get("data", {}).get("mapping")
+        recipe, _ = recipe_for(data, {} if mapping is None else {"data.mapping": mapping}, out)
+        return pretrain_recipe(recipe, _with_path(overrides, data), out, ckpt_path, allow=allow)
     if encoder is None or objective is None or augmentation is None:
         missing = ", ".join(name for name, part in parts.items() if part is None)
         raise SchemaError(f"pretrain got no {missing}; give encoder, objective and augmentation, or config='RECIPE'.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from pdessl.schema import Overrides, override
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe"]
+__all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe", "settings_help"]
 
 TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
 
@@ -37,10 +38,11 @@ class PretrainingRun:
         folder: where the encoder, the curves and the checkpoint are.
         curves: name -> one value per epoch.
         task: the trained LightningModule.
+        early: what says that it ended long before its loss had settled; empty where nothing does.
     """
 
-    def __init__(self, folder: Path, curves: dict[str, list[float]], task: Any) -> None:
-        self.folder, self.curves, self.task = folder, curves, task
+    def __init__(self, folder: Path, curves: dict[str, list[float]], task: Any, early: str = "") -> None:
+        self.folder, self.curves, self.task, self.early = folder, curves, task, early
 
 
 def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool = False) -> LightningCLI:
@@ -147,6 +149,11 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
 _CLASSES = ("pdessl.models", "pdessl.objectives", "pdessl.augmentation", "pdessl.tasks")
 
 
+def settings_help() -> str:
+    """Return every key of a pretraining recipe with its type, default and meaning, Lightning's among them."""
+    return _command_line(_content("burgers_vicreg", None, None, None, None), dry=True).parser.format_help()
+
+
 def pretraining_recipe(
     config: str | os.PathLike[str] | Mapping[str, Any] | None,
     overrides: Overrides | None = None,
@@ -170,7 +177,8 @@ def pretrain(
     """Pretrain from a recipe and save the encoder.
 
     Args:
-        config: recipe name from ``pdessl list configs``, a file, or its content; None: all that is needed is in ``overrides``.
+        config: recipe name from ``pdessl list configs``, a file, or its content; None: all that is needed is in
+            ``overrides``.
         overrides: other values, ``{"trainer.max_epochs": 1}`` or ``["trainer.max_epochs=1"]``, see
             :func:`pdessl.schema.override`.
         out: folder of the run; default the recipe's.
@@ -214,7 +222,7 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from pdessl.experiments.training import Curves, interruptible
+    from pdessl.experiments.training import Curves, ProgressLines, interruptible, stopped_early
     from pdessl.tasks import WholeCheckpoints
     from pdessl.tasks.checkpointing import check_checkpoint
 
@@ -233,7 +241,8 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
 
         callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
-    cli.trainer.callbacks += [*callbacks, curves, last]
+    lines = [] if cli.trainer.progress_bar_callback is not None and sys.stdout.isatty() else [ProgressLines()]
+    cli.trainer.callbacks += [*callbacks, *lines, curves, last]
     strategy = cli.trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:  # unless the recipe chose another
         strategy.checkpoint_io = WholeCheckpoints()
@@ -247,7 +256,8 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
         cli.model.load_state_dict(state["state_dict"])
     if cli.trainer.is_global_zero:
         cli.model.save_encoder(folder / "encoder", {"recipe": _written(cli)})
-    return PretrainingRun(folder, curves.curves, cli.model)
+    early = stopped_early(curves.curves.get("train/loss", ()), int(cli.trainer.global_step))
+    return PretrainingRun(folder, curves.curves, cli.model, early)
 
 
 def _check_saving(task: Any, settings: Any, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch import nn
 from pdessl import catalog
 from pdessl.data import open as open_data
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import DataError
 from pdessl.evaluation.report import write_report
 from pdessl.evaluation.tables import findings
 from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import RegressionResult, as_report
-from pdessl.experiments.inputs import read_data, read_encoder
+from pdessl.experiments.cross_validation import cross_validate
+from pdessl.experiments.inputs import read_encoder, read_labelled, split_labels, to_be_left_out
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.shifts import applicable, shifted
@@ -25,26 +27,28 @@ from pdessl.experiments.stages import Stages
 from pdessl.experiments.training import quietly
 from pdessl.files import writes_to
 from pdessl.inference import ParameterModel
-from pdessl.inference.fitting import with_measurements
+from pdessl.inference.elsewhere import LEFT_OUT
+from pdessl.inference.fitting import with_measured, with_measurements
 from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator
 
 __all__ = ["default_recipe", "regress", "saved_model"]
 
 
-def default_recipe(data: str | os.PathLike[str]) -> str:
+def default_recipe(data: str | os.PathLike[str], mapping: Any = None) -> str:
     """Return the name of the recipe for the equation of a dataset."""
-    name = f"regression/{open_data(data).equation}"
+    name = f"regression/{open_data(data, mapping).equation}"
     return name if name in catalog.names("configs") else "regression/default"
 
 
 @writes_to("out")
 def regress(
-    encoder: str | os.PathLike[str] | nn.Module | LatentOperator,
+    encoder: str | os.PathLike[str] | nn.Module | LatentOperator | None,
     data: str | os.PathLike[str] | PDEDataModule,
     target: str | None = None,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | str | os.PathLike[str] | Any = None,
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     seeds: int | None = None,
     settings: Regression | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -58,11 +62,16 @@ def regress(
         result.model.predict(xr.open_dataset("new_runs.nc", decode_times=False))
 
     Args:
-        encoder: a pretraining run, a law or a saved encoder (their folder), or a network or law itself.
-        data: a store or file with the splits unlabelled, labelled and test (and validation for trainings by gradient),
-            or a data module that has been set up.
+        encoder: a pretraining run, a law or a saved encoder (their folder), or a network or law itself. None, where
+            labelled runs are left out in turn: methods that need none.
+        data: a store or files, or a data module that has been set up. Runs without the parameter are unlabelled. Where
+            nothing is called test and labelled runs are few (:data:`pdessl.experiments.inputs.FEW`), they are left out
+            in turn: see :func:`pdessl.experiments.cross_validation.cross_validate`; trainings by gradient need
+            splits test and validation.
         target: name of the parameter; default that of the settings.
-        labels: numbers of labelled runs; 0 means all; default those of the settings.
+        labels: numbers of labelled runs, 0 means all; default those of the settings. Or the labels themselves, where
+            the files do not state them: a table as :func:`pdessl.data.labels.read_labels` takes it.
+        mapping: how files are read, see :func:`pdessl.open`.
         seeds: per method; default that of the settings.
         settings: everything else; default closed forms only.
         out: folder; receives ``report.html``, ``report.json`` and ``model/``, which :func:`pdessl.load` reads. None:
@@ -80,17 +89,24 @@ def regress(
         DataError: no such parameter, or not enough labelled runs.
         StoreError: a folder that cannot be written.
     """
-    chosen: dict[str, Any] = {"target": target, "seeds": seeds, "labels": None if labels is None else tuple(labels)}
+    counts, table = split_labels(labels)
+    chosen: dict[str, Any] = {"target": target, "seeds": seeds, "labels": counts}
     settings = dataclasses.replace(
         settings or Regression(), **{name: value for name, value in chosen.items() if value is not None}
     )
-    network, name = read_encoder(encoder)
-    module = read_data(data)
+    network, name = (None, "no encoder") if encoder is None else read_encoder(encoder)
+    module = read_labelled(data, settings.target, table, mapping)
+    alone = to_be_left_out(module, settings.target)
+    if network is None and not alone:
+        raise DataError("regress got no encoder; pretrain one:  pdessl pretrain --data DATA --out FOLDER")
     if out is not None:
         check_writable(Path(out))
     stages = Stages(announce)
     with stages.stage("regression"), quietly():
-        result = compare_methods(network, module, settings, announce, workers)
+        if alone:
+            result = cross_validate(network, module, settings, announce)
+        else:
+            result = compare_methods(network, module, settings, announce, workers)
         result.model = saved_model(result, module, settings, name, network)
     if out is not None:
         _write(Path(out), result, settings, f"{name} on {module.store.name}", commands, stages, announce)
@@ -112,7 +128,8 @@ def _write(
     report["recipe"] = dataclasses.asdict(settings)
     if result.model is not None:
         result.model.save(folder / "model")
-        announce(f"saved: {result.model.record['method']}, which leaves out its labels best")
+        by = "predicts runs left out best" if result.left_out else "leaves out its labels best"
+        announce(f"saved: {result.model.record['method']}, which {by}")
         rows = result.model.record["elsewhere"]
         if len(rows) > 1:
             report["elsewhere"] = {"level": result.model.level, "rows": rows}
@@ -121,7 +138,7 @@ def _write(
                     inside = "".join(f"; {s:.0%} of {n} in its interval" for n, s in row["coverage"].items())
                     announce(f"{name}: novelty AUROC {row['area']:.2f}, {row['novel']:.0%} flagged{inside}")
     page = write_report(folder, report, arrays)
-    for line in findings(report["regression"]["rows"]):
+    for line in findings(report["regression"]["rows"], report["regression"]["test_size"]):
         announce(line)
     announce(f"report: {page}")
 
@@ -141,16 +158,20 @@ def saved_model(
     floors = {
         f"{row['title']}, %": row["relative_error"]["mean"]
         for row in result.rows
-        if row["group"] == "floor" and row["labels"] in (count, None)
+        if row["group"] == "floor" and row["labels"] in (count, None) and row["method"] != method
     }
     elsewhere = dict(result.shifted)
     strangers = settings.robustness.strangers if settings.robustness is not None else {}
     elsewhere |= {name: shifted(data, shift) for name, shift in applicable(data, strangers)[0].items()}
     trained = trained_on(network).get("equation")
-    model = with_measurements(model, result.test, elsewhere)
+    if method in result.left_out:
+        model = with_measured(model, result.left_out[method], {})
+    else:
+        model = with_measurements(model, result.test, elsewhere)
     return model.with_record(
         method=settings.title(method)[0],
         data=data.store.name,
         encoder=f"{encoder}{f', pretrained on {trained}' if trained else ''}",
+        measured_by=LEFT_OUT if method in result.left_out else "held-out runs",
         floors=floors,
     )

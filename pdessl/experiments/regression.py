@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pdessl.experiments.estimates import Classical
 from pdessl.experiments.robustness import Intervals, Robustness
@@ -13,8 +13,9 @@ from pdessl.schema import Count, Size
 
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
-# Methods in closed form: their rows are fitted models.
-CLOSED = ("law", "frozen", "trunk", "neighbours", "mean", "random", "physics")
+Closed: TypeAlias = Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics", "balance"]
+# Methods in closed form: their rows are fitted models. Those that are run unless others are named:
+CLOSED: tuple[Closed, ...] = ("law", "frozen", "trunk", "neighbours", "mean", "random", "physics")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
@@ -26,6 +27,7 @@ METHODS = {
     "mean": ("predict the mean", "floor"),
     "random": ("random encoder, same ridge", "floor"),
     "physics": ("hand-made physics features, same ridge", "floor"),
+    "balance": ("energy balance, calibrated", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "moved": ("supervised, views that move the label", "floor"),
     "least_squares": ("least squares, pointwise", "classical"),
@@ -49,7 +51,9 @@ class Regression:
             :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``trunk`` (ridge on the values below
             its head, where it has one), ``neighbours`` (nearest neighbours of the features), ``mean``, ``random``
             (ridge on the same network untrained), ``physics`` (ridge on hand-made features, see
-            :func:`pdessl.evaluation.physics_features.physics_features`).
+            :func:`pdessl.evaluation.physics_features.physics_features`), ``balance`` (a map of the energy balance
+            alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`; where labelled runs are left out in turn
+            it is among them by default, elsewhere not).
         scratch: training of the same network from random weights; None leaves it out.
         moved: the same with views that move the label (``views.moves``); None leaves it out.
         finetune: training that starts from the pretrained encoder; None leaves it out.
@@ -66,7 +70,7 @@ class Regression:
     labels: tuple[Size, ...] = (32, 64, 256)
     seeds: Count = 3
     views: Views = field(default_factory=Views)
-    methods: tuple[Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics"], ...] = CLOSED
+    methods: tuple[Closed, ...] = CLOSED
     scratch: Supervision | None = None
     moved: Supervision | None = None
     finetune: Supervision | None = None

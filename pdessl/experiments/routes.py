@@ -46,6 +46,7 @@ class Route:
         labelled: runs that say what is accepted: the largest labelled subset.
         layer: of the network that is read.
         above: route of the same network's features, from which what lies below its head is taken: read once for both.
+        calibrate: intervals on the validation runs, where there are any.
 
     Attributes:
         refused: name -> why runs of that name cannot be read.
@@ -60,6 +61,7 @@ class Route:
         labelled: Trajectories,
         layer: str = "features",
         above: Route | None = None,
+        calibrate: bool = True,
     ) -> None:
         self.above = above
         self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
@@ -72,7 +74,7 @@ class Route:
         self.format = InputFormat.of(labelled, encoder, self.views, data.store.units, constants)
         self.refused: dict[str, str] = {}
         self._held: dict[str, Encoded] = {}
-        validation = labelled_validation(data, settings.target)
+        validation = labelled_validation(data, settings.target) if calibrate else None
         self.validation = None if validation is None else self.encode(validation)
 
     def encode(self, runs: Trajectories) -> Encoded:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import statistics
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from lightning.pytorch.callbacks import Callback
 
 from pdessl.files import write_json
 
-__all__ = ["Curves", "interruptible", "quietly"]
+__all__ = ["Curves", "ProgressLines", "interruptible", "quietly", "stopped_early"]
+
+_EVERY = 20.0  # seconds between two lines of progress
+_FEW_STEPS = 50
+_STILL = 0.03  # of all that a loss has fallen, in the last tenth of the epochs: it has not settled
 
 
 class Curves(Callback):
@@ -51,6 +57,60 @@ class Curves(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the curves of a resumed run."""
         self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
+
+
+class ProgressLines(Callback):
+    """Print a line now and then with the loss and the time that is left: where no bar can be shown, as in a batch job.
+
+    Args:
+        every: seconds between two lines; the first comes after the second epoch, when a rate is known.
+        announce: receives the lines.
+    """
+
+    def __init__(self, every: float = _EVERY, announce: Callable[[str], None] = print) -> None:
+        self.every, self.announce = every, announce
+        self._started = self._last = math.nan
+        self._first = 0
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Print, if it is time."""
+        now, epoch, total = time.monotonic(), trainer.current_epoch + 1, trainer.max_epochs or 0
+        if math.isnan(self._started):
+            self._started, self._first = now, epoch
+            return
+        if not trainer.is_global_zero or (
+            not math.isnan(self._last) and now - self._last < self.every and epoch < total
+        ):
+            return
+        self._last = now
+        left = (now - self._started) / (epoch - self._first) * max(total - epoch, 0)
+        loss = trainer.callback_metrics.get("train/loss")
+        value = "" if loss is None else f", loss {float(loss):.4g}"
+        self.announce(f"epoch {epoch} of {total}{value}, {left:.0f} s left")
+
+
+def stopped_early(losses: Sequence[float], steps: int) -> str:
+    """Return what says that a training ended long before its loss had settled; empty where nothing does.
+
+    Args:
+        losses: one per epoch.
+        steps: of the optimiser, all epochs together.
+    """
+    known = [value for value in losses if math.isfinite(value)]
+    advice = "Train longer: --preset long, or --set trainer.max_epochs=N."
+    if steps < _FEW_STEPS:
+        return f"training stopped far too early: {steps} steps. {advice}"
+    tenth = len(known) // 10
+    if tenth < 1:
+        return ""
+    last, before = (sum(part) / tenth for part in (known[-tenth:], known[-2 * tenth : -tenth]))
+    fallen, noise = max(known) - last, statistics.pstdev(known[-tenth:])
+    if before - last > max(_STILL * fallen, 2 * noise):
+        return (
+            f"training stopped too early: its loss was still falling, from {before:.4g} to {last:.4g} over the last "
+            f"tenth of {len(known)} epochs ({steps} steps). {advice}"
+        )
+    return ""
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from pdessl.evaluation.novelty import area_under_roc
 from pdessl.inference.measured import Measured
 from pdessl.trajectory import Trajectories
 
-__all__ = ["AS_IN_TRAINING", "measured_elsewhere", "plain_rows"]
+__all__ = ["AS_IN_TRAINING", "LEFT_OUT", "measured_elsewhere", "plain_rows"]
 
 AS_IN_TRAINING = "as in training"
+LEFT_OUT = "labelled runs, left out in turn"  # by what a model's errors were measured
 
 
 class _Model(Protocol):

@@ -27,6 +27,7 @@ from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
 from pdessl.inference.encoding import RunEncoder, has_trunk
 from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.labels import labels_of
+from pdessl.inference.measured import Measured
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
@@ -36,7 +37,7 @@ from pdessl.models.scale import to_scale
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["fit_parameter_model", "with_measurements"]
+__all__ = ["fit_parameter_model", "with_measured", "with_measurements"]
 
 _FEWEST = 6  # labelled runs: two folds of three
 
@@ -199,7 +200,13 @@ def with_measurements(
     data = held_out.data if isinstance(held_out, Encoded) else held_out
     for target in model.targets:
         labels_of(data, target.name)
-    known = model.measure(held_out)
+    return with_measured(model, model.measure(held_out), elsewhere)
+
+
+def with_measured(
+    model: ParameterModel, known: Measured, elsewhere: Mapping[str, Trajectories | xr.Dataset]
+) -> ParameterModel:
+    """Return the model with what was measured of it on runs that it, or fits like it, had not seen, for its card."""
     covered = {n: found.coverage for n, found in known.parameters.items()}
     # Infinity is no plain data: intervals without an end have no width.
     ends = {n: {} if math.isfinite(c.width) else {"width": None} for n, c in covered.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pdessl.errors import FormatError
+from pdessl.evaluation.energy_balance import balance_names, energy_balance
 from pdessl.evaluation.physics_features import physics_features
 from pdessl.trajectory import Trajectories
 
@@ -18,6 +19,8 @@ __all__ = ["PhysicsEncoder"]
 @dataclass(frozen=True)
 class PhysicsEncoder:
     """The features of :func:`pdessl.evaluation.physics_features.physics_features` that runs of training have.
+
+    Or their energy balance (:func:`pdessl.evaluation.energy_balance.energy_balance`), see :meth:`balance`.
 
     Args:
         names: of the features, in order.
@@ -34,6 +37,11 @@ class PhysicsEncoder:
         """
         return PhysicsEncoder(physics_features(runs[:1]).names)
 
+    @staticmethod
+    def balance(runs: Trajectories) -> PhysicsEncoder:
+        """Return the encoder whose features are the energy balance of all fields, and of each."""
+        return PhysicsEncoder(balance_names(runs))
+
     def features(self, runs: Trajectories) -> Tensor:
         """Return features (n, F), float64.
 
@@ -41,6 +49,8 @@ class PhysicsEncoder:
             FormatError: runs that lack some of them: a coarser grid or a shorter run has fewer bins of a spectrum.
             ShapeError: runs too short for any spectrum.
         """
+        if self.names == balance_names(runs):
+            return energy_balance(runs)
         found = physics_features(runs)
         missing = [name for name in self.names if name not in found.names]
         if missing:

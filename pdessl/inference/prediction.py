@@ -15,11 +15,12 @@ import numpy as np
 import xarray as xr
 
 from pdessl.data import open as open_data
-from pdessl.data.formats.files import LABELLED_SUFFIXES
+from pdessl.data.formats.files import LABELLED_SUFFIXES, Files
 from pdessl.data.formats.labelled import LabelledFile
+from pdessl.data.lengths import parts_of, split_of_part
 from pdessl.errors import DataError, PdesslError
 from pdessl.files import replacing
-from pdessl.inference.elsewhere import AS_IN_TRAINING
+from pdessl.inference.elsewhere import AS_IN_TRAINING, LEFT_OUT
 from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
 
@@ -56,7 +57,7 @@ def predict_files(
     parts = []
     for path in paths:
         told: set[str] = set()
-        for name, data in _opened(str(path), mapping, split):
+        for name, data, origins in _opened(str(path), mapping, split):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 try:
@@ -66,34 +67,46 @@ def predict_files(
             for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
                 say(f"{path}: {line}")
                 told.add(line)
-            parts.append(_rows(part, str(path), name))
+            parts.append(_rows(part, str(path), name, origins))
     if not parts:
         raise DataError("no file to predict; give at least one.")
-    return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
+    found = xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
+    if len(parts) > 1 and len(paths) == 1 and len(set(found["file"].values)) == found.sizes["run"]:
+        found = found.isel(run=np.argsort(found["file"].values.astype(str), kind="stable"))  # a folder, file by file
+    return found
 
 
-def _opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr.Dataset]]:
+Origins = list[tuple[str, int]] | None  # the file of each run, and its number there
+
+
+def _opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr.Dataset, Origins]]:
     """Yield the pieces of a file or store, each with the name of its split, read lazily where the format allows."""
     if mapping is None and Path(path).suffix.lower() in LABELLED_SUFFIXES:
-        yield "", LabelledFile(path).dataset()
+        yield "", LabelledFile(path).dataset(), None
         return
     source = open_data(path, mapping)
-    for name in [source.known(split)] if split else list(source.splits):
+    # A folder of files is its runs, in the order of the files, whatever they are for.
+    named = not isinstance(source, Files) or len(set(map(split_of_part, source.splits))) > 1
+    for name in parts_of(source.known(split), source.splits) if split else list(source.splits):
+        origins = source.origins(name) if isinstance(source, Files) and source.files > 1 else None
         for start in range(0, source.splits[name], _PIECE):
-            yield name, source.to_xarray(name, slice(start, start + _PIECE))
+            rows = slice(start, start + _PIECE)
+            found = None if origins is None else origins[rows]
+            yield split_of_part(name) if named else "", source.to_xarray(name, rows), found
 
 
-def _rows(part: xr.Dataset, path: str, split: str) -> xr.Dataset:
+def _rows(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
     """Return predictions over ``run``: numbered by the label they have in their file, with the file's name."""
     dimension = next(iter(part.dims), None)
     if dimension is None:
         part, dimension = part.expand_dims("trajectory"), "trajectory"
     count = part.sizes[dimension]
     labels = part[dimension].values if dimension in part.coords else np.arange(count)
+    files = [path] * count
+    if origins is not None:
+        files, labels = [file for file, _ in origins], np.array([row for _, row in origins])
     part = part.drop_vars(list(part.coords)).rename_dims({dimension: "run"})
-    columns = {"file": [path] * count, "label": [str(v) for v in labels]} | (
-        {"split": [split] * count} if split else {}
-    )
+    columns = {"file": files, "label": [str(v) for v in labels]} | ({"split": [split] * count} if split else {})
     return part.assign_coords({n: ("run", np.array(v, dtype=object)) for n, v in columns.items()})
 
 
@@ -119,7 +132,8 @@ def expected(model: ParameterModel) -> list[str]:
     lines = []
     for name, error in row["error"].items():
         beside = "" if best is None else f"; best floor: {best} {floors[best]:.3g} %"
-        lines.append(f"expected error of {name}: {error:.3g} % (on {row['count']} held-out runs){beside}")
+        how = "held-out runs" if model.record.get("measured_by") != LEFT_OUT else "runs, each left out of a fit"
+        lines.append(f"expected error of {name}: {error:.3g} % (on {row['count']} {how}){beside}")
         if best is not None and floors[best] < error:
             lines.append(f"warning: {best} has a smaller error than this model: do not rely on it.")
     return lines

@@ -342,6 +342,14 @@ class Encoded:
     values: Tensor
     trunk: Tensor | None = None
 
+    def __getitem__(self, places: NDArray[np.int64]) -> Encoded:
+        """Return some of the runs, which must be trajectories, in this order."""
+        assert isinstance(self.data, Trajectories)  # noqa: S101  (a dataset is read as a whole)
+        runs = self.data[places.tolist()]
+        reader = RunReader(runs, self.reader.declared, self.reader.missing, self.reader.batch)
+        trunk = None if self.trunk is None else self.trunk[places]
+        return Encoded(runs, reader, self.values[places], trunk)
+
 
 def encode(
     data: xr.Dataset | Trajectories,

@@ -329,7 +329,11 @@ def test_roles_that_are_not_there(small_store, smoke_folder):
         PDEDataModule(small_store.path).selections("training")
     made = PDEDataModule(smoke_folder, splits={"validation": 0, "test": 0.1})
     with pytest.raises(CatalogError, match="nothing that serves as validation"):
-        made.val_dataloader()
+        _ = made.validation
+    # Pretraining, which chooses nothing by validation, is watched on what there is; supervised training is refused.
+    assert len(made.val_dataloader()) == 1
+    with pytest.raises(CatalogError, match="nothing that serves as validation"):
+        PDEDataModule(smoke_folder, splits={"validation": 0, "test": 0.1}, train="labelled").val_dataloader()
 
 
 @pytest.mark.parametrize("settings", MODES.values(), ids=MODES)

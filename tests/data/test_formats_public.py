@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pdessl import catalog
+from pdessl.data import inspect
 from pdessl.data.formats import DatasetMapping, detect, load_mapping, mapping_names, open_source
 from pdessl.equations import load_equation
 from pdessl.errors import CatalogError, DataError, FormatError
@@ -422,8 +423,9 @@ def test_files_of_the_well_with_different_numbers_of_frames(tmp_path):
     base = tmp_path / "data" / "train"
     long, short = layouts.the_well(base / "a.hdf5"), layouts.the_well(base / "b.hdf5", frames=3)
     source = open_source(tmp_path)
-    assert np.array_equal(source.load("train").fields, np.concatenate([long[:, :, :3], short]))
-    assert any("files have 3 to 5 frames; the first 3 of each are read" in w for w in source.warnings)
+    assert np.array_equal(source.load("train").fields, long)
+    assert np.array_equal(source.load("train_3frames").fields, short)
+    assert any("runs differ in length: 3 of 5 frames, 3 of 3" in w for w in inspect(tmp_path).warnings)
 
 
 def test_the_well_attributes_that_contradict_the_array_are_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdessl.data.formats.detection import detect, open_apart, open_source
+from pdessl.data.formats.detection import detect, open_apart, open_source, recognised
 from pdessl.data.formats.files import Files
 from pdessl.data.formats.in_memory import from_xarray, source_from_xarray
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping, mapping_names
@@ -16,5 +16,6 @@ __all__ = [
     "mapping_names",
     "open_apart",
     "open_source",
+    "recognised",
     "source_from_xarray",
 ]

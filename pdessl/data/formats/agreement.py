@@ -70,9 +70,7 @@ def _words(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
-def _quantities(
-    parts: Sequence[Part], mapping: DatasetMapping
-) -> list[tuple[str, Any, list[Any], list[Part]]]:
+def _quantities(parts: Sequence[Part], mapping: DatasetMapping) -> list[tuple[str, Any, list[Any], list[Part]]]:
     """Return (name, rule of the user's mapping, rules, the parts they are of) of all that has a unit.
 
     Fields and axes are those of all parts; a parameter those that have it.

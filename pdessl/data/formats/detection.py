@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import functools
 import os
@@ -22,8 +23,10 @@ from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mappin
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
 
-__all__ = ["apart", "detect", "open_apart", "open_source", "recognise"]
+__all__ = ["apart", "detect", "open_apart", "open_source", "recognise", "recognised"]
 
+_KEPT = 4  # datasets that were opened last
+_opened: dict[tuple[Any, ...], Source] = {}
 PROBED = 32  # arrays of which the first and the last value are read when files are opened apart
 
 
@@ -46,7 +49,22 @@ def open_apart(
     zarr = isinstance(path, (str, os.PathLike)) and Path(path).suffix == ".zarr"
     if isinstance(path, xr.Dataset) or zarr or not cheap():
         return open_source(path, mapping)
-    return apart(_opened_and_probed, path, mapping)
+    if mapping is not None:
+        mapping = load_mapping(mapping)
+    key = _state(path, mapping)
+    if key not in _opened:
+        while len(_opened) >= _KEPT:
+            _opened.pop(next(iter(_opened)))
+        _opened[key] = apart(_opened_and_probed, path, mapping)
+    return copy.copy(_opened[key])
+
+
+def _state(path: Any, mapping: DatasetMapping | None) -> tuple[Any, ...]:
+    """Return what tells whether the same files, unchanged, are opened again in the same way: verbs do so often."""
+    files = collect(path, mapping.get("files", ()) if mapping is not None else ())
+    states = [(str(f), s.st_mtime_ns, s.st_size) for f in files for s in (f.stat(),)]
+    # What was named, too: messages and splits by folders depend on it.
+    return repr(path), os.getcwd(), None if mapping is None else repr(mapping), tuple(states)
 
 
 def apart(
@@ -54,7 +72,7 @@ def apart(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None,
 ) -> Any:
-    """Call ``function(path, mapping)`` in a process of its own, which has a second more for every file.
+    """Call ``function(path, mapping)`` in a process of its own, which has some seconds more for every file.
 
     Raises:
         FormatError: see :func:`pdessl.data.formats.isolation.isolated`.
@@ -67,7 +85,7 @@ def apart(
     single = isinstance(path, (str, os.PathLike))
     files = collect(path, mapping.get("files", ()) if mapping is not None else ())
     label = label_of([path] if single else files)
-    return isolated(function, path, mapping, label=label, limit=LIMIT + len(files))
+    return isolated(function, path, mapping, label=label, limit=LIMIT + 4 * len(files))
 
 
 def _opened_and_probed(path: Any, mapping: DatasetMapping | None) -> Source:
@@ -99,6 +117,15 @@ def open_source(
         return source_from_xarray(path, {"format": "xarray", "layout": "labelled"} if mapping is None else mapping)
     if mapping is not None:
         return Files(path, load_mapping(mapping))
+    return Files(path, recognised(path))
+
+
+def recognised(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> DatasetMapping:
+    """Return the mapping of the layout that the first file of a path is in.
+
+    Raises:
+        FormatError: nothing there, or a layout that is not known; the message says what the file holds.
+    """
     file = collect(path)[0]
     container = container_of(file)
     found = recognise(container)
@@ -109,7 +136,7 @@ def open_source(
             f"{file}: its layout is not one of those known. {container.held()} {beyond}Describe it in a mapping file "
             f"and give that:  pdessl inspect PATH --mapping my.yaml  ('pdessl list datasets' has those known)."
         )
-    return Files(path, found)
+    return found
 
 
 def detect(path: str | os.PathLike[str]) -> Source | None:

@@ -25,6 +25,7 @@ from pdessl.data.formats.meshgrid import meshgrid_mapping
 from pdessl.data.formats.parameters import fixed_parameters
 from pdessl.data.formats.part import Part
 from pdessl.data.formats.pieces import Joined, join
+from pdessl.data.formats.tables import give_labels
 from pdessl.data.formats.well import well_mapping
 from pdessl.data.lengths import named
 from pdessl.data.memory import check_memory
@@ -103,6 +104,7 @@ class Files(Source):
                 f"{self.name}: no trajectories in {self.files} files. {left_out or 'Check group in the mapping.'}"
             )
         units, told = agree(parts, mapping)
+        give_labels(parts, mapping, units)
         _complete_labels(parts, mapping)
         parts, joined = join(parts, mapping)
         parts, ends = _ended(parts, mapping)
@@ -286,6 +288,14 @@ class Files(Source):
         for part, start, stop in self._parts_of[self.known(split)]:
             found[id(part.container)] = found.get(id(part.container), 0) + stop - start
         return list(found.values())
+
+    def origins(self, split: str) -> list[tuple[str, int]]:
+        """Return the file of each trajectory of a split, and its number there."""
+        found = []
+        for part, start, stop in self._parts_of[self.known(split)]:
+            label = str(part.container.path or part.container.label)
+            found += [(label, int(row)) for row in part.rows(np.arange(start, stop))]
+        return found
 
     def _located(self, split: str, rows: np.ndarray) -> Iterable[tuple[np.ndarray, Part | Joined, np.ndarray]]:
         """Yield (positions in rows, part, rows of the part)."""

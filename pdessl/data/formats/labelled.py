@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ __all__ = ["LabelledFile", "close_labelled"]
 
 MAX_OPEN = 128
 _SMALL = 1 << 16  # bytes of a coordinate that is kept once it was read
+
+# Indexes are for selection by label, which nobody here does; making them reads every coordinate.
+_PLAIN = {"create_default_indexes": False} if "create_default_indexes" in signature(xr.open_dataset).parameters else {}
 
 _open_files: dict[tuple[int, str, int], xr.Dataset] = {}
 
@@ -114,7 +118,7 @@ class LabelledFile(Container):
                 for name, variable in raw.variables.items():
                     _without_zero_fill(path / str(name), variable)
             else:
-                raw = xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options)
+                raw = xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options, **_PLAIN)
                 with_default_fills(raw)
             found = xr.decode_cf(raw, **numbers)
             for name, variable in found.variables.items():

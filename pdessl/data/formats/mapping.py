@@ -270,6 +270,7 @@ class MappingFile:
     space: dict[str, Any] = field(default_factory=dict)
     trajectory: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
     group_by: Literal["file", "index", "trajectory"] | None = None
     dtype: Literal["float32", "float64"] | None = None
     integers: Literal["refuse", "convert"] = "refuse"
@@ -336,6 +337,7 @@ def load_mapping(
         open_files: ["*_trans_*"]        # names of files whose axes are all windows
         divergence_free: [u, v]          # plane velocity without divergence: swapped axes are noticed
         parameters: {viscosity: {attribute: Nu, token: Nu, scale: 0.318}}
+        labels: {viscosity: {unit: m^2/s, values: {run_001.nc: 0.01}}}      # by file, in place of what files state
         group_by: file                   # what must not be split: file, index (number within its file), trajectory
         dtype: float32                   # float32 or float64; default as stored
         integers: refuse                 # or convert: fields of integers become floating-point

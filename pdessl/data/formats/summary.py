@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,23 @@ def summarise(source: Files) -> dict[str, Any]:
         "parameters": {name: _parameter(source, name) for name in source.parameters},
         "spectra": _spectra(held),
         "statistics": _statistics(source, warnings),
-        "warnings": warnings + _ends(source, held) + _offsets(held),
+        "warnings": warnings + _lengths(source) + _ends(source, held) + _offsets(held),
     }
+
+
+def _lengths(source: Files) -> list[str]:
+    """Return that runs differ in length, where they do."""
+    frames: dict[int, int] = {}
+    for split, size in source.splits.items():
+        frames[source.shape(split)[1]] = frames.get(source.shape(split)[1], 0) + size
+    if len(frames) < 2:
+        return []
+    most = max(frames, key=lambda n: frames[n])
+    others = ", ".join(f"{count} of {n}" for n, count in sorted(frames.items()) if n != most)
+    return [
+        f"runs differ in length: {frames[most]} of {most} frames, {others}. Each length is a split; pretraining cuts "
+        "windows out of all, and a run is predicted from all the frames it has."
+    ]
 
 
 def _plain_title(source: Files) -> str:
@@ -130,12 +146,15 @@ def _field(source: Files, channel: int, held: list[Trajectories]) -> dict[str, A
 
 def _parameter(source: Files, name: str) -> dict[str, Any]:
     values = {split: source.parameter_values(split)[name] for split in source.splits}
-    together = np.concatenate(list(values.values()))
+    known = {split: v[np.isfinite(v)] for split, v in values.items()}
+    together = np.concatenate(list(known.values()))
     return {
-        "range": (float(together.min()), float(together.max())),
+        "range": (float(together.min()), float(together.max())) if len(together) else (math.nan, math.nan),
         "unit": source.units.get(name, ""),
         "distribution": "",
-        "distinct": {split: len(np.unique(v)) for split, v in values.items()},
+        "distinct": {split: len(np.unique(v)) for split, v in known.items()},
+        "labelled": len(together),
+        "unlabelled": sum(map(len, values.values())) - len(together),
     }
 
 
