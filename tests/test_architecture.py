@@ -30,7 +30,7 @@ ALLOWED = {
     "augmentation": OPEN | {"equations", "symmetry"},
     "solvers": OPEN | {"equations"},
     "data": OPEN | {"equations", "symmetry", "solvers"},
-    "operators": OPEN | {"equations"},
+    "operators": OPEN | {"equations", "models"},  # models: a learned law is an encoder
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms

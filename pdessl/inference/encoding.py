@@ -16,7 +16,7 @@ from pdessl.models import embed
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LAYERS", "RunEncoder", "features", "has_trunk"]
+__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk"]
 
 LAYERS = ("features", "trunk", "both")
 _BATCH = 256  # views per call of a network
@@ -49,6 +49,12 @@ def has_trunk(encoder: Any) -> bool:
     head = getattr(inner, "head", None)
     known = hasattr(inner, "trunk") and hasattr(inner, "feature_dim")
     return known and isinstance(head, nn.Module) and not isinstance(head, nn.Identity)
+
+
+def gives_codes(encoder: Any) -> bool:
+    """Return whether features are codes of a law, given or learned, which parameters are affine functions of."""
+    inner = getattr(encoder, "module", encoder)
+    return isinstance(encoder, LatentOperator) or bool(getattr(inner, "gives_codes", False))
 
 
 def features(

@@ -139,7 +139,7 @@ def _disagreement(i: int, found: list[Candidate], codes: list[tuple[Tensor, Tens
     if len(others) < 4:  # a few ways of reading, each like one of the others, are no crowd
         return _differences(*codes[i])
     pairs = [((codes[i][0], codes[j][1]), (codes[i][1], codes[j][0])) for j in others]
-    made = [sum(_differences(a, b) for a, b in pair) / 2 for pair in pairs]
+    made = [(_differences(*first) + _differences(*second)) / 2 for first, second in pairs]
     return torch.stack(made).median(dim=0).values
 
 
