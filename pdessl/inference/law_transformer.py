@@ -35,7 +35,8 @@ class LawTransformer(TransformerMixin, BaseEstimator):
 
     Args:
         law: folder of a saved law, or a law; None: found in the runs of ``fit``.
-        rank, half_width, divergence_free, time_order, known, high_pass, advected: see :func:`pdessl.operators.discover`.
+        rank, half_width, divergence_free, time_order, known, high_pass, advected: see
+            :func:`pdessl.operators.discover`.
         boundary: of all axes of arrays, ``periodic``, ``wall`` or ``window``; datasets say it themselves.
         resamples, seed: of the bootstrap over runs.
 
