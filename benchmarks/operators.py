@@ -5,6 +5,7 @@ Every command keeps its rows as JSON in a folder; 'table' writes the tables of a
 python benchmarks/operators.py errors --only burgers,kdv --seed 1   laws of fresh draws, and errors from few labels
 python benchmarks/operators.py errors --only smoke                  all fields of smoke in a box
 python benchmarks/operators.py shifts --only burgers,kdv            nothing found again, and found again in such runs
+python benchmarks/operators.py learned                              drawn functions and free kernels, no library
 python benchmarks/operators.py unlabelled --only burgers --runs 16,64,256,1024,4096
 python benchmarks/operators.py diagnostics                          what is said of a wrong library or rank
 python benchmarks/operators.py cost --runs 64,256,1024
@@ -27,7 +28,7 @@ from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import weak_form
 from pdessl.files import write_json, write_text
 from pdessl.inference.affine import AffineReadout
-from pdessl.operators import Term, default_library, discover
+from pdessl.operators import Term, default_library, discover, fit_learned
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Drawn:
         """Return the law of unlabelled runs and the processor seconds it took."""
         runs = self.runs("unlabelled", count or self.count).without_parameters()
         started = time.process_time()
-        return discover(runs, resamples=0, **options.how), time.process_time() - started
+        return discover(runs, resamples=0), time.process_time() - started
 
 
 def said_of(law, seconds):
@@ -141,7 +142,7 @@ def errors(options):
         drawn = Drawn(CASES[name], options)
         law, seconds = drawn.law(options)
         row = {"case": name, "seed": options.seed, **said_of(law, seconds), "targets": read(law, drawn, options)}
-        keep(options, f"errors-{name}{options.mark}-seed{options.seed}", row)
+        keep(options, f"errors-{name}-seed{options.seed}", row)
 
 
 def shifts(options):
@@ -177,6 +178,26 @@ def beyond(law, drawn, target, options):
     codes, at_test = law.encode(labelled)[0][low], law.encode(test)[0][high]
     found, _ = of_labels(codes, known[low], at_test, truth[high], options.labels, options.draws)
     return {"error": found, "mean of 16": [], "equation known": ""}
+
+
+def learned(options):
+    """The same errors of laws whose functions and kernels nobody chose."""
+    for name in options.only or ["burgers", "kdv", "kuramoto_sivashinsky"]:
+        drawn = Drawn(CASES[name], options)
+        runs = drawn.runs("unlabelled", options.unlabelled or 256).without_parameters()
+        started = time.process_time()
+        law = fit_learned(runs)
+        seconds = time.process_time() - started
+        held, test = drawn.runs("labelled"), drawn.runs("test")
+        codes, at_test = (law.encoder(r).features.detach() for r in (held, test))
+        row = {"case": name, "seed": options.seed, "unlabelled": law.count, "seconds": round(seconds, 1)}
+        row |= {"reliability": law.reliability, "unexplained": law.unexplained, "rank": law.encoder.feature_dim}
+        row["targets"] = {}
+        for target in drawn.case.targets:
+            known, truth = held.parameters[target].double(), test.parameters[target].double()
+            found, means = of_labels(codes, known, at_test, truth, options.labels, options.draws)
+            row["targets"][target] = {"error": found, "mean of 16": means, "equation known": ""}
+        keep(options, f"learned-{name}-seed{options.seed}", row)
 
 
 def unlabelled(options):
@@ -307,7 +328,7 @@ def errors_table(folder):
     head = ["data, target", "seed of the data", "law", *(f"{n} labels" for n in counts), "mean of 16"]
     body = [
         [
-            f"{r['case']}{' (' + r['how'] + ')' if r.get('how') else ''}, {target}",
+            f"{r['case']}, {target}",
             str(r["seed"]),
             "; ".join(f"`{line}`" for line in r["law"].splitlines()),
             *(stated(held["error"].get(str(n), [])) for n in counts),
@@ -322,6 +343,19 @@ def errors_table(folder):
         for target, held in r["targets"].items()
     ]
     return lines([*head, "equation known", "reliability", "unexplained", "half-widths", "CPU-s (runs)"], body)
+
+
+def learned_table(folder):
+    rows = rows_of(folder, "learned-")
+    counts = sorted({int(n) for r in rows for t in r["targets"].values() for n in t["error"]})
+    body = [
+        [f"{r['case']}, {t}", str(r["seed"]), str(r["unlabelled"]),
+         *(stated(held["error"].get(str(n), [])) for n in counts),
+         f"{r['reliability']:.4f}", f"{r['unexplained']:.2%}", str(r["seconds"])]
+        for r in rows for t, held in r["targets"].items()
+    ]  # fmt: skip
+    head = ["data, target", "seed of the data", "unlabelled runs", *(f"{n} labels" for n in counts)]
+    return lines([*head, "reliability", "unexplained", "CPU-s"], body)
 
 
 def shifts_table(folder):
@@ -369,6 +403,7 @@ def pysindy_table(folder):
 
 TABLES = {
     "errors": errors_table,
+    "learned": learned_table,
     "shifts": shifts_table,
     "unlabelled": unlabelled_table,
     "diagnostics": diagnostics_table,
@@ -398,7 +433,7 @@ def numbers(text):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = [errors, shifts, unlabelled, diagnostics, cost, pysindy, table]
+    commands = [errors, learned, shifts, unlabelled, diagnostics, cost, pysindy, table]
     parser.add_argument("what", choices=[c.__name__ for c in commands])
     parser.add_argument("page", nargs="?", help="of 'table': the page to write; default: print")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {', '.join(CASES)}")
@@ -410,6 +445,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="results/operators", help="folder of the rows")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
-    chosen.how, chosen.mark = {}, ""
     torch.set_num_threads(chosen.threads)
     {c.__name__: c for c in commands}[chosen.what](chosen)

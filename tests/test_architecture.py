@@ -30,8 +30,8 @@ ALLOWED = {
     "augmentation": OPEN | {"equations", "symmetry"},
     "solvers": OPEN | {"equations"},
     "data": OPEN | {"equations", "symmetry", "solvers"},
-    # solvers.pseudo_spectral: laws are integrated by the scheme of the simulators
-    "operators": OPEN | {"equations", "solvers.pseudo_spectral"},
+    # models: a learned law is an encoder; solvers.pseudo_spectral: laws are integrated by the scheme of the simulators
+    "operators": OPEN | {"equations", "models", "solvers.pseudo_spectral"},
     "models": TORCH_ONLY,
     "objectives": TORCH_ONLY,
     # equations: the classical estimate, which every learned one must face, is made of the equation's own terms

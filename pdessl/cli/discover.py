@@ -32,6 +32,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", help="split to read; default unlabelled, else all but validation and test")
     parser.add_argument("--limit", type=int, metavar="N", help="read so many runs at most")
     parser.add_argument("--rank", type=int, metavar="R", help="numbers that differ between runs; default: chosen")
+    parser.add_argument(
+        "--learned",
+        action="store_true",
+        help="offer no polynomial and no derivative: drawn functions and free kernels; of one periodic axis. "
+        "Writes an encoder, and no equation",
+    )
     parser.add_argument("--candidates", action="store_true", help="print everything that was tried")
     parser.add_argument(
         "--divergence-free",
@@ -58,7 +64,15 @@ def main(arguments: Sequence[str]) -> int:
     if (options.high_pass is not None and options.high_pass < 0) or options.workers < 1:
         parser.error("--high-pass is at least 0, --workers at least 1")
 
-    from pdessl.experiments.discovery import boundaries, discover
+    from pdessl.experiments.discovery import boundaries, discover, learn
+
+    if options.learned:
+        settings = {"codes": options.rank} if options.rank else {}
+        print(learn(options.data, split=options.split, limit=options.limit, out=options.out, **settings))
+        if options.out is not None:
+            print(f"{options.out}: an encoder; pdessl.load('{options.out}') and 'pdessl regress' read it")
+        return 0
+
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
     from pdessl.files import locked
     from pdessl.operators.saving import save_law

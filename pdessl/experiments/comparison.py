@@ -29,7 +29,7 @@ from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.supervision import best_of_sweep
 from pdessl.experiments.untrained import calibrated, untrained
 from pdessl.inference import ParameterModel, PhysicsEncoder
-from pdessl.inference.encoding import has_trunk
+from pdessl.inference.encoding import gives_codes, has_trunk
 from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import Encoded
 from pdessl.inference.regridding import regridded, steps_of
@@ -203,7 +203,11 @@ class _Comparison:
                 raise ShapeError(
                     f"the encoder cannot read {self.data.store.name} ({what}): {error} Pretrain one on data like these."
                 ) from None
-            readouts = {"frozen": "ridge", "neighbours": "neighbours", "mean": "mean"}
+            readouts = {
+                "frozen": "best" if gives_codes(self.encoder) else "ridge",
+                "neighbours": "neighbours",
+                "mean": "mean",
+            }
             self._fit(route, {m: r for m, r in readouts.items() if m in s.methods}, subsets, self.seeds)
             found["frozen"] = route
             if "trunk" in s.methods and has_trunk(self.encoder):

@@ -14,12 +14,13 @@ from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
 from pdessl.experiments.discovery_parts import Part, joined_grams
-from pdessl.operators import LatentOperator, choose, law_of
+from pdessl.models import save_pretrained
+from pdessl.operators import LatentOperator, Learned, choose, fit_learned, law_of
 from pdessl.operators import discover as discover_law
 from pdessl.operators.search import tried_runs
 from pdessl.trajectory import Trajectories
 
-__all__ = ["boundaries", "discover", "unlabelled_runs"]
+__all__ = ["boundaries", "discover", "learn", "unlabelled_runs"]
 
 _PART_NUMBERS = 2**24  # of fields read at once (64 MB)
 
@@ -111,6 +112,34 @@ def discover(
     path = os.path.abspath(data)
     parts = [Part.of(source, path, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
     return law_of(choice, joined_grams(parts, source, workers, scheduler), resamples, seed)
+
+
+def learn(
+    data: str | os.PathLike[str] | xr.Dataset | Trajectories,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Learned:
+    """Fit a law whose functions and kernels nobody chose; see :func:`pdessl.operators.fit_learned`.
+
+    Args:
+        data: which runs; see :func:`unlabelled_runs`. They are held in memory.
+        split: name of a split.
+        limit: so many runs at most.
+        out: folder of the encoder, which :func:`pdessl.load` and ``pdessl regress`` read; None: nothing is written.
+        options: of :func:`pdessl.operators.fit_learned`.
+
+    Raises:
+        DataError, ShapeError: see there.
+        StoreError: the folder cannot be written.
+    """
+    found = fit_learned(unlabelled_runs(data, split, limit), **options)
+    if out is not None:
+        said = {"reliability": found.reliability, "unexplained": found.unexplained, "runs": found.count}
+        save_pretrained(out, found.encoder, {"provenance": said})
+    return found
 
 
 def _pieces(source: Source, data: Any, split: str | None, limit: int | None) -> list[tuple[str, range]]:

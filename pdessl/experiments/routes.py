@@ -15,6 +15,7 @@ from pdessl.errors import FormatError, PdesslError, ShapeError
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.regression import Regression
 from pdessl.inference import InputFormat, ParameterModel, RunEncoder, fit_parameter_model
+from pdessl.inference.encoding import gives_codes
 from pdessl.inference.format import constants_of
 from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.views import Views
@@ -66,7 +67,7 @@ class Route:
         self.above = above
         self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
         self.views = dataclasses.replace(settings.views.within(labelled), moves=())
-        if not isinstance(encoder, nn.Module):
+        if not isinstance(encoder, nn.Module) or gives_codes(encoder):  # codes are those of whole runs
             self.views = Views(count=1)
         self.level = 0.9 if settings.intervals is None else settings.intervals.level
         self.kind = "adaptive" if settings.intervals is None else settings.intervals.saved

@@ -18,7 +18,7 @@ from pdessl.models.spacing import takes_spacing
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LAYERS", "RunEncoder", "features", "has_trunk"]
+__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk"]
 
 LAYERS = ("features", "trunk", "both")
 _BATCH = 256  # views per call of a network
@@ -66,6 +66,12 @@ def _headed(encoder: nn.Module) -> _Headed | None:
     if not isinstance(inner, _Headed) or not isinstance(inner.head, nn.Module) or isinstance(inner.head, nn.Identity):
         return None
     return inner
+
+
+def gives_codes(encoder: Any) -> bool:
+    """Return whether features are codes of a law, given or learned, which parameters are affine functions of."""
+    inner = getattr(encoder, "module", encoder)
+    return isinstance(encoder, LatentOperator) or bool(getattr(inner, "gives_codes", False))
 
 
 def features(

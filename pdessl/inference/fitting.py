@@ -24,7 +24,7 @@ from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.elsewhere import measured_elsewhere, plain_rows
-from pdessl.inference.encoding import RunEncoder, has_trunk
+from pdessl.inference.encoding import RunEncoder, gives_codes, has_trunk
 from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.labels import labels_of
 from pdessl.inference.measured import Measured
@@ -34,7 +34,6 @@ from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
 from pdessl.inference.target import Target
 from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
-from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
 __all__ = ["fit_parameter_model", "with_measured", "with_measurements"]
@@ -118,7 +117,7 @@ def fit_parameter_model(
             f"views that move {', '.join(views.moves)} cannot be averaged for a readout of fixed labels. Leave 'moves' "
             "empty and the generators that move parameters out of 'strengths'."
         )
-    law = isinstance(encoder, LatentOperator)
+    law = gives_codes(encoder)
     readout = readout or ("best" if law else "ridge")
     given = labelled.data if isinstance(labelled, Encoded) else labelled
     units = {**_units(given), **(units or {})}

@@ -35,7 +35,8 @@ class LawTransformer(TransformerMixin, BaseEstimator):
 
     Args:
         law: folder of a saved law, or a law; None: found in the runs of ``fit``.
-        rank, half_width, divergence_free, time_order, known, high_pass: see :func:`pdessl.operators.discover`.
+        rank, half_width, divergence_free, time_order, known, high_pass, advected: see
+            :func:`pdessl.operators.discover`.
         boundary: of all axes of arrays, ``periodic``, ``wall`` or ``window``; datasets say it themselves.
         resamples, seed: of the bootstrap over runs.
 
@@ -61,6 +62,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
         time_order: int = 1,
         known: Sequence[str] = (),
         high_pass: int | None = None,
+        advected: bool | None = False,
         boundary: str = "periodic",
         resamples: int = 0,
         seed: int = 0,
@@ -72,6 +74,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
         self.time_order = time_order
         self.known = known
         self.high_pass = high_pass
+        self.advected = advected
         self.boundary = boundary
         self.resamples = resamples
         self.seed = seed
@@ -93,6 +96,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
                 time_order=self.time_order,
                 known=tuple(self.known),
                 high_pass=self.high_pass,
+                advected=self.advected,
                 resamples=self.resamples,
                 seed=self.seed,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,12 +44,12 @@ class _Products(nn.Module):
 
     def __init__(self, half_width: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
-        self.half, self.stride = tuple(half_width), tuple(stride)
-        frames, nodes = self.half
+        self.stride = (int(stride[0]), int(stride[1]))
+        frames, nodes = half_width
         for order in (0, 1):
-            self.register_buffer(f"rate{order}", bump(frames, _POWER, order).float(), persistent=False)
+            self.register_buffer(f"rate{order}", bump(frames, _POWER, order), persistent=False)
         for order in range(5):
-            self.register_buffer(f"slope{order}", bump(nodes, _POWER, order).float(), persistent=False)
+            self.register_buffer(f"slope{order}", bump(nodes, _POWER, order), persistent=False)
 
     def over_time(self, values: Tensor, order: int = 0) -> Tensor:
         """Integrate the time derivative of an order of (B, F, T, X) over windows of frames, (B, F, T', X)."""
@@ -88,6 +89,15 @@ def _sliding(weights: Tensor, size: int, stride: int, wraps: bool) -> Tensor:
     return weights.new_zeros(*shape, size).scatter_add(-1, (index % size).expand(*shape, taps), spread)
 
 
+def _waves(half_width: int) -> Tensor:
+    """Return sines and cosines under a window, what kernels are sums of, (K, taps), each of norm 1."""
+    j = np.arange(-half_width, half_width + 1) / (half_width + 1)
+    count = half_width // 2
+    waves = [np.cos(np.pi * m * j) for m in range(count + 1)] + [np.sin(np.pi * m * j) for m in range(1, count + 1)]
+    found = np.stack(waves) * (1 - j**2) ** 2
+    return torch.from_numpy(found / np.linalg.norm(found, axis=1, keepdims=True))
+
+
 def _tokens(target: Tensor, explained: Tensor) -> Tensor:
     """Return what is left of the target, and what codes multiply, relative to the size of the target, (B, N, 1 + R)."""
     size = target.flatten(1).square().mean(dim=1).clamp_min(1e-30).sqrt()
@@ -96,22 +106,24 @@ def _tokens(target: Tensor, explained: Tensor) -> Tensor:
 
 
 class LearnedOperator(nn.Module):
-    """A law with learned functions and kernels, and R numbers of each run in it, found by minimisation.
+    """A law of functions and kernels that nobody chose, and R numbers of each run in it, found by minimisation.
 
         ∫∫ φ u_t = κ0 * g(u) + Σ_j z_j κ_j * g(u),      z = argmin of what is left unexplained in the run
 
-    g: F functions of the fields at a node (a perceptron) and the fields themselves; κ: kernels along x, free; both are
-    integrated over time against the test function. Where :class:`pdessl.operators.LatentOperator` knows monomials and
-    derivatives, this knows only "first order in time, the same everywhere, as far as a kernel reaches".
+    g: the fields at a node and F functions of them (a perceptron); κ: kernels along x, sums of waves under a window.
+    Both are integrated over time against the test function. Where :class:`pdessl.operators.LatentOperator` knows
+    monomials and derivatives, this knows only "first order in time, the same everywhere, as far as a kernel reaches".
 
-    Train it with :class:`pdessl.tasks.Pretraining` and :class:`pdessl.objectives.CrossResidual` on views that are
-    windows in time: the code of one window must explain another. As an encoder its features are the codes, found by
-    minimisation also when it predicts; ``gives_codes`` says that parameters are read from them affinely.
+    :func:`pdessl.operators.fit_learned` finds the kernels in closed form, with the functions as they were drawn, in
+    seconds; :class:`pdessl.tasks.Pretraining` trains both with :class:`pdessl.objectives.CrossResidual` on views that
+    are windows in time. As an encoder its features are the codes, found by minimisation also when it predicts;
+    ``gives_codes`` says that parameters are read from them affinely. Functions that are nearly combinations of each
+    other cancel: all arithmetic is in float64.
 
     Args:
         in_channels: C; the law is that of the first field.
         codes: R >= 1.
-        functions: F, learned ones besides the fields.
+        functions: F, besides the fields.
         hidden: width of the perceptron.
         half_width: of the test function, frames and nodes; a kernel has 2 h + 1 taps.
         stride: distance of the positions, frames and nodes.
@@ -123,10 +135,13 @@ class LearnedOperator(nn.Module):
     Raises:
         ShapeError: other than one axis, or fewer frames or nodes than a test function.
 
-    Source: ours; latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011.
+    Source: ours; latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011; fixed random functions:
+        Rahimi and Recht (2008).
     """
 
     gives_codes = True
+    waves: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -134,11 +149,11 @@ class LearnedOperator(nn.Module):
         codes: int = 1,
         functions: int = 6,
         hidden: int = 16,
-        half_width: Sequence[int] = (9, 10),
+        half_width: Sequence[int] = (9, 13),
         stride: Sequence[int] = (2, 2),
     ) -> None:
         super().__init__()
-        self.in_channels, self.feature_dim = in_channels, codes
+        self.in_channels, self.feature_dim, self.width = in_channels, codes, tuple(half_width)
         self.init_args = {
             "in_channels": in_channels,
             "codes": codes,
@@ -148,22 +163,43 @@ class LearnedOperator(nn.Module):
             "stride": list(stride),
         }
         self.products = _Products(half_width, stride)
-        self.functions = nn.Sequential(nn.Conv2d(in_channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, functions, 1))
-        taps = 2 * half_width[1] + 1
-        kernels = torch.randn(1 + codes, in_channels + functions, taps) * bump(half_width[1], _POWER, 0).float()
-        self.kernels = nn.Parameter(kernels)
+        first = nn.Conv2d(in_channels, hidden, 1, dtype=torch.float64)
+        with torch.no_grad():
+            for weight in first.parameters():
+                weight.mul_(1.5)  # of fields of size one: bent within their range
+        self.functions = nn.Sequential(first, nn.GELU(), nn.Conv2d(hidden, functions, 1, dtype=torch.float64))
+        basis = _waves(half_width[1])
+        self.register_buffer("waves", basis, persistent=False)
+        self.kernels = nn.Parameter(torch.randn(1 + codes, in_channels + functions, len(basis), dtype=torch.float64))
+        self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
 
     def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
         """Return codes, and the tokens that they are found from."""
         _refuse_other_axes(x)
-        made = torch.cat([x, self.functions(x)], dim=1)
-        explained = self.products.along(self.products.over_time(made), self.kernels)
-        tokens = _tokens(self.products.target(x), explained)
-        return Representation(minimising_codes(tokens), None, tokens)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.kernels.dtype)
+            made = torch.cat([x, self.functions(x)], dim=1)
+            explained = self.products.along(self.products.over_time(made), self.kernels @ self.waves)
+            target = self.products.target(x)
+            if self.training and not bool(self.scale > 0):
+                with torch.no_grad():  # weights of the order of one, whatever the step in time
+                    ratio = target.square().mean().sqrt() / explained.square().mean().sqrt().clamp_min(1e-30)
+                    self.scale.copy_(ratio)
+            tokens = _tokens(target, self.scale * explained)
+            return Representation(minimising_codes(tokens), None, tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return codes (B, R)."""
         return self.represent(x).features
+
+    @torch.no_grad()
+    def library(self, x: Tensor) -> Tensor:
+        """Return products with every function and wave, and the target last, (B, K + 1, T', X'): terms of a law."""
+        _refuse_other_axes(x)
+        x = x.to(self.kernels.dtype)
+        smooth = self.products.over_time(torch.cat([x, self.functions(x)], dim=1))
+        terms = self.products.along(smooth.flatten(0, 1)[:, None], self.waves[:, None])
+        return torch.cat([terms.unflatten(0, smooth.shape[:2]).flatten(1, 2), self.products.target(x)], dim=1)
 
 
 class AmortisedOperator(nn.Module):
@@ -195,6 +231,7 @@ class AmortisedOperator(nn.Module):
     """
 
     gives_codes = True
+    scale: Tensor
     _ORDERS = ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1), (2, 2), (3, 1))
 
     def __init__(
@@ -237,10 +274,10 @@ class AmortisedOperator(nn.Module):
         target = self.products.target(x)
         smooth = {m: self.products.over_time(x[:, :1] ** m) for m in (1, 2, 3)}
         library = torch.cat([self.products.slope(smooth[m], r) for m, r in self._ORDERS], dim=1)
-        if self.training:
+        if self.training and not bool((self.scale > 0).any()):
             with torch.no_grad():
                 ratio = library.square().mean(dim=(0, 2, 3)).sqrt() / target.square().mean().sqrt().clamp_min(1e-30)
-                self.scale.copy_(torch.where(self.scale > 0, self.scale, ratio))
+                self.scale.copy_(ratio)
         law = self.law / self.scale.clamp_min(1e-30)
         tokens = _tokens(target, torch.einsum("rk,bktx->brtx", law, library))
         if self.inference == "minimised" and not self.training:

@@ -18,6 +18,7 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["Trials"]
 
+_NEARLY = 1.3  # times the least disagreement
 _NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of them
 
 
@@ -81,11 +82,11 @@ class Trials:
         kept = "rates" in least and least["rates"] <= 2 * min(least.values())
         lead = "rates" if kept else min(least, key=least.__getitem__)
         # Halves of a run share what its way of reading gets wrong, which other ways do not: among the candidates that
-        # are not told apart, by two standard errors over runs, from the one that the others agree with best, the law
-        # that explains most. (How much they agree differs between data by orders of magnitude, and so does how well
-        # that is known: a few wild runs decide the one, none the other.)
+        # the others agree with nearly as well as with the best, and which are not told apart from it by two standard
+        # errors over runs, the law that explains most. (How well it is known how much they agree differs between data:
+        # a few wild runs decide the one, none the other; and few runs tell nothing apart.)
         first = min((d for c, d in zip(found, apart, strict=True) if c.form == lead), key=lambda d: float(d.mean()))
-        behind = [bool((d - first).mean() > 2 * (d - first).std() / len(d) ** 0.5) for d in apart]
+        behind = [_behind(d, first) for d in apart]
         order = sorted(range(len(found)), key=lambda i: (found[i].form != lead, behind[i], found[i].unexplained))
         return [found[i] for i in order]
 
@@ -139,8 +140,14 @@ def _disagreement(i: int, found: list[Candidate], codes: list[tuple[Tensor, Tens
     if len(others) < 4:  # a few ways of reading, each like one of the others, are no crowd
         return _differences(*codes[i])
     pairs = [((codes[i][0], codes[j][1]), (codes[i][1], codes[j][0])) for j in others]
-    made = [sum(_differences(a, b) for a, b in pair) / 2 for pair in pairs]
+    made = [(_differences(*first) + _differences(*second)) / 2 for first, second in pairs]
     return torch.stack(made).median(dim=0).values
+
+
+def _behind(apart: Tensor, least: Tensor) -> bool:
+    """Return whether the others disagree more with a candidate than with the best, both (B,)."""
+    more = apart - least
+    return bool(apart.mean() > _NEARLY * least.mean()) or bool(more.mean() > 2 * more.std() / len(more) ** 0.5)
 
 
 def _differences(first: Tensor, second: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pdessl.objectives import (
     WMSE,
     BarlowTwins,
     CrossForecast,
+    CrossResidual,
     GroupAction,
     LeJEPA,
     MaskedJEPA,
@@ -101,6 +102,10 @@ def forecast(z, w, e):
     return z, e["fields"], e["start"]
 
 
+def residual(z, w, e):
+    return z[:, : TOKENS - 1], as_tokens(w).mT
+
+
 # name -> (constructor, arguments from (z, z', extras))
 CASES = {
     "vicreg": (VICReg, two),
@@ -133,6 +138,7 @@ CASES = {
     "sie": (lambda: SIE(fixed(GroupAction(2, 4)), 2), with_element),
     "sie exponential": (lambda: SIE(fixed(GroupAction(2, 3, "exponential")), 3, regulariser="sigreg"), with_element),
     "parameter equivariance": (lambda: ParameterEquivariance("viscosity", nn.Identity()), heads),
+    "cross-residual": (CrossResidual, residual),
     "cross-forecast": (lambda: CrossForecast(fixed(Forecaster()), horizon=2), forecast),
 }
 
