@@ -5,18 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from command_line import at_command_line
 from PIL import Image
 
 import pdessl
+from pdessl import catalog, cli
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import DataError
+from pdessl.errors import DataError, SchemaError
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping_conditions import told
 from pdessl.experiments.stepping_scores import as_report, scores, table
 from pdessl.experiments.training import quietly
 from pdessl.inference.conditions import Components
 from pdessl.models import ConvEncoder, Encoder
+from pdessl.schema import override
 
 TINY = Stepping(context=8, steps=4, seeds=1, width=4, blocks=1, components=2)
 
@@ -117,3 +120,36 @@ def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_p
         assert future.u.shape == (2, 3, 64)
         assert np.isfinite(future.u).all()
         assert not list((tmp_path / "steps" / name).glob("*.npz"))
+
+
+STEPS = [n for n in catalog.names("configs") if n.startswith("timestep/")]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_recipe_trains_two_steps_at_the_command_line(name, small_store, tmp_path, capsys):
+    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, batch_size: 8"
+    changes = [f"timestepping.{word}" for word in small.replace(": ", "=").split(", ")]
+    given = ["--data", str(small_store), "--out", str(tmp_path / "out"), "--condition", "none", "parameter"]
+    with quietly():
+        assert cli.main(["timestep", "--config", name, *given, "--set", *changes, "workers=1"]) == 0
+    assert "| conditioned on the true viscosity (ceiling) |" in capsys.readouterr().out
+
+
+def test_a_study_of_steppers_runs_nothing_twice(small_store, tmp_path):
+    content = override(catalog.read("configs", "timestep_burgers"), [f"data.path={small_store}", "encoder=null"])
+    tiny = {"context": 12, "steps": 2, "seeds": 1, "width": 4, "blocks": 1, "conditions": ["none", "parameter"]}
+    content["timestepping"] |= tiny
+    content["variants"] = {"U-Net": {"network": "unet"}, "FNO": {"network": "fno", "modes": 4}}
+    path, said = tmp_path / "study.yaml", []
+    path.write_text(yaml.safe_dump(content))
+    with quietly():
+        first = pdessl.study(path, tmp_path / "out", announce=said.append)
+        count = len(said)
+        again = pdessl.study(path, tmp_path / "out", announce=said.append)
+    assert count and len(said) == count
+    assert again["results"] == first["results"]
+    assert "**FNO**" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "u_net" / "parameter" / "card.md").is_file()
+    with pytest.raises(SchemaError, match="none named 'V-Net'"):
+        pdessl.study(path, tmp_path / "out", only=["V-Net"])
+    assert set(catalog.read("configs", "timestep_burgers")["variants"]) >= {"dilated", "U-Net", "FNO"}
