@@ -100,11 +100,13 @@ def test_the_law_row_beats_networks_that_hardly_trained(data):
 def plane(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plane") / "data"
     size = {"unlabelled": 8, "labelled": 8, "validation": 2, "test": 4}
-    changes = {"observation.points": 16, "observation.frames": 14, "observation.end": 1.0, "solver.points": 64}
+    changes = {"observation.points": 32, "observation.frames": 14, "observation.end": 1.0}
+    changes["parameters.viscosity.low"] = 0.08
     generate("navier_stokes_2d_small", folder, size=size, overrides=changes)
     return folder
 
 
+@pytest.mark.slow
 def test_two_dimensions_of_two_fields_and_the_law_of_their_vorticity(plane, tmp_path):
     conditions = ("none", "operator", "law", "parameter")
     settings = Stepping(context=9, steps=2, seeds=1, width=4, blocks=1, network="unet", conditions=conditions)
@@ -115,7 +117,7 @@ def test_two_dimensions_of_two_fields_and_the_law_of_their_vorticity(plane, tmp_
     ds = pdessl.open(plane).load("test", slice(0, 2)).to_xarray().isel(time=slice(9))
     for name in conditions:
         future = pdessl.load(tmp_path / name).rollout(ds, steps=2)
-        assert future.u.shape == future.v.shape == (2, 2, 16, 16)
+        assert future.u.shape == future.v.shape == (2, 2, 32, 32)
 
 
 def test_conditions_without_what_they_need_are_refused(data):
