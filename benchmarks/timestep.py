@@ -24,7 +24,7 @@ def networks(channels, width, modes, axes, condition):
 def theirs(channels, width, modes, axes):
     if importlib.util.find_spec("neuralop") is None:
         return None
-    from neuralop.models import FNO as Neural  # noqa: N811
+    from neuralop.models import FNO as Neural
 
     # Its modes count both signs along the axes that have them: 2M of ours.
     return Neural(n_modes=(2 * modes,) * axes, in_channels=channels, out_channels=channels, hidden_channels=width)
