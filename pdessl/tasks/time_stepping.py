@@ -15,6 +15,7 @@ from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
 from pdessl.models import Surrogate, spacing_arguments, to_scale
 from pdessl.models.surrogate import windows
+from pdessl.objectives.distributed import row_count, sum_over_processes
 from pdessl.tasks.batches import check_task, from_all_processes, parameter, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
 
@@ -119,7 +120,7 @@ class TimeStepping(lightning.LightningModule):
         """
         if self.parameters_given:
             columns = [to_scale(parameter(batch, n), self.condition_scale, n) for n in self.parameters_given]
-            return torch.stack(columns, dim=1).float()
+            return torch.stack(columns, dim=1)
         if self.encoder is None:
             return None
         with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
@@ -163,7 +164,10 @@ class TimeStepping(lightning.LightningModule):
         else:
             found, truth = surrogate.unrolled(z, count, condition), window[:, :, past:]
         usual = surrogate.change[:, 0].view(1, -1, *(1,) * (found.ndim - 2))
-        loss = ((found.float() - truth) / usual).square().mean()
+        error = (found.to(truth.dtype) - truth) / usual
+        rows = error.square().flatten(1).mean(dim=1)
+        # The mean over the rows of all processes, whose shares may differ.
+        loss = sum_over_processes(rows.sum()) / row_count(rows)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
