@@ -1,4 +1,4 @@
-"""Animations of rollouts as GIF files; no video program is needed."""
+"""Animations of rollouts as GIF files, drawn pixel by pixel: no video program is needed."""
 
 # T frames, X and Y nodes
 
@@ -8,29 +8,29 @@ import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pdessl.errors import ShapeError
 from pdessl.files import replacing
 
 __all__ = ["rollout_gif"]
 
-_MOST = 60
+_MOST = 60  # frames
+_SIZE, _MARGIN, _TOP = 200, 10, 18  # pixels: of a panel, around it, and above it for its title
+_INK, _LINE, _AXIS = (29, 39, 51), (0, 114, 178), (200, 205, 212)
 
 
 def rollout_gif(
     path: str | os.PathLike[str], truth: ArrayLike, rollout: ArrayLike, time: ArrayLike, title: str = "rollout"
 ) -> Path:
-    """Write truth, rollout and their difference over time as an animation.
+    """Write truth, rollout and their difference over time as an animation, side by side.
 
     Args:
         path: file to write.
-        truth: one field of one run, (T, X) or (T, X, Y).
+        truth: one field of one run, (T, X), drawn as a curve, or (T, X, Y), as a picture.
         rollout: of the same shape.
         time: (T,).
         title: of the rollout.
@@ -48,26 +48,35 @@ def rollout_gif(
             "(T, X, Y), and T times."
         )
     limit = float(np.abs(u).max()) or 1.0
-    kept = range(0, len(u), -(-len(u) // _MOST))
-    with matplotlib.rc_context({"font.size": 8}):
-        frames = [_frame(u[i], p[i], f"t = {t[i]:.3g}", title, limit) for i in kept]
-    images = [Image.fromarray(f) for f in frames]
+    images = []
+    for i in range(0, len(u), -(-len(u) // _MOST)):
+        picture = Image.new("RGB", (3 * _SIZE + 4 * _MARGIN, _SIZE + _TOP + 2 * _MARGIN), "white")
+        draw = ImageDraw.Draw(picture)
+        names = (f"truth, t = {t[i]:.3g}", title, "difference")
+        for n, (field, name) in enumerate(zip((u[i], p[i], p[i] - u[i]), names, strict=True)):
+            left = _MARGIN + n * (_SIZE + _MARGIN)
+            draw.text((left, _MARGIN - 4), name, fill=_INK)
+            corner = (left, _MARGIN + _TOP)
+            if u.ndim == 2:
+                _curve(draw, corner, field / limit)
+            else:
+                picture.paste(_picture(field / limit), corner)
+        images.append(picture)
     with replacing(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=120, loop=0)
     return Path(path)
 
 
-def _frame(u: NDArray[Any], p: NDArray[Any], when: str, title: str, limit: float) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(7.2, 2.4), dpi=80, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 3)
-    for place, field, name in zip(axes, (u, p, p - u), (f"truth, {when}", title, "difference"), strict=True):
-        if u.ndim == 1:
-            place.plot(field, linewidth=1.2)
-            place.set_ylim(-1.1 * limit, 1.1 * limit)
-        else:
-            place.imshow(field.T, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
-        place.set_title(name)
-        place.set_xticks([])
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def _curve(draw: ImageDraw.ImageDraw, corner: tuple[int, int], values: NDArray[Any]) -> None:
+    left, top = corner
+    x = left + np.linspace(0, _SIZE - 1, len(values))
+    y = top + (1 - np.clip(np.nan_to_num(values, nan=2.0), -1.1, 1.1) / 1.1) * (_SIZE - 1) / 2
+    draw.rectangle((left, top, left + _SIZE - 1, top + _SIZE - 1), outline=_AXIS)
+    draw.line((left, top + _SIZE // 2, left + _SIZE - 1, top + _SIZE // 2), fill=_AXIS)
+    draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_LINE, width=2)
+
+
+def _picture(values: NDArray[Any]) -> Image.Image:
+    shades = (np.clip(np.nan_to_num(values), -1, 1) + 1) / 2
+    pixels = (colormaps["RdBu_r"](shades.T[::-1])[..., :3] * 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize((_SIZE, _SIZE), Image.Resampling.NEAREST)

@@ -195,7 +195,7 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
         row["bands"] = [measured(list(values)) for values in zip(*(s.bands for s in found), strict=True)]
         row["relative_l2"] = measured([float(s.relative_l2.mean()) for s in found])
         if len(result.scores[method][0].relative_l2) > 1:
-            row["relative_l2"]["interval"] = bootstrap(torch.stack([s.relative_l2 for s in found]).mean(dim=0))
+            row["relative_l2"]["interval"] = list(bootstrap(torch.stack([s.relative_l2 for s in found]).mean(dim=0)))
         for name, single in (("gap_closed", False), ("gap_closed_one_step", True)):
             gaps = result.gap(method, single)
             if gaps and method not in ("persistence", "none", "parameter"):

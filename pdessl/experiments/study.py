@@ -14,6 +14,7 @@ from pdessl.data import open as open_data
 from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.provenance import machine, versions
+from pdessl.experiments.stepping_study import stepping_study
 from pdessl.experiments.study_jobs import Job, Study, finished
 from pdessl.experiments.study_table import table
 from pdessl.files import write_json, write_text, writes_to
@@ -37,6 +38,7 @@ def study(
     Args:
         config: recipe of a study, by name or file: ``study`` (see :class:`Study`), ``base`` (what the pretraining
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
+            One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`.
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
         overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
         only: names of variants; default all. The floors are always run.
@@ -52,6 +54,8 @@ def study(
         StoreError: the dataset is not there.
     """
     content = override(catalog.read("configs", config), overrides)
+    if "timestepping" in content:
+        return stepping_study(content, str(config), Path(out), only, workers, announce)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:

@@ -20,6 +20,8 @@ def table(results: Mapping[str, Any]) -> str:
     Args:
         results: what :func:`study` returned.
     """
+    if "table" in results:  # of time-steppers
+        return str(results["table"])
     study, found = results["study"], results["results"]
     columns = list(study["labels"])
     lines: list[tuple[bool, float, list[str]]] = []

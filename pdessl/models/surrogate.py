@@ -101,7 +101,7 @@ class Surrogate(nn.Module):
         """Return a condition (B, F) in its own units as the network is given it."""
         if condition is None:
             return None
-        return ((condition.to(self.condition_mean) - self.condition_mean) / self.condition_std).float()
+        return (condition.to(self.condition_mean) - self.condition_mean) / self.condition_std
 
     def step(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """Return the next J frames, all standardised: (B, C, K, *X), (B, F) -> (B, C, J, *X)."""
@@ -141,7 +141,7 @@ class Surrogate(nn.Module):
     def physical(self, z: Tensor) -> Tensor:
         """Return standardised fields (B, C, ...) in their units."""
         shape = (1, -1, *(1,) * (z.ndim - 2))
-        return z.float() * self.scale.std.view(shape) + self.scale.mean.view(shape)
+        return z.to(self.scale.std.dtype) * self.scale.std.view(shape) + self.scale.mean.view(shape)
 
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the next J frames (B, C, J, *X) of frames (B, C, K, *X), all in the units of the fields."""

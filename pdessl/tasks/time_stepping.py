@@ -121,7 +121,7 @@ class TimeStepping(lightning.LightningModule):
         """
         if self.parameters_given:
             columns = [to_scale(parameter(batch, n), self.condition_scale, n) for n in self.parameters_given]
-            return torch.stack(columns, dim=1).float()
+            return torch.stack(columns, dim=1)
         if self.encoder is None:
             return None
         with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
@@ -171,7 +171,7 @@ class TimeStepping(lightning.LightningModule):
         else:
             found, truth = surrogate.unrolled(z, count, condition), window[:, :, past:]
         usual = surrogate.change[:, 0].view(1, -1, *(1,) * (found.ndim - 2))
-        loss = mean_over_rows(((found.float() - truth) / usual).square())
+        loss = mean_over_rows(((found.to(truth.dtype) - truth) / usual).square())
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=row_count(batch.fields))
         return loss
 

@@ -12,7 +12,8 @@ from pdessl import catalog, cli
 from pdessl.experiments.pretraining import _command_line, _content, pretrain
 from pdessl.schema import parse_yaml
 
-RECIPES = [n for n in catalog.names("configs") if n != "quickstart" and not n.startswith(("studies/", "regression/"))]
+ELSEWHERE = ("quickstart", "studies/", "regression/", "timestep/")
+RECIPES = [n for n in catalog.names("configs") if not n.startswith(ELSEWHERE)]
 STEP = [
     "data.batch_size=16",
     "trainer.max_epochs=1",

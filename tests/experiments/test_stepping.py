@@ -5,18 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from command_line import at_command_line
+import yaml
 from PIL import Image
 
 import pdessl
+from pdessl import catalog, cli
+from pdessl.data import generate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import DataError
+from pdessl.errors import DataError, SchemaError
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping_conditions import told
 from pdessl.experiments.stepping_scores import as_report, scores, table
 from pdessl.experiments.training import quietly
 from pdessl.inference.conditions import Components
 from pdessl.models import ConvEncoder, Encoder
+from pdessl.schema import override
 
 TINY = Stepping(context=8, steps=4, seeds=1, width=4, blocks=1, components=2)
 
@@ -93,6 +96,30 @@ def test_the_law_row_beats_networks_that_hardly_trained(data):
     assert arrays["rollout/law"].shape == arrays["rollout/truth"].shape
 
 
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plane") / "data"
+    size = {"unlabelled": 8, "labelled": 8, "validation": 2, "test": 4}
+    changes = {"observation.points": 32, "observation.frames": 14, "observation.end": 1.0}
+    changes["parameters.viscosity.low"] = 0.08
+    generate("navier_stokes_2d_small", folder, size=size, overrides=changes)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_dimensions_of_two_fields_and_the_law_of_their_vorticity(plane, tmp_path):
+    conditions = ("none", "operator", "law", "parameter")
+    settings = Stepping(context=9, steps=2, seeds=1, width=4, blocks=1, network="unet", conditions=conditions)
+    with quietly():
+        result = pdessl.timestep(None, plane, settings=settings, out=tmp_path, announce=lambda line: None)
+    pooled = {m: s[0].pooled for m, s in result.scores.items()}
+    assert pooled["law"] < 0.05 * pooled["persistence"]
+    ds = pdessl.open(plane).load("test", slice(0, 2)).to_xarray().isel(time=slice(9))
+    for name in conditions:
+        future = pdessl.load(tmp_path / name).rollout(ds, steps=2)
+        assert future.u.shape == future.v.shape == (2, 2, 32, 32)
+
+
 def test_conditions_without_what_they_need_are_refused(data):
     with pytest.raises(DataError, match="'representation' needs an encoder, and none was given.*--encoder FOLDER"):
         compare_steppers(None, data, TINY)
@@ -100,12 +127,12 @@ def test_conditions_without_what_they_need_are_refused(data):
         compare_steppers(None, data, Stepping(**{**vars(TINY), "target": "viscos", "conditions": ("parameter",)}))
 
 
-def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_path):
+def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_path, capsys):
     words = ["timestep", "--data", str(small_store), "--condition", "none", "law", "--out", str(tmp_path / "steps")]
     changes = ["timestepping={context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, network: unet}", "workers=1"]
-    done = at_command_line([*words, "--set", *changes], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "| the law itself" in done.stdout
+    with quietly():
+        assert cli.main([*words, "--set", *changes]) == 0
+    assert "| the law itself" in capsys.readouterr().out
     report = json.loads((tmp_path / "steps" / "report.json").read_text())
     assert [r["method"] for r in report["timestepping"]["rows"]] == ["persistence", "law", "none"]
     with Image.open(tmp_path / "steps" / "rollout.gif") as picture:
@@ -117,3 +144,36 @@ def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_p
         assert future.u.shape == (2, 3, 64)
         assert np.isfinite(future.u).all()
         assert not list((tmp_path / "steps" / name).glob("*.npz"))
+
+
+STEPS = [n for n in catalog.names("configs") if n.startswith("timestep/")]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_recipe_trains_two_steps_at_the_command_line(name, small_store, tmp_path, capsys):
+    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, batch_size: 8"
+    changes = [f"timestepping.{word}" for word in small.replace(": ", "=").split(", ")]
+    given = ["--data", str(small_store), "--out", str(tmp_path / "out"), "--condition", "parameter"]
+    with quietly():
+        assert cli.main(["timestep", "--config", name, *given, "--set", *changes, "workers=1"]) == 0
+    assert "| conditioned on the true viscosity (ceiling) |" in capsys.readouterr().out
+
+
+def test_a_study_of_steppers_runs_nothing_twice(small_store, tmp_path):
+    content = override(catalog.read("configs", "timestep_burgers"), [f"data.path={small_store}", "encoder=null"])
+    tiny = {"context": 12, "steps": 2, "seeds": 1, "width": 4, "blocks": 1, "conditions": ["parameter"]}
+    content["timestepping"] |= tiny
+    content["variants"] = {"U-Net": {"network": "unet"}, "FNO": {"network": "fno", "modes": 4}}
+    path, said = tmp_path / "study.yaml", []
+    path.write_text(yaml.safe_dump(content))
+    with quietly():
+        first = pdessl.study(path, tmp_path / "out", announce=said.append)
+        count = len(said)
+        again = pdessl.study(path, tmp_path / "out", announce=said.append)
+    assert count and len(said) == count
+    assert again["results"] == first["results"]
+    assert "**FNO**" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "u_net" / "parameter" / "card.md").is_file()
+    with pytest.raises(SchemaError, match="none named 'V-Net'"):
+        pdessl.study(path, tmp_path / "out", only=["V-Net"])
+    assert set(catalog.read("configs", "timestep_burgers")["variants"]) >= {"dilated", "U-Net", "FNO"}

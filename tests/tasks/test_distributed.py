@@ -10,9 +10,16 @@ from objectives.embeddings import on_processes
 from torch import nn
 
 from pdessl.errors import SchemaError
-from pdessl.models import ConvEncoder, SpaceTimeTransformer, TokenPredictor
+from pdessl.models import ConvEncoder, SpaceTimeTransformer, TokenPredictor, UNet
 from pdessl.objectives import LeJEPA, MaskedJEPA, TemporalJEPA, VICReg
-from pdessl.tasks import LocalViews, MaskedPrediction, ParameterRegression, Pretraining, TemporalPrediction
+from pdessl.tasks import (
+    LocalViews,
+    MaskedPrediction,
+    ParameterRegression,
+    Pretraining,
+    TemporalPrediction,
+    TimeStepping,
+)
 
 from .toy import Held, trainer, waves
 
@@ -88,6 +95,13 @@ def regression():
     return ParameterRegression(encoder, "viscosity")
 
 
+def stepping():
+    """Windows as long as the runs, so that no start is drawn."""
+    torch.manual_seed(0)
+    network = UNet(past=2, bundle=2, width=4, condition=1)
+    return TimeStepping(network, context=2, unroll=4, parameters=("viscosity",), learning_rate=1e-2)
+
+
 MADE = {
     "VICReg": lambda: joint(VICReg()),
     "LeJEPA, local views": lambda: joint(LeJEPA(slices=16), views=3, local=LocalViews(Shorter(), 1)),
@@ -108,6 +122,7 @@ def both_ranks(rank, port, folder):
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     settings = {"devices": 2, "strategy": "ddp"}  # gloo on CPUs
     found = {name: fit(make(), folder, **settings) for name, make in MADE.items()}
+    found["stepping"] = fit(stepping(), folder, **settings)
     task = regression()
     fit(task, folder, **settings)
     return found | {"best": task.best["error"]}
@@ -133,6 +148,15 @@ def test_two_processes_end_with_the_weights_and_monitors_of_one(processes, name,
         for mine, expected in zip(found, weights, strict=True):
             assert mine == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert seen == pytest.approx(values, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_stepper_to_the_weights_of_one(processes, tmp_path):
+    weights, _ = fit(stepping(), tmp_path)
+    assert weights != [p.detach().double().flatten().tolist() for p in stepping().parameters()]
+    for rank in processes:
+        for mine, expected in zip(rank["stepping"][0], weights, strict=True):
+            assert mine == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.slow

@@ -126,3 +126,23 @@ def test_gradients_of_the_pushforward_come_from_the_last_step_only():
     a = fields[0, 0, 0].square().mean()
     torch.testing.assert_close(found[True], 2 * 1.44 * (1.728 - 1.331) * a)
     assert found[False] > found[True] / 3
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
+    settings = {"unroll": 3, "curriculum": 0.6, "noise": 0.1}
+
+    def run(epochs, folder, checkpoint=None):
+        learner = task(**settings)
+        fitted = trainer(folder, epochs)
+        # The schedule's length is that of the whole training in both parts.
+        learner.configure_optimizers = lambda: torch.optim.AdamW(learner.surrogate.parameters(), 1e-3)
+        learner.steps_now = lambda: 1 + min(2, learner.trainer.global_step // 4)
+        fitted.fit(learner, datamodule=WaveData(), ckpt_path=checkpoint)
+        fitted.save_checkpoint(folder / "here.ckpt")
+        return learner
+
+    whole = run(4, tmp_path / "whole")
+    run(2, tmp_path / "part")
+    again = run(4, tmp_path / "rest", tmp_path / "part" / "here.ckpt")
+    for name, value in whole.surrogate.state_dict().items():
+        assert torch.equal(value, again.surrogate.state_dict()[name]), name

@@ -1,0 +1,119 @@
+"""Studies of time-steppers: variants of network and training, each under all conditions and seeds, in one table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pdessl.data.identity import identity
+from pdessl.errors import CheckpointError, SchemaError
+from pdessl.experiments.inputs import read_data
+from pdessl.experiments.provenance import machine, versions
+from pdessl.experiments.stepping import Stepping
+from pdessl.experiments.stepping_scores import as_report, table
+from pdessl.experiments.timestep import timestep
+from pdessl.files import checksum, write_json, write_text
+from pdessl.schema import fill, merge
+
+__all__ = ["stepping_study"]
+
+_KEYS = {"title", "about", "data", "encoder", "timestepping", "variants"}
+
+
+def stepping_study(
+    content: Mapping[str, Any],
+    config: str,
+    out: Path,
+    only: Sequence[str] = (),
+    workers: int = 1,
+    announce: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run a study of time-steppers; variants that a former call finished are not run again.
+
+    Args:
+        content: recipe: ``data: {path: FOLDER}``, ``encoder`` (a folder, or null), ``timestepping`` (what the variants
+            share, see :class:`Stepping`), ``variants`` (name -> what is laid over it).
+        config: its name, for messages.
+        out: folder; holds ``results.json``, ``table.md``, and per variant the report and models of ``timestep``.
+        only: names of variants; default all.
+        workers: processes of one thread each.
+        announce: receives a line after every training.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        SchemaError: unknown keys, no variant, or values out of range.
+    """
+    variants = content.get("variants") or {}
+    unknown = set(content) - _KEYS
+    missing = [v for v in only if v not in variants]
+    if unknown or not variants or missing:
+        raise SchemaError(
+            f"{config}: expected the keys {', '.join(sorted(_KEYS))} with one variant or more, found "
+            f"{', '.join(content)}; variants: {', '.join(variants) or 'none'}"
+            f"{f', and none named {missing[0]!r}' if missing else ''}."
+        )
+    settings = {
+        name: fill(Stepping, merge(content.get("timestepping") or {}, changes or {}), f"{config}: {name}")
+        for name, changes in variants.items()
+        if not only or name in only
+    }
+    data, encoder = read_data(str(content["data"]["path"])), content.get("encoder")
+    found, started = [], time.monotonic()
+    for name, chosen in settings.items():
+        folder = out / "".join(c if c.isalnum() else "_" for c in name.lower())
+        key = _hash(asdict(chosen), identity(data.store), encoder)
+        kept = _kept(folder, key)
+        if kept is None:
+            announce(f"{name}:")
+            begun = time.monotonic()
+            result = timestep(encoder, data, settings=chosen, out=folder, workers=workers, announce=announce)
+            sections, _ = as_report(result, chosen)
+            kept = {"variant": name, "table": table(result), "seconds": time.monotonic() - begun}
+            kept |= sections["timestepping"]
+            write_json(folder / "result.json", {"hash": key, "result": kept})
+        found.append(kept)
+    text = "\n".join(f"**{r['variant']}**\n\n{r['table']}" for r in found)
+    results = {
+        "title": content.get("title", config),
+        "about": " ".join(str(content.get("about", "")).split()),
+        "timestepping": {name: asdict(chosen) for name, chosen in settings.items()},
+        "results": found,
+        "table": text,
+        "provenance": {
+            "versions": versions(),
+            "machine": machine(),
+            "workers": workers,
+            "seconds": round(time.monotonic() - started),
+        },
+    }
+    write_json(out / "results.json", results)
+    write_text(out / "table.md", text)
+    return results
+
+
+def _hash(settings: Mapping[str, Any], data: str, encoder: str | None) -> str:
+    weights = ""
+    if encoder is not None:
+        files = sorted(p for p in Path(encoder).rglob("*") if p.name in ("model.safetensors", "law.json"))
+        if not files:
+            raise CheckpointError(
+                f"{encoder} holds no encoder and no law. Train one: pdessl pretrain, or set encoder=FOLDER or null."
+            )
+        weights = "".join(checksum(p) for p in files)
+    text = json.dumps({"settings": settings, "data": data, "encoder": weights}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _kept(folder: Path, key: str) -> dict[str, Any] | None:
+    try:
+        kept = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return dict(kept["result"]) if kept["hash"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none, or one that is damaged: it is computed again
