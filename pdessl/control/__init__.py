@@ -5,7 +5,7 @@ from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
 from pdessl.control.linear import Feedback, Linearisation, controllability, linearise, lqr, riccati
-from pdessl.control.planners import CEM, MPPI, Gradient, Plan
+from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.receding import Imagined, Oracle, RecedingHorizon
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "LinearFeedback",
     "Linearisation",
     "Margins",
+    "Newton",
     "Oracle",
     "Plan",
     "Random",

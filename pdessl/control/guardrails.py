@@ -1,4 +1,4 @@
-"""Guardrails: limits that every imagined period must keep, never traded against the task, and what to trust them for."""
+"""Guardrails: limits that every imagined period must keep, never traded against the task; margins to trust them by."""
 
 # B batch, N candidates, H control periods, A actuators, X grid points, G guardrails, n calibration episodes
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError
 from pdessl.schema import Finite, Positive, Range
 
-__all__ = ["AmplitudeLimit", "EnergyLimit", "Guardrail", "Margins", "RegionLimit", "calibrate"]
+__all__ = ["AmplitudeLimit", "EnergyLimit", "Guardrail", "Margins", "RegionLimit", "calibrate", "excess"]
 
 
 class Guardrail(Protocol):
@@ -127,8 +127,8 @@ def calibrate(imagined: Tensor, real: Tensor, level: float) -> Margins:
         raise DataError(f"level {level}: the frequency promised lies between 0 and 1, e.g. 0.9.")
     if imagined.shape != real.shape or imagined.ndim != 3 or len(imagined) < 4:
         raise ShapeError(
-            f"calibrate got imagined {tuple(imagined.shape)} and real {tuple(real.shape)}; expected both (n, H, G) with "
-            "n >= 4 episodes."
+            f"calibrate got imagined {tuple(imagined.shape)} and real {tuple(real.shape)}; expected both (n, H, G), "
+            "n >= 4."
         )
     error = real - imagined
     half = len(error) // 2
@@ -141,7 +141,7 @@ def calibrate(imagined: Tensor, real: Tensor, level: float) -> Margins:
 
 
 def excess(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
-    """Return by how much fields (..., H, X) pass the limits, in limits, (..., H, G), >= 0; not a number counts as inf."""
+    """Return by how much fields (..., H, X) pass the limits, in limits, (..., H, G), >= 0; infinite for nan."""
     passed = []
     for g, rail in enumerate(guardrails):
         value = rail.value(fields)

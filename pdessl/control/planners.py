@@ -1,7 +1,7 @@
 """Searches over amplitudes: what has ``cost(actions) -> (B, N)`` for candidates (B, N, H, A) can be planned with.
 
-A planner takes such a problem, plans to start from (B, H, A), the bound of the amplitudes and a generator, and returns a
-:class:`Plan`. Candidates are within the bound before they are evaluated, and what is returned is the best that was.
+A planner takes such a problem, plans to start from (B, H, A), the bound of the amplitudes and a generator, and returns
+a :class:`Plan`. Candidates are within the bound before they are evaluated, and what is returned is the best that was.
 Rows of the batch are searched independently, with draws of their own from the common generator.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from pdessl.errors import ShapeError
 from pdessl.schema import Count, Natural, Positive, Range, Share
 
-__all__ = ["CEM", "MPPI", "Costed", "Gradient", "Plan", "Planner"]
+__all__ = ["CEM", "MPPI", "Costed", "Gradient", "Newton", "Plan", "Planner"]
 
 _SATURATED = 0.995  # of the bound: where a squashed start still has a slope
 
@@ -253,4 +253,50 @@ class Gradient:
                 adam.step()
         with torch.no_grad():
             best.evaluate(bound * torch.tanh(inner) if bounded else inner)
+        return best.plan()
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Newton's method on amplitudes, for costs that are nearly quadratic and plans of few numbers.
+
+    The Hessian is made of differences of gradients along every entry of the plan, all in one evaluation of H A + 1
+    candidates: exact, to round-off, where the cost is quadratic. Eigenvalues are taken by magnitude, so that a step
+    goes down from a saddle too; of steps of several lengths, cut off at the bound, the best is taken.
+
+    Args:
+        iterations: how many; of a quadratic the second one removes what round-off left of the first.
+        difference: of the gradients, in bounds (or in units of the action where it has none).
+        lengths: how many lengths of a step are tried, 1, 1/3, 1/9, ...
+    """
+
+    iterations: Count = 4
+    difference: Positive = 1e-2
+    lengths: Count = 4
+
+    def plan(self, problem: Costed, start: Tensor, bound: float, generator: torch.Generator) -> Plan:
+        """Search, see :class:`Planner`; nothing is drawn."""
+        best = _Best(problem, start, bound)
+        b, size = len(start), start.shape[1] * start.shape[2]
+        scale = self.difference * (bound if math.isfinite(bound) else 1.0)
+        shares = torch.tensor([3.0**-n for n in range(self.lengths)], dtype=start.dtype, device=start.device)
+        for _ in range(self.iterations):
+            now = best.actions.reshape(b, 1, size)
+            # Towards the middle of the box, so that no candidate is cut off.
+            away = torch.where(now > 0, -scale, scale).expand(b, size, size)
+            moves = away * torch.eye(size, dtype=start.dtype, device=start.device)
+            with torch.enable_grad():
+                around = torch.cat([now, now + moves], dim=1).reshape(b, size + 1, *start.shape[1:]).requires_grad_()
+                _, cost = best.evaluate(around)
+                total = torch.where(cost.isfinite(), cost, torch.zeros_like(cost)).sum()
+                (slopes,) = torch.autograd.grad(total, around)
+            slopes = slopes.reshape(b, size + 1, size).nan_to_num(0.0, 0.0, 0.0)
+            hessian = (slopes[:, 1:] - slopes[:, :1]) / away[:, :1].transpose(1, 2)
+            values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.transpose(1, 2)))
+            least = 1e-12 * values.abs().amax(dim=1, keepdim=True) + 1e-300
+            along = (vectors.transpose(1, 2) @ slopes[:, 0, :, None])[..., 0] / torch.maximum(values.abs(), least)
+            step = (vectors @ along[..., None])[..., 0]
+            tried = now - shares[:, None] * step[:, None]
+            with torch.no_grad():
+                best.evaluate(tried.reshape(b, self.lengths, *start.shape[1:]))
         return best.plan()
