@@ -45,20 +45,24 @@ def identifier(name: str) -> str:
 
 
 def _spaces(environment: Environment) -> tuple[spaces.Box, spaces.Box]:
-    seen = spaces.Box(-EXTREME, EXTREME, (environment.observed,), np.float32)
-    return seen, spaces.Box(-1.0, 1.0, (environment.actuators,), np.float32)
+    seen = environment.observed * (1 if environment.file.cost.target is None else 2)
+    return (
+        spaces.Box(-EXTREME, EXTREME, (seen,), np.float32),
+        spaces.Box(-1.0, 1.0, (environment.actuators,), np.float32),
+    )
 
 
-def _seen(situation: Situation) -> NDArray[np.float32]:
-    return situation.observation.detach().to(torch.float32).clamp(-EXTREME, EXTREME).cpu().numpy()
-
-
-def _told(situation: Situation) -> dict[str, Any]:
-    return {} if situation.target is None else {"target": situation.target.detach().cpu().numpy()}
+def _seen(environment: Environment, now: Situation) -> NDArray[np.float32]:
+    values = now.observation
+    if now.target is not None:
+        values = torch.cat([values, environment.observe(now.target)], dim=-1)
+    return values.detach().to(torch.float32).clamp(-EXTREME, EXTREME).cpu().numpy()
 
 
 class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """One episode at a time: observation (M,), action (A,) in bounds of the amplitudes, reward minus a period's cost.
+    """One episode at a time: observation (M,), action (A,) in bounds of the amplitudes, reward minus the cost.
+
+    Where there is a target, what the sensors would read of it follows in the observation, (2M,).
 
     An episode is truncated after its periods and never terminates before. ``reset(seed=s)`` begins the episode of the
     seed s, whatever came before; without a seed, one drawn by the generator that the last seed began.
@@ -79,13 +83,13 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode; return the observation and, where there is one, the target among the infos."""
+        """Begin an episode; return the observation and no infos."""
         super().reset(seed=seed)
         now = self._world.reset([int(self.np_random.integers(SEEDS)) if seed is None else seed])
-        return _seen(now)[0], _told(now)
+        return _seen(self.environment, now)[0], {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Hold amplitudes, action times bound, for a period; return observation, reward, False, whether the episode is over, and infos.
+        """Hold amplitudes, action times bound, for a period; return observation, reward, False, whether it is over, {}.
 
         Raises:
             DataError: an action out of bounds, or an episode that is over.
@@ -93,7 +97,7 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         now, cost = self._world.step(
             torch.as_tensor(np.asarray(action), dtype=torch.float64)[None] * self.environment.bound
         )
-        return _seen(now)[0], -float(cost[0]), False, self._world.done, _told(now)
+        return _seen(self.environment, now)[0], -float(cost[0]), False, self._world.done, {}
 
 
 class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
@@ -124,19 +128,19 @@ class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArr
         given = [None] * self.num_envs if seed is None else seed
         wanted = range(given, given + self.num_envs) if isinstance(given, int) else given
         now = self._world.reset([int(self.np_random.integers(SEEDS)) if s is None else s for s in wanted])
-        return _seen(now), _told(now)
+        return _seen(self.environment, now), {}
 
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Hold amplitudes, actions (B, A) times bound, for a period; return observations, rewards, terminated, truncated and infos."""
+        """Hold amplitudes, actions (B, A) times bound; return observations, rewards, terminated, truncated, {}."""
         never = np.zeros(self.num_envs, dtype=np.bool_)
         if self._world.done:
             seen, told = self.reset()
             return seen, np.zeros(self.num_envs), never, never.copy(), told
         now, cost = self._world.step(torch.as_tensor(np.asarray(actions), dtype=torch.float64) * self.environment.bound)
         over = np.full(self.num_envs, self._world.done)
-        return _seen(now), -cost.detach().cpu().numpy(), never, over, _told(now)
+        return _seen(self.environment, now), -cost.detach().cpu().numpy(), never, over, {}
 
 
 def register() -> list[str]:
