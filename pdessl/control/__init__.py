@@ -7,8 +7,10 @@ from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, Regi
 from pdessl.control.linear import Feedback, Linearisation, controllability, linearise, lqr, riccati
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.receding import Imagined, Oracle, RecedingHorizon
+from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
 
 __all__ = [
+    "BEHAVIOURS",
     "CEM",
     "MPPI",
     "AmplitudeLimit",
@@ -37,6 +39,9 @@ __all__ = [
     "load_environment",
     "lqr",
     "read_environment",
+    "read_runs",
+    "record_runs",
     "riccati",
     "run_episodes",
+    "write_runs",
 ]
