@@ -193,7 +193,12 @@ def test_every_module_imports_in_a_fresh_interpreter():
         "for name in sys.argv[1:]:\n"
         "    for loaded in [m for m in sys.modules if m == 'pdessl' or m.startswith('pdessl.')]:\n"
         "        del sys.modules[loaded]\n"
-        "    module = importlib.import_module(name)\n"
+        "    try:\n"
+        "        module = importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        "        if type(error).__name__ != 'DependencyError':\n"  # an extra that is not installed, and it says so
+        "            raise\n"
+        "        continue\n"
         "    for public in getattr(module, '__all__', []):\n"
         "        getattr(module, public)\n"
     )

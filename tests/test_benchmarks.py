@@ -26,6 +26,10 @@ RUNS = {
         ("--points 20 --frames 4 --batch 2 --repeats 1", r"maccormack +float32 +\d+\.\d+ +\d\.\de-\d+"),
         ("--points 20 --frames 4 --batch 2 --trajectories 3", r"4 smoke trajectories, 20 x 20 x 4, maccormack"),
     ],
+    "control": [
+        ("--batches 1,2 --periods 6 --repeats 1", r"batch +2 +[\d,]+ periods/s +[\d,]+ steps/s"),
+        ("--planning --episodes 1 --horizon 1 --repeats 1", r"cem +[\d.]+ ms +30\d\d candidates[^$]*newton +\d"),
+    ],
     "discovery": [
         ("heat kdv --repeats 1 --no-baseline", r"kdv +\d+\.\d+ +\d+\.\d+ +\d+\+\d+"),
         ("heat --repeats 1", r"heat .* \d+x?\n"),

@@ -2,5 +2,46 @@
 
 from pdessl.control.description import EnvironmentFile, read_environment
 from pdessl.control.environment import Environment, load_environment
+from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
+from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.linear import Feedback, Linearisation, controllability, linearise, lqr, riccati
+from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
+from pdessl.control.receding import Imagined, Oracle, RecedingHorizon
+from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
 
-__all__ = ["Environment", "EnvironmentFile", "load_environment", "read_environment"]
+__all__ = [
+    "BEHAVIOURS",
+    "CEM",
+    "MPPI",
+    "AmplitudeLimit",
+    "EnergyLimit",
+    "Environment",
+    "EnvironmentFile",
+    "Episodes",
+    "Feedback",
+    "Gradient",
+    "Imagined",
+    "LinearFeedback",
+    "Linearisation",
+    "Margins",
+    "Newton",
+    "Oracle",
+    "Plan",
+    "Random",
+    "RecedingHorizon",
+    "RegionLimit",
+    "Situation",
+    "VectorEnvironment",
+    "Zero",
+    "calibrate",
+    "controllability",
+    "linearise",
+    "load_environment",
+    "lqr",
+    "read_environment",
+    "read_runs",
+    "record_runs",
+    "riccati",
+    "run_episodes",
+    "write_runs",
+]

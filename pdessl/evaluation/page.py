@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pdessl.errors import FormatError
 from pdessl.evaluation import plots
 from pdessl.evaluation.beyond import elsewhere_section, intervals_section, robustness_section
+from pdessl.evaluation.control_section import control_section
 from pdessl.evaluation.law_section import law_section
 from pdessl.evaluation.tables import GROUPS, findings
 
@@ -283,6 +284,7 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
         "robustness": robustness_section,
         "elsewhere": elsewhere_section,
         "timestepping": _timestepping,
+        "control": control_section,
     }
     for name, section in sections.items():
         if report.get(name):

@@ -1,0 +1,69 @@
+"""``pdessl plan``: steer a controlled PDE by planning, in the real solver, beside its floors."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from pdessl.cli.parsing import Parser
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, call :func:`pdessl.plan`, print the table."""
+    parser = Parser(
+        "plan",
+        "Steer a controlled PDE: search for the amplitudes of its actuators whose imagined outcome costs least, act\n"
+        "on the first ones in the real solver, and plan again. The solver is the model; beside it no control, chance,\n"
+        "and linear feedback where that can work. Prints the costs and which modes no actuator reaches; writes\n"
+        "report.html and report.json.",
+        examples=[
+            "pdessl plan --environment ks_control_5 --planner gradient --episodes 4 --out runs/plan",
+            "pdessl plan --environment ks_control_5 --planner icem --amplitude-limit 5 --set control.steps=100",
+            "pdessl list environments",
+        ],
+        python="import pdessl\nprint(pdessl.plan('ks_control_5', planner='gradient', episodes=4, out='runs/plan'))",
+    )
+    parser.add_argument("--environment", metavar="NAME", help="of 'pdessl list environments', or a YAML file")
+    parser.add_argument("--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi or newton")
+    parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
+    parser.add_argument("--horizon", type=int, default=20, metavar="H", help="control periods of a plan; default 20")
+    parser.add_argument("--every", type=int, default=4, metavar="N", help="actions between two plannings; default 4")
+    parser.add_argument("--energy-limit", type=float, metavar="E", help="guardrail: the mean of u² stays below")
+    parser.add_argument("--amplitude-limit", type=float, metavar="U", help="guardrail: the largest |u| stays below")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the first episode; default: of those held out")
+    parser.add_changes("environment", "control.steps=100")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write; default: nothing is written")
+    options = parser.parse_args(arguments)
+    parser.require(options, "environment")
+    if options.environment is None:
+        parser.error("--print_config prints an environment; give --environment NAME")
+    limits = [value for value in (options.energy_limit, options.amplitude_limit) if value is not None]
+    if any(not value > 0 for value in limits):
+        parser.error("--energy-limit and --amplitude-limit are above 0")
+
+    from pdessl.control import AmplitudeLimit, EnergyLimit, load_environment
+    from pdessl.experiments.planning import HELD_OUT, plan
+    from pdessl.schema import dump_yaml
+
+    environment = load_environment(options.environment, options.set)
+    if options.print_config:
+        print(dump_yaml(environment.file), end="")
+        return 0
+    guardrails = [] if options.energy_limit is None else [EnergyLimit(options.energy_limit)]
+    guardrails += [] if options.amplitude_limit is None else [AmplitudeLimit(options.amplitude_limit)]
+    result = plan(
+        environment,
+        planner=options.planner,
+        episodes=options.episodes,
+        horizon=options.horizon,
+        every=options.every,
+        guardrails=guardrails,
+        seed=HELD_OUT if options.seed is None else options.seed,
+        out=options.out,
+        commands=[shlex.join(["pdessl", "plan", *arguments])],
+    )
+    print(result)
+    return 0

@@ -1,0 +1,185 @@
+"""Planning as control: imagine the outcome of amplitudes, search for the best, act on the first few, plan again."""
+
+# B batch, N candidates, H control periods, A actuators, K kept Fourier modes, G guardrails
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pdessl.control.environment import Environment
+from pdessl.control.episodes import Controller, Situation, Zero
+from pdessl.control.guardrails import Guardrail, Margins, excess
+from pdessl.control.planners import Planner
+from pdessl.errors import DataError, ShapeError
+
+__all__ = ["Imagined", "Model", "Oracle", "RecedingHorizon"]
+
+STRICTNESS = 1e3  # cost of passing a limit by its own size in one period; the check of the plan knows no price
+
+
+class Model(Protocol):
+    """Imagines what amplitudes lead to."""
+
+    def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
+        """Return states (B, N, H, K) after each period under candidates (B, N, H, A); differentiable for gradients."""
+        ...
+
+
+class Oracle:
+    """The solver itself as model, from the true state: the ceiling of what planning can reach.
+
+    Args:
+        environment: what is controlled.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+
+    def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
+        """Return the states that will be."""
+        b, n, h, a = actions.shape
+        start = situation.state[:, None].expand(b, n, -1).reshape(b * n, -1)
+        states = self.environment.rollout(start, actions.reshape(b * n, h, a))[:, 1:]
+        return states.reshape(b, n, h, -1)
+
+
+class Imagined:
+    """Candidates from a situation on, for planners: what the model imagines, priced by the environment's cost.
+
+        cost = 1/H (Σ_t c_t + cost of the end, where it is reached) + a price for every limit that is passed
+
+    Args:
+        environment: its cost counts.
+        model: imagines.
+        situation: from which plans go on.
+        guardrails: limits of every imagined period.
+        margins: added to what is imagined, see :func:`pdessl.control.calibrate`.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        model: Model,
+        situation: Situation,
+        guardrails: Sequence[Guardrail] = (),
+        margins: Margins | None = None,
+    ) -> None:
+        self.environment, self.model, self.situation = environment, model, situation
+        self.guardrails, self.margins = tuple(guardrails), margins
+
+    def cost(self, actions: Tensor) -> Tensor:
+        """Return the cost (B, N) of candidates (B, N, H, A)."""
+        env, states = self.environment, self._states(actions)
+        target = self.situation.target
+        along = None if target is None else target[:, None, None]
+        total = env.cost(states, actions, along).sum(dim=-1)
+        if self.situation.step + actions.shape[2] == env.steps:
+            total = total + env.terminal_cost(states[:, :, -1], None if target is None else target[:, None])
+        total = total / actions.shape[2]
+        if self.guardrails:
+            total = total + STRICTNESS * self._excess(states).sum(dim=(-1, -2))
+        return total
+
+    def keeps_limits(self, plan: Tensor) -> Tensor:
+        """Return whether plans (B, H, A) pass no limit in any imagined period, (B,), bool."""
+        if not self.guardrails:
+            return torch.ones(len(plan), dtype=torch.bool, device=plan.device)
+        return (self._excess(self._states(plan[:, None]))[:, 0] == 0).flatten(1).all(dim=1)
+
+    def _states(self, actions: Tensor) -> Tensor:
+        states = self.model.imagine(self.situation, actions)
+        if states.shape != (*actions.shape[:3], self.environment.modes):
+            raise ShapeError(
+                f"{self.environment.name}: the model imagined states {tuple(states.shape)} for actions "
+                f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.modes)}. A model belongs to "
+                "one environment."
+            )
+        return states
+
+    def _excess(self, states: Tensor) -> Tensor:
+        return excess(self.guardrails, self.environment.field(states), self.margins)
+
+
+class RecedingHorizon:
+    """Plan over a horizon, act on the first actions, plan again from what is left of the plan.
+
+    A plan that passes a limit in an imagined period is not executed: until the next planning the fallback acts. The
+    horizon ends where the episode does.
+
+    Args:
+        environment: what is controlled.
+        model: imagines.
+        planner: searches.
+        horizon: control periods ahead, H, >= 1.
+        every: actions between two plannings, 1 to ``horizon``.
+        guardrails, margins: see :class:`Imagined`.
+        fallback: acts where a plan is refused; default no control.
+        seed: of the planner's draws; a run is the same for the same seeds and batch.
+
+    Raises:
+        DataError: numbers out of range, margins without guardrails.
+        ShapeError: margins for fewer periods or other guardrails.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        model: Model,
+        planner: Planner,
+        horizon: int,
+        every: int = 1,
+        guardrails: Sequence[Guardrail] = (),
+        margins: Margins | None = None,
+        fallback: Controller | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= every <= horizon:
+            raise DataError(f"horizon {horizon} and every {every}: expected 1 <= every <= horizon.")
+        if margins is not None and margins.at(min(horizon, environment.steps)).shape[1] != len(guardrails):
+            raise ShapeError(
+                f"margins of {margins.values.shape[1]} guardrails for {len(guardrails)}; calibrate with these."
+            )
+        self.environment, self.model, self.planner = environment, model, planner
+        self.horizon, self.every = horizon, every
+        self.guardrails, self.margins = tuple(guardrails), margins
+        self.fallback = Zero(environment) if fallback is None else fallback
+        self.seed = seed
+        self.evaluations = 0
+        self.refused = torch.zeros(0, dtype=torch.bool)
+        self._plan = torch.zeros(0)
+        self._used = 0
+        self._generator = torch.Generator(environment.device)
+
+    def act(self, situation: Situation) -> Tensor:
+        """Return the amplitudes (B, A) of this period; plan where that is due."""
+        b, env = len(situation.seeds), self.environment
+        if situation.step == 0:
+            self._generator.manual_seed(self.seed)
+            self._plan, self._used, self.evaluations = self._still(b, 0), 0, 0
+        if situation.step == 0 or self._used == self.every or len(self._plan) != b:
+            self._search(situation)
+        chosen = self._plan[:, self._used]
+        self._used += 1
+        if bool(self.refused.any()):
+            chosen = torch.where(self.refused[:, None], self.fallback.act(situation), chosen)
+        return chosen.clamp(-env.bound, env.bound)
+
+    def _search(self, situation: Situation) -> None:
+        b, env = len(situation.seeds), self.environment
+        ahead = min(self.horizon, env.steps - situation.step)
+        left = self._plan[:, self._used :] if len(self._plan) == b else self._still(b, 0)
+        left = left[:, :ahead]
+        start = torch.cat([left, self._still(b, ahead - left.shape[1])], dim=1)
+        problem = Imagined(env, self.model, situation, self.guardrails, self.margins)
+        found = self.planner.plan(problem, start, env.bound, self._generator)
+        self.evaluations += found.evaluations
+        self._plan, self._used = found.actions, 0
+        self.refused = ~problem.keeps_limits(found.actions)
+
+    def _still(self, batch: int, periods: int) -> Tensor:
+        env = self.environment
+        return torch.zeros(batch, periods, env.actuators, dtype=torch.float64, device=env.device)

@@ -1,0 +1,105 @@
+"""A report's section on control: costs beside their floors, fields with and without control, the amplitudes."""
+
+# T control periods, X grid points, A actuators
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from pdessl.evaluation.plots import METHOD_COLOURS, svg
+
+__all__ = ["control_figure", "control_section"]
+
+
+def control_figure(
+    time: ArrayLike,
+    space: ArrayLike,
+    fields: Mapping[str, ArrayLike],
+    actions: Mapping[str, ArrayLike],
+    costs: Mapping[str, ArrayLike],
+) -> Figure:
+    """Space-time pictures of one episode and its amplitudes, and the mean cost over time of every controller.
+
+    Args:
+        time: of the states, the start included (T + 1,).
+        space: positions (X,).
+        fields: title -> (T + 1, X).
+        actions: the same titles -> amplitudes (T, A).
+        costs: title -> cost of each period (T,), the mean over episodes.
+    """
+    time, space = np.asarray(time), np.asarray(space)
+    shown = {title: np.asarray(values) for title, values in fields.items()}
+    limit = max(float(np.abs(values).max()) for values in shown.values()) or 1.0
+    figure = Figure(figsize=(9.6, 7.2), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.6, 1.0))
+    grid = parts[0].subplots(2, len(shown), sharex=True, squeeze=False, height_ratios=(2.0, 1.0))
+    for column, (title, field) in enumerate(shown.items()):
+        above, below = grid[:, column]
+        image = above.pcolormesh(
+            time, space, field.T, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest", rasterized=True
+        )
+        above.set_title(title)
+        below.step(time, np.concatenate([np.asarray(actions[title])[:1], np.asarray(actions[title])]), linewidth=0.8)
+        below.set_xlabel("t")
+    grid[0, 0].set_ylabel("x")
+    grid[1, 0].set_ylabel("amplitudes")
+    parts[0].colorbar(image, ax=grid[0].tolist(), label="u", pad=0.01)
+    axes = parts[1].subplots()
+    for i, (title, values) in enumerate(costs.items()):
+        axes.plot(time[1:], np.asarray(values), color=METHOD_COLOURS[i % len(METHOD_COLOURS)], label=title)
+    axes.set(xlabel="t", ylabel="cost of a period")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper right", frameon=False)
+    return figure
+
+
+def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the section as HTML."""
+    section = report["control"]
+    body = "".join(
+        f"<tr><td>{html.escape(row['title'])}</td><td>{_measured(row['mean_cost'])}</td>"
+        f"<td>{_share(row['gain'])}</td><td>{row['milliseconds']:.3g}</td><td>{_share(row['fallbacks'])}</td>"
+        f"<td>{'–' if row['breaches'] is None else row['breaches']}</td></tr>"
+        for row in section["rows"]
+    )
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in ("controller", "mean cost", "of the best gain, %", "ms an action", "fallback, %", "limits passed")
+    )
+    caption = (
+        f"Mean cost of a control period ± standard error over {section['episodes']} episodes of {section['steps']} "
+        "periods. The gain is over no control; the best one is that of the row with the least cost. Limits passed: "
+        "periods of all episodes."
+    )
+    table = (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><caption>{html.escape(caption)}</caption></table>"
+    )
+    titles = {row["key"]: row["title"] for row in section["rows"]}
+    picture = control_figure(
+        arrays["control/time"],
+        arrays["control/space"],
+        {titles[key]: arrays[f"control/field/{key}"] for key in section["shown"]},
+        {titles[key]: arrays[f"control/actions/{key}"] for key in section["shown"]},
+        {title: arrays[f"control/cost/{key}"] for key, title in titles.items()},
+    )
+    notes = "".join(f"<p>{html.escape(line)}</p>" for line in section["notes"])
+    words = "The first episode in space and time, the amplitudes in it, and the mean cost of all episodes over time."
+    return f'{notes}<div class="scroll">{table}</div><figure>{svg(picture)}<figcaption>{words}</figcaption></figure>'
+
+
+def _measured(value: Mapping[str, Any]) -> str:
+    error = value["standard_error"]
+    return f"{value['mean']:.4g}" + ("" if error is None else f' <span class="pm">± {error:.2g}</span>')
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f}"
