@@ -44,7 +44,8 @@ RUNS = {
     ],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-ELSEWHERE = {"closed_box_phiflow", "grouped"}  # have tests of their own below
+# Have tests of their own below; own_files in tests/experiments/test_own_files.py.
+ELSEWHERE = {"closed_box_phiflow", "grouped", "own_files"}
 
 
 @pytest.fixture
