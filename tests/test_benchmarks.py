@@ -53,7 +53,8 @@ RUNS = {
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-ELSEWHERE = {"fuzz", "kills", "closed_box_phiflow", "grouped", "tables"}  # have tests of their own, here or elsewhere
+# Have tests of their own, below, in test_results.py, test_attacks.py and experiments/test_own_files.py.
+ELSEWHERE = {"closed_box_phiflow", "fuzz", "grouped", "kills", "own_files", "tables"}
 
 
 @pytest.fixture
