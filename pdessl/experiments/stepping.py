@@ -162,7 +162,8 @@ def compare_steppers(
     for seed in range(settings.seeds):
         for method in methods:
             vectors = given[method].vectors(seed)
-            folder = None if out is None or seed else str(Path(out) / method)
+            kept = out is not None and not seed and given[method].condition is not None  # floors are no models
+            folder = str(Path(str(out)) / method) if kept else None
             jobs.append((method, seed, *(None if v is None else v.numpy() for v in vectors), folder))
     # What the trainings are told was computed above: their processes need no encoder.
     shared = Shared(nn.Identity(), data, settings)
@@ -171,8 +172,9 @@ def compare_steppers(
         found = scores(torch.from_numpy(near), torch.from_numpy(far), test, context)
         result.add(method, found, torch.from_numpy(far) if not seed else None)
         report(f"{method}, seed {seed}: rollout NMSE {found.rollout:.3g}")
-        if folder is not None and given[method].condition is not None:
-            _model(folder, given[method].condition, context, train, found, settings).save(folder)
+        condition = given[method].condition
+        if folder is not None and condition is not None:
+            _model(folder, condition, context, train, found, settings).save(folder)
     result.notes = [line for m in given.values() for line in m.notes]
     return result
 
