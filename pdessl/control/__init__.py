@@ -6,7 +6,7 @@ from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation,
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
 from pdessl.control.linear import Feedback, Linearisation, controllability, linearise, lqr, riccati
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
-from pdessl.control.receding import Imagined, Oracle, RecedingHorizon
+from pdessl.control.receding import Imagined, Oracle, RecedingHorizon, rehearse
 from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "read_environment",
     "read_runs",
     "record_runs",
+    "rehearse",
     "riccati",
     "run_episodes",
     "write_runs",

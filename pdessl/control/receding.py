@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pdessl.control.environment import Environment
-from pdessl.control.episodes import Controller, Situation, Zero
+from pdessl.control.episodes import Controller, Situation, VectorEnvironment, Zero
 from pdessl.control.guardrails import Guardrail, Margins, excess
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Imagined", "Model", "Oracle", "RecedingHorizon"]
+__all__ = ["Imagined", "Model", "Oracle", "RecedingHorizon", "rehearse"]
 
 STRICTNESS = 1e3  # cost of passing a limit by its own size in one period; the check of the plan knows no price
 
@@ -154,6 +154,11 @@ class RecedingHorizon:
         self._used = 0
         self._generator = torch.Generator(environment.device)
 
+    @property
+    def planned(self) -> Tensor:
+        """The amplitudes of the last planning, (B, H, A), also where they were refused."""
+        return self._plan
+
     def act(self, situation: Situation) -> Tensor:
         """Return the amplitudes (B, A) of this period; plan where that is due."""
         b, env = len(situation.seeds), self.environment
@@ -183,3 +188,38 @@ class RecedingHorizon:
     def _still(self, batch: int, periods: int) -> Tensor:
         env = self.environment
         return torch.zeros(batch, periods, env.actuators, dtype=torch.float64, device=env.device)
+
+
+def rehearse(controller: RecedingHorizon, seeds: Sequence[int], at: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what a plan's guarded quantities were imagined to be, and what they are when the plan is run to its end.
+
+    Both have shape (B, H, G): one window per episode, as :func:`pdessl.control.calibrate` wants them.
+
+    Args:
+        controller: with guardrails; it steers the episodes until the window begins.
+        seeds: of the episodes; not those that are measured later.
+        at: control periods before the window, a multiple of ``controller.every``, a whole horizon before the end.
+
+    Raises:
+        DataError: no guardrails, or a window that does not fit.
+    """
+    env, rails = controller.environment, controller.guardrails
+    if not rails or at < 0 or at % controller.every or at + controller.horizon > env.steps:
+        raise DataError(
+            f"rehearse: {len(rails)} guardrails and a window from {at} on; expected some guardrails, and a multiple of "
+            f"{controller.every} from 0 to {env.steps - controller.horizon}."
+        )
+    world = VectorEnvironment(env)
+    now = world.reset(seeds)
+    with torch.no_grad():
+        for _ in range(at):
+            now, _ = world.step(controller.act(now))
+        controller.act(now)
+        plan = controller.planned
+        imagined = env.field(controller.model.imagine(now, plan[:, None])[:, 0])
+        real = env.field(env.rollout(now.state, plan)[:, 1:])
+    return _measured(rails, imagined), _measured(rails, real)
+
+
+def _measured(guardrails: Sequence[Guardrail], fields: Tensor) -> Tensor:
+    return torch.stack([rail.value(fields) for rail in guardrails], dim=-1)

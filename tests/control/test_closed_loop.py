@@ -25,6 +25,7 @@ from pdessl.control import (
     linearise,
     load_environment,
     lqr,
+    rehearse,
     riccati,
     run_episodes,
 )
@@ -198,6 +199,25 @@ def test_the_promised_frequency_holds_within_binomial_error(level):
         kept += int(bool((error[79] <= margins.values).all()))
     assert binom.cdf(kept, trials, level) > 1e-3
     assert binom.sf(kept - 1, trials, min(level + 1 / 40 + 0.02, 0.999)) > 1e-3
+
+
+def test_margins_of_a_wrong_model_hold_on_new_episodes(five):
+    """A model of too strong an instability: uncorrected it is often passed, with margins as seldom as promised."""
+    wrong = Oracle(load_environment("ks_control_5", SHORT | {"parameters.antidiffusion": 0.9}))
+    rails = [EnergyLimit(100.0), AmplitudeLimit(100.0)]
+    controller = RecedingHorizon(five, wrong, Gradient(iterations=1), 6, 3, guardrails=rails)
+    margins = calibrate(*rehearse(controller, range(60), at=3), level=0.8)
+    imagined, real = rehearse(controller, range(100, 160), at=3)
+    passed = (real > imagined).flatten(1).any(dim=1)
+    kept = (real <= imagined + margins.values).flatten(1).all(dim=1)
+    assert float(passed.double().mean()) > 0.5
+    assert binom.cdf(int(kept.sum()), 60, 0.8) > 1e-2
+    true = RecedingHorizon(five, Oracle(five), Gradient(iterations=1), 6, 3, guardrails=rails)
+    imagined, real = rehearse(true, [0, 1], at=6)
+    torch.testing.assert_close(imagined, real, rtol=1e-12, atol=0)
+    for given, at in (([], 0), (rails, 2), (rails, 9)):
+        with pytest.raises(DataError, match="a multiple of 3 from 0 to 6"):
+            rehearse(RecedingHorizon(five, wrong, Gradient(), 6, 3, guardrails=given), [0], at)
 
 
 def test_margins_need_enough_episodes_and_enough_periods(five):
