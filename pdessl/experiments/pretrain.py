@@ -20,7 +20,7 @@ from pdessl.experiments.default_recipe import recipe_for
 from pdessl.experiments.pretraining import PretrainingRun
 from pdessl.experiments.pretraining import pretrain as pretrain_recipe
 from pdessl.experiments.provenance import check_writable
-from pdessl.experiments.training import Curves, interruptible
+from pdessl.experiments.training import Curves, in_own_folder, interruptible
 from pdessl.files import writes_to
 from pdessl.models import Projector
 from pdessl.schema import Overrides, override
@@ -136,7 +136,7 @@ def pretrain(
     if type(fitter.strategy.checkpoint_io) is TorchCheckpointIO:
         fitter.strategy.checkpoint_io = WholeCheckpoints()
     resumed = None if ckpt_path is None else check_checkpoint(ckpt_path, task)
-    with interruptible():
+    with interruptible(), in_own_folder():
         fitter.fit(task, datamodule=module, ckpt_path=resumed, weights_only=True)
     if fitter.is_global_zero:
         task.save_encoder(folder / "encoder", {"data": str(getattr(module, "path", "")), "epochs": epochs})

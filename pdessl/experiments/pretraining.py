@@ -222,7 +222,7 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from pdessl.experiments.training import Curves, ProgressLines, interruptible, stopped_early
+    from pdessl.experiments.training import Curves, ProgressLines, in_own_folder, interruptible, stopped_early
     from pdessl.tasks import WholeCheckpoints
     from pdessl.tasks.checkpointing import check_checkpoint
 
@@ -247,7 +247,7 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     if type(strategy.checkpoint_io) is TorchCheckpointIO:  # unless the recipe chose another
         strategy.checkpoint_io = WholeCheckpoints()
     compiled = _compiled(cli.model.encoder.module) if cli.config["compile"] else nullcontext()
-    with interruptible(), compiled:
+    with interruptible(), in_own_folder(), compiled:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)
     if best is not None and best.best_model_path:
         import torch

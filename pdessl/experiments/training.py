@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pdessl.files import write_json
 
-__all__ = ["Curves", "ProgressLines", "interruptible", "quietly", "stopped_early"]
+__all__ = ["Curves", "ProgressLines", "in_own_folder", "interruptible", "quietly", "stopped_early"]
 
 _EVERY = 20.0  # seconds between two lines of progress
 _FEW_STEPS = 50
@@ -124,6 +124,14 @@ def interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
             raise KeyboardInterrupt from None
         raise
+
+
+@contextmanager
+def in_own_folder() -> Iterator[None]:
+    """Silence that the folder of checkpoints is not empty: its lock lies in it, and a run that is continued."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        yield
 
 
 @contextmanager

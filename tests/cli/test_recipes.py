@@ -75,7 +75,7 @@ def test_the_full_size_is_built_and_takes_a_step(name, store_of):
     # The grid of the full size is in no test's data: a smaller window, the same network.
     window = ["model.augmentation.init_args.window=[16,28,28]"] if smoke else []
     words = [f"data.path={store_of(name)}", *STEP, "data.batch_size=4", *window]
-    made = _command_line(_content(name, words, None, None, "full"))
+    made = _command_line(_content(name, words, None, None, "full"), ())
     task = made.model.train()
     task.log_terms = lambda *arguments: None
     task._trainer = type("Stub", (), {"current_epoch": 0, "global_rank": 0})()

@@ -291,7 +291,7 @@ def test_opening_damaged_files_does_not_end_the_session(tmp_path, monkeypatch):
         with pytest.raises(FormatError, match=message):
             pdessl.open(path)
     monkeypatch.setattr(detection, "open_source", lambda *_: sleep(path))
-    monkeypatch.setattr(detection, "LIMIT", -0.8)
+    monkeypatch.setattr(detection, "LIMIT", -3.8)
     with pytest.raises(FormatError, match="reading did not end within 0.2 s; the file is damaged"):
         pdessl.open(path)
 
