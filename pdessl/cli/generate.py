@@ -60,15 +60,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--any-version", action="store_true", help="continue what another version of pdessl, torch or NumPy began"
     )
+    parser.add_allowed()
     options = parser.parse_args(arguments)
     parser.require(options, "out")
 
     from rich import filesize
 
     from pdessl.data import generate, load_recipe
+    from pdessl.experiments.allowed_classes import find_beside
     from pdessl.schema import dump_yaml
 
-    recipe = load_recipe(options.dataset, options.size, options.set)
+    find_beside(options.allow)
+    recipe = load_recipe(options.dataset, options.size, options.set, options.allow)
     # What the file says already is not said again: the same data keep the same hash.
     if options.dtype not in (None, recipe.content["solver"].get("precision", "float64")):
         recipe = load_recipe(recipe, overrides={"solver.precision": options.dtype})

@@ -12,7 +12,7 @@ from typing import Any
 
 from pdessl.data.manifest import REPAIR_WRITING
 from pdessl.data.production import make_shard
-from pdessl.data.recipe import DatasetRecipe
+from pdessl.data.recipe import DatasetRecipe, import_simulator
 from pdessl.errors import DependencyError, PdesslError, StoreError
 from pdessl.files import checksum, versions, write_bytes
 
@@ -158,6 +158,7 @@ def _make(
             f"a worker of the cluster has {', '.join(differ)}; its shards would differ. Install the same versions "
             f"there."
         )
+    import_simulator(content)  # the process that asks for it has imported it, or was allowed to
     recipe, shared = DatasetRecipe(name, content), Path(marker)
     if shared.exists():
         return make_shard(recipe, shared.parent, split, start, count, device, workers), None

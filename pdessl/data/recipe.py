@@ -10,7 +10,8 @@ import inspect as python_inspect
 import json
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.schema import Overrides, override, read_yaml
 from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, InitialCondition, Simulator, SineForcing
 
-__all__ = ["DatasetRecipe", "differences", "load_recipe"]
+__all__ = ["DatasetRecipe", "differences", "import_simulator", "load_recipe"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,11 @@ class DatasetRecipe:
 
     @property
     def simulator(self) -> type[Simulator]:
-        """The simulator's class: a name of :data:`pdessl.solvers.SIMULATORS` or an import path of a subclass."""
+        """The simulator's class: a name of :data:`pdessl.solvers.SIMULATORS` or an import path of a subclass.
+
+        What a file names is not imported for it: the module of your own class has been imported, see
+        :func:`import_simulator`.
+        """
         name = self.content["solver"].get("simulator", self.equation)
         if name in SIMULATORS:
             return SIMULATORS[name]
@@ -173,9 +178,15 @@ class DatasetRecipe:
         if "." not in name or "__main__" in name.split(".") or name.startswith("pdessl.cli."):
             raise CatalogError(f"{self.name}: no simulator named '{name}'.{did_you_mean(name, SIMULATORS)} {known}")
         module, _, attribute = name.rpartition(".")
+        if module not in sys.modules:
+            package = module.partition(".")[0]
+            raise CatalogError(
+                f"{self.name}: the simulator '{name}' is code of another package, which runs when it is imported. If "
+                f"you trust it, say so: --allow {package} (in Python import {module} before). {known}"
+            )
         try:
-            cls = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            cls = getattr(sys.modules[module], attribute)
+        except (AttributeError, TypeError) as error:
             raise CatalogError(f"{self.name}: cannot import simulator '{name}': {error}. {known}") from None
         if not (python_inspect.isclass(cls) and issubclass(cls, Simulator)):
             raise CatalogError(f"{self.name}: '{name}' is not a subclass of pdessl.solvers.Simulator.")
@@ -189,10 +200,27 @@ class DatasetRecipe:
         return sorted(self.per_axis(p) for p in (points if isinstance(points, list) else [points]))
 
 
+def import_simulator(content: Mapping[str, Any], allow: Collection[str] | None = None) -> None:
+    """Import the module of the simulator that a dataset's file names, if its package is allowed; None: whatever it is.
+
+    Raises:
+        CatalogError: Python does not find it.
+    """
+    solver = content.get("solver")
+    name = solver.get("simulator") if isinstance(solver, Mapping) else None
+    if not isinstance(name, str) or "." not in name or (allow is not None and name.partition(".")[0] not in allow):
+        return
+    try:
+        importlib.import_module(name.rpartition(".")[0])
+    except (ImportError, TypeError, ValueError) as error:
+        raise CatalogError(f"cannot import simulator '{name}': {error}. Is its folder on PYTHONPATH?") from None
+
+
 def load_recipe(
     dataset: str | os.PathLike[str] | DatasetRecipe,
     size: int | Mapping[str, int] | None = None,
     overrides: Overrides | None = None,
+    allow: Collection[str] = (),
 ) -> DatasetRecipe:
     """Find, read, change and check a dataset file.
 
@@ -202,6 +230,7 @@ def load_recipe(
             and never grow; or a mapping from split to number, where the others stay.
         overrides: other values, e.g. ``{"observation.noise": 0.0}`` or ``["observation.noise=0"]``, laid over the file
             by the rule of :func:`pdessl.schema.merge`; None leaves a key out, a new key is refused by the check.
+        allow: packages of your own that may be imported for a simulator; importing them runs their code.
 
     Raises:
         CatalogError: no such dataset, simulator or split.
@@ -221,6 +250,7 @@ def load_recipe(
             f"how to simulate. Files of that format are read with: pdessl inspect PATH, pdessl convert PATH."
         )
     content = without_nulls(override(content, overrides), name)
+    import_simulator(content, allow)
     if size is not None:
         splits = DatasetRecipe(name, content).content["splits"]  # checked before it is changed
         for split, number in (size if isinstance(size, Mapping) else _in_proportion(splits, size)).items():

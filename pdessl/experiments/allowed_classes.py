@@ -13,7 +13,7 @@ from typing import Any
 from pdessl.errors import PdesslError, SchemaError
 from pdessl.schema import read_yaml
 
-__all__ = ["ALLOWED", "check_allowed"]
+__all__ = ["ALLOWED", "check_allowed", "find_beside"]
 
 ALLOWED = (
     "pdessl.models", "pdessl.objectives", "pdessl.augmentation", "pdessl.tasks", "pdessl.symmetry", "pdessl.operators",
@@ -38,7 +38,7 @@ def check_allowed(content: Mapping[str, Any], allow: Collection[str], where: str
     Raises:
         SchemaError: the first such name, with what to do.
     """
-    _find_beside(allow)
+    find_beside(allow)
     for key, value in content.items():
         for place, path in _named(value, f"{where}: {key}", key in _SECTIONS):
             _check(path, allow, place)
@@ -117,7 +117,7 @@ def _found(path: str) -> Any:
     return None  # jsonargparse says so
 
 
-def _find_beside(allow: Collection[str]) -> None:
+def find_beside(allow: Collection[str]) -> None:
     """Let Python find modules of the working folder that the user allows: last, so that they hide nothing."""
     for name in allow:
         here = str(Path.cwd())

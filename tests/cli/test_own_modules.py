@@ -8,6 +8,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from command_line import at_command_line
 from torch import nn
 
 import pdessl
@@ -183,3 +184,27 @@ def test_any_network_and_any_criterion_in_python(small_store, tmp_path):
     assert "probe/viscosity_r2" in trainer.callback_metrics
     with pytest.raises(CheckpointError, match=r"arguments \(width\) are not known. Set self\.init_args"):
         task.save_encoder(tmp_path / "encoder")
+
+
+def test_a_simulator_of_a_dataset_is_imported_only_where_its_package_is_allowed(tmp_path):
+    (tmp_path / "theirs.py").write_text(
+        "from pathlib import Path\n\nfrom pdessl.solvers import Burgers\n\nPath('ran').touch()\n\n\n"
+        "class Theirs(Burgers):\n    pass\n"
+    )
+    words = ["generate", "burgers_small", "--size", "2", "--set", "solver.simulator=theirs.Theirs"]
+    refused = at_command_line([*words, "--out", tmp_path / "no"], tmp_path)
+    assert refused.returncode == 2 and "--allow theirs" in refused.stderr
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "no").exists()
+    # In the working folder, which is not on Python's path.
+    done = at_command_line([*words, "--out", tmp_path / "yes", "--allow", "theirs"], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "ran").exists()
+    # A store of it is read without.
+    (tmp_path / "ran").unlink()
+    looked = at_command_line(["inspect", tmp_path / "yes"], tmp_path)
+    assert looked.returncode == 0 and not (tmp_path / "ran").exists()
+    plain = at_command_line([*words[:-2], "--out", tmp_path / "plain"], tmp_path)
+    assert plain.returncode == 0
+    assert torch.equal(
+        pdessl.open(tmp_path / "yes").load("test").fields, pdessl.open(tmp_path / "plain").load("test").fields
+    )
