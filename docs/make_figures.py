@@ -1,10 +1,16 @@
-"""Draws every picture of docs/simulators again: python docs/make_figures.py"""
+"""Draws every picture of docs/simulators again: python docs/make_figures.py
+
+Only docs/law.png, the first figure of the report of a quickstart in a folder: python docs/make_figures.py FOLDER
+"""
 
 import runpy
 import sys
 from pathlib import Path
 
 from PIL import Image
+
+from pdessl.evaluation.law_section import law_picture
+from pdessl.evaluation.report import read_report
 
 FOLDER = Path(__file__).parent / "simulators"
 
@@ -18,7 +24,18 @@ def shrink(path: Path) -> None:
             few.save(path, optimize=True)
 
 
+def law(run: str) -> None:
+    """Draw the first figure of a quickstart's report."""
+    report, arrays = read_report(run)
+    _, figure, _ = law_picture(report, arrays)
+    figure.savefig(Path(__file__).parent / "law.png", dpi=110)
+    shrink(Path(__file__).parent / "law.png")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        law(sys.argv[1])
+        sys.exit()
     sys.argv = sys.argv[:1]
     for script in sorted(FOLDER.glob("*.py")):
         print(script.name)

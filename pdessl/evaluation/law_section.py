@@ -6,11 +6,12 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pdessl.evaluation import plots
 
-__all__ = ["law_section", "sentence"]
+__all__ = ["law_picture", "law_section", "sentence"]
 
 
 def sentence(section: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -40,18 +41,10 @@ def _error(rows: Sequence[Mapping[str, Any]], method: str, labels: int) -> float
     return float(found[0]) if found else None
 
 
-def law_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the section as HTML."""
+def law_picture(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Figure, bool]:
+    """Return the parameter, the section's figure, and whether it shows predictions rather than the code itself."""
     section = report["law"]
     rows = (report.get("regression") or {}).get("rows", ())
-    parts = []
-    if "error" in section:
-        parts.append(f'<p class="finding">{html.escape(sentence(section, rows))}</p>')
-    law = "\n".join([*section["equation"], section["diagnostics"], section["symmetries"]])
-    parts.append(f"<pre>{html.escape(law)}</pre>")
-    parts += [f"<p>{html.escape(str(line))}</p>" for line in [*section["warnings"], section["reason"]] if line]
-    if "error" not in section:
-        return "".join(parts)
     labels, target = section["labels"], section["target"]
     errors = {
         r["title"]: r["relative_error"]["mean"]
@@ -64,6 +57,23 @@ def law_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
     if "field" in section:
         field = (arrays["law/field"], arrays["law/time"], arrays["law/space"], section["field"])
     figure = plots.law_figure(arrays["law/shown"], arrays["law/parameter"], target, shown_name, field, errors, labels)
+    return target, figure, predicted
+
+
+def law_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the section as HTML."""
+    section = report["law"]
+    rows = (report.get("regression") or {}).get("rows", ())
+    parts = []
+    if "error" in section:
+        parts.append(f'<p class="finding">{html.escape(sentence(section, rows))}</p>')
+    law = "\n".join([*section["equation"], section["diagnostics"], section["symmetries"]])
+    parts.append(f"<pre>{html.escape(law)}</pre>")
+    parts += [f"<p>{html.escape(str(line))}</p>" for line in [*section["warnings"], section["reason"]] if line]
+    if "error" not in section:
+        return "".join(parts)
+    target, figure, predicted = law_picture(report, arrays)
+    labels = section["labels"]
     inside = section["coverage"]
     drawn = "drawn is what is predicted" if predicted else "what is drawn was read without a label, a line: equality"
     caption = (
