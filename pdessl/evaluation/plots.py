@@ -142,6 +142,7 @@ def law_figure(
             axes.set(xscale="log", xlabel="relative error, %", title=f"{name} from {labels} labels")
             axes.set_xlim(min(bars.values()) / 1.6, 2.6 * max(bars.values()))
             _plain_log_axis(axes.xaxis)
+            axes.xaxis.set_major_locator(LogLocator())  # decades only: errors span several
     return figure
 
 
