@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
 
-__all__ = ["MODULATIONS", "ConditionCode", "Modulation", "check_frames"]
+__all__ = ["MODULATIONS", "ConditionCode", "FrameNetwork", "Modulation"]
 
 MODULATIONS = ("film", "addition")
 
@@ -72,30 +72,39 @@ class Modulation(nn.Module):
         return x * (1 + given[:, 0]) + given[:, 1]
 
 
-def check_frames(
-    network: nn.Module, frames: Tensor, condition: Tensor | None, channels: int, past: int, axes: int, width: int
-) -> None:
-    """Refuse frames or a condition that a stepper was not made for.
+class FrameNetwork(nn.Module):
+    """What networks from frames to frames have in common: their sizes, and what they refuse.
 
     Args:
-        network: for its name.
-        frames: expected (B, channels, past, *X) with so many axes.
-        condition: expected (B, width), or None where width is 0.
-        channels: of the network, and so on.
-        past: frames given.
-        axes: space axes.
-        width: of the condition.
-
-    Raises:
-        ShapeError: otherwise.
+        channels: C.
+        past: K, frames given.
+        bundle: J, frames returned.
+        condition: F, width of the conditioning vector; 0 for none.
+        axes: number of space axes.
     """
-    name = type(network).__name__
-    if frames.ndim != 3 + axes or frames.shape[1:3] != (channels, past):
-        raise ShapeError(
-            f"{name} got frames {tuple(frames.shape)}; expected (B, {channels}, {past}, *X) with {axes} space axes."
-        )
-    given = None if condition is None else tuple(condition.shape)
-    wanted = (len(frames), width) if width else None
-    if given != wanted:
-        repair = f"Set condition={given[-1] if given else 0}." if given or not wanted else "Give the condition."
-        raise ShapeError(f"{name} got a condition of shape {given}; expected {wanted}. {repair}")
+
+    def __init__(self, channels: int, past: int, bundle: int, condition: int, axes: int) -> None:
+        super().__init__()
+        self.in_channels, self.past, self.bundle, self.condition, self.axes = channels, past, bundle, condition, axes
+
+    def check(self, frames: Tensor, condition: Tensor | None) -> None:
+        """Refuse frames or a condition that the network was not made for.
+
+        Args:
+            frames: expected (B, C, K, *X).
+            condition: expected (B, F), or None where F is 0.
+
+        Raises:
+            ShapeError: otherwise.
+        """
+        name = type(self).__name__
+        if frames.ndim != 3 + self.axes or frames.shape[1:3] != (self.in_channels, self.past):
+            raise ShapeError(
+                f"{name} got frames {tuple(frames.shape)}; expected (B, {self.in_channels}, {self.past}, *X) with "
+                f"{self.axes} space axes."
+            )
+        given = None if condition is None else tuple(condition.shape)
+        wanted = (len(frames), self.condition) if self.condition else None
+        if given != wanted:
+            repair = f"Set condition={given[-1] if given else 0}." if given or not wanted else "Give the condition."
+            raise ShapeError(f"{name} got a condition of shape {given}; expected {wanted}. {repair}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError, ShapeError
-from pdessl.models.conditioning import MODULATIONS, ConditionCode, Modulation, check_frames
+from pdessl.models.conditioning import MODULATIONS, ConditionCode, FrameNetwork, Modulation
 
 __all__ = ["FNO"]
 
@@ -57,7 +57,7 @@ class _Spectral(nn.Module):
         return torch.fft.irfftn(mixed, s=tuple(sizes), dim=dims, norm="forward").to(x.dtype)
 
 
-class FNO(nn.Module):
+class FNO(FrameNetwork):
     """Fourier neural operator: the change of the last of K frames over the next J.
 
         x ← x + W₂ gelu(F⁻¹ R(k) (1 + m(k; condition)) F x + W₁ x)
@@ -100,21 +100,20 @@ class FNO(nn.Module):
         modulation: str = "modes",
         periodic: Sequence[bool] = (True,),
     ) -> None:
-        super().__init__()
+        super().__init__(channels, past, bundle, condition, len(periodic))
         if modulation not in _HOW:
             raise SchemaError(f"FNO got modulation '{modulation}'; expected one of {', '.join(_HOW)}.")
         self.init_args = {
             "channels": channels, "past": past, "bundle": bundle, "width": width, "modes": modes, "blocks": blocks,
             "condition": condition, "modulation": modulation, "periodic": [bool(p) for p in periodic],
         }  # fmt: skip
-        self.in_channels, self.past, self.bundle, self.condition = channels, past, bundle, condition
-        self.modes, axes = modes, len(periodic)
+        self.modes = modes
         code = 2 * width if condition else 0
         self.code = ConditionCode(condition, code) if condition else None
         self.lift, self.lower = nn.Linear(channels * past, width), nn.Linear(width, channels * bundle)
         by_mode = code if modulation == "modes" else 0
         how = "film" if modulation == "modes" else modulation
-        self.spectral = nn.ModuleList(_Spectral(width, modes, axes, by_mode) for _ in range(blocks))
+        self.spectral = nn.ModuleList(_Spectral(width, modes, self.axes, by_mode) for _ in range(blocks))
         self.local = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.modulations = nn.ModuleList(Modulation(code, width, how) for _ in range(blocks if code else 0))
@@ -124,7 +123,7 @@ class FNO(nn.Module):
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the change over the next frames."""
         periodic = self.init_args["periodic"]
-        check_frames(self, frames, condition, self.in_channels, self.past, len(periodic), self.condition)
+        self.check(frames, condition)
         sizes = frames.shape[3:]
         if min(sizes) < 2 * self.modes:
             raise ShapeError(

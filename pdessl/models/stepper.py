@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pdessl.models.conditioning import ConditionCode, Modulation, check_frames
+from pdessl.models.conditioning import ConditionCode, FrameNetwork, Modulation
 from pdessl.models.padding import GridConvolution
 from pdessl.models.representation import left_open
 
@@ -34,7 +34,7 @@ class _Block(nn.Module):
         return x + self.second(nn.functional.gelu(self.first(y)))
 
 
-class DilatedNetwork(nn.Module):
+class DilatedNetwork(FrameNetwork):
     """Dilated residual convolutions at full resolution: the change of the last of K frames over the next J.
 
     A stack of residual blocks with dilations 1, 2, 4, 8, 4, 2, 1 (repeated or cut to ``blocks``): with seven blocks and
@@ -72,12 +72,11 @@ class DilatedNetwork(nn.Module):
         modulation: str = "film",
         periodic: Sequence[bool] = (True,),
     ) -> None:
-        super().__init__()
+        super().__init__(channels, past, bundle, condition, len(periodic))
         self.init_args = {
             "channels": channels, "past": past, "bundle": bundle, "width": width, "blocks": blocks,
             "condition": condition, "modulation": modulation, "periodic": [bool(p) for p in periodic],
         }  # fmt: skip
-        self.in_channels, self.past, self.bundle, self.condition = channels, past, bundle, condition
         self.lift = GridConvolution(channels * past, width, 3, periodic)
         code = width if condition else 0
         self.code = ConditionCode(condition, code) if condition else None
@@ -89,8 +88,7 @@ class DilatedNetwork(nn.Module):
 
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the change over the next frames."""
-        axes = len(self.init_args["periodic"])
-        check_frames(self, frames, condition, self.in_channels, self.past, axes, self.condition)
+        self.check(frames, condition)
         code = None if self.code is None else self.code(condition)
         x = self.lift(frames.flatten(1, 2))
         for block in self.blocks:
@@ -98,7 +96,7 @@ class DilatedNetwork(nn.Module):
         return self.lower(x).unflatten(1, (self.in_channels, self.bundle))
 
 
-class TimeStepper(nn.Module):
+class TimeStepper(FrameNetwork):
     """Residual convolutional network from K past frames to the next, for codes that are learned along with it.
 
         u(t + Δt) = u(t) + f(u(t - (K-1) Δt), ..., u(t); condition)
@@ -135,15 +133,15 @@ class TimeStepper(nn.Module):
         condition: int = 0,
         periodic: Sequence[bool] | None = None,
     ) -> None:
-        super().__init__()
-        self.left_open = left_open(channels=channels, periodic=periodic)
+        opened = left_open(channels=channels, periodic=periodic)
         channels = 1 if channels is None else channels
         periodic = (True,) if periodic is None else periodic
+        super().__init__(channels, past, 1, condition, len(periodic))
+        self.left_open = opened
         self.init_args = {
             "channels": channels, "past": past, "width": width, "blocks": blocks, "condition": condition,
             "periodic": [bool(p) for p in periodic],
         }  # fmt: skip
-        self.in_channels, self.past, self.condition = channels, past, condition
         self.standardise = nn.BatchNorm1d(condition, affine=False) if condition else None
         self.network = DilatedNetwork(
             channels, past, width=width, blocks=blocks, condition=condition, periodic=periodic
@@ -151,8 +149,7 @@ class TimeStepper(nn.Module):
 
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the next frame."""
-        axes = len(self.init_args["periodic"])
-        check_frames(self, frames, condition, self.in_channels, self.past, axes, self.condition)
+        self.check(frames, condition)
         if self.standardise is not None:
             condition = self.standardise(condition)
         return frames[:, :, -1] + self.network(frames, condition)[:, :, 0]

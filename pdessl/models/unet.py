@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.errors import SchemaError
-from pdessl.models.conditioning import ConditionCode, Modulation, check_frames
+from pdessl.models.conditioning import ConditionCode, FrameNetwork, Modulation
 from pdessl.models.padding import GridConvolution
 
 __all__ = ["UNet"]
@@ -74,7 +74,7 @@ class _Attention(nn.Module):
         return x + self.join(found.transpose(1, 2).flatten(2)).mT.reshape(x.shape)
 
 
-class UNet(nn.Module):
+class UNet(FrameNetwork):
     """U-Net of residual blocks: the change of the last of K frames over the next J.
 
     Every level halves the grid by a convolution of stride 2 and comes back by repeating nodes; blocks of the two ways
@@ -121,7 +121,7 @@ class UNet(nn.Module):
         modulation: str = "film",
         periodic: Sequence[bool] = (True,),
     ) -> None:
-        super().__init__()
+        super().__init__(channels, past, bundle, condition, len(periodic))
         self.init_args = {
             "channels": channels, "past": past, "bundle": bundle, "width": width, "multipliers": list(multipliers),
             "blocks": blocks, "attention": attention, "heads": heads, "norm": norm, "condition": condition,
@@ -133,7 +133,6 @@ class UNet(nn.Module):
                 f"UNet got multipliers {list(multipliers)}, norm '{norm}' and {heads} heads; expected one level or "
                 f"more, a norm of {', '.join(_NORMS)}, and heads that divide the lowest width."
             )
-        self.in_channels, self.past, self.bundle, self.condition = channels, past, bundle, condition
         code = 2 * width if condition else 0
         self.code = ConditionCode(condition, code) if condition else None
 
@@ -156,8 +155,7 @@ class UNet(nn.Module):
 
     def forward(self, frames: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the change over the next frames."""
-        axes = len(self.init_args["periodic"])
-        check_frames(self, frames, condition, self.in_channels, self.past, axes, self.condition)
+        self.check(frames, condition)
         code = None if self.code is None else self.code(condition)
         x, kept = self.lift(frames.flatten(1, 2)), []
         for level, blocks in enumerate(self.down):
