@@ -182,7 +182,8 @@ class DatasetRecipe:
             package = module.partition(".")[0]
             raise CatalogError(
                 f"{self.name}: the simulator '{name}' is code of another package, which runs when it is imported. If "
-                f"you trust it, say so: --allow {package} (in Python import {module} before). {known}"
+                f"you trust it, say so: pdessl generate or pretrain with --allow {package} (in Python import {module} "
+                f"before). {known}"
             )
         try:
             cls = getattr(sys.modules[module], attribute)

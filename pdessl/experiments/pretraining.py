@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from pdessl import catalog
 from pdessl.errors import CatalogError, PdesslError, SchemaError, did_you_mean
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.recipes import read_recipe
@@ -60,6 +61,7 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
     import pdessl.objectives
     import pdessl.tasks
     from pdessl.data import PDEDataModule, StreamingDataModule
+    from pdessl.data.recipe import import_simulator
     from pdessl.experiments.from_data import choose_frames, complete, first_view
     from pdessl.experiments.named_classes import check_named, check_types
 
@@ -118,6 +120,8 @@ def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool 
                 super().instantiate_classes()
 
     data_module = StreamingDataModule if "stream" in data else PDEDataModule
+    if isinstance(simulated := data.get("stream", data.get("dataset")), str):
+        import_simulator(override(catalog.read("datasets", simulated), data.get("overrides")), allow)
     defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
         return PretrainingCLI(

@@ -199,6 +199,14 @@ def test_a_simulator_of_a_dataset_is_imported_only_where_its_package_is_allowed(
     done = at_command_line([*words, "--out", tmp_path / "yes", "--allow", "theirs"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "ran").exists()
+    (tmp_path / "ran").unlink()
+    train = ["pretrain", "--config", "burgers_vicreg", "--set", "data.stream=burgers_small", "data.path=null"]
+    train += ["data.overrides={solver.simulator: theirs.Theirs, observation.points: 64, observation.frames: 36}"]
+    train += ["data.batches=1", "data.batch_size=4", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]
+    refused = at_command_line([*train, "--out", tmp_path / "run"], tmp_path)
+    assert refused.returncode == 2 and "with --allow theirs" in refused.stderr and not (tmp_path / "ran").exists()
+    done = at_command_line([*train, "--out", tmp_path / "run", "--allow", "theirs"], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     # A store of it is read without.
     (tmp_path / "ran").unlink()
     looked = at_command_line(["inspect", tmp_path / "yes"], tmp_path)

@@ -67,7 +67,7 @@ def test_schema_errors_name_the_key_and_the_repair(overrides, message):
 def test_unknown_simulator_and_split():
     with pytest.raises(CatalogError, match="no simulator named 'burger'. Did you mean 'burgers'"):
         load_recipe("burgers_small", overrides={"solver.simulator": "burger"})
-    with pytest.raises(CatalogError, match="is code of another package.*--allow nowhere"):
+    with pytest.raises(CatalogError, match="is code of another package.*with --allow nowhere"):
         load_recipe("burgers_small", overrides={"solver.simulator": "nowhere.Solver"})
     with pytest.raises(CatalogError, match="cannot import simulator 'nowhere.Solver'"):
         load_recipe("burgers_small", overrides={"solver.simulator": "nowhere.Solver"}, allow=["nowhere"])
