@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def identifier(name: str) -> str:
     return "pdessl/" + "".join(long.get(word, word.capitalize()) for word in words) + "-v0"
 
 
-def _spaces(environment: Environment) -> tuple[spaces.Box, spaces.Box]:
+def _spaces(environment: Environment) -> tuple[Any, Any]:  # gymnasium's own types do not fit each other
     seen = environment.observed * (1 if environment.file.cost.target is None else 2)
     return (
         spaces.Box(-EXTREME, EXTREME, (seen,), np.float32),
@@ -132,7 +132,7 @@ class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArr
 
     def step(
         self, actions: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Hold amplitudes, actions (B, A) times bound; return observations, rewards, terminated, truncated, {}."""
         never = np.zeros(self.num_envs, dtype=np.bool_)
         if self._world.done:
@@ -149,8 +149,13 @@ def register() -> list[str]:
     for name in catalog.names("environments"):
         ids.append(identifier(name))
         if ids[-1] not in gymnasium.registry:
-            entry = {"entry_point": GymEnvironment, "vector_entry_point": GymVectorEnvironment}
-            gymnasium.register(ids[-1], **entry, kwargs={"name": name}, disable_env_checker=True)
+            gymnasium.register(
+                ids[-1],
+                entry_point=cast(Any, GymEnvironment),
+                vector_entry_point=cast(Any, GymVectorEnvironment),
+                kwargs={"name": name},
+                disable_env_checker=True,
+            )
     return ids
 
 
