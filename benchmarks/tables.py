@@ -13,7 +13,8 @@ not written over. ``write`` fills every table of results/*.md, which stands betw
 with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows by method; a row per file for methods
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
-``seconds``, ``plain`` (rows with method and labels). Options: ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways`` and
+``columns``. Options: ``ways=``, ``columns=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
 """
 
 from __future__ import annotations
@@ -205,6 +206,40 @@ def _steps(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(["time-stepper", "one step, NMSE", f"rollout over {first['frames']} frames, NMSE"], rows)
 
 
+def _surrogates(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Conditions of a time-stepper: errors, how long it stays correlated, and the share of the gap it closes."""
+    first = next(iter(reports.values()))["timestepping"]
+    shares = {r["method"]: r.get("gap_closed") for r in first["rows"]}
+    rows = []
+    for r in first["rows"]:
+        share = shares[r["method"]]
+        closed = "-" if share is None else f"{_value(_in_percent(share), 1)} %"
+        rows.append([r["title"], *(_value(r[n], 4) for n in ("one_step", "rollout", "pooled")),
+                     _value(r["correlation_time"]["0.8"]), closed])  # fmt: skip
+    head = ["method", "one step, NMSE", "rollout, NMSE", "pooled", "correlated until (.8)", "gap closed"]
+    return _lines(head, rows)
+
+
+def _in_percent(found: dict[str, Any]) -> dict[str, Any]:
+    return measured([100 * v for v in found["values"]])
+
+
+def _ways(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows by data, a column per way: mean and median of the squared error."""
+    ways = options["ways"].split(",")
+    rows = [row for report in reports.values() for row in report["rows"]]
+    cells = [[row["data"], *(f"{row[w]['mean']:.2g}, {row[w]['median']:.2g}" for w in ways)] for row in rows]
+    return _lines(["data", *(f"{way.replace('_', ' ')}: mean, median" for way in ways)], cells)
+
+
+def _columns(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows as they are: the columns that ``columns=`` names, numbers to two digits."""
+    names = options["columns"].split(",")
+    rows = [row for report in reports.values() for row in report["rows"]]
+    cells = [[f"{row[n]:.2g}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows]
+    return _lines([name.replace("_", " ") for name in names], cells)
+
+
 def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:
     stages = list(dict.fromkeys(stage for report in reports.values() for stage in report["seconds"]))
     rows = [[s, *(f"{report['seconds'].get(s, 0):.0f}" for report in reports.values())] for s in stages]
@@ -241,6 +276,7 @@ def _plain(reports: dict[str, Any], options: dict[str, str]) -> str:
 _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
+    "surrogates": _surrogates, "ways": _ways, "columns": _columns,
 }  # fmt: skip
 
 

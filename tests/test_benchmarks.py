@@ -38,6 +38,7 @@ RUNS = {
     "label_moving": [
         ("--labels 8 --seeds 1 --test 8 --views 1", r"noise 0.02  moved, noise made equal +8 labels +\d+\.\d+ %"),
     ],
+    "law_rollouts": [("--only burgers --runs 2 --unlabelled 16", r"burgers +persistence \d[^$]*clean_start \d")],
     "loading": [
         ("--trajectories 8 --points 16 --stored 64 --repeats 1", r"pdessl, from disk +\d+ items/s[^$]*h5py +\d+"),
     ],

@@ -31,7 +31,6 @@ from pdessl.inference.format import InputFormat
 from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.reading import Encoded
 from pdessl.operators import LatentOperator, discover
-from pdessl.operators.library import Term
 from pdessl.trajectory import Trajectories
 
 __all__ = ["LabelledRuns", "cross_validate", "labelled_runs"]
@@ -39,7 +38,6 @@ __all__ = ["LabelledRuns", "cross_validate", "labelled_runs"]
 FEWEST = 3  # labelled runs
 _FOLDS = 10
 _RUNS_OF_A_LAW = 64
-_UNEXPLAINED = 0.05  # share of the time derivative
 _RUNS_OF_STATISTICS = 64
 
 
@@ -205,13 +203,6 @@ class _CrossValidation:
     def _law(self) -> LatentOperator:
         runs = self._unlabelled(_RUNS_OF_A_LAW)
         law = discover(runs)
-        if law.unexplained > _UNEXPLAINED and len(runs.field_names) == 1:
-            # The default library of one field has no reactions of third order, as bistable and excitable media have.
-            try:
-                other = discover(runs, terms=_reactions(len(runs.axis_names)), centred=False)
-                law = min(law, other, key=lambda found: found.unexplained)
-            except PdesslError as error:
-                self.notes.append(f"{METHODS['law'][0]}, reactions of third order: {error}")
         self.notes += [f"{METHODS['law'][0]}: {line}" for line in law.warnings()]
         if not law.rank:
             raise DataError("nothing in it differs from run to run, so it has no code.")
@@ -285,12 +276,6 @@ class _CrossValidation:
         for method, reason in parts[0][1].items():
             self.notes.append(f"{METHODS[method][0]}: {reason}")
         return {m: torch.cat([found[m] for found, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
-
-
-def _reactions(axes: int) -> tuple[Term, ...]:
-    """Return the library of one field that reacts to third order and diffuses."""
-    second = [tuple(2 * int(i == j) for i in range(axes)) for j in range(axes)]
-    return (*(Term((m,), (0,) * axes) for m in (1, 2, 3)), *(Term((1,), orders) for orders in second))
 
 
 def _tenths(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ __all__ = [
     "plain_form",
     "primitives",
     "rates",
+    "reactions",
 ]
 
 
@@ -145,6 +146,12 @@ def default_library(fields: int, axes: int, order: int = 1) -> tuple[Term, ...]:
         pure = [(0,) * axes, *(tuple(2 * int(i == j) for i in range(axes)) for j in range(axes))]
         found += [Term(rate.powers, alpha, 1) for rate in rates(fields, axes) for alpha in pure]
     return tuple(found)
+
+
+def reactions(axes: int) -> tuple[Term, ...]:
+    """Return the library of one field that reacts to third order and diffuses along each axis by itself."""
+    second = [tuple(2 * int(i == j) for i in range(axes)) for j in range(axes)]
+    return (*(Term((m,), (0,) * axes) for m in (1, 2, 3)), *(Term((1,), orders) for orders in second))
 
 
 def curl_library(fields: int, pair: tuple[int, int]) -> tuple[Term, ...]:

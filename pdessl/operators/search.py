@@ -14,7 +14,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError
 from pdessl.operators.fit import Fitted, Normal, coefficients, fit, reliability
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
-from pdessl.operators.library import Form, Term, curl_form, plain_form
+from pdessl.operators.library import Form, Term, curl_form, plain_form, reactions
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
 from pdessl.operators.trials import Trials
@@ -27,6 +27,7 @@ _FEWEST = 4  # runs: a code that differs from run to run needs several
 _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
 _TRIED_FEWEST = 24
 _TRIED_NUMBERS = 2**20
+_MUCH = 0.05  # of the time derivative, left unexplained by the library that is tried first
 _SOLENOIDAL = 0.1  # of the size of its parts: a divergence below it is that of the grid
 
 
@@ -77,7 +78,9 @@ def discover(
     Args:
         runs: B >= 4 unlabelled runs on equally spaced frames.
         rank: R; None: 0 to 3, as many as the runs need.
-        terms: the library; None: :func:`pdessl.operators.library.default_library`.
+        terms: the library; None: :func:`pdessl.operators.library.default_library`, and for one field of which that
+            leaves more than a twentieth unexplained :func:`pdessl.operators.library.reactions`, where it explains twice
+            as well.
         half_width: of the test functions, frames and nodes; None: chosen.
         centred: subtract each run's mean (a law of reaction terms must keep it); None: chosen.
         noise_removed: subtract the expected Gram of the estimated noise; None: chosen.
@@ -205,7 +208,7 @@ def choose(
         again = [c for c in trials.scored(chosen) if c.high_pass == best.high_pass and c.form == best.form]
         best, tried = again[0], again + tried
     projection, form = trials.of(best)
-    return Choice(
+    choice = Choice(
         replace(projection, stride=()),
         form,
         best.noise_removed,
@@ -214,6 +217,23 @@ def choose(
         few.field_names,
         few.axis_names,
     )
+    if terms is not None or centred is not None or len(few.field_names) > 1 or best.unexplained <= _MUCH:
+        return choice
+    # One field that reacts, as bistable and excitable media do, has terms of third order and no mean to leave out.
+    other = choose(
+        few,
+        rank=rank,
+        terms=reactions(len(few.axis_names)),
+        half_width=half_width,
+        centred=False,
+        noise_removed=noise_removed,
+        time_order=time_order,
+        known=known,
+        high_pass=high_pass,
+    )
+    if other.tried[0].unexplained > 0.5 * best.unexplained:
+        return choice
+    return replace(other, tried=(*other.tried, *choice.tried))
 
 
 def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> LatentOperator:

@@ -10,6 +10,7 @@ from pdessl.equations import Equation
 from pdessl.errors import DataError, ShapeError
 from pdessl.operators import Term, discover, load_law, save_law
 from pdessl.symmetry import find_symmetries as symmetry_algebra
+from pdessl.trajectory import Trajectories
 
 from .test_latent import heat_waves, runs_of
 
@@ -218,3 +219,45 @@ def test_an_unknown_slow_force_is_filtered_out_where_that_makes_codes_reliable()
     assert blind.reliability < law.reliability and blind.warnings()
     with pytest.raises(ShapeError, match="no axis is periodic"):
         discover(runs.window(slice(None), slice(0, 60)), half_width=(9, 6), high_pass=3)
+
+
+def test_one_field_that_reacts_to_third_order_is_found_without_being_told():
+    """Nagumo's u_t = D u_xx + r u (1 - u)(u - a): the library that is tried first lacks u^3, and says so."""
+    generator = torch.Generator().manual_seed(0)
+    n, points, length, step, every, frames = 24, 48, 20.0, 0.01, 8, 24
+    rate = torch.rand(n, 1, generator=generator, dtype=torch.float64) + 0.8
+    x = length * torch.arange(points, dtype=torch.float64) / points
+    k = 2 * math.pi * torch.fft.rfftfreq(points, d=length / points, dtype=torch.float64)
+    waves = torch.randn(n, 4, 2, generator=generator, dtype=torch.float64) / 4
+    angle = 2 * math.pi * torch.arange(1, 5, dtype=torch.float64)[:, None] * x / length
+    u = (
+        0.5
+        + torch.einsum("bk,kx->bx", waves[..., 0], angle.cos())
+        + torch.einsum("bk,kx->bx", waves[..., 1], angle.sin())
+    )
+    kept = []
+    for index in range(every * frames):
+        if index % every == 0:
+            kept.append(u)
+
+        def slope(v):
+            return rate * v * (1 - v) * (v - 0.3) + 0.2 * torch.fft.irfft(-(k**2) * torch.fft.rfft(v), n=points)
+
+        a = slope(u)
+        b = slope(u + step / 2 * a)
+        c = slope(u + step / 2 * b)
+        u = u + step / 6 * (a + 2 * b + 2 * c + slope(u + step * c))
+    runs = Trajectories(
+        fields=torch.stack(kept, dim=1)[:, None],
+        time=(step * every * torch.arange(frames, dtype=torch.float64)).expand(n, -1),
+        space=(x.expand(n, -1),),
+        lengths=torch.full((n, 1), length, dtype=torch.float64),
+        boundary=("periodic",),
+        axis_names=("x",),
+        field_names=("u",),
+    )
+    law = discover(runs)
+    assert law.rank == 1 and law.unexplained < 0.01
+    assert "u^3" in str(law)
+    code = law.encode(runs)[0][:, 0]
+    assert torch.corrcoef(torch.stack([code, rate[:, 0]]))[0, 1].abs() > 0.999
