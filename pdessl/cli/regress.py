@@ -17,9 +17,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "regress",
         "Regress a physical parameter from a pretrained encoder, frozen and fine-tuned, and from the law that the\n"
-        "unlabelled runs obey, at several numbers of labels, and beside it what must be beaten on the same labels and\n"
-        "test runs: the mean, a random encoder, hand-made physics features, the same network trained from scratch, and\n"
-        "least squares of the equation's own terms.\n"
+        "unlabelled runs obey, at several numbers of labels, and beside it what must be beaten on the same labels\n"
+        "and test runs: the mean, a random encoder, hand-made physics features, the same network trained from\n"
+        "scratch, and least squares of the equation's own terms.\n"
         "Writes report.html, report.json, and a model that 'pdessl predict --model FOLDER' reads.",
         examples=[
             "pdessl regress --encoder runs/pretraining --data data/burgers --target viscosity --labels 16,64,all",
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         ],
         python="import pdessl\npdessl.regress('runs/pretraining', 'data/burgers', 'viscosity', labels=(32,))",
     )
-    parser.add_argument("--encoder", metavar="FOLDER", help="a pretraining run, a law of pdessl discover, or a saved encoder")
+    parser.add_argument(
+        "--encoder", metavar="FOLDER", help="a pretraining run, a law of pdessl discover, or a saved encoder"
+    )
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="store or files; runs without TARGET are unlabelled"
     )
