@@ -14,7 +14,7 @@ with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows 
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways`` and
-``columns``. Options: ``ways=``, ``columns=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+``columns``. Options: ``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
 """
 
 from __future__ import annotations
@@ -233,11 +233,20 @@ def _ways(reports: dict[str, Any], options: dict[str, str]) -> str:
 
 
 def _columns(reports: dict[str, Any], options: dict[str, str]) -> str:
-    """Rows as they are: the columns that ``columns=`` names, numbers to two digits."""
+    """Rows as they are, of which ``where=KEY:VALUE`` holds: the columns that ``columns=`` names, to three digits."""
     names = options["columns"].split(",")
     rows = [row for report in reports.values() for row in report["rows"]]
-    cells = [[f"{row[n]:.2g}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows]
+    if "where" in options:
+        key, value = options["where"].split(":")
+        rows = [row for row in rows if str(row.get(key)) == value]
+    cells = [[_cell(row.get(n)) for n in names] for row in rows]
     return _lines([name.replace("_", " ") for name in names], cells)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:

@@ -28,6 +28,7 @@ _PUBLIC = {
     "regress": "pdessl.experiments.regress",
     "pretrain": "pdessl.experiments.pretrain",
     "timestep": "pdessl.experiments.timestep",
+    "surprise": "pdessl.experiments.surprise",
     "plan": "pdessl.experiments.planning",
     "study": "pdessl.experiments.study",
     "quickstart": "pdessl.experiments.quickstart",

@@ -51,6 +51,9 @@ RUNS = {
         ("--threads 1 --repeats 1 --size tiny", r"times ours[^$]*Burgers, 1024 points, 2 frames[^$]*KdV, two solitons"),
         ("ks --threads 1 --trajectories 2", r"2 KS trajectories, t <= 100, 256x128 kept, float32"),
     ],
+    "surprise": [
+        ("--only kdv --runs 10 --unlabelled 32", r"law +dispersion x 1.3 +\d[^$]*drift of the mean +reflected")
+    ],
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }

@@ -29,6 +29,10 @@ VERBS = {
     "regress": ("pdessl.cli.regress", "a physical parameter from few labels, beside its floors"),
     "predict": ("pdessl.cli.predict", "a parameter with an interval for each new run, from a saved model"),
     "timestep": ("pdessl.cli.timestep", "a time-stepping network with and without conditioning, and its rollouts"),
+    "surprise": (
+        "pdessl.cli.surprise",
+        "when new runs stop doing what a law or a stepper foresees, with an alarm",
+    ),
     "plan": ("pdessl.cli.plan", "steer a controlled PDE by planning ahead, beside its floors"),
     "study": ("pdessl.cli.study", "many pretrainings, seeds and floors in one table"),
     "report": ("pdessl.cli.report", "the figures and tables of a run as one HTML file"),

@@ -11,7 +11,7 @@ from pdessl.data.generation import generate
 from pdessl.data.inspection import Inspection, inspect
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.data.reporting import Progress
-from pdessl.data.simulation import simulate
+from pdessl.data.simulation import Switch, simulate
 from pdessl.data.source import Source
 from pdessl.data.store import Store, open
 
@@ -30,6 +30,7 @@ __all__ = [
     "Source",
     "Store",
     "StreamingDataModule",
+    "Switch",
     "convert",
     "generate",
     "inspect",

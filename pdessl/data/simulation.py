@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ import torch
 from pdessl.data.drawing import Draw, draw, stack
 from pdessl.data.planning import Plan, build_simulator, plan
 from pdessl.data.recipe import DatasetRecipe, load_recipe
-from pdessl.errors import DataError
-from pdessl.solvers import random_stream
+from pdessl.errors import DataError, did_you_mean
+from pdessl.solvers import Simulator, Solution, random_stream
 from pdessl.trajectory import Trajectories
 
-__all__ = ["SimulatedShard", "find_device", "simulate", "simulate_shard", "threads"]
+__all__ = ["SimulatedShard", "Switch", "find_device", "simulate", "simulate_shard", "threads"]
 
 MAX_ATTEMPTS = 20
 # Trajectories advanced together on a processor: keeps the working set of a step within its cache.
@@ -33,6 +33,49 @@ MAX_GROUP_GPU = 4096
 FRAME_VALUES_GPU = 1 << 27
 # A run whose largest value exceeds that of its initial state by this factor has blown up, though it is finite.
 BLOW_UP = 1e6
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A parameter that changes on the way: the fields go on from where they are, under another law.
+
+    Args:
+        parameter: its name.
+        factor: what it is multiplied by.
+        frame: number of the last frame before the change, >= 1.
+    """
+
+    parameter: str
+    factor: float
+    frame: int
+
+    def checked(self, recipe: DatasetRecipe) -> Switch:
+        """Return this, or raise DataError where the dataset has no such parameter or frame."""
+        if self.parameter not in recipe.parameters:
+            known = list(recipe.parameters)
+            raise DataError(
+                f"{recipe.name} has no parameter '{self.parameter}'.{did_you_mean(self.parameter, known)} It has "
+                f"{', '.join(known) or 'none'}."
+            )
+        if not 1 <= self.frame <= len(recipe.times) - 2:
+            raise DataError(
+                f"a switch at frame {self.frame} of {recipe.name}, which has {len(recipe.times)} frames; expected 1 to "
+                f"{len(recipe.times) - 2}."
+            )
+        kind = recipe.simulator
+        if kind.state_names not in (None, kind.field_names):
+            raise DataError(
+                f"{recipe.name}: its simulator returns {', '.join(kind.field_names)} and goes on from "
+                f"{', '.join(kind.state_names or ())}; a switch needs them to be the same."
+            )
+        if recipe.forcing is not None:
+            raise DataError(f"{recipe.name} has a force that depends on time; switches are for datasets without one.")
+        return self
+
+    def of(self, drawn: Draw) -> Draw:
+        """Return what was drawn, with the parameter it has afterwards."""
+        changed = drawn.parameters[self.parameter] * self.factor
+        return replace(drawn, parameters={**drawn.parameters, self.parameter: changed})
 
 
 @dataclass(frozen=True)
@@ -60,6 +103,7 @@ def simulate(
     indices: Sequence[int],
     device: str | torch.device = "cpu",
     workers: int | None = None,
+    switch: Switch | None = None,
 ) -> Trajectories:
     """Simulate single trajectories of a dataset in memory, the same ones a store would hold, with their parameters.
 
@@ -69,13 +113,15 @@ def simulate(
         indices: numbers of the trajectories.
         device: where to simulate; the result is on the CPU.
         workers: threads; default one per processor torch may use, 1 on a GPU.
+        switch: a parameter that changes on the way. Initial fields, noise, and the parameters that are recorded are
+            those of the runs without it; up to its frame runs agree with them to round-off.
 
     Trajectory k depends on (seed, split, k) only; computed in another batch it agrees to round-off (float32 output).
     """
     recipe = load_recipe(dataset)
     found = find_device(device)
     with threads(found, workers) as pool:
-        return simulate_shard(recipe, split, list(indices), found, pool).trajectories
+        return simulate_shard(recipe, split, list(indices), found, pool, switch=switch).trajectories
 
 
 def simulate_shard(
@@ -85,6 +131,7 @@ def simulate_shard(
     device: torch.device,
     pool: ThreadPoolExecutor,
     target: torch.device | None = None,
+    switch: Switch | None = None,
 ) -> SimulatedShard:
     """Simulate trajectories in groups that share a grid and a step, draw failed ones again, and add the noise.
 
@@ -95,11 +142,14 @@ def simulate_shard(
         device: where to simulate.
         pool: threads that simulate groups.
         target: where the result lies; default the CPU.
+        switch: see :func:`simulate`.
 
     Raises:
-        DataError: a trajectory fails however often it is drawn, or the noise makes values infinite.
+        DataError: an impossible switch; a trajectory that fails however often it is drawn; or the noise makes values
+            infinite.
     """
     target = target or torch.device("cpu")
+    switch = switch and switch.checked(recipe)
     attempts = dict.fromkeys(indices, 0)
     parts: list[Trajectories] = []
     made: dict[int, tuple[Draw, Plan, float]] = {}
@@ -107,9 +157,13 @@ def simulate_shard(
     pending = list(attempts)
     while pending:
         draws = {k: draw(recipe, split, k, attempts[k]) for k in pending}
-        jobs = _jobs(recipe, dict(zip(pending, plan(recipe, list(draws.values()), device), strict=True)), device)
+        plans = plan(recipe, list(draws.values()), device)
+        if switch is not None:
+            later = plan(recipe, [switch.of(d) for d in draws.values()], device)
+            plans = [_finer(*pair) for pair in zip(plans, later, strict=True)]
+        jobs = _jobs(recipe, dict(zip(pending, plans, strict=True)), device)
         futures = [
-            pool.submit(_simulate_group, recipe, [draws[k] for k in rows], planned, device, target)
+            pool.submit(_simulate_group, recipe, [draws[k] for k in rows], planned, device, target, switch)
             for planned, rows in jobs
         ]
         pending = []
@@ -160,8 +214,18 @@ def _jobs(recipe: DatasetRecipe, plans: dict[int, Plan], device: torch.device) -
     return jobs
 
 
+def _finer(first: Plan, second: Plan) -> Plan:
+    """Return the grid and the steps that do for both."""
+    return Plan(max(first.points, second.points), max(first.substeps, second.substeps))
+
+
 def _simulate_group(
-    recipe: DatasetRecipe, draws: Sequence[Draw], planned: Plan, device: torch.device, target: torch.device
+    recipe: DatasetRecipe,
+    draws: Sequence[Draw],
+    planned: Plan,
+    device: torch.device,
+    target: torch.device,
+    switch: Switch | None = None,
 ) -> tuple[Trajectories, list[float], list[bool], list[bool]]:
     numbers, lengths = stack(draws)
     initial = recipe.initial_condition.fields(numbers.to(device), planned.points, lengths.to(device))
@@ -169,19 +233,49 @@ def _simulate_group(
     scale = torch.tensor([d.time_scale for d in draws], dtype=torch.float64)
     if not bool((scale == 1.0).all()):
         times = scale[:, None] * times
-    observed = recipe.observed
+    nodes, sampling = recipe.observed if recipe.dimensions > 1 else recipe.observed[0], recipe.observation["sampling"]
+    simulator = build_simulator(recipe, draws, planned.points, planned.substeps, device)
     with torch.no_grad():
-        solution = build_simulator(recipe, draws, planned.points, planned.substeps, device).solve(
-            initial,
-            times,
-            observed[0] if recipe.dimensions == 1 else observed,
-            recipe.observation["sampling"],
-        )
+        solution = simulator.solve(initial, times, nodes, sampling)
+        if switch is not None:
+            solution = _switched(recipe, draws, planned, simulator, initial, times, solution, switch)
     trajectories = solution.trajectories.to(target)
     finite = torch.isfinite(trajectories.fields.to(torch.float32)).flatten(1).all(dim=1)
     size = initial.abs().flatten(1).amax(dim=1).to(target)
     bounded = (trajectories.fields.abs().flatten(1).amax(dim=1) <= BLOW_UP * size) | (size == 0)
     return trajectories, solution.spectral_tail.tolist(), finite.tolist(), bounded.tolist()
+
+
+def _switched(
+    recipe: DatasetRecipe,
+    draws: Sequence[Draw],
+    planned: Plan,
+    simulator: Simulator,
+    initial: torch.Tensor,
+    times: torch.Tensor,
+    before: Solution,
+    switch: Switch,
+) -> Solution:
+    """Return the frames of a solution up to the switch, followed by those of the other parameter."""
+    n = switch.frame
+    # On the simulator's own grid, in the steps that the frames have.
+    state = simulator.solve(initial, times[..., : n + 1]).trajectories.fields[:, :, n]
+    if state.shape[1] != initial.shape[1]:
+        raise DataError(
+            f"{recipe.name} returns {state.shape[1]} of {initial.shape[1]} fields: no run can go on from them."
+        )
+    if not bool(state.isfinite().all()):
+        return before  # it is refused as it is
+    other = build_simulator(recipe, [switch.of(d) for d in draws], planned.points, planned.substeps, initial.device)
+    later = other.solve(
+        state,
+        times[..., n + 1 :] - times[..., n : n + 1],
+        recipe.observed if recipe.dimensions > 1 else recipe.observed[0],
+        recipe.observation["sampling"],
+    )
+    known, tail = before.trajectories, torch.maximum(before.spectral_tail, later.spectral_tail)
+    fields = torch.cat([known.fields[:, :, : n + 1], later.trajectories.fields], dim=2)
+    return Solution(known.replace(fields=fields), tail)
 
 
 def _finish(

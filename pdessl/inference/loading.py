@@ -25,6 +25,7 @@ from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import Estimator, readout_from
 from pdessl.inference.saving import ARRAYS, DESCRIPTION, ENCODERS, FORMAT, PHYSICS, saved_files
+from pdessl.inference.surprise import DETECTOR, SurpriseDetector, load_detector
 from pdessl.inference.surrogates import SURROGATE, SurrogateModel, load_surrogate
 from pdessl.inference.target import Target
 from pdessl.inference.views import Views
@@ -38,8 +39,8 @@ _MOST_VIEWS = 4096
 
 def load(
     path: str | os.PathLike[str], allow: Sequence[str] = ()
-) -> ParameterModel | SurrogateModel | LatentOperator | nn.Module:
-    """Load what is saved at a path: a model of parameters, a surrogate, a law, or a network.
+) -> ParameterModel | SurrogateModel | SurpriseDetector | LatentOperator | nn.Module:
+    """Load what is saved at a path: a model of parameters, a surrogate, a detector of surprises, a law, or a network.
 
     Nothing is unpickled and no code of the folder is run.
 
@@ -53,6 +54,8 @@ def load(
     folder = Path(path)
     if (folder / SURROGATE).is_file():
         return load_surrogate(folder, allow)
+    if (folder / DETECTOR).is_file():
+        return load_detector(folder)
     if (folder / LAW).is_file():
         return load_law(folder)
     for candidate in (folder, folder / "model"):

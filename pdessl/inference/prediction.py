@@ -24,7 +24,7 @@ from pdessl.inference.elsewhere import AS_IN_TRAINING, LEFT_OUT
 from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
 
-__all__ = ["ENDINGS", "expected", "predict_files", "records", "write_predictions"]
+__all__ = ["ENDINGS", "expected", "opened", "over_runs", "predict_files", "records", "write_predictions"]
 
 ENDINGS = (".csv", ".nc", ".json")
 _PIECE = 512  # runs of a store that are loaded at a time
@@ -57,7 +57,7 @@ def predict_files(
     parts = []
     for path in paths:
         told: set[str] = set()
-        for name, data, origins in _opened(str(path), mapping, split):
+        for name, data, origins in opened(str(path), mapping, split):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 try:
@@ -67,7 +67,7 @@ def predict_files(
             for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
                 say(f"{path}: {line}")
                 told.add(line)
-            parts.append(_rows(part, str(path), name, origins))
+            parts.append(over_runs(part, str(path), name, origins))
     if not parts:
         raise DataError("no file to predict; give at least one.")
     found = xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
@@ -79,7 +79,7 @@ def predict_files(
 Origins = list[tuple[str, int]] | None  # the file of each run, and its number there
 
 
-def _opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr.Dataset, Origins]]:
+def opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr.Dataset, Origins]]:
     """Yield the pieces of a file or store, each with the name of its split, read lazily where the format allows."""
     if mapping is None and Path(path).suffix.lower() in LABELLED_SUFFIXES:
         yield "", LabelledFile(path).dataset(), None
@@ -95,7 +95,7 @@ def _opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, x
             yield split_of_part(name) if named else "", source.to_xarray(name, rows), found
 
 
-def _rows(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
+def over_runs(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
     """Return predictions over ``run``: numbered by the label they have in their file, with the file's name."""
     dimension = next(iter(part.dims), None)
     if dimension is None:

@@ -30,14 +30,23 @@ class Surprise:
         surprise: with the code of the frames before, likewise: what could not be foreseen. A test function is wide;
             the code of frame n is that of frames n - w and before, w the width of the test function in frames, so that
             none of them shares data with frame n. NaN where there are none yet.
+        change: how much better another code explains the last frames than the code of the frames before them, (B, T'):
+            the gain over what the better code leaves, (c - c0)ᵀ L (c - c0) / (Q - cᵀ r), with L, r, Q the normal
+            equations of the last frames. Noise in directions in which the law does not vary is not in it. NaN where
+            there are no frames before.
+        size: mean square of the target itself, over targets and places, in the unit of the others, (B, T').
         frames: middle of the test function, (B, T'), time.
         places: likewise per axis, (B, X'_i), length.
+        reach: frames after the middle that a value has seen.
     """
 
     novelty: Tensor
     surprise: Tensor
+    change: Tensor
+    size: Tensor
     frames: Tensor
     places: tuple[Tensor, ...]
+    reach: int
 
     def per_frame(self, of: str = "surprise") -> Tensor:
         """Return the mean square over targets and places, (B, T')."""
@@ -49,7 +58,7 @@ class Surprise:
         return getattr(self, of).square().nanmean(dim=(1, 2))
 
 
-def surprise(law: LatentOperator, runs: Trajectories) -> Surprise:
+def surprise(law: LatentOperator, runs: Trajectories, recent: int = 8) -> Surprise:
     """Return where runs depart from a law; the whole run's share is :meth:`LatentOperator.residual`.
 
     A run whose parameter changes on the way has a code in between, which leaves the law unexplained all along; the code
@@ -58,9 +67,12 @@ def surprise(law: LatentOperator, runs: Trajectories) -> Surprise:
     Args:
         law: found by :func:`pdessl.operators.discover`.
         runs: B runs with the law's fields and axes; a few frames more than its test functions are wide.
+        recent: positions of the test function that count as the last frames, for ``change``.
 
     Raises:
         DataError, ShapeError: as :meth:`LatentOperator.encode`.
+
+    Source: ``change`` is the statistic of the test of Chow (1960) for a structural break.
     """
     whole, _ = law.normal(runs)
     grams = weak_grams(runs, law.projection)
@@ -75,11 +87,14 @@ def surprise(law: LatentOperator, runs: Trajectories) -> Surprise:
     rest = target - torch.einsum("ek,bk...->be...", fitted.constant, library) / _wide(size, products)
     slopes = torch.einsum("rek,bk...->bre...", fitted.varying, library) / _wide(size, products)[:, None]
     novelty = rest - torch.einsum("br,bre...->be...", encode(fitted, whole), slopes)
+    reach, own = law.half_width[0], target.square().flatten(3).mean(dim=(1, 3))
     if not law.rank:
-        return Surprise(novelty, novelty, *_middle(read, law, shape))
+        never = novelty.new_full(novelty.shape[:1] + shape[:1], torch.nan)
+        return Surprise(novelty, novelty, never, own, *_middle(read, law, shape), reach)
     count = shape[1:].numel()
     left = torch.einsum("bretp,bsetp->btrs", slopes.flatten(4), slopes.flatten(4)) / count
     right = torch.einsum("bretp,betp->btr", slopes.flatten(4), rest.flatten(3)) / count
+    power = rest.flatten(3).square().sum(dim=(1, 3)) / count
     if law.noise_removed:
         rows = torch.cat([fitted.varying, -fitted.constant[None]])  # (R + 1, E, K)
         eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
@@ -92,14 +107,24 @@ def surprise(law: LatentOperator, runs: Trajectories) -> Surprise:
         share = taken / noise[:, :-1, :-1].diagonal(dim1=1, dim2=2).clamp_min(1e-300)
         left = left - (noise[:, :-1, :-1] * share[:, :, None].sqrt() * share[:, None, :].sqrt())[:, None]
         right = right - (noise[:, :-1, -1] * share)[:, None]
-    width = 2 * law.half_width[0] + 1
+    width = 2 * reach + 1
     before = [_shifted(part.cumsum(dim=1), width) for part in (left, right)]
     scale = left.mean(dim=1).diagonal(dim1=1, dim2=2).mean(dim=1)
     ridge = 1e-6 * scale[:, None, None, None] * torch.eye(law.rank, dtype=left.dtype, device=left.device)
     codes = torch.linalg.solve(before[0] + ridge, before[1][..., None])[..., 0]  # (B, T', R)
     foreseen = rest - torch.einsum("btr,bretp->betp", codes, slopes.flatten(4)).reshape(rest.shape)
     foreseen[:, :, : min(width, shape[0])] = torch.nan
-    return Surprise(novelty, foreseen, *_middle(read, law, shape))
+    sums = [part.cumsum(dim=1) for part in (left, right, power[..., None])]
+    last = [part - _shifted(part, recent) for part in sums]
+    then = _shifted(codes, recent - 1)
+    now = torch.linalg.solve(last[0] + ridge, last[1][..., None])[..., 0]
+    moved = now - then
+    gain = torch.einsum("btr,btrs,bts->bt", moved, last[0], moved)
+    kept = last[2][..., 0] - (now * last[1]).sum(dim=2)
+    # Noise that is taken out may leave less than nothing; what is left is no smaller than a part of what was there.
+    change = gain.clamp_min(0.0) / torch.maximum(kept, 1e-6 * last[2][..., 0]).clamp_min(1e-300)
+    change[:, : min(width + recent - 1, shape[0])] = torch.nan
+    return Surprise(novelty, foreseen, change, own, *_middle(read, law, shape), reach)
 
 
 def _shifted(values: Tensor, by: int) -> Tensor:
