@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe", "settings_help"]
 
-TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
+TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction", "WorldModel")
 
 
 def default_precision(accelerator: str, cuda: bool) -> str:

@@ -19,15 +19,26 @@ from pdessl.models.stepper import DilatedNetwork, TimeStepper
 from pdessl.models.surrogate import Surrogate
 from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, token_positions
 from pdessl.models.unet import UNet
+from pdessl.models.world import (
+    ActionPredictor,
+    GridActionPredictor,
+    InverseDynamics,
+    StateEncoder,
+    StateReadout,
+    roll_out,
+)
 
 __all__ = [
     "FNO",
+    "ActionPredictor",
     "AttentiveHead",
     "ConvEncoder",
     "ConvNeXtEncoder",
     "DilatedNetwork",
     "Encoder",
+    "GridActionPredictor",
     "Head",
+    "InverseDynamics",
     "LowRank",
     "Normalisation",
     "Projector",
@@ -36,6 +47,8 @@ __all__ = [
     "RidgeReadout",
     "SpaceTimeTransformer",
     "SplitProjector",
+    "StateEncoder",
+    "StateReadout",
     "Surrogate",
     "TimeStepper",
     "TokenNetwork",
@@ -50,6 +63,7 @@ __all__ = [
     "merge_adapters",
     "open_networks",
     "pretrained",
+    "roll_out",
     "save_pretrained",
     "spacing_arguments",
     "to_scale",
