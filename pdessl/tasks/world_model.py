@@ -206,8 +206,9 @@ def _cut(batch: Trajectories, size: int, count: int, generator: torch.Generator 
     if batch.actions is not None:
         actions = batch.actions.transpose(1, 2)[rows[:, None], index[:, :-1]].transpose(1, 2)
     fields = batch.fields.movedim(2, 1)[rows[:, None], index].movedim(1, 2)
-    several = batch[rows] if count > 1 else batch
-    return several.replace(fields=fields, time=several.time.gather(1, index), actions=actions)
+    first = batch.window(slice(0, size))  # of the right size: whole runs are not copied
+    several = first[rows] if count > 1 else first
+    return several.replace(fields=fields, time=batch.time[rows].gather(1, index), actions=actions)
 
 
 class _States(nn.Module):
