@@ -144,8 +144,10 @@ def generate(
         out: folder of the store; made if missing. It must be empty unless ``resume``.
         size: runs of the first split, or a mapping from split to number. Of an environment: ``unlabelled`` and
             ``validation``, a tenth of it.
-        resume, progress, any_version: see :func:`pdessl.data.generate`.
+        resume: continue an interrupted generation.
         overrides: other values of the file, ``{"control.steps": 100}``.
+        progress: see :func:`pdessl.data.generate`.
+        any_version: with ``resume``, continue what another version began.
         **settings: of a dataset: ``device``, ``workers``, ``scheduler``, see :func:`pdessl.data.generate`.
 
     Raises:
@@ -160,7 +162,9 @@ def generate(
             **settings,
         )  # fmt: skip
     if given := [name for name, value in settings.items() if value not in (None, "cpu")]:
-        raise DataError(f"{given[0]} is a setting of datasets; runs of an environment are simulated here. Leave it out.")
+        raise DataError(
+            f"{given[0]} is a setting of datasets; runs of an environment are simulated here. Leave it out."
+        )
     env = dataset if isinstance(dataset, Environment) else load_environment(os.fspath(dataset), overrides)
     runs = ControlledRuns(env, split_sizes(size))
     return convert(runs, out, resume=resume, progress=progress, any_version=any_version)

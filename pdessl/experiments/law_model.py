@@ -178,8 +178,10 @@ def identify(runs: Trajectories, environment: Environment, known: bool = True, r
     """
     _check_seen(environment)
     if runs.actions is None or len(runs) < 2:
-        raise DataError(f"{len(runs)} runs, actions {'missing' if runs.actions is None else 'there'}: expected two runs "
-                        "with actions or more. Make them: pdessl generate ENVIRONMENT --out FOLDER.")  # fmt: skip
+        raise DataError(
+            f"{len(runs)} runs, actions {'missing' if runs.actions is None else 'there'}: expected two runs with "
+            "actions or more. Make them: pdessl generate ENVIRONMENT --out FOLDER."
+        )
     if runs.fields.shape[1] != 1 or runs.fields.shape[3] != environment.points:
         raise ShapeError(f"runs {tuple(runs.fields.shape)}; expected (B, 1, T, {environment.points}).")
     still = runs.actions.abs().amax(dim=(1, 2)) == 0
@@ -197,8 +199,8 @@ def _check_seen(environment: Environment) -> None:
     sensors = environment.file.sensors
     if sensors.positions is not None:
         raise DataError(
-            f"{environment.name} is seen by {len(sensors.positions)} sensors; a law needs the state whole. Use a latent "
-            "world model with a history of frames."
+            f"{environment.name} is seen by {len(sensors.positions)} sensors; a law needs the state whole. Leave out "
+            "sensors.positions, or use another model."
         )
 
 
@@ -227,7 +229,7 @@ def _weak(
         found.append((float(whole.loss(law.law(codes)).mean()), law.constant[0]))
     if not found:
         raise ShapeError(
-            f"runs of {fields.shape[2]} frames; expected {2 * _HALF_WIDTHS[0][0] + 2} or more, which test functions need."
+            f"runs of {fields.shape[2]} frames; expected {2 * _HALF_WIDTHS[0][0] + 2} or more for the test functions."
         )
     unexplained, constant = min(found, key=lambda pair: pair[0])
     kept = [k for k, term in enumerate(library) if term.powers[0] and float(constant[k])]
