@@ -133,7 +133,7 @@ class LawModel:
         ShapeError: a law of another grid or number of actuators.
     """
 
-    def __init__(self, environment: Environment, law: ControlledLaw, substeps: int = 2) -> None:
+    def __init__(self, environment: Environment, law: ControlledLaw, substeps: int = 1) -> None:
         _check_seen(environment)
         if law.profiles.shape != environment.profiles.shape:
             raise ShapeError(

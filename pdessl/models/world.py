@@ -51,7 +51,6 @@ class StateEncoder(nn.Module):
         ShapeError: another grid, or fewer frames.
     """
 
-    choose_when: ClassVar[str] = "world models of fields on one small grid"
     time_first: ClassVar[bool] = False
 
     def __init__(
