@@ -69,7 +69,10 @@ def smoke_grouped_store(tmp_path_factory):
 def ks4_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ks4") / "data"
     generate_runs(
-        "ks_control_4", folder, size={"unlabelled": 16, "validation": 3}, overrides={"burn_in": 5.0, "control.steps": 20}
+        "ks_control_4",
+        folder,
+        size={"unlabelled": 16, "validation": 3},
+        overrides={"burn_in": 5.0, "control.steps": 20},
     )
     return folder
 

@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_told(store):
     with pytest.raises(DataError, match="Leave stride out"):
         PDEDataModule(store.path, stride=2).unlabelled  # noqa: B018  (the property reads)
     with pytest.raises(ShapeError, match="only some have actions"):
-        Trajectories.concatenate([runs, runs.replace(actions=None, actuators=())])
+        Trajectories.concatenate([runs.replace(actuators=()), runs.replace(actions=None, actuators=())])
     bad = runs.actions.clone()
     bad[0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="not finite"):
