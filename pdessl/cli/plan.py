@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--search", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the planner: iterations=10"
     )
+    parser.add_argument(
+        "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
+    )
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
     parser.add_argument("--horizon", type=int, default=20, metavar="H", help="control periods of a plan; default 20")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="actions between two plannings; default 4")
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
         oracle=not options.no_oracle,
         planner=options.planner,
         settings=read_words(options.search),
+        rounds=options.distil,
         episodes=options.episodes,
         horizon=options.horizon,
         every=options.every,

@@ -14,6 +14,7 @@ from pdessl.control.linear import (
     riccati,
 )
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
+from pdessl.control.policy import Distilled, distil
 from pdessl.control.receding import Imagined, Oracle, RecedingHorizon, rehearse
 from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
 
@@ -23,6 +24,7 @@ __all__ = [
     "MPPI",
     "AmplitudeLimit",
     "EnergyLimit",
+    "Distilled",
     "Environment",
     "EnvironmentFile",
     "Episodes",
@@ -44,6 +46,7 @@ __all__ = [
     "calibrate",
     "controllability",
     "describe_environment",
+    "distil",
     "linearise",
     "load_environment",
     "lqr",

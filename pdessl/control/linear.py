@@ -170,7 +170,7 @@ class Feedback:
 
 
 def describe_environment(environment: Environment) -> str:
-    """Return what an environment is: equation, grid, actuators, sensors, schedule, cost, and which modes are reached."""
+    """Return what an environment is, in words, and which modes its actuators reach."""
     file = environment.file
     length, unit = file.domain.length, file.domain.unit
     held, sensors = file.control, file.sensors

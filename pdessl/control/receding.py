@@ -175,6 +175,11 @@ class RecedingHorizon:
         self._generator = torch.Generator(environment.device)
 
     @property
+    def fresh(self) -> bool:
+        """Whether the last amplitudes are the first ones of a plan."""
+        return self._used == 1
+
+    @property
     def planned(self) -> Tensor:
         """The amplitudes of the last planning, (B, H, A), also where they were refused."""
         return self._plan

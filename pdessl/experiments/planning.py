@@ -15,6 +15,7 @@ from torch import Tensor
 from pdessl.control import (
     CEM,
     MPPI,
+    Distilled,
     Environment,
     Episodes,
     Gradient,
@@ -26,6 +27,7 @@ from pdessl.control import (
     VectorEnvironment,
     Zero,
     controllability,
+    distil,
     linearise,
     load_environment,
     lqr,
@@ -41,6 +43,7 @@ from pdessl.evaluation.report import write_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.world import model_of
+from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
 
 __all__ = ["HELD_OUT", "PLANNERS", "PlanningResult", "plan"]
@@ -54,6 +57,7 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
     "newton": Newton,
 }
 HELD_OUT = 1_000_000  # first seed of episodes that are measured; what a model is trained on starts at 0
+DISTILLED = 2_000_000  # first seed of episodes that a policy is distilled in
 FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks for none
 
 
@@ -125,6 +129,7 @@ def plan(
     every: int = 4,
     guardrails: Sequence[Guardrail] = (),
     margins: Margins | None = None,
+    rounds: int = 0,
     seed: int = HELD_OUT,
     out: str | os.PathLike[str] | None = None,
     commands: Sequence[str] = (),
@@ -151,6 +156,8 @@ def plan(
         every: actions between two plannings, 1 to ``horizon``.
         guardrails: limits of every imagined period; a plan that passes one is not executed.
         margins: added to what is imagined, see :func:`pdessl.control.calibrate`.
+        rounds: of distilling a policy from the last row's controller, which becomes a row of its own; 0: none. Each
+            takes as many episodes as are measured, with seeds of their own. See :func:`pdessl.control.distil`.
         seed: of the first episode, >= 0.
         out: folder; receives ``report.html``, ``report.json`` and ``report.npz``. None: nothing is written.
         commands: for the report.
@@ -198,6 +205,17 @@ def plan(
     for title, controller in controllers.items():
         with stages.stage(title):
             found[title] = run_episodes(env, controller, range(seed, seed + episodes))
+    if rounds:
+        title, expert = list(controllers.items())[-1]
+        with stages.stage("distil"):
+            policy = distil(env, expert, range(DISTILLED, DISTILLED + episodes), rounds)
+        row = f"policy distilled from: {title}"
+        with stages.stage(row):
+            found[row] = run_episodes(env, Distilled(env, policy), range(seed, seed + episodes))
+        if out is not None:
+            save_pretrained(Path(out) / "policy", policy, {"provenance": {"environment": env.name, "expert": title}})
+        if title in training:  # the planner asked the solver for nothing, but these episodes ran in it
+            training[row] = training[title] + rounds * episodes * env.steps
     result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training)
     if out is not None:
         section, arrays = _as_report(result)

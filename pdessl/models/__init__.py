@@ -11,6 +11,7 @@ from pdessl.models.encoder import Encoder
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
+from pdessl.models.policy import Policy
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
@@ -41,6 +42,7 @@ __all__ = [
     "InverseDynamics",
     "LowRank",
     "Normalisation",
+    "Policy",
     "Projector",
     "Representation",
     "RepresentationNetwork",
