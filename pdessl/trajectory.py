@@ -432,7 +432,8 @@ class Trajectories:
         absent = [n for n in parameters if n not in dataset]
         if absent:
             raise DataError(f"no parameter '{absent[0]}' in the dataset; it holds {held}.")
-        actions, actuators = None, ()
+        actions: Tensor | None = None
+        actuators: tuple[tuple[float, ...], ...] = ()
         if "actions" in dataset:
             axes_of = (trajectory, "actuator", "interval")
             if set(dataset["actions"].dims) != set(axes_of):
