@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,11 +191,22 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, priced:
     encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
-    network = Encoder.of(encoder)
-    frames = getattr(network.module, "frames", 1)
-    if frames != 1:
-        raise CheckpointError(f"the states of {place} are {frames} frames; plans are made from one. Set frames: 1.")
-    return LatentWorld(environment, network, predictor, readout, not hasattr(network.module, "points"), priced)
+    said = _provenance(place)
+    if said.get("frames", 1) != 1:
+        raise CheckpointError(
+            f"the states of {place} are {said['frames']} frames; plans are made from one. Set frames: 1."
+        )
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, bool(said.get("on_tokens")), priced)
+
+
+def _provenance(folder: Path) -> Mapping[str, Any]:
+    """Return what was noted of a world model when it was trained; empty where nothing can be read."""
+    try:
+        recipe = json.loads((folder / "predictor" / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = recipe.get("provenance") if isinstance(recipe, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,11 +259,14 @@ def model_of(
     said = f"{model}: read from the latent of other runs, R²: " + ", ".join(f"{n} {v:.4f}" for n, v in found.items())
     notes = [said]
     if found["field"] < _COLLAPSED:
-        notes.append(f"{model}: the latent does not hold the state (it collapsed, or was hardly trained); plans in it "
-                     "are worth nothing.")  # fmt: skip
+        notes.append(
+            f"{model}: the latent does not hold the state (it collapsed, or was hardly trained); plans in it are worth "
+            "nothing."
+        )
     for line in notes:
         announce(line)
-    return Planned(world, "the world model", tuple(notes), _steps_of(Path(model)))
+    periods = _provenance(Path(model)).get("periods")
+    return Planned(world, "the world model", tuple(notes), periods if isinstance(periods, int) else None)
 
 
 def _law_runs(environment: Environment, data: str | os.PathLike[str] | None) -> Trajectories:
@@ -269,12 +283,3 @@ def _shorter(environment: Environment, steps: int) -> Environment:
     """Return the same environment with episodes of other length."""
     file = environment.file
     return Environment(environment.name, replace(file, control=replace(file.control, steps=steps)), environment.device)
-
-
-def _steps_of(folder: Path) -> int | None:
-    """Return how many control periods a run's world model was trained on; None where that is not written."""
-    try:
-        recipe = json.loads((folder / "predictor" / "recipe.json").read_text(encoding="utf-8"))
-        return int(recipe["provenance"]["periods"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
