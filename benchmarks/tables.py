@@ -14,7 +14,8 @@ with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows 
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways`` and
-``columns``. Options: ``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+``columns``; ``control`` (controllers of an environment, a row per file for models that were learned). Options:
+``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 _TABLE = re.compile(r"<!-- table: (?P<words>[^>]*?) -->\n.*?<!-- end of table -->", re.DOTALL)
 _KEPT = (
     "title", "commands", "law", "model", "regression", "intervals", "robustness", "elsewhere", "timestepping", "data",
-    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance",
+    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control",
 )  # fmt: skip
 _OWN = ("frozen", "neighbours", "finetuned", "norms", "attentive")  # methods of a pretrained encoder
 
@@ -249,6 +250,26 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Mean cost of every controller, its share of the best gain over no control, and what it learned from."""
+    every = [row for report in reports.values() for row in report["control"]["rows"]]
+    nothing = next(row["mean_cost"]["mean"] for row in every if row["title"] == "no control")
+    least = min(row["mean_cost"]["mean"] for row in every)
+    rows, seen = [], set()
+    for stem, report in reports.items():
+        for row in report["control"]["rows"]:
+            learned = row["training_periods"] is not None
+            if not learned and row["title"] in seen:
+                continue
+            seen.add(row["title"])
+            cost = row["mean_cost"]["mean"]
+            share = f"{100 * (nothing - cost) / (nothing - least):.0f}" if nothing > least else "-"
+            periods = f"{row['training_periods']}" if learned else "-"
+            rows.append([row["title"], _seed(stem) if learned else "-", _value(row["mean_cost"], 3), share, periods])
+    head = ["controller", "seed", "mean cost of a period", "of the best gain, %", "periods learned from"]
+    return _lines(head, rows)
+
+
 def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:
     stages = list(dict.fromkeys(stage for report in reports.values() for stage in report["seconds"]))
     rows = [[s, *(f"{report['seconds'].get(s, 0):.0f}" for report in reports.values())] for s in stages]
@@ -285,7 +306,7 @@ def _plain(reports: dict[str, Any], options: dict[str, str]) -> str:
 _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
-    "surrogates": _surrogates, "ways": _ways, "columns": _columns,
+    "surrogates": _surrogates, "ways": _ways, "columns": _columns, "control": _control,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ _PUBLIC = {
     "LieAugmentation": "pdessl.augmentation",
     "from_xarray": "pdessl.data.formats",
     "discover": "pdessl.experiments.discovery",
-    "generate": "pdessl.data",
+    "generate": "pdessl.experiments.controlled_runs",
     "simulate": "pdessl.data",
     "inspect": "pdessl.data",
     "convert": "pdessl.data",

@@ -1,6 +1,7 @@
 """Trajectories: fields on a grid with their coordinates, physical parameters and boundary conditions."""
 
-# B batch, C channels (field components), T time frames, X space (one axis per dimension), d number of space axes
+# B batch, C channels (field components), T time frames, X space (one axis per dimension), d number of space axes,
+# A actuators
 
 from __future__ import annotations
 
@@ -40,6 +41,9 @@ class Trajectories:
         equation: name of the equation in the catalog, or None.
         partner: as many other trajectories, row by row one that was made at the same setting as this one; None where
             they are not drawn in pairs.
+        actions: amplitudes of actuators, each held from its frame to the next one, shape (B, A, T - 1), in the unit of
+            the fields over time; None for runs without.
+        actuators: where they are, A tuples of d coordinates each; empty where that is not known.
 
     Units are those of the user's data; nothing here rescales them.
 
@@ -59,6 +63,8 @@ class Trajectories:
     index: Tensor | None = None
     equation: str | None = None
     partner: Trajectories | None = None
+    actions: Tensor | None = None
+    actuators: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.fields.shape)
@@ -80,6 +86,7 @@ class Trajectories:
         for name, (tensor, want) in expected.items():
             if tuple(tensor.shape) != want:
                 raise ShapeError(f"{name} has shape {tuple(tensor.shape)}, expected {want} to fit fields {shape}.")
+        self._check_actions(b, t)
         if self.partner is not None and len(self.partner) != b:
             raise ShapeError(f"{len(self.partner)} partners for {b} trajectories; expected one each.")
         if len(self.field_names) != c:
@@ -91,6 +98,21 @@ class Trajectories:
                 raise DataError(
                     f"unknown boundary '{kind}'.{did_you_mean(kind, BOUNDARIES)} Known: {', '.join(BOUNDARIES)}."
                 )
+
+    def _check_actions(self, b: int, t: int) -> None:
+        if self.actions is not None:
+            found = tuple(self.actions.shape)
+            if len(found) != 3 or found[::2] != (b, max(t - 1, 0)):
+                raise ShapeError(
+                    f"actions have shape {found}, expected (B, A, T - 1) = ({b}, A, {max(t - 1, 0)}): an amplitude of "
+                    "every actuator for each interval between two frames."
+                )
+        count = 0 if self.actions is None else self.actions.shape[1]
+        if self.actuators and (len(self.actuators) != count or {len(p) for p in self.actuators} != {len(self.space)}):
+            raise ShapeError(
+                f"positions {self.actuators} for the amplitudes of {count} actuators; expected {count} positions of "
+                f"{len(self.space)} coordinates."
+            )
 
     # ---------------------------------------------------------------- geometry
 
@@ -105,6 +127,7 @@ class Trajectories:
             f"{self.fields.shape[2]} frames",
             *(f"{name} {points} {kind}" for name, points, kind in axes),
             f"parameters {', '.join(self.parameters) or 'unknown'}",
+            *([] if self.actions is None else [f"{self.actions.shape[1]} actuators"]),
         ]
         return f"Trajectories({'; '.join(parts)})"
 
@@ -137,6 +160,7 @@ class Trajectories:
             parameters={n: function(p) for n, p in self.parameters.items()},
             index=None if self.index is None else function(self.index),
             partner=None if self.partner is None else self.partner._map(function),
+            actions=None if self.actions is None else function(self.actions),
             **changes,
         )
 
@@ -184,7 +208,19 @@ class Trajectories:
             lengths=lengths,
             boundary=tuple(boundary),
             partner=None if self.partner is None else self.partner.window(frames, *space),
+            actions=self._actions_between(frames),
         )
+
+    def _actions_between(self, frames: slice) -> Tensor | None:
+        if self.actions is None:
+            return None
+        first, last, step = frames.indices(self.fields.shape[2])
+        if step != 1:
+            raise ShapeError(
+                f"every {step}th frame of runs with actions: amplitudes are held between neighbouring frames only. "
+                "Take all frames, or drop the actions: runs.replace(actions=None, actuators=())."
+            )
+        return self.actions[:, :, first : max(last - 1, first)]
 
     def without_parameters(self, but: Collection[str] = ()) -> Trajectories:
         """Return the batch with its labels removed, all but those named."""
@@ -203,7 +239,7 @@ class Trajectories:
             raise ShapeError("concatenate got no batches; give at least one.")
         first = parts[0]
         for part in parts[1:]:
-            for name in ("field_names", "axis_names", "boundary", "equation"):
+            for name in ("field_names", "axis_names", "boundary", "equation", "actuators"):
                 if getattr(part, name) != getattr(first, name):
                     raise ShapeError(
                         f"cannot join batches: {name} is {getattr(first, name)} in one and {getattr(part, name)} in "
@@ -219,6 +255,9 @@ class Trajectories:
                 )
         indices = [p.index for p in parts if p.index is not None]
         partners = [p.partner for p in parts if p.partner is not None]
+        actions = [p.actions for p in parts if p.actions is not None]
+        if len(actions) not in (0, len(parts)) or len({a.shape[1] for a in actions}) > 1:
+            raise ShapeError("cannot join batches: they differ in their actuators, or only some have actions.")
         return dataclasses.replace(
             first,
             fields=torch.cat([p.fields for p in parts]),
@@ -228,6 +267,7 @@ class Trajectories:
             parameters={n: torch.cat([p.parameters[n] for p in parts]) for n in first.parameters},
             index=torch.cat(indices) if len(indices) == len(parts) else None,
             partner=Trajectories.concatenate(partners) if len(partners) == len(parts) else None,
+            actions=torch.cat(actions) if actions else None,
         )
 
     def without_repeated_nodes(self) -> tuple[Trajectories, dict[str, int]]:
@@ -268,6 +308,8 @@ class Trajectories:
                 f"field '{self.field_names[where[1]]}' is not finite in {rows} of {len(self)} trajectories, first in "
                 f"trajectory {where[0]}, frame {where[2]}. Remove or repair these trajectories."
             )
+        if self.actions is not None and not bool(torch.isfinite(self.actions).all()):
+            raise DataError("actions are not finite. Remove or repair these trajectories.")
         for name, nodes in {"time": self.time, **dict(zip(self.axis_names, self.space, strict=True))}.items():
             if not torch.isfinite(nodes).all() or (nodes.shape[1] > 1 and not (nodes.diff(dim=1) > 0).all()):
                 raise DataError(f"coordinate '{name}' must be finite and strictly increasing in every trajectory.")
@@ -279,7 +321,9 @@ class Trajectories:
         """Return a dataset with dimensions ``trajectory, time, *axes`` and one variable per channel.
 
         Coordinates shared by all trajectories become one-dimensional; others keep the ``trajectory`` dimension (as
-        ``t`` for times, with integer ``time``). Parameters become variables over ``trajectory``.
+        ``t`` for times, with integer ``time``). Parameters become variables over ``trajectory``. Actions become a
+        variable ``actions`` over ``trajectory, actuator, interval``, the intervals between frames, with the positions
+        of the actuators as coordinates.
         """
         cpu = self.to("cpu")
         dims = ("trajectory", "time", *self.axis_names)
@@ -291,6 +335,10 @@ class Trajectories:
                 coordinates[name] = (name, nodes[0].numpy())
             else:
                 coordinates[f"{name}_nodes"] = (("trajectory", name), nodes.numpy())
+        if cpu.actions is not None:
+            data["actions"] = (("trajectory", "actuator", "interval"), cpu.actions.numpy())
+            for axis, name in enumerate(self.axis_names if self.actuators else ()):
+                coordinates[f"actuator_{name}"] = ("actuator", np.array([p[axis] for p in self.actuators]))
         coordinates["trajectory"] = np.arange(len(self)) if cpu.index is None else cpu.index.numpy()
         for i, name in enumerate(self.axis_names):
             data[f"length_{name}"] = ("trajectory", cpu.lengths[:, i].numpy())
@@ -384,6 +432,15 @@ class Trajectories:
         absent = [n for n in parameters if n not in dataset]
         if absent:
             raise DataError(f"no parameter '{absent[0]}' in the dataset; it holds {held}.")
+        actions: Tensor | None = None
+        actuators: tuple[tuple[float, ...], ...] = ()
+        if "actions" in dataset:
+            axes_of = (trajectory, "actuator", "interval")
+            if set(dataset["actions"].dims) != set(axes_of):
+                raise DataError(f"'actions' has dimensions {dataset['actions'].dims}, expected {axes_of} in any order.")
+            actions = torch.as_tensor(np.array(dataset["actions"].transpose(*axes_of).values))
+            places = [dataset[f"actuator_{n}"].values.tolist() for n in axes if f"actuator_{n}" in dataset.coords]
+            actuators = tuple(zip(*places, strict=True)) if len(places) == len(axes) else ()
         index = None
         if trajectory in dataset.coords and np.issubdtype(dataset[trajectory].dtype, np.integer):
             index = torch.as_tensor(np.array(dataset[trajectory].values, dtype=np.int64)).reshape(b)
@@ -401,4 +458,6 @@ class Trajectories:
             boundary=tuple(boundary),
             index=index,
             equation=equation or attributes.get("equation"),
+            actions=actions,
+            actuators=actuators,
         ).check_finite()

@@ -4,6 +4,7 @@ from command_line import at_command_line
 
 from pdessl import catalog
 from pdessl.data import generate
+from pdessl.experiments.controlled_runs import generate as generate_runs
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,18 @@ def smoke_grouped_store(tmp_path_factory):
     size = {"unlabelled": 32, "labelled": 8, "validation": 8, "test": 8}
     coarse = {"solver.points": 32, "observation.frames": 20, "observation.end": 42.0}
     generate("smoke_buoyancy_grouped_small", folder, size=size, overrides=coarse)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ks4_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ks4") / "data"
+    generate_runs(
+        "ks_control_4",
+        folder,
+        size={"unlabelled": 16, "validation": 3},
+        overrides={"burn_in": 5.0, "control.steps": 20},
+    )
     return folder
 
 

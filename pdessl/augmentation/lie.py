@@ -200,7 +200,13 @@ class LieAugmentation(nn.Module):
 
         Raises:
             ShapeError: B is no multiple of V.
+            SymmetryError: runs with actuators, which a flow would have to move.
         """
+        if batch.actions is not None:
+            raise SymmetryError(
+                "LieAugmentation moves fields and not the actuators of these runs, which would no longer obey their "
+                "equation. Use ActuatedSymmetries (pretrain --config world/ks4), or windows alone (RandomWindows)."
+            )
         plan = self._plan(batch)
         b, d, drawn = len(batch), len(batch.space), len(self.factors)
         rows = b if common is None else common

@@ -89,6 +89,8 @@ class RandomWindows(nn.Module):
             space=tuple(nodes[1:]),
             lengths=torch.stack(lengths, dim=1),
             boundary=tuple(boundary),
+            actions=None,  # of the whole run
+            actuators=(),
         )
         return view, WindowElements(torch.stack(starts, dim=1))
 

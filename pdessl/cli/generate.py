@@ -31,10 +31,14 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl generate burgers --out data/quiet --set observation.noise=0 observation.points=128",
             "pdessl generate burgers --set observation.noise=0 --print_config > quiet.yaml",
             "pdessl generate ks --out data/ks --size 1000000 --scheduler tcp://10.0.0.1:8786",
+            "pdessl generate ks_control_4 --out data/ks4",
         ],
         python="import pdessl\npdessl.generate('burgers', out='data/burgers')",
     )
-    parser.add_argument("dataset", help="name from 'pdessl list datasets', or a YAML file")
+    parser.add_argument(
+        "dataset",
+        help="name from 'pdessl list datasets', or a YAML file; or of 'pdessl list environments': runs with actuators",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the store to write")
     parser.add_argument(
         "--size",
@@ -66,10 +70,13 @@ def main(arguments: Sequence[str]) -> int:
 
     from rich import filesize
 
-    from pdessl.data import generate, load_recipe
+    from pdessl.data import load_recipe
     from pdessl.experiments.allowed_classes import find_beside
+    from pdessl.experiments.controlled_runs import generate, is_environment
     from pdessl.schema import dump_yaml
 
+    if is_environment(options.dataset):
+        return _environment(options)
     find_beside(options.allow)
     recipe = load_recipe(options.dataset, options.size, options.set, options.allow)
     # What the file says already is not said again: the same data keep the same hash.
@@ -92,4 +99,24 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{options.out}: complete")
     if store.rejected_draws:
         print(f"{store.rejected_draws} draws blew up or were not finite and were drawn again")
+    return 0
+
+
+def _environment(options: argparse.Namespace) -> int:
+    from pdessl.control import load_environment
+    from pdessl.experiments.controlled_runs import generate, split_sizes
+    from pdessl.schema import dump_yaml
+
+    environment = load_environment(options.dataset, options.set)
+    if options.print_config:
+        print(dump_yaml(environment.file), end="")
+        return 0
+    sizes_of = split_sizes(options.size)
+    wanted = ", ".join(f"{n} {name}" for name, n in sizes_of.items())
+    print(f"{environment.name}: {wanted} runs of {environment.steps} control periods", flush=True)
+    other = {"workers": options.workers, "scheduler": options.scheduler, "device": options.device}
+    generate(
+        environment, options.out, sizes_of, resume=options.resume, any_version=options.any_version, **other
+    )  # fmt: skip
+    print(f"{options.out}: complete")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from pdessl.cli.parsing import Parser
 
@@ -21,10 +22,15 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl inspect /data/NavierStokes2D_cond/ --json",
             "pdessl inspect my_runs/ --mapping my.yaml",
             "pdessl inspect data/burgers --verify",
+            "pdessl inspect ks_control_4",
         ],
         python="import pdessl\nprint(pdessl.inspect('data/burgers'))",
     )
-    parser.add_argument("path", help="folder of a store; or a file, or a folder of files")
+    parser.add_argument(
+        "path",
+        help="folder of a store; a file, or a folder of files; or an environment ('pdessl list environments'): its "
+        "actuators, and which modes they reach",
+    )
     parser.add_argument(
         "--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file; default: recognised"
     )
@@ -35,8 +41,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
+    from pdessl.control import describe_environment, load_environment
     from pdessl.data.inspection import inspect, verify
+    from pdessl.experiments.controlled_runs import is_environment
 
+    if is_environment(options.path) and not Path(options.path).is_dir():
+        print(describe_environment(load_environment(options.path, options.set)))
+        return 0
     mapping = parser.mapping(options)
     if options.print_config:
         return 0

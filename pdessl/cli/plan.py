@@ -16,18 +16,40 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "plan",
         "Steer a controlled PDE: search for the amplitudes of its actuators whose imagined outcome costs least, act\n"
-        "on the first ones in the real solver, and plan again. The solver is the model; beside it no control, chance,\n"
-        "and linear feedback where that can work. Prints the costs and which modes no actuator reaches; writes\n"
-        "report.html and report.json.",
+        "on the first ones in the real solver, and plan again. The model is the solver itself, a world model that was\n"
+        "trained, or the law of a few runs; beside it no control, chance, and linear feedback where that can work.\n"
+        "Prints the costs and which modes no actuator reaches; writes report.html, report.json and control.gif.",
         examples=[
             "pdessl plan --environment ks_control_5 --planner gradient --episodes 4 --out runs/plan",
             "pdessl plan --environment ks_control_5 --planner icem --amplitude-limit 5 --set control.steps=100",
+            "pdessl plan --model law --environment ks_control_4 --horizon 60 --out runs/law",
+            "pdessl plan --model runs/ks4 --environment ks_control_4 --horizon 40 --out runs/plan",
             "pdessl list environments",
         ],
         python="import pdessl\nprint(pdessl.plan('ks_control_5', planner='gradient', episodes=4, out='runs/plan'))",
     )
     parser.add_argument("--environment", metavar="NAME", help="of 'pdessl list environments', or a YAML file")
+    parser.add_argument(
+        "--model",
+        metavar="RUN|law",
+        help="folder of 'pdessl pretrain --config world/...', or law: the equation, found now from a few hundred "
+        "control periods; default: the solver itself",
+    )
+    parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
+    parser.add_argument(
+        "--price",
+        choices=("decoded", "probe"),
+        default="decoded",
+        help="a world model's plans cost what is read from the latent as field (decoded), or as energy (probe)",
+    )
+    parser.add_argument("--no-oracle", action="store_true", help="leave out the row of the solver as model")
     parser.add_argument("--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi or newton")
+    parser.add_argument(
+        "--search", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the planner: iterations=10"
+    )
+    parser.add_argument(
+        "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
+    )
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
     parser.add_argument("--horizon", type=int, default=20, metavar="H", help="control periods of a plan; default 20")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="actions between two plannings; default 4")
@@ -46,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from pdessl.control import AmplitudeLimit, EnergyLimit, load_environment
     from pdessl.experiments.planning import HELD_OUT, plan
-    from pdessl.schema import dump_yaml
+    from pdessl.schema import dump_yaml, read_words
 
     environment = load_environment(options.environment, options.set)
     if options.print_config:
@@ -56,7 +78,13 @@ def main(arguments: Sequence[str]) -> int:
     guardrails += [] if options.amplitude_limit is None else [AmplitudeLimit(options.amplitude_limit)]
     result = plan(
         environment,
+        model=options.model,
+        data=options.data,
+        price=options.price,
+        oracle=not options.no_oracle,
         planner=options.planner,
+        settings=read_words(options.search),
+        rounds=options.distil,
         episodes=options.episodes,
         horizon=options.horizon,
         every=options.every,

@@ -21,6 +21,7 @@ __all__ = [
     "Linearisation",
     "Unreached",
     "controllability",
+    "describe_environment",
     "linearise",
     "lqr",
     "riccati",
@@ -166,6 +167,36 @@ class Feedback:
             actions.append(self(coordinates, step))
             coordinates = coordinates @ linear.transition.T + actions[-1] @ linear.entry.T
         return torch.stack(actions, dim=1)
+
+
+def describe_environment(environment: Environment) -> str:
+    """Return what an environment is, in words, and which modes its actuators reach."""
+    file = environment.file
+    length, unit = file.domain.length, file.domain.unit
+    held, sensors = file.control, file.sensors
+    places = ", ".join(f"{x:g}" for x in file.actuators.positions)
+    seen = "the field at every node" if sensors.positions is None else f"{len(sensors.positions)} sensors"
+    noise = f", noise {sensors.noise:g}" if sensors.noise else ""
+    weights = file.cost
+    aim = "" if weights.target is None else ", to a field that is drawn for each episode"
+    try:
+        reached = str(controllability(linearise(environment)))
+    except DataError as error:
+        reached = str(error)
+    return "\n".join(
+        [
+            f"{environment.name}: {file.title}",
+            f"equation    {file.equation}, {', '.join(f'{k} {v:g}' for k, v in file.parameters.items())}",
+            f"domain      [0, {length:g}) {unit}, periodic, {environment.points} nodes, {environment.modes} modes",
+            f"actuators   {environment.actuators} at {places}, width {file.actuators.width:g}, "
+            f"amplitudes within ±{environment.bound:g}",
+            f"sensors     {seen}{noise}",
+            f"episode     {held.steps} control periods of {held.period:g} after a burn-in of {file.burn_in:g}",
+            f"cost        {weights.state:g} mean u² + {weights.action:g} mean a² + {weights.terminal:g} mean u² at the "
+            f"end{aim}",
+            f"reached     {reached}",
+        ]
+    )
 
 
 def riccati(linear: Linearisation, horizon: int, target: Tensor | None = None, last: bool = True) -> Feedback:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from pdessl.control.guardrails import Guardrail, Margins, excess
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Imagined", "Model", "Oracle", "RecedingHorizon", "rehearse"]
+__all__ = ["Imagined", "Model", "Oracle", "Priced", "RecedingHorizon", "rehearse"]
 
 STRICTNESS = 1e3  # cost of passing a limit by its own size in one period; the check of the plan knows no price
 
@@ -26,6 +26,15 @@ class Model(Protocol):
 
     def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
         """Return states (B, N, H, K) after each period under candidates (B, N, H, A); differentiable for gradients."""
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A model that may read the mean of u² from what it imagines without making states of it."""
+
+    def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
+        """Return the mean of u² (B, N, H) after each period; None: states are to be measured."""
         ...
 
 
@@ -73,8 +82,12 @@ class Imagined:
 
     def cost(self, actions: Tensor) -> Tensor:
         """Return the cost (B, N) of candidates (B, N, H, A)."""
-        env, states = self.environment, self._states(actions)
-        target = self.situation.target
+        env, target = self.environment, self.situation.target
+        if isinstance(self.model, Priced) and target is None and not self.guardrails:
+            read = self.model.energies(self.situation, actions)
+            if read is not None:
+                return self._read(read, actions)
+        states = self._states(actions)
         along = None if target is None else target[:, None, None]
         total = env.cost(states, actions, along).sum(dim=-1)
         if self.situation.step + actions.shape[2] == env.steps:
@@ -83,6 +96,13 @@ class Imagined:
         if self.guardrails:
             total = total + STRICTNESS * self._excess(states).sum(dim=(-1, -2))
         return total
+
+    def _read(self, energies: Tensor, actions: Tensor) -> Tensor:
+        weights = self.environment.file.cost
+        total = weights.state * energies.sum(dim=-1) + weights.action * actions.square().mean(dim=-1).sum(dim=-1)
+        if self.situation.step + actions.shape[2] == self.environment.steps:
+            total = total + weights.terminal * energies[..., -1]
+        return total / actions.shape[2]
 
     def keeps_limits(self, plan: Tensor) -> Tensor:
         """Return whether plans (B, H, A) pass no limit in any imagined period, (B,), bool."""
@@ -153,6 +173,11 @@ class RecedingHorizon:
         self._plan = torch.zeros(0)
         self._used = 0
         self._generator = torch.Generator(environment.device)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last amplitudes are the first ones of a plan."""
+        return self._used == 1
 
     @property
     def planned(self) -> Tensor:

@@ -138,6 +138,8 @@ def _recipe(source: Source) -> ConvertedRecipe:
         "dtype": str(dtype),
         "faults": list(source.warnings),
     }
+    if source.actuation:
+        content["actuation"] = dict(source.actuation)
     return ConvertedRecipe(source.format, content)
 
 

@@ -26,7 +26,8 @@ class ConvertedRecipe:
         content: plain data: ``title``, ``equation``, ``converted`` (files with sizes, format, mapping), ``fields``
             {name: {unit, staggered}}, ``units``, ``parameters`` {name: {low, high, unit}}, ``constants``
             {name: value}, ``splits`` {name: {size, labels}},
-            ``groups`` {split: [[group, how many in a row], ...]}, ``shard_size``, ``faults``.
+            ``groups`` {split: [[group, how many in a row], ...]}, ``shard_size``, ``faults``; of runs with actuators
+            ``actuation``.
     """
 
     name: str
@@ -80,6 +81,11 @@ class ConvertedRecipe:
     def staggered(self) -> dict[str, str]:
         """Fields on the lower faces of the cells along an axis, ``{field: axis}``."""
         return {n: f["staggered"] for n, f in self.content["fields"].items() if f.get("staggered")}
+
+    @property
+    def actuation(self) -> dict[str, Any]:
+        """What is known of the actuators, see :class:`pdessl.data.source.Source`; empty for runs without."""
+        return dict(self.content.get("actuation", {}))
 
     @property
     def faults(self) -> tuple[str, ...]:

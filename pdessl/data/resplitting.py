@@ -47,7 +47,7 @@ class Resplit(Source):
         self.base, self.chosen, self.rules = base, dict(chosen), dict(rules)
         for name in (
             "name", "format", "equation", "field_names", "axis_names", "boundary", "parameters", "constants", "units",
-            "staggered", "warnings",
+            "staggered", "warnings", "actuation",
         ):  # fmt: skip
             setattr(self, name, getattr(base, name))
         self.splits = {name: len(found) for name, found in self.chosen.items()}
@@ -77,6 +77,13 @@ class Resplit(Source):
         ]
         order = np.argsort(np.concatenate([where for where, _ in found]))
         return np.concatenate([values for _, values in found])[order]
+
+    def actions(self, split: str, rows: np.ndarray) -> np.ndarray | None:  # noqa: D102
+        found = [(where, self.base.actions(name, inside)) for where, name, inside in self._located(split, rows)]
+        held = [values for _, values in found if values is not None]
+        if not held:
+            return None
+        return np.concatenate(held)[np.argsort(np.concatenate([where for where, _ in found]))]
 
     def _located(self, split: str, rows: np.ndarray) -> list[tuple[NDArray[np.int64], str, NDArray[np.int64]]]:
         chosen = self.chosen[self.known(split)]

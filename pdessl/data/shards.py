@@ -61,6 +61,7 @@ class Shard:
         time, space: times (T,) or (n, T), and per axis nodes (X_i,) or (n, X_i), float64.
         lengths: (n, d), float64.
         parameters: ``{name: (n,)}``, float64.
+        actions: amplitudes (n, A, T - 1), on disk; None for runs without.
         field_names, axis_names, boundary: as in :class:`pdessl.Trajectories`.
 
     Raises:
@@ -113,6 +114,12 @@ class Shard:
             self.lengths[:, axis] = self._variable(file, f"length_{name}", (count,), "length", held)
         names = _words(file, "parameters")
         self.parameters = {n: self._variable(file, n, (count,), "parameter", held) for n in names}
+        self.actions = FileArray(self.path, "actions", file) if "actions" in file else None
+        if self.actions is not None and self.actions.shape[::2] != (count, self.shape[1] - 1):
+            raise DataError(
+                f"{self.path}: 'actions' has shape {self.actions.shape}, expected ({count}, actuators, "
+                f"{self.shape[1] - 1}), an amplitude for each interval between frames."
+            )
 
     def _nodes(self, file: h5py.File, name: str, shape: tuple[int, int]) -> np.ndarray:
         candidate = f"{name}_nodes" if f"{name}_nodes" in file else name

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,8 @@ class Source(ABC):
         staggered: fields whose nodes lie on the lower faces of the cells along an axis, ``{field: axis}``; all others
             are at the nodes :meth:`coordinates` gives.
         warnings: what a user should know before trusting the data.
+        actuation: of runs with actuators, plain data: ``positions`` (A lists of d coordinates), and what else is known
+            of them and of the environment they are in; empty for runs without.
 
     A source holds no open file that matters to others: it can be pickled, and used after a fork or in a spawned worker.
     """
@@ -73,6 +76,7 @@ class Source(ABC):
     units: Mapping[str, str]
     staggered: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    actuation: Mapping[str, Any] = MappingProxyType({})
 
     # ---------------------------------------------------------------- what a layout implements
 
@@ -112,6 +116,15 @@ class Source(ABC):
         """
 
     # ---------------------------------------------------------------- what a layout may do faster
+
+    def actions(self, split: str, rows: np.ndarray) -> np.ndarray | None:
+        """Return the amplitudes between frames of trajectories ``rows``, (n, A, T - 1); None for runs without."""
+        return None
+
+    @property
+    def actuators(self) -> tuple[tuple[float, ...], ...]:
+        """Where the actuators are, A tuples of d coordinates; empty without."""
+        return tuple(tuple(float(x) for x in place) for place in self.actuation.get("positions", ()))
 
     def mapped(self, split: str) -> bool:
         """Whether fields are read through mappings of the files, of which the system keeps what was read lately."""
@@ -194,7 +207,14 @@ class Source(ABC):
         frames = self._slice(frames or slice(None), shape[1], "time")
         pieces = tuple(self._slice(s, n, a) for s, n, a in zip(whole, shape[2:], self.axis_names, strict=True))
         values = self.read(split, rows, frames, pieces, channels)
-        coordinates = self.coordinates(split, rows)
+        coordinates, actions = self.coordinates(split, rows), self.actions(split, rows)
+        if actions is not None:
+            if frames.step != 1:
+                raise DataError(
+                    f"{self.name}: every {frames.step}th frame of runs with actions, which are held between "
+                    "neighbouring frames only. Load all frames."
+                )
+            actions = actions[:, :, frames.start : max(frames.stop - 1, frames.start)]
         lengths, boundary, nodes = coordinates.lengths.copy(), list(self.boundary), []
         for axis, (cut, full) in enumerate(zip(pieces, coordinates.space, strict=True)):
             nodes.append(torch.from_numpy(np.ascontiguousarray(full[:, cut])))
@@ -213,6 +233,8 @@ class Source(ABC):
             boundary=tuple(boundary),
             index=torch.from_numpy(rows),
             equation=self.equation,
+            actions=None if actions is None else torch.from_numpy(np.ascontiguousarray(actions)),
+            actuators=() if actions is None else self.actuators,
         )
 
     def to_xarray(self, split: str | None = None, indices: Indices = None) -> xr.Dataset:

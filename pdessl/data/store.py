@@ -128,6 +128,11 @@ class Store(Source):
         return self.recipe.staggered if self.converted else {}
 
     @property
+    def actuation(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What is known of the actuators of runs that have some."""
+        return self.recipe.actuation if self.converted else {}
+
+    @property
     def converted(self) -> bool:
         """Whether the data were converted from another layout, not simulated."""
         return "converted" in self.manifest["recipe"]
@@ -172,6 +177,8 @@ class Store(Source):
     @property
     def command(self) -> str:
         """The command that makes this store, with the options that its recipe shows were given."""
+        if self.actuation:
+            return f"pdessl generate {self.recipe.name} --out {self.path}"
         if self.converted:
             return f"pdessl convert FILES --out {self.path}"
         words, sizes, others = ["pdessl", "generate", self.manifest["dataset"], "--out", str(self.path)], [], []
@@ -227,6 +234,20 @@ class Store(Source):
             for whole, part in zip(space, nodes, strict=True):
                 whole[places] = part
         return Coordinates(time, space, lengths)
+
+    def actions(self, split: str, rows: np.ndarray) -> np.ndarray | None:
+        """Return the amplitudes between frames of trajectories ``rows``; see :meth:`Source.actions`."""
+        if not self.actuation:
+            return None
+        values: np.ndarray | None = None
+        for shard, places, numbers in self._places(split, rows):
+            if shard.actions is None:
+                raise DataError(f"{shard.path}: no 'actions', which other runs of the store have. Generate it again.")
+            if values is None:
+                values = np.empty((len(rows), *shard.actions.shape[1:]), shard.actions.dtype.newbyteorder("="))
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                shard.actions.read((number,), values[place])
+        return values
 
     def read(
         self, split: str, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]

@@ -86,7 +86,7 @@ class _Part:
             everything = np.arange(len(selection))
             values = np.empty((len(selection), len(self.channels), *self.shape[1:]), np.float32)
             self.read_whole(everything, values)
-            place = self.coordinates(everything)
+            place, actions = self.coordinates(everything), self.actions(everything)
             self.held = Trajectories(
                 fields=torch.from_numpy(values),
                 time=torch.from_numpy(np.ascontiguousarray(place.time)),
@@ -98,6 +98,8 @@ class _Part:
                 boundary=self.source.boundary,
                 index=torch.from_numpy(selection.rows),
                 equation=self.source.equation,
+                actions=None if actions is None else torch.from_numpy(actions),
+                actuators=() if actions is None else self.source.actuators,
             )
             self._check_finite()
 
@@ -144,6 +146,20 @@ class _Part:
         """Copy whole trajectories to ``out`` (n, C, T, *X)."""
         sizes = self.shape[1:]
         self.read(numbers, np.zeros((len(numbers), len(sizes)), int), sizes, 1, out, np.arange(len(numbers)))
+
+    def actions(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Return the amplitudes between the frames of whole trajectories; None for runs without."""
+        if self.held is not None:
+            return None if self.held.actions is None else self.held.actions.numpy()[numbers]
+        split, rows = self.selection.split[numbers], self.selection.rows[numbers]
+        values: np.ndarray | None = None
+        for name in np.unique(split):
+            places = np.flatnonzero(split == name)
+            found = self.source.actions(self.selection.splits[name], rows[places])
+            if found is not None:
+                values = np.empty((len(rows), *found.shape[1:]), found.dtype) if values is None else values
+                values[places] = found
+        return values
 
     def coordinates(self, numbers: np.ndarray) -> Coordinates:
         """Return the coordinates of whole trajectories."""
@@ -279,6 +295,7 @@ class Windows(Dataset[Trajectories]):
                 ("equation", self.equation, part.source.equation),
                 ("boundary", self._boundary(first), self._boundary(part)),
                 ("parameters", sorted(first.parameters), sorted(part.parameters)),
+                ("actuators", first.source.actuators, part.source.actuators),
             ):
                 if one != other:
                     raise ShapeError(
@@ -301,6 +318,7 @@ class Windows(Dataset[Trajectories]):
         nodes = [np.empty((n, size)) for size in self.sizes]
         lengths, index = np.empty((n, d)), np.empty(n, np.int64)
         parameters = {name: np.empty(n) for name in first.parameters}
+        actions: np.ndarray | None = None
         owner = np.searchsorted(self._first, numbers, side="right") - 1
         for number in np.unique(owner):
             part, places = self._parts[number], np.flatnonzero(owner == number)
@@ -313,6 +331,11 @@ class Windows(Dataset[Trajectories]):
                 steps = np.arange(self.sizes[axis]) * (self.stride if axis == 0 else 1)
                 nodes[axis][places] = np.take_along_axis(full, starts[:, axis, None] + steps, axis=1)
             lengths[places], index[places] = whole.lengths, part.selection.rows[inside]
+            held = part.actions(inside)
+            if held is not None:
+                cut = self._cut_actions(part, held, starts)
+                actions = np.empty((n, *cut.shape[1:]), cut.dtype) if actions is None else actions
+                actions[places] = cut
             for name, values in parameters.items():
                 values[places] = part.parameters[name][inside]
         for axis, cut in enumerate(self._cut):
@@ -329,7 +352,19 @@ class Windows(Dataset[Trajectories]):
             boundary=self._boundary(first),
             index=torch.from_numpy(index),
             equation=self.equation,
+            actions=None if actions is None else torch.from_numpy(actions),
+            actuators=() if actions is None else first.source.actuators,
         )
+
+    def _cut_actions(self, part: _Part, actions: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return the amplitudes (n, A, t - 1) between the frames of windows that begin at ``starts``."""
+        if self.stride != 1:
+            raise DataError(
+                f"{part.source.name}: stride {self.stride} on runs with actions, which are held between neighbouring "
+                "frames only. Leave stride out."
+            )
+        steps = starts[:, :1, None] + np.arange(self.sizes[0] - 1)
+        return np.take_along_axis(actions, np.broadcast_to(steps, (*actions.shape[:2], steps.shape[2])), axis=2)
 
     @property
     def _held_whole(self) -> bool:

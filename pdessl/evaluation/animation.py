@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from pdessl.errors import ShapeError
 from pdessl.files import replacing
 
-__all__ = ["rollout_gif"]
+__all__ = ["control_gif", "rollout_gif"]
 
 _MOST = 60  # frames
 _SIZE, _MARGIN, _TOP = 200, 10, 18  # pixels: of a panel, around it, and above it for its title
@@ -61,6 +61,41 @@ def rollout_gif(
                 _curve(draw, corner, field / limit)
             else:
                 picture.paste(_picture(field / limit), corner)
+        images.append(picture)
+    with replacing(path) as temporary:
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=120, loop=0)
+    return Path(path)
+
+
+def control_gif(
+    path: str | os.PathLike[str], without: ArrayLike, steered: ArrayLike, time: ArrayLike, title: str = "steered"
+) -> Path:
+    """Write one episode without control beside the same one with control as an animation.
+
+    Args:
+        path: file to write.
+        without: field without control, (T, X).
+        steered: with it, (T, X).
+        time: (T,).
+        title: of the second panel.
+
+    Returns:
+        The path.
+
+    Raises:
+        ShapeError: shapes that differ, or are not (T, X).
+    """
+    u, p, t = (np.asarray(v, dtype=np.float64) for v in (without, steered, time))
+    if u.shape != p.shape or u.ndim != 2 or len(t) != len(u):
+        raise ShapeError(f"control_gif got {u.shape}, {p.shape} and {len(t)} times; expected (T, X) twice and T times.")
+    limit, images = float(np.abs(u).max()) or 1.0, []
+    for i in range(0, len(u), -(-len(u) // _MOST)):
+        picture = Image.new("RGB", (2 * _SIZE + 3 * _MARGIN, _SIZE + _TOP + 2 * _MARGIN), "white")
+        draw = ImageDraw.Draw(picture)
+        for n, (values, name) in enumerate(((u[i], f"no control, t = {t[i]:.3g}"), (p[i], title))):
+            left = _MARGIN + n * (_SIZE + _MARGIN)
+            draw.text((left, _MARGIN - 4), name, fill=_INK)
+            _curve(draw, (left, _MARGIN + _TOP), values / limit)
         images.append(picture)
     with replacing(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=120, loop=0)

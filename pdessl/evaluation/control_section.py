@@ -24,6 +24,7 @@ def control_figure(
     fields: Mapping[str, ArrayLike],
     actions: Mapping[str, ArrayLike],
     costs: Mapping[str, ArrayLike],
+    imagined: Mapping[str, ArrayLike] | None = None,
 ) -> Figure:
     """Space-time pictures of one episode and its amplitudes, and the mean cost over time of every controller.
 
@@ -33,6 +34,7 @@ def control_figure(
         fields: title -> (T + 1, X).
         actions: the same titles -> amplitudes (T, A).
         costs: title -> cost of each period (T,), the mean over episodes.
+        imagined: title of a learned model -> its relative error k periods ahead (H,).
     """
     time, space = np.asarray(time), np.asarray(space)
     shown = {title: np.asarray(values) for title, values in fields.items()}
@@ -52,7 +54,14 @@ def control_figure(
     grid[0, 0].set_ylabel("x")
     grid[1, 0].set_ylabel("amplitudes")
     parts[0].colorbar(image, ax=grid[0].tolist(), label="u", pad=0.01)
-    axes = parts[1].subplots()
+    axes, *beside = parts[1].subplots(
+        1, 2 if imagined else 1, squeeze=False, width_ratios=(3, 1)[: 2 if imagined else 1]
+    )[0]
+    for title, values in (imagined or {}).items():
+        ahead = np.asarray(values)
+        beside[0].semilogy(np.arange(1, len(ahead) + 1), ahead.clip(1e-16), label=title)
+        beside[0].set(xlabel="periods ahead", ylabel="imagined against real")
+        beside[0].spines[["top", "right"]].set_visible(False)
     for i, (title, values) in enumerate(costs.items()):
         axes.plot(time[1:], np.asarray(values), color=METHOD_COLOURS[i % len(METHOD_COLOURS)], label=title)
     axes.set(xlabel="t", ylabel="cost of a period")
@@ -68,12 +77,21 @@ def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
     body = "".join(
         f"<tr><td>{html.escape(row['title'])}</td><td>{_measured(row['mean_cost'])}</td>"
         f"<td>{_share(row['gain'])}</td><td>{row['milliseconds']:.3g}</td><td>{_share(row['fallbacks'])}</td>"
-        f"<td>{'–' if row['breaches'] is None else row['breaches']}</td></tr>"
+        f"<td>{'–' if row['breaches'] is None else row['breaches']}</td>"
+        f"<td>{'–' if row.get('training_periods') is None else row['training_periods']}</td></tr>"
         for row in section["rows"]
     )
     head = "".join(
         f"<th>{name}</th>"
-        for name in ("controller", "mean cost", "of the best gain, %", "ms an action", "fallback, %", "limits passed")
+        for name in (
+            "controller",
+            "mean cost",
+            "of the best gain, %",
+            "ms an action",
+            "fallback, %",
+            "limits passed",
+            "periods learned from",
+        )
     )
     caption = (
         f"Mean cost of a control period ± standard error over {section['episodes']} episodes of {section['steps']} "
@@ -90,9 +108,17 @@ def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
         {titles[key]: arrays[f"control/field/{key}"] for key in section["shown"]},
         {titles[key]: arrays[f"control/actions/{key}"] for key in section["shown"]},
         {title: arrays[f"control/cost/{key}"] for key, title in titles.items()},
+        {
+            titles[key.rsplit("/", 1)[-1]]: values
+            for key, values in arrays.items()
+            if key.startswith("control/imagined/")
+        },
     )
     notes = "".join(f"<p>{html.escape(line)}</p>" for line in section["notes"])
-    words = "The first episode in space and time, the amplitudes in it, and the mean cost of all episodes over time."
+    words = (
+        "The first episode in space and time, the amplitudes in it, and the mean cost of all episodes over time. Where "
+        "a model was learned: the error of what it imagines under random amplitudes, over the mean square of the field."
+    )
     return f'{notes}<div class="scroll">{table}</div><figure>{svg(picture)}<figcaption>{words}</figcaption></figure>'
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "PretrainingRun", "default_precision", "pretrain", "pretraining_recipe", "settings_help"]
 
-TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction")
+TASKS = ("Pretraining", "TemporalPrediction", "MaskedPrediction", "WorldModel")
 
 
 def default_precision(accelerator: str, cuda: bool) -> str:
@@ -227,7 +227,8 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from pdessl.experiments.training import Curves, ProgressLines, in_own_folder, interruptible, stopped_early
-    from pdessl.tasks import WholeCheckpoints
+    from pdessl.experiments.world import save_world
+    from pdessl.tasks import WholeCheckpoints, WorldModel
     from pdessl.tasks.checkpointing import check_checkpoint
 
     folder = Path(out)
@@ -260,6 +261,8 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
         cli.model.load_state_dict(state["state_dict"])
     if cli.trainer.is_global_zero:
         cli.model.save_encoder(folder / "encoder", {"recipe": _written(cli)})
+        if isinstance(cli.model, WorldModel):
+            save_world(folder, cli.model, cli.datamodule, {"recipe": _written(cli)})
     early = stopped_early(curves.curves.get("train/loss", ()), int(cli.trainer.global_step))
     return PretrainingRun(folder, curves.curves, cli.model, early)
 

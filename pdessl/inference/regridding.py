@@ -209,7 +209,7 @@ def _resampled(runs: Trajectories, axis: int, plan: _Plan) -> Trajectories:
         targets = torch.tensor(plan.targets, dtype=torch.float64, device=old.device)
     nodes = old[:, :1] + targets
     if axis == 0:
-        return runs.replace(fields=fields, time=nodes)
+        return runs.replace(fields=fields, time=nodes, actions=None, actuators=())
     space, lengths = list(runs.space), runs.lengths.clone()
     space[axis - 1] = nodes
     if runs.boundary[axis - 1] == "window":

@@ -121,7 +121,7 @@ class SurrogateModel:
             last = last.replace(fields=fields)
         fields, start = torch.cat(made, dim=2), runs.time[:, -1:]
         time = start + runs.time_step[:, None] * torch.arange(1, steps + 1, dtype=torch.float64)
-        found = runs.replace(fields=fields, time=time).to_xarray()
+        found = runs.replace(fields=fields, time=time, actions=None, actuators=()).to_xarray()
         if isinstance(data, xr.Dataset):
             run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
             found = found.rename(trajectory=run) if run != "trajectory" else found

@@ -11,6 +11,7 @@ from pdessl.models.encoder import Encoder
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
+from pdessl.models.policy import Policy
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
@@ -19,23 +20,37 @@ from pdessl.models.stepper import DilatedNetwork, TimeStepper
 from pdessl.models.surrogate import Surrogate
 from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, token_positions
 from pdessl.models.unet import UNet
+from pdessl.models.world import (
+    ActionPredictor,
+    GridActionPredictor,
+    InverseDynamics,
+    StateEncoder,
+    StateReadout,
+    roll_out,
+)
 
 __all__ = [
     "FNO",
+    "ActionPredictor",
     "AttentiveHead",
     "ConvEncoder",
     "ConvNeXtEncoder",
     "DilatedNetwork",
     "Encoder",
+    "GridActionPredictor",
     "Head",
+    "InverseDynamics",
     "LowRank",
     "Normalisation",
+    "Policy",
     "Projector",
     "Representation",
     "RepresentationNetwork",
     "RidgeReadout",
     "SpaceTimeTransformer",
     "SplitProjector",
+    "StateEncoder",
+    "StateReadout",
     "Surrogate",
     "TimeStepper",
     "TokenNetwork",
@@ -50,6 +65,7 @@ __all__ = [
     "merge_adapters",
     "open_networks",
     "pretrained",
+    "roll_out",
     "save_pretrained",
     "spacing_arguments",
     "to_scale",

@@ -12,6 +12,7 @@ from pdessl.tasks.regression import ParameterRegression
 from pdessl.tasks.representation import RepresentationTask
 from pdessl.tasks.time_stepping import TimeStepping
 from pdessl.tasks.watching import Monitors, Probes
+from pdessl.tasks.world_model import WorldModel
 
 __all__ = [
     "AverageWeights",
@@ -27,4 +28,5 @@ __all__ = [
     "TemporalPrediction",
     "TimeStepping",
     "WholeCheckpoints",
+    "WorldModel",
 ]

@@ -274,7 +274,8 @@ class _Windows(nn.Module):
         index = start + torch.arange(self.frames, device=device)
         rows = torch.arange(len(batch), device=device)[:, None]
         fields = batch.fields.movedim(2, 1)[rows, index].movedim(1, 2)
-        return batch.replace(fields=fields, time=batch.time.gather(1, index)), None
+        time = batch.time.gather(1, index)
+        return batch.replace(fields=fields, time=time, actions=None, actuators=()), None
 
 
 class _FirstFrames(nn.Module):

@@ -84,3 +84,15 @@ def test_feedback_holds_small_fields_of_the_nonlinear_equation(actuators):
         state = env.step(state, feedback(env.coordinates(state)))
         free = env.step(free, torch.zeros(2, actuators, dtype=torch.float64))
     assert float((env.mean_square(state) / before).max()) < 1e-2 < 1e3 < float((env.mean_square(free) / before).min())
+
+
+def test_inspect_says_which_modes_no_actuator_reaches(capsys):
+    from pdessl import cli
+
+    assert cli.main(["inspect", "ks_control_4"]) == 0
+    said = capsys.readouterr().out
+    assert "4 at 0, 5.5, 11, 16.5, width 0.4" in said
+    assert "No actuator reaches a wave of number 2 that grows" in said
+    assert cli.main(["inspect", "ks_control_5", "--set", "actuators.bound=0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "linear feedback can hold u = 0" in said and "±0.5" in said

@@ -1,0 +1,119 @@
+"""Mode 1: a policy distilled from a controller that searches, which acts at once."""
+
+# B episodes, M observed values, A actuators, n labelled states
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pdessl.control.environment import Environment
+from pdessl.control.episodes import Controller, Situation, VectorEnvironment
+from pdessl.errors import DataError, ShapeError
+from pdessl.models import Policy
+
+__all__ = ["Distilled", "distil"]
+
+_PASSES = 200  # over the labelled states in a fit, at most
+
+
+class Distilled:
+    """A policy as a controller.
+
+    Args:
+        environment: what is controlled.
+        policy: see :class:`pdessl.models.Policy`.
+
+    Raises:
+        ShapeError: a policy of other observations or actuators.
+    """
+
+    def __init__(self, environment: Environment, policy: Policy) -> None:
+        given = policy.init_args["observed"], policy.init_args["actions"]
+        if given != (environment.observed, environment.actuators):
+            raise ShapeError(
+                f"the policy takes {given[0]} values to {given[1]} amplitudes, {environment.name} has "
+                f"{environment.observed} and {environment.actuators}. Use it where it was distilled."
+            )
+        self.environment, self.policy = environment, policy.eval()
+
+    def act(self, situation: Situation) -> Tensor:
+        """Return the amplitudes (B, A) of this period."""
+        with torch.no_grad():
+            return self.policy(situation.observation.float()).double()
+
+
+def distil(
+    environment: Environment,
+    expert: Controller,
+    seeds: Sequence[int],
+    rounds: int = 2,
+    hidden: Sequence[int] = (128, 128),
+    steps: int = 1500,
+    seed: int = 0,
+) -> Policy:
+    """Return a policy that does what an expert does in the states that the policy itself visits.
+
+    In the first round the expert acts; in the others the policy acts, and the expert says what it would do. After each
+    round the policy is fitted to all that was said so far. An expert that plans every few periods is asked when it
+    plans (its attribute ``fresh``), as the rest of a plan is made for states that it expected.
+
+    Args:
+        environment: what is controlled, without targets that differ between episodes.
+        expert: acts.
+        seeds: of the episodes of a round; each round has its own, by adding their number.
+        rounds: how many, >= 1; 1 is behaviour cloning.
+        hidden: widths of the policy.
+        steps: of AdamW in each fit, at most.
+        seed: of weights and batches.
+
+    Raises:
+        DataError: no rounds, or episodes with targets, which the observation does not tell.
+
+    Source: DAgger: Ross, Gordon, Bagnell (2011), arXiv:1011.0686.
+    """
+    if rounds < 1 or environment.file.cost.target is not None:
+        raise DataError(
+            f"{environment.name}: {rounds} rounds, target {'drawn' if environment.file.cost.target else '0'}; expected "
+            "at least one round, and an environment whose target is 0."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    seen: list[Tensor] = []
+    said: list[Tensor] = []
+    policy = Policy(environment.observed, environment.actuators, hidden, environment.bound)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            spread = parameter.shape[1] ** -0.5 if parameter.ndim > 1 else 0.0
+            parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
+    for turn in range(rounds):
+        world = VectorEnvironment(environment)
+        now = world.reset([s + turn * len(seeds) for s in seeds])
+        actor = Distilled(environment, policy)
+        while not world.done:
+            wanted = expert.act(now)
+            if getattr(expert, "fresh", True):
+                seen.append(now.observation.float())
+                said.append(wanted.float())
+            with torch.no_grad():
+                now, _ = world.step(wanted if turn == 0 else actor.act(now))
+        _fit(policy, torch.cat(seen), torch.cat(said), steps, generator)
+    return policy.eval()
+
+
+def _fit(policy: Policy, observations: Tensor, actions: Tensor, steps: int, generator: torch.Generator) -> None:
+    policy.centre.copy_(observations.mean(dim=0))
+    policy.scale.copy_(observations.std(dim=0).clamp_min(1e-6))
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=2e-3, weight_decay=1e-4)
+    size = min(256, len(observations))
+    steps = min(steps, _PASSES * len(observations) // size)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            rows = torch.randint(len(observations), (size,), generator=generator)
+            error = (policy(observations[rows]) - actions[rows]).square().mean()
+            optimiser.zero_grad()
+            error.backward()
+            optimiser.step()
+            fall.step()

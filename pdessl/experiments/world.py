@@ -1,0 +1,285 @@
+"""World models of run folders: read-outs fitted after training, and plans made in their latent space."""
+
+# B episodes or runs, N candidates, H control periods, A actuators, T frames, X grid points, D latent width
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdessl.control import Environment, Situation
+from pdessl.control.receding import Model
+from pdessl.data import open as open_data
+from pdessl.data.datamodule import PDEDataModule
+from pdessl.errors import CheckpointError, DataError, ShapeError
+from pdessl.experiments.controlled_runs import ControlledRuns, environment_of
+from pdessl.experiments.law_model import LawModel, identify
+from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save_pretrained
+from pdessl.tasks import WorldModel
+from pdessl.trajectory import Trajectories
+
+__all__ = ["LatentWorld", "Planned", "fit_readout", "load_world", "model_of", "save_world"]
+
+OBSERVABLES = ("energy", "dissipation")
+LAW_RUNS, LAW_PERIODS = 8, 50  # what a law is found from: 400 control periods
+_STATES = 4096  # that read-outs are fitted on, at most
+_COLLAPSED = 0.5  # of the field's variance: a latent from which less is read does not hold the state
+_FINEST = 2e3  # of forms over a latent: with more products than states there are no quadratic read-outs
+
+
+def fit_readout(task: WorldModel, runs: Trajectories, held: Trajectories) -> StateReadout:
+    """Fit what is read from a world model's latents, by ridge regression; nothing of the model is changed.
+
+    The field u, linearly; energy, the mean of u², and dissipation, the mean of u_x², as quadratic forms.
+
+    Args:
+        task: trained.
+        runs: to fit on, one field on one axis.
+        held: other runs, on which the share of variance that is read is measured.
+
+    Raises:
+        ShapeError: runs of several fields or axes.
+    """
+    if runs.fields.ndim != 4 or runs.fields.shape[1] != 1:
+        raise ShapeError(f"read-outs are of one field on one axis; the runs are {tuple(runs.fields.shape)}.")
+    latents, fields = _states(task, runs)
+    others, true = _states(task, held)
+    field = fit_ridge(latents, fields.flatten(1))
+    readout = StateReadout(latents.shape[1], fields.shape[1:], OBSERVABLES).double()
+    weight = field.weights / field.scale[:, None]
+    readout.field_weight.copy_(weight.T)
+    readout.field_bias.copy_(field.intercept - field.centre @ weight)
+    wanted = _observed(fields, runs.lengths[0, 0])
+    i, j = torch.triu_indices(latents.shape[1], latents.shape[1])
+    if len(i) > min(_FINEST, len(latents) / 4):
+        i = j = torch.arange(latents.shape[1])
+    products = latents[:, i] * latents[:, j]
+    probe = fit_ridge(torch.cat([products, latents], dim=1), wanted)
+    slope = (probe.weights / probe.scale[:, None]).T
+    readout.forms[:, i, j] = slope[:, : len(i)]
+    readout.slopes.copy_(slope[:, len(i) :])
+    readout.offsets.copy_(probe.intercept - slope @ probe.centre)
+    with torch.no_grad():
+        shares = [_share(readout(others).flatten(1), true.flatten(1))]
+        shares += [
+            _share(a, b) for a, b in zip(readout.observe(others).T, _observed(true, held.lengths[0, 0]).T, strict=True)
+        ]
+        readout.r2.copy_(torch.tensor(shares))
+    return readout.float().eval()
+
+
+def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
+    """Return latents (n, D) and the fields (n, 1, X) they are of, float64, spread over the runs."""
+    steps = runs.fields.shape[2] - task.frames + 1
+    every = max(1, math.ceil(len(runs) * steps / _STATES))
+    windows = runs.fields.unfold(2, task.frames, every).movedim(-1, 3).movedim(2, 1).flatten(0, 1)  # (n, C, H, X)
+    task.eval()
+    with torch.no_grad():
+        latents = task.latent(windows.to(task.device)).flatten(1)
+    return latents.double().cpu(), windows[:, :, -1].double()
+
+
+def _observed(fields: Tensor, length: Tensor) -> Tensor:
+    """Return energy and dissipation (n, 2) of fields (n, 1, X) on a periodic interval."""
+    modes = torch.fft.rfft(fields[:, 0], norm="forward")
+    wave = 2 * math.pi / float(length) * torch.arange(modes.shape[1], dtype=torch.float64)
+    power = 2 * (modes.real.square() + modes.imag.square())
+    power[:, 0] /= 2
+    return torch.stack([power.sum(dim=1), (power * wave.square()).sum(dim=1)], dim=1)
+
+
+def _share(found: Tensor, true: Tensor) -> float:
+    return 1 - float((found - true).square().sum() / (true - true.mean(dim=0)).square().sum().clamp_min(1e-300))
+
+
+def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: dict[str, Any]) -> None:
+    """Write predictor and read-outs of a trained world model beside its encoder, each for :func:`pdessl.load`."""
+    runs = data.unlabelled
+    periods = len(runs) * (runs.fields.shape[2] - 1)
+    provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
+    save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
+    if runs.fields.ndim == 4 and runs.fields.shape[1] == 1:
+        save_pretrained(folder / "readout", fit_readout(task, runs, data.validation), {"provenance": provenance})
+
+
+class LatentWorld:
+    """A trained world model that imagines in its latent space; see :class:`pdessl.control.Oracle`.
+
+    Args:
+        environment: what is controlled.
+        encoder: of states, from observations on the grid.
+        predictor: of the latents.
+        readout: of field and energy.
+        on_tokens: latents are the encoder's tokens.
+        priced: the cost is the energy read from the latent; else that of the decoded field.
+
+    Raises:
+        ShapeError: a model of another number of actuators or grid.
+        DataError: a model of another equation.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        encoder: Encoder,
+        predictor: nn.Module,
+        readout: StateReadout,
+        on_tokens: bool = False,
+        priced: bool = False,
+    ) -> None:
+        actions, equation = getattr(predictor, "actions", None), encoder.trained_on.get("equation")
+        if equation not in (None, environment.file.equation):
+            raise DataError(
+                f"the model was trained on '{equation}', {environment.name} is '{environment.file.equation}'. Plan in "
+                "an environment of the equation it was trained on."
+            )
+        if actions != environment.actuators or readout.shape != (1, environment.points):
+            raise ShapeError(
+                f"the model has {actions} actuators and fields {readout.shape}; {environment.name} has "
+                f"{environment.actuators} and {(1, environment.points)}. Plan in the environment it was trained in."
+            )
+        if environment.observed != environment.points:
+            raise DataError(f"{environment.name} is seen by {environment.observed} sensors, the model sees the grid.")
+        self.environment, self.encoder, self.predictor, self.readout = environment, encoder, predictor, readout
+        self.on_tokens, self.priced = on_tokens, priced
+        self._seen: tuple[Situation, Tensor] | None = None
+
+    def latents(self, situation: Situation, actions: Tensor) -> Tensor:
+        """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A)."""
+        b, n, h, a = actions.shape
+        if self._seen is None or self._seen[0] is not situation:
+            fields = situation.observation.float()[:, None, None]
+            with torch.no_grad():
+                latent = self.encoder.tokens(fields) if self.on_tokens else self.encoder(fields)
+            self._seen = situation, latent
+        latent = self._seen[1]
+        start = latent[:, None].expand(b, n, *latent.shape[1:]).flatten(0, 1)
+        imagined = roll_out(self.predictor, start, actions.reshape(b * n, h, a).to(start.dtype))
+        return imagined.flatten(2).unflatten(0, (b, n))
+
+    def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
+        """Return the states (B, N, H, K) that are read from what is imagined."""
+        return self.environment.state(self.readout(self.latents(situation, actions))[..., 0, :])
+
+    def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
+        """Return the mean of u² (B, N, H) read from the latents; None where the decoded field is to be measured."""
+        if not self.priced:
+            return None
+        return self.readout.observe(self.latents(situation, actions))[..., 0].double()
+
+
+def load_world(folder: str | os.PathLike[str], environment: Environment, priced: bool = False) -> LatentWorld:
+    """Load the world model of a run folder for planning; nothing is unpickled.
+
+    Raises:
+        CheckpointError: no world model there, or one whose states are several frames, which plans do not hold.
+    """
+    place = Path(folder)
+    if not (place / "predictor").is_dir() or not (place / "readout").is_dir():
+        raise CheckpointError(
+            f"{place} holds no world model (predictor/ and readout/). Train one: pdessl pretrain --config world/ks4 "
+            "--data DATA --out FOLDER"
+        )
+    encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
+    if not isinstance(readout, StateReadout):
+        raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
+    said = _provenance(place)
+    if said.get("frames", 1) != 1:
+        raise CheckpointError(
+            f"the states of {place} are {said['frames']} frames; plans are made from one. Set frames: 1."
+        )
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, bool(said.get("on_tokens")), priced)
+
+
+def _provenance(folder: Path) -> Mapping[str, Any]:
+    """Return what was noted of a world model when it was trained; empty where nothing can be read."""
+    try:
+        recipe = json.loads((folder / "predictor" / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = recipe.get("provenance") if isinstance(recipe, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A model to plan in, and what is said of it.
+
+    Args:
+        model: imagines.
+        title: of its row.
+        notes: for people.
+        steps: control periods of the environment it was made from; None: not known.
+    """
+
+    model: Model
+    title: str
+    notes: tuple[str, ...] = ()
+    steps: int | None = None
+
+
+def model_of(
+    model: str | os.PathLike[str] | Model,
+    environment: Environment,
+    data: str | os.PathLike[str] | None = None,
+    price: str = "decoded",
+    announce: Callable[[str], None] = print,
+) -> Planned:
+    """Return what can be planned in: a law that is found now, a run folder, or a model as it is.
+
+    Args:
+        model: ``law``, a folder of ``pdessl pretrain`` with a world model, or an object with ``imagine``.
+        environment: what is controlled.
+        data: runs that the law is found from, see :func:`pdessl.generate`; None: 400 control periods are recorded.
+        price: what a world model's cost is made of: ``decoded`` (the field read from the latent) or ``probe`` (the
+            energy read from it).
+        announce: receives the notes.
+
+    Raises:
+        CheckpointError: no world model there.
+        DataError, ShapeError: one that does not belong to the environment.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        return Planned(model, type(model).__name__)
+    if str(model) == "law":
+        law = identify(_law_runs(environment, data), environment)
+        said = f"law found from {law.periods} control periods: {law}"
+        announce(said)
+        return Planned(LawModel(environment, law), "the law found", (said,), law.periods)
+    world = load_world(model, environment, price == "probe")
+    found = dict(zip(("field", *world.readout.observables), world.readout.r2.tolist(), strict=True))
+    said = f"{model}: read from the latent of other runs, R²: " + ", ".join(f"{n} {v:.4f}" for n, v in found.items())
+    notes = [said]
+    if found["field"] < _COLLAPSED:
+        notes.append(
+            f"{model}: the latent does not hold the state (it collapsed, or was hardly trained); plans in it are worth "
+            "nothing."
+        )
+    for line in notes:
+        announce(line)
+    periods = _provenance(Path(model)).get("periods")
+    return Planned(world, "the world model", tuple(notes), periods if isinstance(periods, int) else None)
+
+
+def _law_runs(environment: Environment, data: str | os.PathLike[str] | None) -> Trajectories:
+    if data is not None:
+        source = open_data(data)
+        if environment_of(source).file.actuators != environment.file.actuators:
+            raise DataError(f"{data} was recorded with other actuators than those of {environment.name}.")
+        return source.load(next(iter(source.splits)))
+    few = _shorter(environment, LAW_PERIODS)
+    return ControlledRuns(few, {"unlabelled": LAW_RUNS, "validation": 1}).load("unlabelled")
+
+
+def _shorter(environment: Environment, steps: int) -> Environment:
+    """Return the same environment with episodes of other length."""
+    file = environment.file
+    return Environment(environment.name, replace(file, control=replace(file.control, steps=steps)), environment.device)
