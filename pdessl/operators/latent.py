@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pdessl.equations import Equation
 from pdessl.errors import DataError
-from pdessl.operators.fit import Fitted, Normal, encode
+from pdessl.operators.fit import Fitted, Normal, Normals, encode
 from pdessl.operators.library import Term
 from pdessl.operators.simple import simplified
 from pdessl.operators.weak import Grams, Projection, weak_grams
@@ -34,9 +34,8 @@ class Candidate:
         unexplained: mean share of the left sides, in [0, 1].
         form: what stands on the left side, ``rates`` of the fields or the ``curl`` of two.
         high_pass: waves left out below this number.
-        consensus: how well the code of one half of a run agrees with those that the other candidates give its other
-            half, a correlation: 1 minus the mean over runs of the median over the others. Where nothing was compared,
-            the reliability.
+        apart: how far the codes of the two halves of a run are apart, relative to their size: in this way of reading,
+            and between this one and the other candidates, the mean of both over runs. 0 where nothing was compared.
         advected: time derivatives are taken along the flow.
     """
 
@@ -48,7 +47,7 @@ class Candidate:
     unexplained: float
     form: str = "rates"
     high_pass: int = 0
-    consensus: float = 1.0
+    apart: float = 0.0
     advected: bool = False
 
 
@@ -264,7 +263,7 @@ def _plain(text: str) -> str:
     return f"{Decimal(number):f}{star}{letter}" if "e" in number else text
 
 
-def half_difference(law: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
+def half_difference(law: Fitted, halves: tuple[Normals, Normals]) -> Tensor:
     """Return half the difference of the codes of the two halves of each run, (B, R)."""
     return (encode(law, halves[0]) - encode(law, halves[1])).abs() / 2
 

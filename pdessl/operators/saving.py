@@ -22,7 +22,7 @@ from pdessl.operators.weak import Projection
 __all__ = ["LAW", "load_law", "save_law"]
 
 LAW = "law.json"
-_FORMAT = 3
+_FORMAT = 4
 
 
 def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:

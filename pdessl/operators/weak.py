@@ -18,7 +18,7 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["Grams", "Projection", "noise_level", "weak_grams", "weak_products"]
 
-_HELD = 2**25  # numbers of products that are held at once (256 MB)
+_HELD = 2**23  # numbers of products that are held at once (64 MB)
 
 
 @dataclass(frozen=True)
