@@ -50,6 +50,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "spread": law.spread.tolist(),
         "count": law.count,
         "tolerance": law.tolerance,
+        "waves": list(law.waves),
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
     equation = law.equation()
@@ -100,6 +101,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             errors=number(content["errors"]),
             count=int(content["count"]),
             tolerance=float(content["tolerance"]),
+            waves=tuple(map(float, content["waves"])),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -17,6 +17,7 @@ from pdessl.operators.fit import Fitted, Normals, coefficients, fit, loss, relia
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference
 from pdessl.operators.library import Form, Term, curl_form, plain_form, reactions
 from pdessl.operators.pile import stacked
+from pdessl.operators.resolution import nodes_in_a_wave
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
 from pdessl.operators.trials import Trials
@@ -44,6 +45,7 @@ class Choice:
         rank: R.
         tried: the candidates, best first.
         field_names, axis_names: of the runs.
+        waves: frames and nodes in a wave, in the tenth of the runs that have fewest.
     """
 
     projection: Projection
@@ -53,6 +55,7 @@ class Choice:
     tried: tuple[Candidate, ...]
     field_names: tuple[str, ...]
     axis_names: tuple[str, ...]
+    waves: tuple[float, ...]
 
 
 def discover(
@@ -218,6 +221,7 @@ def choose(
         tuple(tried),
         few.field_names,
         few.axis_names,
+        tuple(nodes_in_a_wave(few).quantile(0.1, dim=0).tolist()),
     )
     if terms is not None or centred is not None or len(few.field_names) > 1 or best.unexplained <= _MUCH:
         return choice
@@ -272,6 +276,7 @@ def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: in
             errors=_bootstrap(law, whole, codes, resamples, seed),
             count=len(whole),
             tolerance=chosen_tolerance(law, whole),
+            waves=choice.waves,
         )
 
 
