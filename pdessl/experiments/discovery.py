@@ -79,7 +79,7 @@ def discover(
     """Find the law that unlabelled runs obey, and the numbers in it that differ from run to run.
 
     Stores and files are read part by part: in memory are a few runs at a time, a few numbers of every run, and at most
-    128 MB of the products of their terms, of which the rest is on disk. What was found does not depend on the parts,
+    8 MB of the products of their terms, of which the rest is on disk. What was found does not depend on the parts,
     nor on who made them, to round-off (relative 1e-9).
 
     Args:

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pdessl.operators.fit import Normal, Normals
@@ -19,7 +20,7 @@ from pdessl.operators.weak import Grams
 
 __all__ = ["Pile", "stacked"]
 
-_HELD = 2**24  # numbers of normal equations held in memory (128 MB); what is above goes to disk
+_HELD = 2**20  # numbers of normal equations held in memory (8 MB); what is above goes to disk
 _NAMES = ("whole", "first", "second")
 _KEYS = ("gram", "right")
 
@@ -42,8 +43,8 @@ class Pile:
     def parts(self) -> Iterator[Normal]:
         """Return the equations of the runs, file by file."""
         for file in self.files:
-            held = load_file(file)
-            yield Normal(held[f"{self.name}.gram"], held[f"{self.name}.right"])
+            with safe_open(file, "pt") as held:
+                yield Normal(*(held.get_tensor(f"{self.name}.{key}") for key in _KEYS))
 
 
 def stacked(
@@ -58,7 +59,7 @@ def stacked(
         terms: K.
         remove: subtract the expected Gram of noise.
         stack: removes the folder when it is left.
-        held: numbers that are kept in memory; None: 128 MB of them.
+        held: numbers that are kept in memory; None: 8 MB of them.
 
     Returns:
         whole runs, their halves, and the level of the noise (B, C).

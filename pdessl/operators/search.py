@@ -245,7 +245,7 @@ def choose(
 def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: int = 0) -> LatentOperator:
     """Fit the law on the Grams of all runs, which come part by part.
 
-    In memory are one part, some numbers of every run (its codes and coefficients), and 128 MB of normal equations at
+    In memory are one part, some numbers of every run (its codes and coefficients), and 8 MB of normal equations at
     most: beyond that they are kept in a temporary folder, and every sum over runs reads them part by part.
 
     Args:

@@ -163,6 +163,7 @@ def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
                 scale = scale / steps[:, axis].pow(order)
             total = total + value * scale.reshape(-1, *[1] * (value.ndim - 1))
         found.append(total * _known(runs, term).reshape(-1, *[1] * (fields.ndim - 2)))
+    made.clear()  # a function that calls itself holds on to it until the garbage is collected
     return torch.stack(found, dim=1)
 
 

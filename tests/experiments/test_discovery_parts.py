@@ -48,8 +48,8 @@ def test_a_law_of_more_runs_than_memory_holds_is_that_of_all(store, monkeypatch,
     whole, _, _ = law_of(store, monkeypatch, numbers)
     monkeypatch.setattr(pile, "_HELD", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    seen, real = [], pile.load_file
-    monkeypatch.setattr(pile, "load_file", lambda file: (seen.append(file), real(file))[1])
+    seen, real = [], pile.safe_open
+    monkeypatch.setattr(pile, "safe_open", lambda file, kind: (seen.append(file), real(file, kind))[1])
     on_disk, _, parts = law_of(store, monkeypatch, numbers)
     assert len(set(seen)) == parts == 6 and not list(tmp_path.iterdir())  # and nothing is left there
     assert str(on_disk) == str(whole) and on_disk.count == whole.count == 40
