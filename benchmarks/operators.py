@@ -6,9 +6,11 @@ python benchmarks/operators.py errors --only burgers,kdv --seed 1   laws of fres
 python benchmarks/operators.py errors --only smoke                  all fields of smoke in a box
 python benchmarks/operators.py shifts --only burgers,kdv            nothing found again, and found again in such runs
 python benchmarks/operators.py learned                              drawn functions and free kernels, no library
+python benchmarks/operators.py distilled                            an encoder taught by a law, on poorer runs
 python benchmarks/operators.py unlabelled --only burgers --runs 16,64,256,1024,4096
 python benchmarks/operators.py diagnostics                          what is said of a wrong library or rank
 python benchmarks/operators.py cost --runs 64,256,1024
+python benchmarks/operators.py memory --runs 1000,4000,10000        peak of a process that finds the law of a store
 python benchmarks/operators.py pysindy                              PySINDy's weak library, one run at a time
 python benchmarks/operators.py table results/operators.md           all rows into the page
 """
@@ -16,6 +18,9 @@ python benchmarks/operators.py table results/operators.md           all rows int
 import argparse
 import json
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +28,16 @@ from pathlib import Path
 import torch
 
 import pdessl
-from pdessl.data import load_recipe, simulate
+from pdessl.data import generate, load_recipe, simulate
 from pdessl.errors import PdesslError
 from pdessl.evaluation.classical import weak_form
+from pdessl.experiments.discovery import unlabelled_runs
+from pdessl.experiments.pretraining import pretrain
 from pdessl.files import write_json, write_text
 from pdessl.inference.affine import AffineReadout
-from pdessl.operators import Term, default_library, discover, fit_learned
+from pdessl.inference.encoding import features
+from pdessl.models import load
+from pdessl.operators import Term, default_library, discover, fit_learned, save_law
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,80 @@ def learned(options):
         keep(options, f"learned-{name}-seed{options.seed}", row)
 
 
+POOR = {
+    "as in training": {},
+    "half of the points": {"observation.points": 32},
+    "a quarter of the frames": {"observation.frames": 10, "observation.end": 4.0 * 9 / 39},
+    "noise 30 % of the field": {"observation.noise": 0.108},
+    "all three": {
+        "observation.points": 32,
+        "observation.frames": 10,
+        "observation.end": 4.0 * 9 / 39,
+        "observation.noise": 0.108,
+    },
+}
+
+
+def distilled(options):
+    """An encoder taught the codes of a law on poor views, and the law, on runs poorer than those it was found in."""
+    options.labels = [32]
+    with tempfile.TemporaryDirectory() as folder:
+        changes = {"seed": options.seed}
+        size = {"unlabelled": options.unlabelled or 1024, "labelled": 4, "validation": 64, "test": 4}
+        store = generate("burgers", Path(folder) / "data", size=size, overrides=changes).path
+        law = discover(unlabelled_runs(store), resamples=0)
+        save_law(law, Path(folder) / "law")
+        started = time.process_time()
+        given = {
+            "data.path": str(store),
+            "model.augmentation.init_args.law": str(Path(folder) / "law"),
+            "trainer.max_epochs": options.epochs,
+            "trainer.enable_progress_bar": False,
+        }
+        run = pretrain("pretrain/burgers_distilled", given, Path(folder) / "encoder")
+        seconds, encoder = time.process_time() - started, load(run.folder)
+    case = CASES["burgers"]
+    for title, changes in POOR.items():
+        drawn = Drawn(case, options, changes)
+        known, test = drawn.runs("labelled"), drawn.runs("test")
+        row = {"case": "burgers", "seed": options.seed, "runs": title, "epochs": options.epochs}
+        row |= {"seconds": round(seconds, 1), "unlabelled": options.unlabelled or 1024}
+        truth, labels = (r.parameters["viscosity"].double() for r in (test, known))
+        row["encoder"], row["encoder, labels of training"] = (
+            of_logarithms(features(encoder, held), labels, features(encoder, test), truth, options.draws)
+            for held in (known, Drawn(case, options).runs("labelled"))
+        )
+        row["law"] = codes_or_reason(law, known, test, truth, options)
+        try:
+            again, _ = drawn.law(options, 256)
+            row["law found again"] = codes_or_reason(again, known, test, truth, options)
+        except PdesslError as error:
+            row["law found again"] = type(error).__name__
+        keep(options, f"distilled-burgers-{slug(title)}-seed{options.seed}", row, quiet=True)
+        print(
+            title, {k: v if isinstance(v, str) else stated(v) for k, v in row.items() if k.startswith(("enc", "law"))}
+        )
+
+
+def codes_or_reason(law, known, test, truth, options):
+    try:
+        codes, at_test = law.encode(known)[0], law.encode(test)[0]
+    except PdesslError as error:
+        return type(error).__name__
+    return of_labels(codes, known.parameters["viscosity"].double(), at_test, truth, [32], options.draws)[0][32]
+
+
+def of_logarithms(codes, known, at_test, truth, draws, count=32):
+    """Return the errors of log p = a + b e fitted on draws of labels."""
+    found = []
+    for draw in range(draws):
+        rows = torch.randperm(len(known), generator=torch.Generator().manual_seed(draw))[:count]
+        columns = [torch.cat([torch.ones(len(e), 1, dtype=torch.float64), e.double()], dim=1) for e in (codes, at_test)]
+        weights = torch.linalg.lstsq(columns[0][rows], known[rows].log()[:, None]).solution
+        found.append(relative((columns[1] @ weights)[:, 0].exp(), truth))
+    return found
+
+
 def unlabelled(options):
     options.labels = [32]
     for name in options.only or ["burgers"]:
@@ -222,6 +305,31 @@ def cost(options):
         rows.append({"runs": count, "seconds": round(spent, 2)})
         print(f"{count:6d} runs {spent:7.2f} s, per run {spent / count / first:.2f} of the first line's", flush=True)
     keep(options, "cost", {"machine": platform.machine(), "torch": torch.__version__, "rows": rows}, quiet=True)
+
+
+FOUND = """
+import resource, sys, time
+from pdessl.experiments.discovery import discover
+started = time.process_time()
+law = discover(sys.argv[1], half_width=(9, 13), limit=int(sys.argv[2]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+print(law.count, peak, time.process_time() - started)
+"""
+
+
+def memory(options):
+    """Peak of the resident memory of processes that find the law of the first runs of one store, part by part."""
+    counts, rows = options.runs or [1000, 4000, 10000], []
+    with tempfile.TemporaryDirectory() as folder:
+        size = {"unlabelled": max(counts), "labelled": 4, "validation": 4, "test": 4}
+        store = generate("burgers", Path(folder) / "data", size=size, overrides={"shard_size": 512}).path
+        for count in counts:
+            command = [sys.executable, "-c", FOUND, str(store), str(count)]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            row = {"runs": int(said[0]), "megabytes": round(float(said[1])), "seconds": round(float(said[2]), 1)}
+            rows.append(row | {"fields": round(count * 40 * 64 * 4 / 2**20)})
+            print(f"{row['runs']:6d} runs {row['megabytes']:5d} MB {row['seconds']:6.1f} s", flush=True)
+    keep(options, "memory", {"machine": platform.machine(), "torch": torch.__version__, "rows": rows}, quiet=True)
 
 
 def diagnostics(options):
@@ -358,6 +466,16 @@ def learned_table(folder):
     return lines([*head, "reliability", "unexplained", "CPU-s"], body)
 
 
+def distilled_table(folder):
+    ways = ["law", "law found again", "encoder", "encoder, labels of training"]
+    rows = rows_of(folder, "distilled-")
+    body = [
+        [r["runs"], *(r[w] if isinstance(r[w], str) else stated(r[w]) for w in ways)]
+        for title in POOR for r in rows if r["runs"] == title
+    ]  # fmt: skip
+    return lines(["labelled and test runs", *ways], body)
+
+
 def shifts_table(folder):
     body = []
     for r in rows_of(folder, "shifts-"):
@@ -395,6 +513,12 @@ def cost_table(folder):
     return lines(["runs", "CPU-s", "ms a run"], body)
 
 
+def memory_table(folder):
+    body = [[f"{r['runs']:,}", str(r["fields"]), str(r["megabytes"]), str(r["seconds"])]
+            for held in rows_of(folder, "memory") for r in held["rows"]]  # fmt: skip
+    return lines(["runs", "their fields, MB", "peak of the process, MB", "CPU-s"], body)
+
+
 def pysindy_table(folder):
     body = [[r["pysindy"], str(r["runs"]), plain(r["error"]), str(r["zero"]), str(r["seconds"])]
             for r in rows_of(folder, "pysindy-")]  # fmt: skip
@@ -404,10 +528,12 @@ def pysindy_table(folder):
 TABLES = {
     "errors": errors_table,
     "learned": learned_table,
+    "distilled": distilled_table,
     "shifts": shifts_table,
     "unlabelled": unlabelled_table,
     "diagnostics": diagnostics_table,
     "cost": cost_table,
+    "memory": memory_table,
     "pysindy": pysindy_table,
 }
 
@@ -433,7 +559,7 @@ def numbers(text):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = [errors, learned, shifts, unlabelled, diagnostics, cost, pysindy, table]
+    commands = [errors, learned, distilled, shifts, unlabelled, diagnostics, cost, memory, pysindy, table]
     parser.add_argument("what", choices=[c.__name__ for c in commands])
     parser.add_argument("page", nargs="?", help="of 'table': the page to write; default: print")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {', '.join(CASES)}")
@@ -442,6 +568,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the data")
     parser.add_argument("--unlabelled", type=int, help="runs; default 1024, of smoke 96")
     parser.add_argument("--runs", type=numbers)
+    parser.add_argument("--epochs", type=int, default=40, help="of the encoder of 'distilled'")
     parser.add_argument("--out", default="results/operators", help="folder of the rows")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()

@@ -42,7 +42,10 @@ RUNS = {
     "loading": [
         ("--trajectories 8 --points 16 --stored 64 --repeats 1", r"pdessl, from disk +\d+ items/s[^$]*h5py +\d+"),
     ],
-    "operators": [("cost --runs 16,32", r"32 runs +\d+\.\d+ s, per run \d")],
+    "operators": [
+        ("cost --runs 16,32", r"32 runs +\d+\.\d+ s, per run \d"),
+        ("memory --runs 16", r"16 runs +\d+ MB +\d+\.\d+ s"),
+    ],
     "pretraining": [
         ("--threads 1 --batch 32 --steps 1 --repeats 1 --objectives W-MSE BYOL", r"W-MSE +\d+ +\d[^$]*BYOL +\d+ +\d"),
     ],

@@ -13,7 +13,7 @@ from pdessl.conventions import RUN_NAMES
 from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
-from pdessl.experiments.discovery_parts import Part, joined_grams
+from pdessl.experiments.discovery_parts import Part, grams_in_parts
 from pdessl.models import save_pretrained
 from pdessl.operators import LatentOperator, Learned, choose, fit_learned, law_of
 from pdessl.operators import discover as discover_law
@@ -22,7 +22,7 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["boundaries", "discover", "learn", "unlabelled_runs"]
 
-_PART_NUMBERS = 2**24  # of fields read at once (64 MB)
+_PART_NUMBERS = 2**22  # of fields read at once (16 MB)
 
 
 def unlabelled_runs(
@@ -78,8 +78,9 @@ def discover(
 ) -> LatentOperator:
     """Find the law that unlabelled runs obey, and the numbers in it that differ from run to run.
 
-    Stores and files are read part by part: in memory are a few runs at a time and the products of the terms of each run
-    (some kilobytes). What was found does not depend on the parts, nor on who made them, to round-off (relative 1e-9).
+    Stores and files are read part by part: in memory are a few runs at a time, a few numbers of every run, and at most
+    8 MB of the products of their terms, of which the rest is on disk. What was found does not depend on the parts,
+    nor on who made them, to round-off (relative 1e-9).
 
     Args:
         data: which runs; their labels are not read, but for ``known``. See :func:`unlabelled_runs`.
@@ -89,7 +90,7 @@ def discover(
             parts are read from there.
         workers: processes that make the products of parts of stores and files, of one thread each.
         scheduler: address of a Dask scheduler whose workers do; see
-            :func:`pdessl.experiments.discovery_parts.joined_grams`.
+            :func:`pdessl.experiments.discovery_parts.grams_in_parts`.
         resamples: of the bootstrap that gives standard errors of the coefficients.
         seed: of the bootstrap.
         options: of :func:`pdessl.operators.discover` (``rank``, ``terms``, ``half_width``, ...).
@@ -111,7 +112,7 @@ def discover(
     folder = None if scratch is None else Path(scratch).absolute()
     path = os.path.abspath(data)
     parts = [Part.of(source, path, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
-    return law_of(choice, joined_grams(parts, source, workers, scheduler), resamples, seed)
+    return law_of(choice, grams_in_parts(parts, source, workers, scheduler), resamples, seed)
 
 
 def learn(

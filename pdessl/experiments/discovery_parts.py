@@ -28,7 +28,7 @@ from pdessl.files import replacing, versions
 from pdessl.operators import Grams, Projection, weak_grams
 from pdessl.operators.search import check
 
-__all__ = ["Part", "grams_of_part", "joined_grams"]
+__all__ = ["Part", "grams_in_parts", "grams_of_part"]
 
 _NAMES = ("halves", "noise", "level")
 _RETRIES = 3  # of a part on a cluster, after errors of the machine it was on
@@ -97,8 +97,10 @@ def grams_of_part(part: Part, source: Source | None = None) -> Grams:
     return found
 
 
-def joined_grams(parts: Sequence[Part], source: Source, workers: int = 1, scheduler: str | None = None) -> Grams:
-    """Return the Grams of all parts, in order.
+def grams_in_parts(
+    parts: Sequence[Part], source: Source, workers: int = 1, scheduler: str | None = None
+) -> Iterator[Grams]:
+    """Return the Grams of each part, in order, as they are asked for.
 
     Args:
         parts: which runs.
@@ -115,20 +117,20 @@ def joined_grams(parts: Sequence[Part], source: Source, workers: int = 1, schedu
         DataError: runs that no law can be found in.
     """
     if scheduler is not None:
-        return _join(list(_on_cluster(parts, scheduler)))
-    if workers <= 1 or len(parts) <= 1:
-        return Grams.join([grams_of_part(part, source) for part in parts])
-    return _join(list(spread(_arrays, parts, workers)))
+        made = _on_cluster(parts, scheduler)
+    elif workers > 1 and len(parts) > 1:
+        made = spread(_arrays, parts, workers)
+    else:
+        yield from (grams_of_part(part, source) for part in parts)
+        return
+    for arrays in made:
+        yield Grams(*map(torch.from_numpy, arrays))
 
 
 def _arrays(part: Part) -> list[NDArray[Any]]:
     """Return the Grams as arrays: no tensor crosses between processes."""
     found = grams_of_part(part)
     return [getattr(found, name).numpy() for name in _NAMES]
-
-
-def _join(parts: Sequence[Sequence[NDArray[Any]]]) -> Grams:
-    return Grams.join([Grams(*map(torch.from_numpy, arrays)) for arrays in parts])
 
 
 def _arrays_there(part: Part, expected: str) -> list[NDArray[Any]]:

@@ -36,12 +36,12 @@ def symmetry_line(law: LatentOperator) -> str:
 
 def candidate_table(law: LatentOperator) -> str:
     """Return everything that was tried, the chosen one first."""
-    rows = ["half-widths  mean removed  noise removed  high pass  rank  reliability  consensus  unexplained  left side"]
+    rows = ["half-widths  mean removed  noise removed  high pass  rank  reliability  apart   unexplained  left side"]
     for c in law.candidates:
         width = "x".join(map(str, c.half_width))
         rows.append(
             f"{width:<11s}  {'yes' if c.centred else 'no':<12s}  {'yes' if c.noise_removed else 'no':<13s}  "
-            f"{c.high_pass:<9d}  {c.rank:<4d}  {c.reliability:<11.4f}  {c.consensus:<9.4f}  {c.unexplained:<11.4f}  "
+            f"{c.high_pass:<9d}  {c.rank:<4d}  {c.reliability:<11.4f}  {c.apart:<6.4f}  {c.unexplained:<11.4f}  "
             f"{c.form}{' along the flow' if c.advected else ''}"
         )
     return "\n".join(rows)

@@ -16,6 +16,7 @@ VICRegL                 ``terms(z, z', tokens, tokens', positions, positions')``
 SIE                     ``terms(z, z', g)``: coordinates of the element that carries view 1 to view 2
 CrossForecast           ``terms(features, fields', start)``
 CrossResidual           ``terms(features, tokens')``
+CodeDistillation        ``terms(z, codes)``: codes of a law, with which the views were drawn
 ParameterEquivariance   ``terms(h, h', shift, shift')``
 ======================  ================================================================================
 
@@ -39,6 +40,7 @@ predictor passed here included, need SyncBatchNorm for the same to hold of their
 """
 
 from pdessl.objectives.barlow_twins import BarlowTwins, BarlowTwinsTerms
+from pdessl.objectives.codes import CodeDistillation, CodeDistillationTerms
 from pdessl.objectives.diagnosis import Diagnosis, collapse_diagnosis
 from pdessl.objectives.distillation import BYOL, SimSiam
 from pdessl.objectives.ema import ExponentialMovingAverage, momentum
@@ -103,6 +105,8 @@ __all__ = [
     "BarlowTwinsTerms",
     "BlockMasks",
     "Calibration",
+    "CodeDistillation",
+    "CodeDistillationTerms",
     "CollapseSummary",
     "CrossForecast",
     "CrossForecastTerms",

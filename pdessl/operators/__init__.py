@@ -1,5 +1,6 @@
 """Evolution operators: weak-form terms of fields, and the law that unlabelled runs obey with one code a run."""
 
+from pdessl.operators.degraded import Coded, DegradedViews
 from pdessl.operators.following import Followed, follow
 from pdessl.operators.integration import LawFlow
 from pdessl.operators.latent import Candidate, LatentOperator
@@ -15,6 +16,8 @@ __all__ = [
     "AmortisedOperator",
     "Candidate",
     "Choice",
+    "Coded",
+    "DegradedViews",
     "Followed",
     "Grams",
     "LatentOperator",

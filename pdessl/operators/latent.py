@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pdessl.equations import Equation
 from pdessl.errors import DataError
-from pdessl.operators.fit import Fitted, Normal, encode
+from pdessl.operators.fit import Fitted, Normal, Normals, encode
 from pdessl.operators.library import Term
+from pdessl.operators.resolution import FEWEST
 from pdessl.operators.simple import simplified
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
@@ -34,9 +35,8 @@ class Candidate:
         unexplained: mean share of the left sides, in [0, 1].
         form: what stands on the left side, ``rates`` of the fields or the ``curl`` of two.
         high_pass: waves left out below this number.
-        consensus: how well the code of one half of a run agrees with those that the other candidates give its other
-            half, a correlation: 1 minus the mean over runs of the median over the others. Where nothing was compared,
-            the reliability.
+        apart: how far the codes of the two halves of a run are apart, relative to their size: in this way of reading,
+            and between this one and the other candidates, the mean of both over runs. 0 where nothing was compared.
         advected: time derivatives are taken along the flow.
     """
 
@@ -48,7 +48,7 @@ class Candidate:
     unexplained: float
     form: str = "rates"
     high_pass: int = 0
-    consensus: float = 1.0
+    apart: float = 0.0
     advected: bool = False
 
 
@@ -73,6 +73,8 @@ class LatentOperator:
         count: runs it was fitted on.
         tolerance: within which coefficients are taken for simple numbers, and for each other, in :meth:`equation`: the
             largest at which the runs are explained as well.
+        waves: frames and nodes in a wave of the fields, in the tenth of the runs that have fewest
+            (:func:`pdessl.operators.resolution.nodes_in_a_wave`).
 
     Source: latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011; weak form: Messenger and Bortz
         (2021), arXiv:2007.02848; the shared law with a code per run, in closed form, is ours.
@@ -89,6 +91,7 @@ class LatentOperator:
     errors: Tensor
     count: int
     tolerance: float
+    waves: tuple[float, ...] = ()
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -187,10 +190,21 @@ class LatentOperator:
     def warnings(self) -> list[str]:
         """Return what the diagnostics say against this law, in words; empty where nothing does."""
         said = []
-        if self.unexplained > 0.05:
+        coarse = [(n, a) for n, a in zip(self.waves, ("time", *self.axis_names), strict=False) if n < FEWEST]
+        if coarse:
+            fewest, axis = min(coarse)
+            what = "frames" if axis == "time" else "nodes"
             said.append(
-                f"unexplained {self.unexplained:.0%}: a field that drives these is not measured, a force acts that is "
-                "not in the data, the grid does not resolve the runs, or the library lacks a term."
+                f"unresolved along {axis}: a tenth of the runs have waves of {fewest:.1f} {what} or fewer (expected "
+                f"{FEWEST:.0f}); the code can be off by several percent although the halves of a run agree. Give more "
+                f"{what}."
+            )
+        if self.unexplained > 0.05:
+            grid = "the grid does not resolve the runs" if coarse else "a force acts that is not in the data"
+            other = "a force acts that is not in the data, " if coarse else ""
+            said.append(
+                f"unexplained {self.unexplained:.0%}: {grid}, {other}a field that drives these is not measured, or the "
+                "library lacks a term."
             )
         below = [c.unexplained for c in self.candidates if c.rank == self.rank - 1]
         like = [c.unexplained for c in self.candidates[1:] if c.rank == self.rank]
@@ -264,7 +278,7 @@ def _plain(text: str) -> str:
     return f"{Decimal(number):f}{star}{letter}" if "e" in number else text
 
 
-def half_difference(law: Fitted, halves: tuple[Normal, Normal]) -> Tensor:
+def half_difference(law: Fitted, halves: tuple[Normals, Normals]) -> Tensor:
     """Return half the difference of the codes of the two halves of each run, (B, R)."""
     return (encode(law, halves[0]) - encode(law, halves[1])).abs() / 2
 

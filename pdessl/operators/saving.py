@@ -22,7 +22,7 @@ from pdessl.operators.weak import Projection
 __all__ = ["LAW", "load_law", "save_law"]
 
 LAW = "law.json"
-_FORMAT = 3
+_FORMAT = 4
 
 
 def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict[str, str] | None = None) -> Path:
@@ -50,6 +50,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "spread": law.spread.tolist(),
         "count": law.count,
         "tolerance": law.tolerance,
+        "waves": list(law.waves),
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
     equation = law.equation()
@@ -100,6 +101,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             errors=number(content["errors"]),
             count=int(content["count"]),
             tolerance=float(content["tolerance"]),
+            waves=tuple(map(float, content["waves"])),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
-from pdessl.operators.fit import Fitted, Normal, coefficients, fit, reliability
-from pdessl.operators.latent import Candidate, LatentOperator, half_difference, normals
+from pdessl.operators.fit import Fitted, Normals, coefficients, fit, loss, reliability
+from pdessl.operators.latent import Candidate, LatentOperator, half_difference
 from pdessl.operators.library import Form, Term, curl_form, plain_form, reactions
+from pdessl.operators.pile import stacked
+from pdessl.operators.resolution import nodes_in_a_wave
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
 from pdessl.operators.trials import Trials
@@ -42,6 +45,7 @@ class Choice:
         rank: R.
         tried: the candidates, best first.
         field_names, axis_names: of the runs.
+        waves: frames and nodes in a wave, in the tenth of the runs that have fewest.
     """
 
     projection: Projection
@@ -51,6 +55,7 @@ class Choice:
     tried: tuple[Candidate, ...]
     field_names: tuple[str, ...]
     axis_names: tuple[str, ...]
+    waves: tuple[float, ...]
 
 
 def discover(
@@ -116,7 +121,7 @@ def discover(
         advected=advected,
     )
     check(runs)
-    return law_of(choice, weak_grams(runs, choice.projection), resamples, seed)
+    return law_of(choice, [weak_grams(runs, choice.projection)], resamples, seed)
 
 
 def tried_runs(shape: Sequence[int]) -> int:
@@ -216,6 +221,7 @@ def choose(
         tuple(tried),
         few.field_names,
         few.axis_names,
+        tuple(nodes_in_a_wave(few).quantile(0.1, dim=0).tolist()),
     )
     if terms is not None or centred is not None or len(few.field_names) > 1 or best.unexplained <= _MUCH:
         return choice
@@ -236,37 +242,42 @@ def choose(
     return replace(other, tried=(*other.tried, *choice.tried))
 
 
-def law_of(choice: Choice, grams: Grams, resamples: int = 20, seed: int = 0) -> LatentOperator:
-    """Fit the law on the Grams of all runs.
+def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: int = 0) -> LatentOperator:
+    """Fit the law on the Grams of all runs, which come part by part.
+
+    In memory are one part, some numbers of every run (its codes and coefficients), and 8 MB of normal equations at
+    most: beyond that they are kept in a temporary folder, and every sum over runs reads them part by part.
 
     Args:
         choice: how.
-        grams: of B >= 4 runs, made with ``choice.projection``.
+        grams: of parts of B >= 4 runs, made with ``choice.projection``.
         resamples: of the bootstrap over runs.
         seed: of the bootstrap.
     """
-    whole, halves = normals(grams, len(choice.projection.terms), choice.noise_removed)
-    allowed = torch.tensor(choice.form.mask(choice.rank), device=whole.right.device)
-    law, codes = sparsified(fit(whole, choice.rank, allowed=allowed), whole, halves)
-    found = replace(
-        choice.tried[0],
-        rank=choice.rank,
-        reliability=float(reliability(law, halves).min()) if choice.rank else 1.0,
-        unexplained=float(whole.loss(law.law(codes)).mean().clamp_min(0.0)),
-    )
-    return LatentOperator(
-        projection=choice.projection,
-        fitted=law,
-        noise_removed=choice.noise_removed,
-        field_names=choice.field_names,
-        axis_names=choice.axis_names,
-        level=grams.level.median(dim=0).values,
-        spread=half_difference(law, halves).median(dim=0).values,
-        candidates=(found, *choice.tried),
-        errors=_bootstrap(law, whole, codes, resamples, seed),
-        count=len(grams),
-        tolerance=chosen_tolerance(law, whole),
-    )
+    with ExitStack() as stack:
+        whole, halves, level = stacked(grams, len(choice.projection.terms), choice.noise_removed, stack)
+        allowed = torch.tensor(choice.form.mask(choice.rank), device=level.device)
+        law, codes = sparsified(fit(whole, choice.rank, allowed=allowed), whole, halves)
+        found = replace(
+            choice.tried[0],
+            rank=choice.rank,
+            reliability=float(reliability(law, halves).min()) if choice.rank else 1.0,
+            unexplained=float(loss(law, codes, whole).mean().clamp_min(0.0)),
+        )
+        return LatentOperator(
+            projection=choice.projection,
+            fitted=law,
+            noise_removed=choice.noise_removed,
+            field_names=choice.field_names,
+            axis_names=choice.axis_names,
+            level=level.median(dim=0).values,
+            spread=half_difference(law, halves).median(dim=0).values,
+            candidates=(found, *choice.tried),
+            errors=_bootstrap(law, whole, codes, resamples, seed),
+            count=len(whole),
+            tolerance=chosen_tolerance(law, whole),
+            waves=choice.waves,
+        )
 
 
 def _poor(candidate: Candidate) -> bool:
@@ -334,12 +345,13 @@ def _moving(runs: Trajectories) -> bool:
     return bool((fields.mean(dim=2).abs() > 1e-2 * fields.std(dim=2, correction=0)).any())
 
 
-def _bootstrap(law: Fitted, normal: Normal, codes: Tensor, resamples: int, seed: int) -> Tensor:
+def _bootstrap(law: Fitted, normal: Normals, codes: Tensor, resamples: int, seed: int) -> Tensor:
     """Return standard errors of c0 and C over resampled runs, with the codes held."""
     generator, drawn = torch.Generator().manual_seed(seed), []
     for _ in range(resamples):
-        rows = torch.randint(len(codes), (len(codes),), generator=generator).to(codes.device)
-        part = coefficients(codes[rows], Normal(normal.gram[rows], normal.right[rows]), law.kept, law.pivots)
+        rows = torch.randint(len(codes), (len(codes),), generator=generator)
+        times = torch.bincount(rows, minlength=len(codes)).to(codes)
+        part = coefficients(codes, normal, law.kept, law.pivots, times)
         drawn.append(torch.cat([part.constant[None], part.varying]))
     if len(drawn) < 2:
         return torch.zeros(law.rank + 1, *law.constant.shape, dtype=law.constant.dtype)

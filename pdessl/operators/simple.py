@@ -9,7 +9,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from pdessl.operators.fit import Fitted, Normal, encode
+from pdessl.operators.fit import Fitted, Normals, encode, loss
 
 __all__ = ["chosen_tolerance", "simplified"]
 
@@ -66,7 +66,7 @@ def _groups(constant: Tensor, tolerance: float) -> list[list[tuple[int, int, flo
     return groups
 
 
-def chosen_tolerance(fitted: Fitted, normal: Normal) -> float:
+def chosen_tolerance(fitted: Fitted, normal: Normals) -> float:
     """Return the largest tolerance at which the simplified law explains the runs as well, or 0.
 
     As well: the unexplained share grows by at most a tenth of itself and 1e-3.
@@ -75,9 +75,9 @@ def chosen_tolerance(fitted: Fitted, normal: Normal) -> float:
         fitted: the law.
         normal: of the runs it was fitted on.
     """
-    base = float(normal.loss(fitted.law(encode(fitted, normal))).mean())
+    base = float(loss(fitted, encode(fitted, normal), normal).mean())
     for tolerance in _TOLERANCES:
         tried = simplified(fitted, tolerance)
-        if float(normal.loss(tried.law(encode(tried, normal))).mean()) <= 1.1 * base + 1e-3:
+        if float(loss(tried, encode(tried, normal), normal).mean()) <= 1.1 * base + 1e-3:
             return tolerance
     return 0.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pdessl.operators.fit import Fitted, Normal, alternate, encode, gauged, reliability
+from pdessl.operators.fit import Fitted, Normals, alternate, encode, gauged, loss, moments, reliability
 
 __all__ = ["sparsified"]
 
@@ -15,7 +15,7 @@ _SLACK = 5e-4  # of the unexplained share, whatever that is
 
 
 def sparsified(
-    fitted: Fitted, normal: Normal, halves: tuple[Normal, Normal], tolerance: float = 0.05
+    fitted: Fitted, normal: Normals, halves: tuple[Normals, Normals], tolerance: float = 0.05
 ) -> tuple[Fitted, Tensor]:
     """Drop coefficients, the one that explains least first, while nothing is lost; then codes are coefficients.
 
@@ -38,7 +38,7 @@ def sparsified(
         the law, and the codes (B, R) of the runs it was fitted on.
     """
     codes = encode(fitted, normal)
-    most = float(normal.loss(fitted.law(codes)).mean()) * (1 + tolerance) + _SLACK
+    most = float(loss(fitted, codes, normal).mean()) * (1 + tolerance) + _SLACK
     steady = float(reliability(fitted, halves).min()) - 2e-3 if fitted.rank else 1.0
     current = fitted, codes
     for stage in ("terms", "slopes", "single") if fitted.rank else ("terms",):
@@ -57,21 +57,21 @@ def sparsified(
             kept = law.kept.clone()
             kept[place] = False
             tried = alternate(codes, normal, kept, law.pivots, 8)
-            loss = float(normal.loss(tried[0].law(tried[1])).mean())
+            left = float(loss(*tried, normal).mean())
             sure = float(reliability(tried[0], halves).min()) if law.rank else 1.0
-            if loss <= most and sure >= steady:
+            if left <= most and sure >= steady:
                 current = tried
             else:
                 barred[first, c, k] = True
     return current
 
 
-def _costs(law: Fitted, codes: Tensor, normal: Normal, stage: str) -> Tensor:
+def _costs(law: Fitted, codes: Tensor, normal: Normals, stage: str) -> Tensor:
     """Return what leaving coefficients out adds to the loss with the codes held, (R + 1, E, K); inf: none is there.
 
     Of a group of coefficients the cost stands at its first: whole terms at 0, the slopes of a term at 1.
     """
-    ones = torch.cat([codes.new_ones(len(codes), 1), codes], dim=1)
+    lefts, _ = moments(codes, normal)
     rank, (targets, terms) = law.rank, law.constant.shape
     values = torch.cat([law.constant[None], law.varying])
     found = torch.full_like(values, torch.inf)
@@ -82,8 +82,7 @@ def _costs(law: Fitted, codes: Tensor, normal: Normal, stage: str) -> Tensor:
         free = (law.kept & ~pinned)[:, c].flatten().nonzero()[:, 0]
         if not len(free):
             continue
-        left = torch.einsum("bi,bj,bkl->ikjl", ones, ones, normal.gram[:, c]).reshape((rank + 1) * terms, -1)
-        part = left[free][:, free] / len(codes)
+        part = lefts[c][free][:, free] / len(codes)
         scale = part.diagonal().clamp_min(1e-300).sqrt()
         eye = torch.eye(len(free), dtype=part.dtype, device=part.device)
         inverse = torch.linalg.inv(part / scale[:, None] / scale + 1e-10 * eye)

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pdessl.operators.fit import encode, fit, half_codes, reliability
+from pdessl.operators.fit import encode, fit, gauged, loss, reliability
 from pdessl.operators.latent import Candidate, normals
 from pdessl.operators.library import Form
 from pdessl.operators.weak import Grams, Projection, weak_grams
@@ -18,8 +19,18 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["Trials"]
 
-_NEARLY = 1.3  # times the least disagreement
+_WILD = 0.1  # of the runs, those whose codes differ most, say nothing
+_CROWD = 4  # other ways of reading; fewer, each like one of the others, are no crowd
+_LEAST = 1e-6  # unexplained share below which laws are equally good
 _NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of them
+
+
+class _Codes(NamedTuple):
+    """Codes of the halves of runs as coefficients, (B, R) each, in units of their typical size."""
+
+    pivots: tuple[tuple[int, int], ...]
+    first: Tensor
+    second: Tensor
 
 
 class Trials:
@@ -51,20 +62,33 @@ class Trials:
         key = next(key for key in self.made if (key[0].name, *key[1:]) == _place(candidate))
         return self.made[key][0], key[0]
 
-    def candidate(self, form: Form, grams: Grams, like: Candidate) -> tuple[Candidate, tuple[Tensor, Tensor]]:
+    def candidate(self, form: Form, grams: Grams, like: Candidate) -> tuple[Candidate, _Codes]:
         """Return what the diagnostics say, and the codes of the halves of the runs."""
         whole, halves = normals(grams, len(form.terms), like.noise_removed)
         law = fit(whole, like.rank, allowed=torch.tensor(form.mask(like.rank), device=whole.right.device))
-        loss = float(whole.loss(law.law(encode(law, whole))).mean().clamp_min(0.0))
+        codes = encode(law, whole)
+        unexplained = float(loss(law, codes, whole).mean().clamp_min(0.0))
         sure = float(reliability(law, halves).min()) if like.rank else 1.0
         sure = sure if sure == sure else 0.0
-        return replace(like, reliability=sure, unexplained=loss, consensus=sure), half_codes(
-            law, halves
-        ) if like.rank else (whole.right[:, 0, :0],) * 2
+        law = gauged(law, whole)
+        # Codes are coefficients now, which have a size; in which order they come is of no meaning.
+        order = sorted(range(like.rank), key=lambda r: law.pivots[r])
+        size = encode(law, whole).abs().median(dim=0).values.clamp_min(1e-300) if like.rank else codes[0]
+        first, second = ((encode(law, half) / size)[:, order] for half in halves)
+        found = _Codes(tuple(sorted(law.pivots)), first, second)
+        return replace(like, reliability=sure, unexplained=unexplained), found
 
     def scored(self, rank: int) -> list[Candidate]:
-        """Return all candidates at a rank, best first."""
-        found, codes = [], []
+        """Return all candidates at a rank, best first.
+
+        How well codes are known is told by how far those of the two halves of a run are apart, in this way of reading
+        and between this one and the others, relative to their size as errors of a parameter are: halves share what
+        their way of reading gets wrong, other ways do not. What is still shared is what the law lacks, of which the
+        root of the unexplained share is the size. Wide test functions bring the one down and narrow ones the other:
+        the least product of the first and the root of the second is taken.
+        """
+        found: list[Candidate] = []
+        codes: list[_Codes] = []
         for (form, width, centred, edge, advected), (_, grams) in self.made.items():
             # What noise does to rates along the flow is not known: there is nothing to remove.
             for remove in self.removals[-1:] if advected else self.removals:
@@ -73,22 +97,12 @@ class Trials:
                 found.append(candidate)
                 codes.append(halves)
         if rank:
-            apart = [_disagreement(i, found, codes) for i in range(len(found))]
-            found = [replace(c, consensus=1 - float(d.mean())) for c, d in zip(found, apart, strict=True)]
-        else:
-            apart = [codes[0][0].new_zeros(2)] * len(found)
+            found = [replace(c, apart=_apart(i, found, codes)) for i, c in enumerate(found)]
         least = {name: min(c.unexplained for c in found if c.form == name) for name in {c.form for c in found}}
         # The curl has lost what its pressure did: it is taken where it explains much more than the rates.
         kept = "rates" in least and least["rates"] <= 2 * min(least.values())
         lead = "rates" if kept else min(least, key=least.__getitem__)
-        # Halves of a run share what its way of reading gets wrong, which other ways do not: among the candidates that
-        # the others agree with nearly as well as with the best, and which are not told apart from it by two standard
-        # errors over runs, the law that explains most. (How well it is known how much they agree differs between data:
-        # a few wild runs decide the one, none the other; and few runs tell nothing apart.)
-        first = min((d for c, d in zip(found, apart, strict=True) if c.form == lead), key=lambda d: float(d.mean()))
-        behind = [_behind(d, first) for d in apart]
-        order = sorted(range(len(found)), key=lambda i: (found[i].form != lead, behind[i], found[i].unexplained))
-        return [found[i] for i in order]
+        return sorted(found, key=lambda c: (c.form != lead, _score(c)))
 
     def carriers(self, best: Candidate, rank: int) -> bool:
         """Let only those laws differ between runs that codes explain much better; return whether that leaves any out.
@@ -129,30 +143,36 @@ def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int, bool]
     return candidate.form, candidate.half_width, candidate.centred, candidate.high_pass, candidate.advected
 
 
-def _disagreement(i: int, found: list[Candidate], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return by how much the other candidates of the kind disagree with a candidate about each run, (B,).
+def _score(candidate: Candidate) -> float:
+    left = max(candidate.unexplained, _LEAST)
+    return candidate.apart * left**0.25 if candidate.rank else left
 
-    It is half the square of the difference of standardised codes of opposite halves, of the worst combination of codes,
-    the median over the others; its mean over runs is one minus a correlation.
+
+def _apart(i: int, found: list[Candidate], codes: list[_Codes]) -> float:
+    """Return how far codes of opposite halves of runs are apart, relative to their size.
+
+    It is the mean of two numbers: of the halves in the candidate's own way of reading, and of its halves and those of
+    the other candidates of its kind, the median over them. Of each it is the mean over runs without the wildest tenth,
+    and over codes.
     """
-    kind = (found[i].form, found[i].high_pass)
-    others = [j for j, c in enumerate(found) if j != i and (c.form, c.high_pass) == kind]
-    if len(others) < 4:  # a few ways of reading, each like one of the others, are no crowd
-        return _differences(*codes[i])
-    pairs = [((codes[i][0], codes[j][1]), (codes[i][1], codes[j][0])) for j in others]
-    made = [(_differences(*first) + _differences(*second)) / 2 for first, second in pairs]
-    return torch.stack(made).median(dim=0).values
+    own = _differences(codes[i], codes[i])
+    kind = found[i].form, found[i].high_pass
+    others = [
+        j
+        for j, c in enumerate(found)
+        if j != i and (c.form, c.high_pass) == kind and codes[j].pivots == codes[i].pivots
+    ]
+    if len(others) >= _CROWD:
+        crossed = [_differences(codes[i], codes[j]) for j in others]
+        own = (own + torch.stack(crossed).median(dim=0).values) / 2
+    kept = own.sort(dim=0).values[: max(1, round((1 - _WILD) * len(own)))]
+    return float(kept.mean())
 
 
-def _behind(apart: Tensor, least: Tensor) -> bool:
-    """Return whether the others disagree more with a candidate than with the best, both (B,)."""
-    more = apart - least
-    return bool(apart.mean() > _NEARLY * least.mean()) or bool(more.mean() > 2 * more.std() / len(more) ** 0.5)
-
-
-def _differences(first: Tensor, second: Tensor) -> Tensor:
-    if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
-        return torch.ones_like(first[:, 0])
-    bases = [torch.linalg.qr(part - part.mean(dim=0)).Q for part in (first, second)]
-    left, _, right = torch.linalg.svd(bases[0].T @ bases[1])
-    return ((bases[0] @ left)[:, -1] - (bases[1] @ right.T)[:, -1]).square() * len(first) / 2
+def _differences(one: _Codes, other: _Codes) -> Tensor:
+    """Return 2 |a - b| / (|a| + |b|) of codes of opposite halves, (B, R), from 0 to 2."""
+    made = []
+    for a, b in ((one.first, other.second), (one.second, other.first)):
+        relative = 2 * (a - b).abs() / (a.abs() + b.abs()).clamp_min(1e-300)
+        made.append(torch.where(relative.isfinite(), relative, 2.0))
+    return (made[0] + made[1]) / 2

@@ -18,7 +18,7 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["Grams", "Projection", "noise_level", "weak_grams", "weak_products"]
 
-_HELD = 2**25  # numbers of products that are held at once (256 MB)
+_HELD = 2**23  # numbers of products that are held at once (64 MB)
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ def weak_products(runs: Trajectories, projection: Projection) -> Tensor:
                 scale = scale / steps[:, axis].pow(order)
             total = total + value * scale.reshape(-1, *[1] * (value.ndim - 1))
         found.append(total * _known(runs, term).reshape(-1, *[1] * (fields.ndim - 2)))
+    made.clear()  # a function that calls itself holds on to it until the garbage is collected
     return torch.stack(found, dim=1)
 
 

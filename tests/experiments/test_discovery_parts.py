@@ -1,6 +1,7 @@
 """Laws of data that are read part by part."""
 
 import dataclasses
+import tempfile
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ import pdessl
 from pdessl.data import generate
 from pdessl.errors import DataError, PdesslError, StoreError
 from pdessl.experiments import discovery, discovery_parts
-from pdessl.experiments.discovery_parts import Part, joined_grams
-from pdessl.operators import Projection, Term, weak_grams
+from pdessl.experiments.discovery_parts import Part, grams_in_parts
+from pdessl.operators import Grams, Projection, Term, pile, weak_grams
 from pdessl.operators.search import check
 
 
@@ -40,6 +41,20 @@ def test_the_law_does_not_depend_on_the_parts(store, monkeypatch):
     assert torch.allclose(
         discovery.discover(runs, half_width=(9, 6), resamples=0).encode(runs)[0], whole.encode(runs)[0]
     )
+
+
+def test_a_law_of_more_runs_than_memory_holds_is_that_of_all(store, monkeypatch, tmp_path):
+    numbers = 7 * discovery.unlabelled_runs(store, limit=1).fields[0].numel()
+    whole, _, _ = law_of(store, monkeypatch, numbers)
+    monkeypatch.setattr(pile, "_HELD", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, real = [], pile.safe_open
+    monkeypatch.setattr(pile, "safe_open", lambda file, kind: (seen.append(file), real(file, kind))[1])
+    on_disk, _, parts = law_of(store, monkeypatch, numbers)
+    assert len(set(seen)) == parts == 6 and not list(tmp_path.iterdir())  # and nothing is left there
+    assert str(on_disk) == str(whole) and on_disk.count == whole.count == 40
+    assert torch.allclose(on_disk.fitted.constant, whole.fitted.constant, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(on_disk.spread, whole.spread, rtol=1e-6)
 
 
 def test_finished_parts_are_not_made_again(store, monkeypatch, tmp_path):
@@ -74,15 +89,20 @@ def same(first, second):
 
 
 @pytest.mark.slow  # two fresh processes import everything
+def made(parts, source, **how):
+    return Grams.join(list(grams_in_parts(parts, source, **how)))
+
+
+@pytest.mark.slow  # two fresh processes import everything
 def test_processes_find_what_one_does(store, tmp_path):
     source, parts = parts_of(store)
     runs = discovery.unlabelled_runs(store)
     whole = weak_grams(runs, parts[0].projection)
-    same(joined_grams(parts, source), whole)
+    same(made(parts, source), whole)
     source, parts = parts_of(store, tmp_path / "kept")
-    same(joined_grams(parts, source, workers=2), whole)
+    same(made(parts, source, workers=2), whole)
     dates = [part.file.stat().st_mtime_ns for part in parts]
-    same(joined_grams(parts, source), whole)
+    same(made(parts, source), whole)
     assert [part.file.stat().st_mtime_ns for part in parts] == dates  # what processes made is read
 
 
@@ -93,13 +113,13 @@ def test_the_workers_of_a_cluster_find_what_one_process_does(store, monkeypatch)
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
     ) as cluster:
         address = cluster.scheduler_address
-        same(joined_grams(parts, source, scheduler=address), joined_grams(parts, source))
+        same(made(parts, source, scheduler=address), made(parts, source))
         gone = [dataclasses.replace(parts[0], data="/not/there")]
         with pytest.raises(StoreError, match="finds no /not/there; put the data on a file system that all share"):
-            joined_grams(gone, source, scheduler=address)
+            made(gone, source, scheduler=address)
         monkeypatch.setattr(discovery_parts, "versions", iter([{"pdessl": "0"}, *[{"pdessl": "1"}] * 9]).__next__)
         with pytest.raises(StoreError, match="Install the same version there"):
-            joined_grams(parts[:1], source, scheduler=address)
+            made(parts[:1], source, scheduler=address)
 
 
 def test_a_constant_run_is_named_by_its_number(store):

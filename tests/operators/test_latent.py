@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from pdessl.data import simulate
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.operators import Projection, Term, default_library, discover, load_law, save_law, weak_grams, weak_products
 from pdessl.operators.fit import Normal, encode, fit, gauged
+from pdessl.operators.resolution import nodes_in_a_wave
 from pdessl.operators.test_functions import bump
 from pdessl.operators.weak import noise_level
 from pdessl.symmetry import find_symmetries as symmetry_algebra
@@ -206,6 +208,42 @@ def test_a_missing_term_is_told(burgers):
     law = discover(burgers[0], half_width=(9, 13), terms=library, rank=1, resamples=0)
     assert law.unexplained > 0.2
     assert any("unexplained" in line and "lacks a term" in line for line in law.warnings())
+
+
+def test_nodes_in_a_wave_are_those_of_the_wave():
+    x = torch.arange(48, dtype=torch.float64) * 2 * math.pi / 48
+    t = torch.linspace(0, 2, 41, dtype=torch.float64)[:, None]
+    fields = torch.stack([torch.sin(k * x + 2 * math.pi * t * m / 2) for k, m in ((2, 1), (6, 4), (16, 2))])[:, None]
+    found = nodes_in_a_wave(runs_of(fields))
+    assert torch.allclose(found[:, 1], torch.tensor([24.0, 8.0, 3.0]).double(), rtol=0.02)
+    assert torch.allclose(found[:, 0], torch.tensor([40.0, 10.0, 20.0]).double(), rtol=0.05)
+    noise = torch.randn(8, 1, 40, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noisy = fields[:1].expand(8, -1, -1, -1)[:, :, :40] + 0.1 * noise
+    assert float(nodes_in_a_wave(runs_of(noisy))[:, 1].min()) > 12  # noise is no wave
+
+
+def test_a_grid_that_does_not_resolve_the_runs_is_told(burgers, burgers_law, tmp_path):
+    assert burgers_law.warnings() == [] and min(burgers_law.waves) > 6
+    coarse, test = (r.replace(fields=r.fields[..., ::4], space=(r.space[0][:, ::4],)) for r in burgers)
+    law = discover(coarse, half_width=(13, 4), rank=1, resamples=0)
+    assert law.unexplained < 0.05 and law.reliability > 0.9  # nothing else tells it
+    assert any(re.match(r"unresolved along x: .* nodes or fewer.*Give more nodes", line) for line in law.warnings())
+    save_law(law, tmp_path)
+    assert load_law(tmp_path).warnings() == law.warnings()
+
+
+def test_a_field_that_is_not_measured_is_told():
+    # A wave that is fed by another, of which nothing is known: u_t = -u + s, s drawn anew for every run.
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.arange(48, dtype=torch.float64) * 2 * math.pi / 48)[None, None]
+    t = torch.linspace(0, 4, 40, dtype=torch.float64)[None, :, None]
+    a, b, p, q, w = torch.rand(5, 24, 1, 1, generator=generator, dtype=torch.float64)
+    hidden = torch.sin(2 * x + 6 * p + (1 + 2 * w) * t) + torch.sin(3 * x + 6 * q - 2 * w * t)
+    rate = torch.cumsum(hidden, dim=1) * (4 / 39)
+    fields = (a + 0.5) * torch.sin(x + 6 * b) * torch.exp(-t) + rate
+    law = discover(runs_of(fields[:, None], duration=4.0), half_width=(6, 9), rank=1, high_pass=0, resamples=0)
+    said = [line for line in law.warnings() if line.startswith(f"unexplained {law.unexplained:.0%}:")]
+    assert len(said) == 1 and "a field that drives these is not measured" in said[0]
 
 
 def test_a_number_too_many_is_told(burgers):
