@@ -304,6 +304,11 @@ class PDEDataModule(lightning.LightningDataModule):
             self._statistics = field_statistics(part.whole_fields(numbers), part.field_names)
         return self._statistics
 
+    def sample(self, count: int) -> Trajectories:
+        """Return the first windows of the training part, as they are in a batch, at most so many."""
+        part = self._training_part()
+        return part[Draw(torch.arange(min(count, len(part))))]
+
     # ------------------------------------------------------------------------------ loaders
 
     def _training_part(self) -> Windows:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import CheckpointError, DataError, FormatError, PdesslError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
@@ -143,7 +144,7 @@ class _Comparison:
         self.predictions: dict[tuple[str, int | None], list[Tensor]] = {}
         self.models: dict[tuple[str, int, int], ParameterModel] = {}
         self.chosen: list[dict[str, Any]] = []
-        self.notes: list[str] = []
+        self.notes = far_from_zero(field_statistics([self.test.fields], self.test.field_names))
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}

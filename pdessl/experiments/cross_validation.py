@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.source import Source
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import CheckpointError, DataError, PdesslError, did_you_mean
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
@@ -145,6 +146,7 @@ class _CrossValidation:
             f"Every error is that of the {n} labelled runs, each predicted by a fit without its tenth of them; one "
             "division into tenths, so that differences between methods are not tested."
         )
+        self.notes += far_from_zero(field_statistics([self.runs.common.fields], self.runs.common.field_names))
         if s.trainings():
             self.notes.append("Trainings by gradient need validation runs, of which these data have none.")
         for method, made, readout in self._methods():

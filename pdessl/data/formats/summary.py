@@ -12,6 +12,7 @@ import numpy as np
 from pdessl.data.formats.checks import RESOLVED, end_jumps, spectral_tail
 from pdessl.data.formats.files import Files
 from pdessl.data.formats.well import STATISTICS, published_statistics
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
 
@@ -21,7 +22,6 @@ SAMPLE_BYTES = 64 << 20
 SAMPLE_TRAJECTORIES = 8
 PERIODIC_JUMP = 2.0
 OPEN_JUMP = 5.0
-OFFSET = 1e4  # mean over deviation, from which on float32 keeps three digits of the deviation or fewer
 
 
 def summarise(source: Files) -> dict[str, Any]:
@@ -174,17 +174,8 @@ def _spectra(held: list[Trajectories]) -> dict[str, Any]:
 
 def _offsets(held: list[Trajectories]) -> list[str]:
     """Return which fields lie so far from 0 that float32, in which they are trained on, loses what they do."""
-    warnings = []
-    for channel, name in enumerate(held[0].field_names if held else ()):
-        values = np.concatenate([data.fields[:, channel].numpy().astype(np.float64).reshape(-1) for data in held])
-        mean, deviation = float(values.mean()), float(values.std())
-        if 0 < OFFSET * deviation < abs(mean):
-            warnings.append(
-                f"field {name} is {mean:.6g} with a deviation of {deviation:.3g}: in float32, in which it is trained "
-                f"on, its step is {np.spacing(np.float32(abs(mean))) / deviation:.2g} of that. Subtract a constant:  "
-                f"ds.assign({name}=ds.{name} - {mean:.6g})"
-            )
-    return warnings
+    finite = [data for data in held if bool(data.fields.isfinite().all())]
+    return far_from_zero(field_statistics((d.fields for d in finite), held[0].field_names)) if finite else []
 
 
 def _ends(source: Files, held: list[Trajectories]) -> list[str]:
