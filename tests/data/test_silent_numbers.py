@@ -8,9 +8,11 @@ import torch
 import xarray as xr
 
 import pdessl
+from pdessl.cli import main
 from pdessl.conventions import RUN_NAMES, repeated_nodes
 from pdessl.data import convert, inspect
 from pdessl.data.formats import from_xarray, open_source
+from pdessl.data.inspection import verify
 from pdessl.data.sampling import Draw
 from pdessl.data.selection import Selection
 from pdessl.data.windows import Crop, Windows
@@ -383,3 +385,24 @@ def test_a_dimension_of_runs_of_an_array_is_named_as_the_message_says(tmp_path):
         mapped(tmp_path / "a.h5", dimensions=["lot", "time", "x"])
     told = mapped(tmp_path / "a.h5", dimensions=["lot", "time", "x"], trajectory="lot")
     np.testing.assert_array_equal(told.load("all").fields[:, 0], [U, 2 * U])
+
+
+def test_what_is_missing_where_nothing_was_sampled_is_found_by_reading_all(tmp_path, capsys):
+    stack = np.stack([np.float32(1 + 0.001 * k) * U for k in range(120)]).astype(np.float32)
+    stack[77, 9:, 5] = 9.969209968386869e36
+    stack[78, 3, 5] = np.nan
+    xr.Dataset({"u": (("run", "time", "x"), stack)}, coords={"time": T, "x": X}).to_netcdf(
+        tmp_path / "many.nc", engine="h5netcdf", encoding={"u": {"_FillValue": None}}
+    )
+    found = inspect(tmp_path / "many.nc")
+    assert found["sampled"] < 120 and not found["whole"] and "--verify reads all" in str(found)
+    with pytest.raises(DataError, match=r"not finite in trajectory 77 .*The first of 2 trajectories .* of 120"):
+        verify(tmp_path / "many.nc")
+    assert main(["inspect", str(tmp_path / "many.nc"), "--verify"]) == 2 and "trajectory 77" in capsys.readouterr().err
+    for rows in ([77], [78]):
+        with pytest.raises(DataError, match="not finite"):
+            Windows([Selection.whole(open_source(tmp_path / "many.nc"), ["all"])])[Draw(torch.tensor(rows))]
+    good = write(tmp_path / "good", a=run())
+    assert "all values of 1 trajectories" in verify(good) and inspect(good)["whole"]
+    dropped = {"format": "netcdf", "layout": "labelled", "missing": "drop"}
+    assert "of 118 trajectories" in verify(tmp_path / "many.nc", dropped)
