@@ -23,7 +23,7 @@ from pdessl.errors import CheckpointError, DataError, PdesslError, did_you_mean
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
 from pdessl.experiments.comparison_result import RegressionResult
-from pdessl.experiments.estimates import equation_estimates
+from pdessl.experiments.estimates import balance_itself, equation_estimates
 from pdessl.experiments.regression import CLOSED, METHODS, Regression
 from pdessl.experiments.routes import Route
 from pdessl.experiments.untrained import calibrated, untrained
@@ -282,15 +282,17 @@ class _CrossValidation:
         return dataclasses.replace(declared, ranges=ranges)
 
     def _classical(self) -> Mapping[str, Tensor]:
-        equation = self.data.store.equation
-        if self.settings.classical is None or equation is None:
-            return {}
-        parts = [
-            equation_estimates(self.settings.classical, equation, self.settings.target, p) for p in self.runs.parts
-        ]
+        """Return what needs no label."""
+        s, source = self.settings, self.data.store
+        unit = source.units.get(s.target, "")
+        decay = [balance_itself(source.equation, s.target, unit, part) for part in self.runs.parts]
+        found = {"decay": torch.cat([d for d in decay if d is not None])} if all(d is not None for d in decay) else {}
+        if s.classical is None or source.equation is None:
+            return found
+        parts = [equation_estimates(s.classical, source.equation, s.target, p) for p in self.runs.parts]
         for method, reason in parts[0][1].items():
             self.notes.append(f"{METHODS[method][0]}: {reason}")
-        return {m: torch.cat([found[m] for found, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
+        return found | {m: torch.cat([f[m] for f, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
 
 
 def _tenths(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

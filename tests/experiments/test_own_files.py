@@ -23,6 +23,7 @@ from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.tables import findings, regression_row
 from pdessl.experiments.cross_validation import cross_validate, labelled_runs
 from pdessl.experiments.default_recipe import chosen_recipe
+from pdessl.experiments.estimates import balance_itself
 from pdessl.experiments.inputs import read_labelled, to_be_left_out
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.training import ProgressLines, stopped_early
@@ -302,3 +303,22 @@ def test_labels_with_a_standard_error_count_by_it(reaction, tmp_path):
     assert unknown is None and told < 0.6 * silent
     with pytest.raises(DataError, match="standard error of a is -1; expected a number >= 0"):
         read_labels(pd.DataFrame({"file": ["a"], "value": [1.0], "standard_error": [-1.0]}), "viscosity")
+
+
+def test_the_energy_balance_is_a_row_that_needs_no_label(flow, reaction):
+    folder, truth = flow
+    module = read_labelled(folder / "runs", "viscosity")
+    result = cross_validate(None, module, Regression("viscosity", methods=("mean", "balance")))
+    row = next(r for r in result.rows if r["method"] == "decay")
+    assert row["group"] == "classical" and row["labels"] is None and row["relative_error"]["mean"] < 15  # on 16 nodes
+    assert result.best() != "decay" and len(result.predictions["decay"]) == 8
+    runs = labelled_runs(module, "viscosity").common
+    assert balance_itself("navier_stokes_2d_vorticity", "viscosity", "", runs) is not None
+    assert balance_itself(None, "nu", "cm^2/s", runs) is not None and balance_itself(None, "nu", "m/s", runs) is None
+    assert balance_itself("no_such_equation", "reaction_rate", "", runs) is None
+    other = cross_validate(
+        None,
+        read_labelled(reaction[0] / "runs", "reaction_rate"),
+        Regression("reaction_rate", methods=("mean", "balance")),
+    )
+    assert "decay" not in {r["method"] for r in other.rows}
