@@ -64,7 +64,7 @@ def on_processor(arguments):
         for case in CASES:
             simulator = build(*case, arguments.batch, points, "cpu")
             start = time.process_time()
-            found = simulator(state, kept).fields
+            found = simulator.solve(state, kept).trajectories.fields
             took = (time.process_time() - start) / arguments.batch
             seconds[case] = min(seconds.get(case, took), took)
             left[case] = divergence(found)
@@ -90,11 +90,11 @@ def on_card(arguments):
     points, kept = arguments.points, times(arguments.frames)
     for scheme, precision in CASES:
         simulator = build(scheme, precision, arguments.batch, points, device)
-        simulator(fields(0, arguments.batch, points, device), kept[:2])
+        simulator.solve(fields(0, arguments.batch, points, device), kept[:2])
         synchronise()
         start = time.perf_counter()
         for first in range(0, arguments.trajectories, arguments.batch):
-            frames = simulator(fields(first, arguments.batch, points, device), kept).fields
+            frames = simulator.solve(fields(first, arguments.batch, points, device), kept).trajectories.fields
         synchronise()
         took = time.perf_counter() - start
         kind = str(precision).removeprefix("torch.")

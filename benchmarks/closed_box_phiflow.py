@@ -62,7 +62,7 @@ def our_frames(state, steps):
         VISCOSITY, BUOYANCY, LENGTH, state.shape[-1], velocity="faces", time_step=STEP, dtype=torch.float64
     )
     start = time.process_time()
-    fields = simulator(state, STEP * torch.arange(1, steps + 1, dtype=torch.float64)).fields[0]
+    fields = simulator.solve(state, STEP * torch.arange(1, steps + 1, dtype=torch.float64)).trajectories.fields[0]
     return fields.numpy(), time.process_time() - start
 
 

@@ -294,6 +294,8 @@ def _random_jet(equation: Equation, seed: int) -> dict[str, Any]:
     values: dict[int, Fraction] = {}
 
     def value(number: int) -> Fraction:
+        if number in system.reciprocals:
+            return 1 / value(system.reciprocals.letter(number))
         if number not in values:
             fraction = Fraction(draw.choice((1, 2, 3, 5, 7, 8)), draw.choice((4, 9, 10, 11)))
             values[number] = fraction if count <= number < space.base else fraction * draw.choice((-1, 1))

@@ -19,11 +19,11 @@ __all__ = ["choose_reflections", "exchange_nodes", "reflect", "reflections_of", 
 
 
 def reflections_of(algebra: Any) -> dict[str, DiscreteSymmetry]:
-    """Discrete symmetries that keep the parameters, by name: ``x,u``, or ``x<->y,u<->v,w``."""
+    """Discrete symmetries that keep the parameters, by name: ``x,u``, or ``x<->y,u<->v,w``; no mirrors about 0."""
     return {
         ",".join([*(f"{a}<->{b}" for a, b in found.swaps), *found.flips]): found
         for found in discrete_symmetries(algebra.equation)
-        if not found.parameters
+        if not found.parameters and not found.fixed
     }
 
 

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_changes("mapping", "missing=drop")
     parser.add_argument(
-        "--verify", action="store_true", help="read every byte of a store and compare it with its checksums first"
+        "--verify",
+        action="store_true",
+        help="read everything: a store is compared with its checksums, of files every value is looked at",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         return 0
     if options.verify:
-        print(verify(options.path))
+        print(verify(options.path, mapping))
     found = inspect(options.path, mapping, isolate=True)
     print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

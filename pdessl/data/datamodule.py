@@ -24,6 +24,7 @@ from pdessl.data.lengths import long_enough
 from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.memory import available_memory, readable_size
+from pdessl.data.resplitting import more_labels
 from pdessl.data.sampling import Draw, IndexBatches, PairedWindows
 from pdessl.data.selection import Selection
 from pdessl.data.source import Source
@@ -281,13 +282,10 @@ class PDEDataModule(lightning.LightningDataModule):
             return None
         there = sum(map(len, self.selections("labelled")))
         if labels > there:
-            command = getattr(self.store, "command", None)
-            repair = "raise its share, e.g. splits: {labelled: 0.5}"
-            if command is not None:
-                repair = f"generate more: {command.replace(str(self.path), 'ANOTHER_FOLDER')} --size labelled={labels}"
+            kind = "store" if hasattr(self.store, "command") else "dataset"
             raise DataError(
-                f"{labels} labels asked for, the {'dataset' if command is None else 'store'} has {there}. Ask for at "
-                f"most that, or {repair}"
+                f"{labels} labels asked for, the {kind} has {there}. Ask for at most that, or "
+                f"{more_labels(self.store, str(self.path), labels)}"
             )
         return random_stream(seed, "labelled", 0, "subset").permutation(there)[:labels]
 
@@ -303,6 +301,11 @@ class PDEDataModule(lightning.LightningDataModule):
                 rank_zero_info(f"mean and deviation are those of {len(numbers)} of {len(part)} training trajectories")
             self._statistics = field_statistics(part.whole_fields(numbers), part.field_names)
         return self._statistics
+
+    def sample(self, count: int) -> Trajectories:
+        """Return the first windows of the training part, as they are in a batch, at most so many."""
+        part = self._training_part()
+        return part[Draw(torch.arange(min(count, len(part))))]
 
     # ------------------------------------------------------------------------------ loaders
 

@@ -74,7 +74,11 @@ def describe_files(s: Summary) -> list[str]:
             )
         )
     lines.append(
-        _line("sampled", f"ranges and spectra from {s['sampled']} of {sum(s['splits'].values())} trajectories")
+        _line(
+            "sampled",
+            f"ranges and spectra from {s['sampled']} of {sum(s['splits'].values())} trajectories"
+            + ("" if s["whole"] else "; what is missing in others is not seen, --verify reads all"),
+        )
     )
     if s["statistics"]:
         lines.append(_line("stats.yaml", ", ".join(s["statistics"])))

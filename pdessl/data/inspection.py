@@ -14,12 +14,12 @@ from typing import Any
 from pdessl.data.description import describe_files, describe_store
 from pdessl.data.formats import open_apart, open_source
 from pdessl.data.formats.isolation import LIMIT, cheap, isolated
-from pdessl.data.formats.summary import summarise
+from pdessl.data.formats.summary import summarise, unreadable
 from pdessl.data.groups import describe_groups
 from pdessl.data.manifest import MANIFEST
 from pdessl.data.shards import open_shard
 from pdessl.data.store import Store
-from pdessl.errors import FormatError
+from pdessl.errors import DataError, FormatError
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Inspection", "inspect", "verify"]
@@ -57,14 +57,33 @@ class Inspection:
         )
 
 
-def verify(path: str | os.PathLike[str]) -> str:
-    """Read every byte of a store, compare it with the manifest's checksums, and return a line that says so.
+def verify(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> str:
+    """Read every byte, and return a line that says that all is well.
+
+    A store is compared with the checksums of its manifest; of files every value is looked at, where :func:`inspect`
+    samples.
+
+    Args:
+        path: store or files, as for :func:`inspect`.
+        mapping: likewise.
 
     Raises:
-        StoreError: no store there.
-        FormatError: shards that are missing, damaged, or others than the manifest says; they are named.
+        FormatError: nothing there; shards that are missing, damaged, or others than the manifest says; they are named.
+        DataError: trajectories of files that hold values that are not finite or were never written; one is named.
     """
-    store = Store(path)
+    if not _is_store(path, mapping):
+        source = open_source(path, mapping)
+        bad = unreadable(source)
+        if bad:
+            more = (
+                f" The first of {len(bad)} trajectories that cannot be used of {len(source)}." if len(bad) > 1 else ""
+            )
+            raise DataError(f"{bad[0]}{more}")
+        return f"{source.name}: all values of {len(source)} trajectories are there and finite"
+    store = Store(path)  # type: ignore[arg-type]  # a single path, see _is_store
     bad = store.verify()
     count = sum(len(split["shards"]) for split in store.manifest["splits"].values())
     if bad:
@@ -74,6 +93,10 @@ def verify(path: str | os.PathLike[str]) -> str:
             f"{', '.join(bad[:5])}{more}. Make them anew: {store.command} --resume"
         )
     return f"{path}: all {count} shards are as the manifest says"
+
+
+def _is_store(path: Any, mapping: Any) -> bool:
+    return mapping is None and isinstance(path, (str, os.PathLike)) and (Path(path) / MANIFEST).is_file()
 
 
 def inspect(
@@ -96,9 +119,8 @@ def inspect(
         FormatError: nothing there, damaged, or in a layout that is not known; the message says how to map it.
         DataError: coordinates that are missing or irregular.
     """
-    single = isinstance(path, (str, os.PathLike))
-    if mapping is None and single and (Path(path) / MANIFEST).is_file():
-        return Inspection(_store(Store(path)))
+    if _is_store(path, mapping):
+        return Inspection(_store(Store(path)))  # type: ignore[arg-type]
     if not isolate or not cheap():
         return Inspection(_files(open_source(path, mapping)))
     source = open_apart(path, mapping)  # who opens them next finds them open

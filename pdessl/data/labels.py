@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pdessl.data.formats import load_mapping, recognised
+from pdessl.data.formats.files import Files
 from pdessl.data.manifest import MANIFEST
+from pdessl.data.source import Source
 from pdessl.errors import DataError
 from pdessl.units import conversion
 
-__all__ = ["read_labels", "with_labels"]
+__all__ = ["has_errors", "label_errors", "read_labels", "with_labels"]
 
 _RUN = ("file", "run", "name", "id", "path", "trajectory")
 _VALUE, _ERROR, _UNIT = ("value",), ("standard_error", "error", "stderr", "sigma"), ("unit", "units")
@@ -56,7 +60,15 @@ def read_labels(table: Any, target: str) -> dict[str, Any]:
             raise DataError(f"labels: {run} has two values, {values[run]:g} and {value * factor:g}. Keep one.")
         values[run] = value * factor
         if row.get("error") not in (None, ""):
-            errors[run] = _number(row["error"], f"labels: the standard error of {run}") * factor
+            error = _number(row["error"], f"labels: the standard error of {run}") * factor
+            if math.isnan(error):
+                continue
+            if not 0 <= error < math.inf:
+                raise DataError(
+                    f"labels: the standard error of {run} is {error:g}; expected a number >= 0 in the unit of the "
+                    "value, or nothing."
+                )
+            errors[run] = error
     if not values:
         raise DataError(f"labels: the table has no value of '{target}'.")
     return {"values": values, "unit": unit, "errors": errors}
@@ -82,6 +94,38 @@ def with_labels(data: str | os.PathLike[str], mapping: Any, table: Any, target: 
     base = recognised(data) if mapping is None else load_mapping(mapping)
     found = dict(base.content)
     found["labels"] = {**found.get("labels", {}), target: read_labels(table, target)}
+    return found
+
+
+def has_errors(source: Source, target: str) -> bool:
+    """Return whether a table gave labels of a parameter standard errors."""
+    return isinstance(source, Files) and bool(source.mapping.get("labels", {}).get(target, {}).get("errors"))
+
+
+def label_errors(source: Source, target: str, split: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the standard errors that a table gave the labels of some runs, (n,), in the unit of the parameter.
+
+    Not a number where a label has none, or comes from the files.
+
+    Args:
+        source: files that were opened with :func:`with_labels`; of others nothing is known.
+        target: name of the parameter.
+        split: of the runs.
+        rows: their numbers there, (n,).
+    """
+    found = np.full(len(rows), np.nan)
+    if not has_errors(source, target) or not isinstance(source, Files):
+        return found
+    table = source.mapping.get("labels")[target]
+    given = table["errors"]
+    unit, here = str(table.get("unit", "")), source.units.get(target, "")
+    factor = (conversion(unit, here) if unit and here else 1.0) or 1.0
+    origins = source.origins(split)
+    for place, row in enumerate(rows.tolist()):
+        file, number = origins[row]
+        names = (file, Path(file).name, Path(file).stem)
+        keys = (*(f"{n}:{number}" for n in names), *((str(number),) if source.files == 1 else ()), *names)
+        found[place] = factor * next((given[k] for k in keys if k in given), math.nan)
     return found
 
 

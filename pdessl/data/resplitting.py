@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pdessl.data.lengths import named
+from pdessl.data.lengths import named, parts_of
 from pdessl.data.selection import Selection
 from pdessl.data.source import Coordinates, Source
 from pdessl.errors import DataError, did_you_mean
 
-__all__ = ["Resplit", "resplit"]
+__all__ = ["Resplit", "more_labels", "resplit"]
 
 _COMPARED: Mapping[str, Callable[[Any, float], Any]] = {
     "<": lambda a, b: a < b,
@@ -144,6 +145,30 @@ def resplit(source: Source, rules: Mapping[str, str | float], seed: int = 0) -> 
             if len(part):
                 chosen[name if not number else named(name, part.shape[1])] = part
     return Resplit(source, chosen, {name: str(rule) for name, rule in rules.items()})
+
+
+def more_labels(source: Source, path: str, labels: int) -> str:
+    """Return what makes a dataset with so many labelled trajectories of one that has fewer, in words that may be typed.
+
+    Args:
+        source: a store or files.
+        path: of it.
+        labels: how many are wanted.
+    """
+    command, total = getattr(source, "command", None), len(source)
+    if command is None or (getattr(source, "converted", False) and "labelled" not in source.splits):
+        return "raise its share, e.g. splits: {labelled: 0.5}"
+    command = command.replace(path, "ANOTHER_FOLDER")
+    if not getattr(source, "converted", False):
+        return f"generate more: {command} --size labelled={labels}"
+    held = {n: sum(source.splits[part] for part in parts_of(n, source.splits)) for n in ("validation", "test")}
+    kept = {name: count for name, count in held.items() if count}
+    if labels + sum(kept.values()) > total:
+        return f"label more files and convert them: {total} trajectories are all there are"
+    shares = [
+        f"{name}={math.ceil(1e4 * count / total) / 1e4:g}" for name, count in {**kept, "labelled": labels}.items()
+    ]
+    return f"convert with a larger share: {command} --split {','.join(shares)}"
 
 
 def _is_share(rule: str | float) -> bool:

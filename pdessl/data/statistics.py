@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pdessl.errors import DataError
 
-__all__ = ["FieldStatistics", "field_statistics"]
+__all__ = ["FieldStatistics", "far_from_zero", "field_statistics"]
+
+OFFSET = 1e4  # mean over deviation, from which on float32 keeps three digits of the deviation or fewer
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,21 @@ class FieldStatistics:
 
     mean: float
     std: float
+
+
+def far_from_zero(found: Mapping[str, FieldStatistics]) -> list[str]:
+    """Return which fields lie so far from 0 that float32, in which they are trained on, loses what they do.
+
+    Args:
+        found: mean and deviation per field, taken in float64.
+    """
+    return [
+        f"field {name} is {s.mean:.6g} with a deviation of {s.std:.3g}: in float32, in which it is trained on, its "
+        f"step is {np.spacing(np.float32(abs(s.mean))) / s.std:.2g} of that. Subtract a constant:  "
+        f"ds.assign({name}=ds.{name} - {s.mean:.6g})"
+        for name, s in found.items()
+        if 0 < OFFSET * s.std < abs(s.mean)
+    ]
 
 
 def field_statistics(batches: Iterable[Tensor], names: tuple[str, ...]) -> dict[str, FieldStatistics]:

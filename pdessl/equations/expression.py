@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
 from pdessl.errors import EquationError
 
-__all__ = ["Derivative", "Expression", "Names", "Number", "Power", "Product", "Sum", "Variable", "evaluate", "walk"]
+__all__ = [
+    "Derivative",
+    "Expression",
+    "Names",
+    "Number",
+    "Power",
+    "Product",
+    "Sum",
+    "Variable",
+    "evaluate",
+    "negative",
+    "product_of",
+    "sum_of",
+    "total_derivative",
+    "walk",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +128,58 @@ class Names:
     def all(self) -> tuple[str, ...]:
         """All names, independents first."""
         return (*self.independent, *self.dependent, *self.parameters, *self.functions)
+
+
+def sum_of(terms: Sequence[Expression]) -> Expression:
+    """The sum, folded where it is a number or has one term."""
+    if len(terms) == 1:
+        return terms[0]
+    if all(isinstance(t, Number) for t in terms):
+        return Number(sum((t.value for t in terms if isinstance(t, Number)), Fraction(0)))
+    return Sum(tuple(terms))
+
+
+def product_of(factors: Sequence[Expression]) -> Expression:
+    """The product, its numbers folded into one in front."""
+    number = Fraction(1)
+    rest: list[Expression] = []
+    for factor in factors:
+        if isinstance(factor, Number):
+            number *= factor.value
+        else:
+            rest.append(factor)
+    if not rest or number == 0:
+        return Number(number)
+    if number != 1:
+        rest.insert(0, Number(number))
+    return rest[0] if len(rest) == 1 else Product(tuple(rest))
+
+
+def total_derivative(tree: Expression, letter: str, order: Sequence[str]) -> Expression:
+    """D_letter of an expression by the rules of sums, products and powers; parameters are constants."""
+    match tree:
+        case Derivative(field=field, by=by):
+            return Derivative(field, tuple(sorted((*by, letter), key=order.index)))
+        case Sum(terms=terms):
+            parts = [total_derivative(term, letter, order) for term in terms]
+            return sum_of([p for p in parts if p != Number(Fraction(0))] or [Number(Fraction(0))])
+        case Product(factors=factors):
+            parts = [
+                product_of([*factors[:i], total_derivative(factor, letter, order), *factors[i + 1 :]])
+                for i, factor in enumerate(factors)
+            ]
+            return sum_of([p for p in parts if p != Number(Fraction(0))] or [Number(Fraction(0))])
+        case Power(base=base, exponent=exponent):
+            lowered = base if exponent == 2 else Power(base, exponent - 1)
+            return product_of([Number(Fraction(exponent)), lowered, total_derivative(base, letter, order)])
+        case Variable(name=name):
+            return Number(Fraction(name == letter))
+    return Number(Fraction(0))
+
+
+def negative(tree: Expression) -> Expression:
+    """The expression with the other sign."""
+    return product_of([Number(Fraction(-1)), *(tree.factors if isinstance(tree, Product) else (tree,))])
 
 
 def walk(tree: Expression) -> Iterator[Expression]:

@@ -4,9 +4,10 @@
     sum        = [sign] product { ("+" | "-") product }
     product    = power { ("*" | "/") power }           the divisor is a number
     power      = atom [ "**" integer ]                 0 <= integer <= 16
-    atom       = number | name | "(" sum ")" | sign power
+    atom       = number | name | "(" sum ")" [ "_" letters ] | sign power
 
-A name is an independent variable, a parameter, a field, an arbitrary function, or a derivative such as ``u_xx``.
+``(u**2*u_x)_x`` is the total derivative of the bracket. A name is an independent variable, a parameter, a field, an
+arbitrary function, or a derivative such as ``u_xx``.
 Numbers are exact: ``0.1`` is one tenth.
 """
 
@@ -18,7 +19,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pdessl.equations.expression import Derivative, Expression, Names, Number, Power, Product, Sum, Variable, walk
+from pdessl.equations.expression import (
+    Derivative,
+    Expression,
+    Names,
+    Number,
+    Power,
+    Variable,
+    negative,
+    product_of,
+    sum_of,
+    total_derivative,
+    walk,
+)
 from pdessl.errors import EquationError, did_you_mean
 
 __all__ = ["infer_names", "parse_equation", "parse_expression"]
@@ -51,10 +64,12 @@ def _fail(text: str, at: int, message: str) -> EquationError:
 _TOKEN = re.compile(
     r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z][A-Za-z0-9_]*)"
+    r"|(?P<subscript>(?<=\))_[A-Za-z]+)"
     r"|(?P<operator>\*\*|//|[-+*/()=^])"
 )
 _OPERATORS = ("diff", "derivative", "d")
 _CALL = re.compile(r"\b(?P<name>diff|Diff|derivative|Derivative|D|d)\s*\([^()]*$")
+_METHOD = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_]*)\s*\.\s*diff\b")
 _SPACE = re.compile(r"[ \t\r\n]+")
 
 
@@ -91,9 +106,16 @@ def _tokens(text: str) -> list[_Token]:
                     f"'{called.group('name')}(...)' is not read; write derivatives with '_': u_t for diff(u, t), u_xx "
                     "for diff(u, x, 2).",
                 )
+            if text[at] == "." and (method := _METHOD.search(text)) and method.start() < at < method.end():
+                raise _fail(
+                    text,
+                    method.start(),
+                    f"'{method.group('name')}.diff(...)' is not read; write derivatives with '_': u_t for u.diff(t), "
+                    "u_xx for u.diff(x, 2).",
+                )
             advice = " Write Greek letters out in ASCII: nu." if text[at].isalpha() else ""
             if text[at] == "_" and text[:at].rstrip().endswith(")"):
-                advice = " The derivative of a bracket is not read: write its terms out, (u*v)_x as u_x*v + u*v_x."
+                advice = " The derivative of a bracket is written without a space, its variables by letters: (u*v)_x."
             raise _fail(text, at, f"unexpected character {text[at]!r}.{advice}")
         kind = str(found.lastgroup)
         if found.group() == "^":
@@ -149,7 +171,7 @@ class _Parser:
             sign = -sign if operator.text == "-" else sign
         while True:
             term, d, n = self.product()
-            terms.append(_negative(term) if sign < 0 else term)
+            terms.append(negative(term) if sign < 0 else term)
             degree, count = max(degree, d), count + n
             operator = self.accept("+", "-")
             if not operator:
@@ -158,7 +180,7 @@ class _Parser:
             while operator := self.accept("+", "-"):
                 sign = -sign if operator.text == "-" else sign
         self.bound(start, degree, count)
-        return self.folded(_sum(terms), start), degree, count
+        return self.folded(sum_of(terms), start), degree, count
 
     def product(self) -> tuple[Expression, int, int]:
         start = self.token
@@ -171,8 +193,8 @@ class _Parser:
                 if not isinstance(factor, Number):
                     raise self.fail(
                         "division by something that is not a number; the coefficients must be polynomial. "
-                        "Multiply the equation out, "
-                        "or declare a variable for the quotient.",
+                        "Multiply the equation by it (u_t = u_rr + u_r/r is r*u_t = r*u_rr + u_r), or declare a "
+                        "variable for the quotient.",
                         at,
                     )
                 if factor.value == 0:
@@ -181,7 +203,7 @@ class _Parser:
             factors.append(factor)
             degree, count = degree + d, count * n
             self.bound(start, degree, count)
-        return self.folded(_product(factors), start), degree, count
+        return self.folded(product_of(factors), start), degree, count
 
     def power(self) -> tuple[Expression, int, int]:
         start = self.token
@@ -246,17 +268,38 @@ class _Parser:
                     f"expected ')', found {self.token.text or 'the end of the text'!r}; this '(' is not closed.", token
                 )
             self.nesting -= 1
+            if self.token.kind == "subscript":
+                inside = self.differentiated(*inside, token)
             if self.token.kind in ("name", "number") or self.token.text == "(":
                 raise self.fail("an operator is missing after ')'; write '*' for a product.")
             return inside
         if signs := self.accept("-", "+"):
-            negative = signs.text == "-"
+            minus = signs.text == "-"
             while operator := self.accept("-", "+"):
-                negative ^= operator.text == "-"
+                minus ^= operator.text == "-"
             tree, degree, count = self.power()
-            return (_negative(tree) if negative else tree), degree, count
+            return (negative(tree) if minus else tree), degree, count
         found = f"'{token.text}'" if token.text else "the end of the text"
         raise self.fail(f"expected a number, a name or '(', found {found}.")
+
+    def differentiated(self, tree: Expression, degree: int, count: int, start: _Token) -> tuple[Expression, int, int]:
+        """The total derivative of a bracket by the letters of the subscript that follows it."""
+        token = self.token
+        self.next += 1
+        for i, letter in enumerate(token.text[1:]):
+            if letter not in self.names.independent:
+                raise _fail(
+                    self.text,
+                    token.at + 1 + i,
+                    f"'{letter}' in ')_{token.text[1:]}' is not an independent variable. Independent variables: "
+                    f"{', '.join(self.names.independent)}.",
+                )
+            count *= max(1, degree)  # the product rule: as many terms as factors
+            self.bound(start, degree, count)
+            tree = total_derivative(tree, letter, self.names.independent)
+        if any(isinstance(node, Derivative) and len(node.by) > MAX_DEGREE for node in walk(tree)):
+            raise self.fail(f"a derivative of order above {MAX_DEGREE}; no higher one is read.", token)
+        return tree, degree, count
 
     def name(self, token: _Token) -> Expression:
         names, text = self.names, token.text
@@ -310,33 +353,6 @@ class _Parser:
             raise self.fail(f"expected the end of the text, found '{self.token.text}'.")
 
 
-def _sum(terms: list[Expression]) -> Expression:
-    if len(terms) == 1:
-        return terms[0]
-    if all(isinstance(t, Number) for t in terms):
-        return Number(sum((t.value for t in terms if isinstance(t, Number)), Fraction(0)))
-    return Sum(tuple(terms))
-
-
-def _product(factors: list[Expression]) -> Expression:
-    number = Fraction(1)
-    rest: list[Expression] = []
-    for factor in factors:
-        if isinstance(factor, Number):
-            number *= factor.value
-        else:
-            rest.append(factor)
-    if not rest or number == 0:
-        return Number(number)
-    if number != 1:
-        rest.insert(0, Number(number))
-    return rest[0] if len(rest) == 1 else Product(tuple(rest))
-
-
-def _negative(tree: Expression) -> Expression:
-    return _product([Number(Fraction(-1)), *(tree.factors if isinstance(tree, Product) else (tree,))])
-
-
 def parse_expression(text: str, names: Names) -> Expression:
     """Read an expression in the declared names.
 
@@ -364,7 +380,7 @@ def parse_equation(text: str, names: Names) -> Expression:
         right, _, _ = parser.sum()
         if parser.token.text == "=":
             raise parser.fail("a second '=' in one equation.")
-        left = _sum([left, _negative(right)]) if right != Number(Fraction(0)) else left
+        left = sum_of([left, negative(right)]) if right != Number(Fraction(0)) else left
     parser.finish()
     if not any(isinstance(node, Derivative) and node.by for node in walk(left)):
         raise _fail(text, 0, "no derivative in this equation; write derivatives as u_t, u_xx.")
@@ -386,6 +402,8 @@ def infer_names(texts: Sequence[str], parameters: Iterable[str] = ()) -> tuple[t
             head, underscore, by = token.text.partition("_")
             if token.kind == "name" and underscore and by.isalpha() and token.text not in known:
                 fields.setdefault(head)
+                letters.update(by)
+            elif token.kind == "subscript":
                 letters.update(by)
             elif token.text == "t" and "t" not in known:
                 letters.add("t")

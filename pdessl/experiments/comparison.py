@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.labels import has_errors
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import CheckpointError, DataError, FormatError, PdesslError, ShapeError
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.comparison_result import RegressionResult
 from pdessl.experiments.estimates import Classical, equation_estimates
+from pdessl.experiments.inputs import FEW
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.regression import METHODS, Regression
 from pdessl.experiments.robustness import INTERVALS, interval_rows, reliability
@@ -143,7 +146,12 @@ class _Comparison:
         self.predictions: dict[tuple[str, int | None], list[Tensor]] = {}
         self.models: dict[tuple[str, int, int], ParameterModel] = {}
         self.chosen: list[dict[str, Any]] = []
-        self.notes: list[str] = []
+        self.notes = far_from_zero(field_statistics([self.test.fields], self.test.field_names))
+        if has_errors(data.store, settings.target):
+            self.notes.append(
+                "The labels' standard errors are not used: they are where labelled runs are left out in turn, with no "
+                f"test runs and fewer than {FEW} labels."
+            )
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
         self.others = {name: with_target(shifted(data, shift), settings.target) for name, shift in shifts.items()}

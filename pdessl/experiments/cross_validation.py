@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.labels import label_errors
 from pdessl.data.source import Source
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import CheckpointError, DataError, PdesslError, did_you_mean
 from pdessl.evaluation.metrics import error_in_percent, nmse
 from pdessl.evaluation.tables import regression_row
 from pdessl.experiments.comparison_result import RegressionResult
-from pdessl.experiments.estimates import equation_estimates
+from pdessl.experiments.estimates import balance_itself, equation_estimates
 from pdessl.experiments.regression import CLOSED, METHODS, Regression
 from pdessl.experiments.routes import Route
 from pdessl.experiments.untrained import calibrated, untrained
@@ -49,11 +51,13 @@ class LabelledRuns:
         parts: runs of equal length each, that of most runs first.
         groups: of every run, (n,): runs of one group are left out together.
         common: all runs, cut to the frames of the shortest, with their labels.
+        errors: standard errors of the labels, (n,), not a number where nothing is said; None where nothing is of any.
     """
 
     parts: tuple[Trajectories, ...]
     groups: NDArray[np.int64]
     common: Trajectories
+    errors: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.common)
@@ -65,7 +69,7 @@ def labelled_runs(data: PDEDataModule, target: str) -> LabelledRuns:
     Raises:
         DataError: no such parameter, or fewer than three runs that have it.
     """
-    parts, groups = [], []
+    parts, groups, errors = [], [], []
     source: Source = data.store
     for chosen in data.selections("labelled", short=True):
         known = chosen.parameter_values().get(target)
@@ -77,6 +81,7 @@ def labelled_runs(data: PDEDataModule, target: str) -> LabelledRuns:
             runs = source.load(kept.splits[number], rows, fields=data.fields)
             parts.append(runs.replace(fields=runs.fields.to(torch.float32)))
             groups.append(source.groups(kept.splits[number])[rows])
+            errors.append(label_errors(source, target, kept.splits[number], rows))
     if not parts:
         held = ", ".join(source.parameters) or "none"
         raise DataError(
@@ -91,7 +96,8 @@ def labelled_runs(data: PDEDataModule, target: str) -> LabelledRuns:
             f"{len(common)} runs of {source.name} have '{target}'; expected {FEWEST} or more (6 for intervals). Label "
             "more: write it into their files, or give a table: --labels labels.csv, with columns file and value."
         )
-    return LabelledRuns(tuple(parts), np.concatenate(groups), common)
+    known = np.concatenate(errors)
+    return LabelledRuns(tuple(parts), np.concatenate(groups), common, known if np.isfinite(known).any() else None)
 
 
 def cross_validate(
@@ -145,6 +151,13 @@ class _CrossValidation:
             f"Every error is that of the {n} labelled runs, each predicted by a fit without its tenth of them; one "
             "division into tenths, so that differences between methods are not tested."
         )
+        if self.runs.errors is not None:
+            given = int((np.nan_to_num(self.runs.errors) > 0).sum())
+            self.notes.append(
+                f"{given} labels have a standard error σ: labels count by 1/(s² + σ²) in every fit, s the error of the "
+                "method itself; errors in the table are against the labels as they are given."
+            )
+        self.notes += far_from_zero(field_statistics([self.runs.common.fields], self.runs.common.field_names))
         if s.trainings():
             self.notes.append("Trainings by gradient need validation runs, of which these data have none.")
         for method, made, readout in self._methods():
@@ -233,12 +246,14 @@ class _CrossValidation:
         novelty, known = np.empty(n), np.empty(n, dtype=bool)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            model = route.fit(whole, readout)
+            errors = self.runs.errors
+            model = route.fit(whole, readout, errors=errors)
             model = dataclasses.replace(model, format=self._of_all_lengths(route, model.format))
             self.models[method, n, self.settings.first_seed] = model
             for k in range(int(self.fold.max()) + 1):
                 left, kept = np.flatnonzero(self.fold == k), np.flatnonzero(self.fold != k)
-                part = route.fit(whole[kept], readout).predict(whole[left])
+                part = route.fit(whole[kept], readout, errors=None if errors is None else errors[kept])
+                part = part.predict(whole[left])
                 for column, end in zip(columns, ("", "_low", "_high"), strict=True):
                     column[left] = part[target + end].values
                 novelty[left], known[left] = part["novelty"].values, part["in_distribution"].values
@@ -267,15 +282,17 @@ class _CrossValidation:
         return dataclasses.replace(declared, ranges=ranges)
 
     def _classical(self) -> Mapping[str, Tensor]:
-        equation = self.data.store.equation
-        if self.settings.classical is None or equation is None:
-            return {}
-        parts = [
-            equation_estimates(self.settings.classical, equation, self.settings.target, p) for p in self.runs.parts
-        ]
+        """Return what needs no label."""
+        s, source = self.settings, self.data.store
+        unit = source.units.get(s.target, "")
+        decay = [balance_itself(source.equation, s.target, unit, part) for part in self.runs.parts]
+        found = {"decay": torch.cat([d for d in decay if d is not None])} if all(d is not None for d in decay) else {}
+        if s.classical is None or source.equation is None:
+            return found
+        parts = [equation_estimates(s.classical, source.equation, s.target, p) for p in self.runs.parts]
         for method, reason in parts[0][1].items():
             self.notes.append(f"{METHODS[method][0]}: {reason}")
-        return {m: torch.cat([found[m] for found, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
+        return found | {m: torch.cat([f[m] for f, _ in parts]) for m in parts[0][0] if all(m in f for f, _ in parts)}
 
 
 def _tenths(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

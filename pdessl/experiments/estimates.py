@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pdessl.errors import PdesslError
+from pdessl.equations import load_equation
+from pdessl.errors import CatalogError, PdesslError
 from pdessl.evaluation.classical import least_squares, weak_form
+from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.inference.shooting import shoot
 from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
+from pdessl.units import conversion
 
-__all__ = ["Classical", "equation_estimates"]
+__all__ = ["Classical", "balance_itself", "equation_estimates"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,37 @@ def equation_estimates(
         except PdesslError as error:
             reasons[method] = str(error)
     return found, reasons
+
+
+def balance_itself(equation: str | None, target: str, unit: str, runs: Trajectories) -> Tensor | None:
+    """Return -dE/dt over the dissipation (m,) as the parameter itself, which no label is needed for.
+
+    That is a viscosity or diffusivity where the other terms neither make nor destroy energy, see
+    :func:`pdessl.evaluation.energy_balance.energy_balance`; elsewhere its error says that it is none.
+
+    Args:
+        equation: of the data, or None.
+        target: name of the parameter.
+        unit: of the labels, empty where nothing is said.
+        runs: m runs; no label is read.
+
+    Returns:
+        None where the parameter is no length²/time by the equation's file, the unit or its name, or runs are too short.
+    """
+    try:
+        known = None if equation is None else load_equation(equation)
+    except CatalogError:
+        known = None
+    letters = {name: letter for letter, name in known.parameter_names.items()} if known else {}
+    if known and target in letters:
+        diffusive = known.parameter_units.get(letters[target]) == "length^2/time"
+    elif unit:
+        diffusive = conversion(unit, "m^2/s") is not None
+    else:
+        diffusive = target.endswith(("viscosity", "diffusivity"))
+    if not diffusive:
+        return None
+    try:
+        return energy_balance(runs)[:, 0].cpu()
+    except PdesslError:
+        return None

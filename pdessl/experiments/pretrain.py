@@ -20,6 +20,7 @@ from pdessl.experiments.default_recipe import recipe_for
 from pdessl.experiments.pretraining import PretrainingRun
 from pdessl.experiments.pretraining import pretrain as pretrain_recipe
 from pdessl.experiments.provenance import check_writable
+from pdessl.experiments.scales import ScaleCheck
 from pdessl.experiments.training import Curves, in_own_folder, interruptible
 from pdessl.files import writes_to
 from pdessl.models import Projector
@@ -131,7 +132,7 @@ def pretrain(
     last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     usual: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     fitter = lightning.Trainer(
-        max_epochs=epochs, callbacks=[*trainer.pop("callbacks", []), curves, last], **(usual | trainer)
+        max_epochs=epochs, callbacks=[*trainer.pop("callbacks", []), ScaleCheck(), curves, last], **(usual | trainer)
     )
     if type(fitter.strategy.checkpoint_io) is TorchCheckpointIO:
         fitter.strategy.checkpoint_io = WholeCheckpoints()

@@ -226,6 +226,7 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from pdessl.experiments.scales import ScaleCheck
     from pdessl.experiments.training import Curves, ProgressLines, in_own_folder, interruptible, stopped_early
     from pdessl.experiments.world import save_world
     from pdessl.tasks import WholeCheckpoints, WorldModel
@@ -247,7 +248,7 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
         callbacks.append(AverageWeights(cli.config["average_weights"]))
     # The checkpoint is written after the curves of the epoch are complete, so that a resumed run continues them.
     lines = [] if cli.trainer.progress_bar_callback is not None and sys.stdout.isatty() else [ProgressLines()]
-    cli.trainer.callbacks += [*callbacks, *lines, curves, last]
+    cli.trainer.callbacks += [*callbacks, ScaleCheck(), *lines, curves, last]
     strategy = cli.trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:  # unless the recipe chose another
         strategy.checkpoint_io = WholeCheckpoints()

@@ -30,6 +30,7 @@ METHODS = {
     "balance": ("energy balance, calibrated", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "moved": ("supervised, views that move the label", "floor"),
+    "decay": ("energy balance itself, no label", "classical"),
     "least_squares": ("least squares, pointwise", "classical"),
     "weak_form": ("least squares, weak form", "classical"),
     "shooting": ("fitted through the simulator, from the weak form", "classical"),

@@ -8,6 +8,8 @@ import dataclasses
 import math
 import warnings
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from pdessl.data import PDEDataModule
@@ -104,11 +106,18 @@ class Route:
                 self.refused[name] = str(error)
         return self._held.get(name)
 
-    def fit(self, labelled: Encoded, readout: str = "ridge", interval: str | None = None) -> ParameterModel:
+    def fit(
+        self,
+        labelled: Encoded,
+        readout: str = "ridge",
+        interval: str | None = None,
+        errors: NDArray[np.float64] | None = None,
+    ) -> ParameterModel:
         """Return a model of labelled runs, its intervals calibrated on the validation runs where they suffice.
 
         With fewer than level/(1 - level) no finite interval keeps its promise; intervals are then calibrated on the
-        labelled runs themselves, left out by folds, unless these are too few as well.
+        labelled runs themselves, left out by folds, unless these are too few as well. Standard errors of the labels,
+        (n,), say what each counts.
         """
         fewest = math.ceil(self.level / (1 - self.level) - 1e-9)
         held = self.validation
@@ -124,6 +133,7 @@ class Route:
             units=self.data.store.units,
             interval=interval or self.kind,
             layer=self.layer,
+            errors=None if errors is None else {self.settings.target: errors},
         )
 
 

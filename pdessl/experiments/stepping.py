@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import DataError
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.stepping_conditions import Told, told
@@ -175,7 +176,8 @@ def compare_steppers(
         condition = given[method].condition
         if folder is not None and condition is not None:
             _model(folder, condition, context, train, found, settings).save(folder)
-    result.notes = [line for m in given.values() for line in m.notes]
+    result.notes = far_from_zero(field_statistics([train.fields], train.field_names))
+    result.notes += [line for m in given.values() for line in m.notes]
     return result
 
 

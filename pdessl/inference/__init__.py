@@ -13,6 +13,7 @@ from pdessl.inference.measured import Measured, MeasuredParameter
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import HeadReadout
+from pdessl.inference.runs import Runs
 from pdessl.inference.saving import save
 from pdessl.inference.surrogates import SurrogateModel
 from pdessl.inference.target import Target
@@ -32,6 +33,7 @@ __all__ = [
     "ParameterModel",
     "PhysicsEncoder",
     "RunEncoder",
+    "Runs",
     "SimulationEncoder",
     "SurrogateModel",
     "Target",

@@ -29,11 +29,16 @@ class AffineReadout:
     weights: Tensor
 
     @staticmethod
-    def fit(codes: Tensor, labels: Tensor) -> AffineReadout:
+    def fit(codes: Tensor, labels: Tensor, weights: Tensor | None = None) -> AffineReadout:
         """Fit on codes (n, R) and labels (n,), the parameter itself and not its logarithm.
 
         Tried are p = b·z_j with one code alone, and the affine map of all; the smallest leave-one-out relative error
         chooses. Two labels suffice for the former, as codes are coefficients of terms.
+
+        Args:
+            codes: (n, R).
+            labels: (n,).
+            weights: what a squared relative error of each run counts, (n,), > 0. Default all alike.
 
         Raises:
             ShapeError: shapes that do not fit, or fewer than two labels.
@@ -53,7 +58,7 @@ class AffineReadout:
             tried.append((tuple(range(z.shape[1] + 1)), torch.cat([ones, z / size], dim=1)))
         best, found = torch.inf, torch.zeros(z.shape[1] + 1, dtype=torch.float64)
         for places, columns in tried:
-            error, values = _left_out(columns / labels[:, None])
+            error, values = _left_out(columns / labels[:, None], ones[:, 0] if weights is None else weights.double())
             if error < best:
                 best, found = error, torch.zeros_like(found)
                 found[list(places)] = values
@@ -64,10 +69,11 @@ class AffineReadout:
         return self.intercept + features.double() @ self.weights
 
 
-def _left_out(columns: Tensor) -> tuple[float, Tensor]:
-    """Return the mean square leave-one-out residual of columns·w = 1, and w."""
-    inverse = torch.linalg.pinv(columns)
-    values = inverse.sum(dim=1)
-    leverage = (columns * inverse.T).sum(dim=1).clamp(max=1 - 1e-9)
+def _left_out(columns: Tensor, weights: Tensor) -> tuple[float, Tensor]:
+    """Return the weighted mean square leave-one-out residual of columns·w = 1, and w."""
+    root = weights.sqrt()
+    inverse = torch.linalg.pinv(root[:, None] * columns)
+    values = inverse @ root
+    leverage = (root[:, None] * columns * inverse.T).sum(dim=1).clamp(max=1 - 1e-9)
     residual = (1 - columns @ values) / (1 - leverage)
-    return float(residual.square().mean()), values
+    return float((weights * residual.square()).sum() / weights.sum()), values

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
@@ -23,6 +24,7 @@ from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.loading import load
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import encode
+from pdessl.inference.runs import joined
 from pdessl.inference.views import Views
 from pdessl.models import embed
 from pdessl.models.spacing import takes_spacing
@@ -31,7 +33,7 @@ from pdessl.trajectory import Trajectories
 __all__ = ["SimulationEncoder"]
 
 
-class SimulationEncoder(TransformerMixin, BaseEstimator):
+class SimulationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features of runs by a pretrained encoder, as a step of a scikit-learn pipeline.
 
     The encoder is not trained: ``fit`` loads it and notes the format of the data, ``transform`` checks new data against
@@ -39,6 +41,10 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
 
         features = SimulationEncoder("runs/x").fit(ds).transform(ds)          # DataArray (trajectory, feature)
         make_pipeline(SimulationEncoder("runs/x"), StandardScaler(), RidgeCV()).fit(ds, ds.viscosity)
+
+    Model selection counts and cuts samples, which datasets, files and stores are not: give it
+    :class:`pdessl.inference.Runs` of them. ``set_output(transform="pandas")`` and ``get_feature_names_out`` work as of
+    any transformer.
 
     Datasets are read ``batch`` runs at a time, so that one backed by Dask, or opened lazily, may exceed memory. Runs on
     another grid are brought to the one the encoder was trained on, where it knows it, else to that of ``fit``, with a
@@ -104,18 +110,26 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         """
         self.encoder_ = self._network()
         self.format_ = None
-        if isinstance(X, (xr.Dataset, Trajectories)):
-            self.format_ = self._declared(X)
-            return self
-        array = self._array(X)
-        self.shape_ = array.shape[1:]
-        if array.ndim == 2:
-            self.n_features_in_ = array.shape[1]
+        data = joined(X)
+        if isinstance(data, (xr.Dataset, Trajectories)):
+            self.format_ = self._declared(data)
+            first = data[:1] if isinstance(data, Trajectories) else self._first(data)
+        else:
+            first = self._array(data)[:1]
+            self.shape_ = first.shape[1:]
+            if first.ndim == 2:
+                self.n_features_in_ = first.shape[1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when all are transformed
+            self._n_features_out = self._features(first).shape[1]
         return self
 
     def transform(self, X: Any) -> xr.DataArray | NDArray[np.float64]:  # noqa: N803
         """Return features; see the class for shapes."""
         check_is_fitted(self, "encoder_")
+        return self._features(joined(X))
+
+    def _features(self, X: Any) -> xr.DataArray | NDArray[np.float64]:  # noqa: N803
         if isinstance(X, (xr.Dataset, Trajectories)):
             declared = self.format_ or self._declared(X)
             found = encode(
@@ -168,11 +182,15 @@ class SimulationEncoder(TransformerMixin, BaseEstimator):
         """Return the format of the data, from their first run."""
         if isinstance(data, Trajectories):
             return InputFormat.of(data[:1], self.encoder_, self._views(), constants=constants_of(data))
-        run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
-        first = data.isel({run: slice(0, 1)}) if run in data.dims else data
+        run, first = next((n for n in RUN_NAMES if n in data.dims), "trajectory"), self._first(data)
         units = {str(n): str(v.attrs["units"]) for n, v in data.variables.items() if v.attrs.get("units")}
         runs = Trajectories.from_xarray(first.compute(), parameters=(), trajectory=run)
         return InputFormat.of(runs, self.encoder_, self._views(), units, constants_of(data))
+
+    @staticmethod
+    def _first(data: xr.Dataset) -> xr.Dataset:
+        run = next((n for n in RUN_NAMES if n in data.dims), None)
+        return data if run is None else data.isel({run: slice(0, 1)})
 
     def _array(self, values: Any) -> NDArray[np.float64]:
         if isinstance(values, torch.Tensor):

@@ -30,7 +30,7 @@ from pdessl.inference.labels import labels_of
 from pdessl.inference.measured import Measured
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.reading import Encoded, encode
-from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator
+from pdessl.inference.readouts import Estimator, HeadReadout, fit_estimator, label_weights
 from pdessl.inference.target import Target
 from pdessl.inference.views import Views
 from pdessl.models.scale import to_scale
@@ -61,6 +61,7 @@ def fit_parameter_model(
     elsewhere: Mapping[str, Trajectories | xr.Dataset] | None = None,
     record: Mapping[str, Any] | None = None,
     layer: str = "features",
+    errors: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
 ) -> ParameterModel:
     """Fit readouts of parameters on a frozen encoder, calibrate their intervals, and set the threshold of novelty.
@@ -101,6 +102,9 @@ def fit_parameter_model(
             ``held_out``, for the card; see :func:`pdessl.inference.elsewhere.measured_elsewhere`.
         record: plain data for the model card: ``data``, ``encoder``, ``floors`` ({name: error}), ``notes``.
         layer: of the encoder that is read, see :func:`pdessl.inference.features`.
+        errors: name -> standard error of each run's label, (n,), in the unit of the label (not a number, or 0: none).
+            Labels count by them, see :func:`~pdessl.inference.readouts.label_weights`, and intervals are those of the
+            value itself: of the residual of a label its own share is taken off.
         seed: of folds and views.
 
     Raises:
@@ -153,7 +157,8 @@ def fit_parameter_model(
         held = labels_in[1]
         more = None if held is None else to_scale(torch.from_numpy(labels_of(held, name)), scale, name)
         kind = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
-        main, left_out, conformal = _calibrated(z, y, other, more, fold, kind, interval, scale)
+        sigma = None if errors is None or name not in errors else _on_scale(errors[name], labels, scale, name)
+        main, left_out, conformal = _calibrated(z, y, other, more, fold, kind, interval, scale, sigma)
         found.append(
             Target(
                 name=name,
@@ -271,6 +276,7 @@ def _calibrated(
     readout: str | HeadReadout,
     interval: str,
     scale: str,
+    errors: Tensor | None = None,
 ) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal | CrossQuantiles]:
     if isinstance(readout, HeadReadout):
         if interval == "quantile":
@@ -282,7 +288,8 @@ def _calibrated(
             raise DataError("a trained head has seen the labelled runs: give calibration runs it was not trained on.")
         main = Estimator(readout, (float(y.min()), float(y.max())))
     else:
-        main = fit_estimator(z, y, readout, interval, scale)
+        weights, share = (None, torch.ones_like(y)) if errors is None else label_weights(z, y, errors, readout, scale)
+        main = fit_estimator(z, y, readout, interval, scale, weights)
     if other is not None and more is not None:
         if interval == "quantile":
             return main, (main,), CrossQuantiles(other, more, np.zeros(len(more), dtype=np.int64))
@@ -294,12 +301,23 @@ def _calibrated(
     parts, scores = [], np.empty(len(y))
     for k in range(int(fold.max()) + 1):
         left, kept = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        part = fit_estimator(z[kept], y[kept], readout, interval, scale)
+        part = fit_estimator(z[kept], y[kept], readout, interval, scale, None if weights is None else weights[kept])
         parts.append(part)
-        scores[left] = _scores(part, z[left], y[left])
+        scores[left] = _scores(part, z[left], y[left]) * share[left].numpy()
     if interval == "quantile":
         return main, tuple(parts), CrossQuantiles(z, y, fold)
     return main, tuple(parts), CrossConformal(scores, fold)
+
+
+def _on_scale(errors: ArrayLike, labels: NDArray[np.float64], scale: str, name: str) -> Tensor | None:
+    """Standard errors (n,) on the scale of the readout; None where no label has one."""
+    sigma = np.nan_to_num(np.asarray(errors, dtype=np.float64).reshape(-1))
+    if sigma.shape != labels.shape or (sigma < 0).any() or not np.isfinite(sigma).all():
+        raise DataError(
+            f"standard errors of '{name}': got {sigma.size} for {len(labels)} labels, smallest {sigma.min():g}; "
+            "expected one per label, finite and >= 0."
+        )
+    return torch.from_numpy(sigma / np.abs(labels) if scale == "log" else sigma) if sigma.any() else None
 
 
 def _scores(estimator: Estimator, z: Tensor, y: Tensor) -> NDArray[np.float64]:

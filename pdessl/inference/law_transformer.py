@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from pdessl.conventions import RUN_NAMES
 from pdessl.errors import CheckpointError
+from pdessl.inference.runs import joined
 from pdessl.operators import LatentOperator, discover, load_law
 from pdessl.trajectory import Trajectories
 
@@ -86,7 +87,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
             X: runs; see the class. Where a law is given they are only looked at.
             y: ignored.
         """
-        runs = self._runs(X)
+        runs = self._runs(joined(X))
         if self.law is None:
             self.law_ = discover(
                 runs,
@@ -111,6 +112,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> xr.DataArray | NDArray[np.float64]:  # noqa: N803
         """Return the codes; see the class for shapes."""
         check_is_fitted(self, "law_")
+        X = joined(X)
         codes = self.law_.encode(self._runs(X))[0].cpu().numpy()
         if not isinstance(X, xr.Dataset):
             return codes

@@ -32,6 +32,7 @@ __all__ = [
     "NeighbourReadout",
     "Readout",
     "fit_estimator",
+    "label_weights",
     "readout_arrays",
     "readout_from",
 ]
@@ -41,6 +42,7 @@ READOUTS = ("ridge", "neighbours", "mean", "affine", "best")
 
 _FEWEST_FOR_SPREAD = 20  # runs; with fewer, a regression on log |residual| is noise
 _GAIN = 0.9  # of the variance of log |residual|: a spread that leaves more unexplained widens more than it helps
+_MEDIAN_OF_CHI2 = 0.4549364231195725  # with one degree of freedom
 _FLOOR = 1e-2  # residuals below this share of their median count as this: a lucky hit says nothing of its neighbours
 _NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 _RANGE = math.log(4.0)  # the guessed width varies by this factor up and down at most
@@ -55,13 +57,14 @@ class Readout(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NeighbourReadout:
-    """Mean target of the k nearest labelled runs, by distance of standardised features.
+    """Weighted mean target of the k nearest labelled runs, by distance of standardised features.
 
     Args:
         centre, scale: of the features, (D,).
         known: standardised features of labelled runs, (n, D).
         targets: their values, (n,).
         neighbours: k.
+        weights: of the runs, (n,); None: all alike.
     """
 
     centre: Tensor
@@ -69,15 +72,19 @@ class NeighbourReadout:
     known: Tensor
     targets: Tensor
     neighbours: int
+    weights: Tensor | None = None
 
     @staticmethod
-    def fit(features: Tensor, targets: Tensor, neighbours: int | None = None) -> NeighbourReadout:
+    def fit(
+        features: Tensor, targets: Tensor, neighbours: int | None = None, weights: Tensor | None = None
+    ) -> NeighbourReadout:
         """Fit on features (n, D) and targets (n,).
 
         Args:
             features: n >= 2 rows.
             targets: on the scale of the readout.
             neighbours: k, at most n - 1; None: of 1, 2, 3, 5, 10 and 20 the one with the smallest leave-one-out error.
+            weights: see the class.
         """
         centre, scale = features.mean(dim=0), features.std(dim=0, correction=0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -85,18 +92,26 @@ class NeighbourReadout:
         tried = [k for k in _NEIGHBOURS if k <= most] if neighbours is None else [max(1, min(neighbours, most))]
 
         def error(k: int) -> float:
-            return float((NeighbourReadout(centre, scale, known, targets, k).left_out() - targets).square().mean())
+            left = NeighbourReadout(centre, scale, known, targets, k, weights).left_out()
+            return _mean((left - targets).square(), weights)
 
-        return NeighbourReadout(centre, scale, known, targets, min(tried, key=error))
+        return NeighbourReadout(centre, scale, known, targets, min(tried, key=error), weights)
 
     def left_out(self) -> Tensor:
         """Return the predictions of the labelled runs, each without itself, (n,)."""
-        return nearest_neighbour_prediction(self.known, self.targets, None, self.neighbours, cosine=False)
+        return self._of(None)
 
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for features (m, D)."""
-        standard = (features.double() - self.centre) / self.scale
-        return nearest_neighbour_prediction(self.known, self.targets, standard, self.neighbours, cosine=False)
+        return self._of((features.double() - self.centre) / self.scale)
+
+    def _of(self, queries: Tensor | None) -> Tensor:
+        mean = lambda values: nearest_neighbour_prediction(  # noqa: E731
+            self.known, values, queries, self.neighbours, cosine=False
+        )
+        if self.weights is None:
+            return mean(self.targets)
+        return mean(self.weights * self.targets) / mean(self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +140,12 @@ class CodeReadout:
     least: float = 0.0
 
     @staticmethod
-    def fit(codes: Tensor, targets: Tensor, scale: str) -> CodeReadout:
+    def fit(codes: Tensor, targets: Tensor, scale: str, weights: Tensor | None = None) -> CodeReadout:
         """Fit on codes (n, R) and targets (n,) on the scale; see :meth:`AffineReadout.fit`."""
         labels = from_scale(targets, scale)
-        return CodeReadout(AffineReadout.fit(codes, labels), scale, float(labels.min()) if scale == "log" else 0.0)
+        return CodeReadout(
+            AffineReadout.fit(codes, labels, weights), scale, float(labels.min()) if scale == "log" else 0.0
+        )
 
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for codes (m, R)."""
@@ -219,7 +236,12 @@ class Estimator:
 
 
 def fit_estimator(
-    features: Tensor, targets: Tensor, kind: str = "ridge", interval: str = "adaptive", scale: str = "linear"
+    features: Tensor,
+    targets: Tensor,
+    kind: str = "ridge",
+    interval: str = "adaptive",
+    scale: str = "linear",
+    weights: Tensor | None = None,
 ) -> Estimator:
     """Fit a readout and, where there are enough runs, what the width of its intervals follows.
 
@@ -230,6 +252,7 @@ def fit_estimator(
             neighbours and affine the one with the smallest leave-one-out error.
         interval: ``constant``; ``adaptive``: fit a spread; ``quantile``: keep the residuals.
         scale: that of the targets, ``log`` or ``linear``; ``affine`` needs it.
+        weights: what a squared error of each run counts, (n,), see :func:`label_weights`; None: all alike.
 
     Raises:
         DataError: another kind of readout or interval.
@@ -243,43 +266,84 @@ def fit_estimator(
             "(HeadReadout)."
         )
     labels = float(targets.min()), float(targets.max())
-    readout, residual = _fitted(features, targets, kind, scale)
-    error = float(residual.square().mean().sqrt())
+    readout, residual = _fitted(features, targets, kind, scale, weights)
+    error = math.sqrt(_mean(residual.square(), weights))
     if interval == "quantile":
         return Estimator(readout, labels, left_out=error, known=features, residuals=residual)
     size = residual.abs()
     if interval == "constant" or len(size) < _FEWEST_FOR_SPREAD or not bool(size.median() > 0):
         return Estimator(readout, labels, left_out=error)
     log = size.clamp_min(_FLOOR * float(size.median())).log()
-    spread = fit_ridge(_cues(readout, features, targets - residual), log)
+    spread = fit_ridge(_cues(readout, features, targets - residual), log, weights=weights)
     if spread.leave_one_out > _GAIN * float(log.var()):
         return Estimator(readout, labels, left_out=error)
     return Estimator(readout, labels, spread, float(log.mean()), error)
 
 
-def _fitted(features: Tensor, targets: Tensor, kind: str, scale: str) -> tuple[Readout, Tensor]:
+def label_weights(
+    features: Tensor, targets: Tensor, errors: Tensor, kind: str, scale: str = "linear"
+) -> tuple[Tensor, Tensor]:
+    """Return what labels of known standard errors count in a fit, and what of their residuals is not the label's.
+
+        w_i = 1/(s² + σ_i²),   s² = median(r_i² - σ_i²)/0.455, at least 1e-6 of median r²;   sqrt(s² w_i)
+
+    r_i are the residuals of the labelled runs, each left out of a fit; s, the error of the method itself, is taken
+    twice: of a fit in which all count alike, and of one with the weights that follow. 0.455 is the median of chi² with
+    one degree of freedom.
+
+    Args:
+        features: (n, D).
+        targets: (n,), on the scale of the readout.
+        kind: see :func:`fit_estimator`.
+        scale: likewise.
+        errors: σ, (n,), >= 0, on the scale of the readout; 0 where a label is exact or nothing is said.
+
+    Returns:
+        w (n,), with mean 1, and the factors (n,) in (0, 1] that residuals are multiplied by to be those of an exact
+        label.
+    """
+    weights, variance = None, torch.tensor(0.0)
+    for _ in range(2):
+        square = _fitted(features, targets, kind, scale, weights)[1].square()
+        least = 1e-6 * square.median() + torch.finfo(torch.float64).tiny
+        variance = torch.maximum((square - errors.square()).median() / _MEDIAN_OF_CHI2, least)
+        weights = 1 / (variance + errors.square())
+        weights = weights / weights.mean()
+    return weights, (variance / (variance + errors.square())).sqrt()
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> float:
+    return float(values.mean() if weights is None else (weights * values).sum() / weights.sum())
+
+
+def _fitted(
+    features: Tensor, targets: Tensor, kind: str, scale: str, weights: Tensor | None = None
+) -> tuple[Readout, Tensor]:
     """Return a readout and y_i - ŷ_i with run i left out, (n,)."""
     if kind == "best":
         # A ridge on fewer than three rows is none.
         kinds = ("affine", "ridge", "neighbours") if len(targets) > 2 else ("affine",)
-        tried = [_fitted(features, targets, k, scale) for k in kinds]
-        return min(tried, key=lambda found: float(found[1].square().mean()))
+        tried = [_fitted(features, targets, k, scale, weights) for k in kinds]
+        return min(tried, key=lambda found: _mean(found[1].square(), weights))
     if kind == "ridge":
-        ridge = fit_ridge(features, targets)
-        return ridge, left_out_residuals(ridge, features, targets)[:, 0]
+        ridge = fit_ridge(features, targets, weights=weights)
+        return ridge, left_out_residuals(ridge, features, targets, weights)[:, 0]
     if kind == "neighbours":
-        near = NeighbourReadout.fit(features, targets)
+        near = NeighbourReadout.fit(features, targets, weights=weights)
         return near, targets - near.left_out()
     if kind == "mean":
-        n = len(targets)
-        return MeanReadout(float(targets.mean())), (targets - targets.mean()) * n / max(n - 1, 1)
+        share = (torch.ones_like(targets) if weights is None else weights) / len(targets)
+        share = share / share.sum()
+        mean = (share * targets).sum()
+        return MeanReadout(float(mean)), (targets - mean) / (1 - share).clamp_min(1e-9 if len(targets) > 1 else 1.0)
     rows = np.arange(len(targets))
     # Two labels have no third that a map of one alone could be tried on.
     left = [rows[rows != i] if len(rows) > 2 else rows for i in rows]
-    parts = [
-        CodeReadout.fit(features[kept], targets[kept], scale).predict(features[[i]]) for i, kept in enumerate(left)
-    ]
-    return CodeReadout.fit(features, targets, scale), targets - torch.cat(parts)
+    codes = lambda kept: CodeReadout.fit(  # noqa: E731
+        features[kept], targets[kept], scale, None if weights is None else weights[kept]
+    )
+    parts = [codes(kept).predict(features[[i]]) for i, kept in enumerate(left)]
+    return codes(rows), targets - torch.cat(parts)
 
 
 def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:
@@ -306,7 +370,10 @@ def readout_arrays(readout: Readout) -> tuple[dict[str, Any], dict[str, Tensor]]
         return {"kind": "ridge", **values}, {n: getattr(readout, n) for n in names}
     if isinstance(readout, NeighbourReadout):
         names = ("centre", "scale", "known", "targets")
-        return {"kind": "neighbours", "neighbours": readout.neighbours}, {n: getattr(readout, n) for n in names}
+        shares = {} if readout.weights is None else {"shares": readout.weights}
+        return {"kind": "neighbours", "neighbours": readout.neighbours}, {
+            n: getattr(readout, n) for n in names
+        } | shares
     if isinstance(readout, MeanReadout):
         return {"kind": "mean", "mean": readout.mean}, {}
     if isinstance(readout, CodeReadout):
@@ -327,7 +394,7 @@ def readout_from(data: Mapping[str, Any], arrays: Mapping[str, Tensor], head: nn
         return RidgeReadout(*(arrays[n] for n in names), float(data["penalty"]), float(data["leave_one_out"]))
     if data["kind"] == "neighbours":
         names = ("centre", "scale", "known", "targets")
-        return NeighbourReadout(*(arrays[n] for n in names), int(data["neighbours"]))
+        return NeighbourReadout(*(arrays[n] for n in names), int(data["neighbours"]), arrays.get("shares"))
     if data["kind"] == "mean":
         return MeanReadout(float(data["mean"]))
     if data["kind"] == "affine" and data["scale"] in SCALES:

@@ -41,13 +41,16 @@ class RidgeReadout(NamedTuple):
         return ((features.double() - self.centre) / self.scale) @ self.weights + self.intercept
 
 
-def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = PENALTIES) -> RidgeReadout:
+def fit_ridge(
+    features: Tensor, targets: Tensor, penalties: tuple[float, ...] = PENALTIES, weights: Tensor | None = None
+) -> RidgeReadout:
     """Fit a ridge regression on standardised features; choose the penalty by exact leave-one-out error.
 
         w(κ) = (XᵀX + κ n I)⁻¹ XᵀY,   X and Y centred, the intercept is not penalised
 
     All penalties share one singular value decomposition of X. With its left vectors U and values σ, the fit is HY,
-    H = U diag(σ²/(σ² + κn)) Uᵀ + 11ᵀ/n, and the leave-one-out residual of row i is (y_i - ŷ_i)/(1 - H_ii).
+    H = U diag(σ²/(σ² + κn)) Uᵀ + 11ᵀ/n, and the leave-one-out residual of row i is (y_i - ŷ_i)/(1 - H_ii). With weights
+    w_i (mean 1) means are weighted, rows of X and Y are multiplied by sqrt(w_i), and the last term of H_ii is w_i/n.
 
     Args:
         features: shape (n, D), n >= 3. Columns are standardised with their own mean and deviation; a constant column is
@@ -55,6 +58,7 @@ def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = 
         targets: shape (n,) or (n, P), on the scale the error should be measured (the logarithm for a parameter that
             spans decades).
         penalties: grid of κ, > 0.
+        weights: what a squared error of each row counts, shape (n,), > 0; only their ratios matter. Default all alike.
 
     Returns:
         The readout, in float64. Ties go to the larger penalty.
@@ -75,20 +79,24 @@ def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = 
     if not penalties or min(penalties) <= 0:
         raise ValueError(f"fit_ridge got penalties {penalties}; expected numbers > 0.")
     n = x.shape[0]
-    centre, scale = x.mean(dim=0), x.std(dim=0, correction=0)
+    w = _shares(weights, n)
+    mean_of = lambda values: (w[:, None] * values).mean(dim=0)  # noqa: E731
+    centre = mean_of(x)
+    scale = mean_of((x - centre).square()).sqrt()
     # A column that is constant up to rounding stays 0 after centring, instead of becoming amplified rounding.
     constant = scale <= 1e-12 * centre.abs().clamp_min(torch.finfo(x.dtype).tiny)
     scale = torch.where(constant, torch.ones_like(scale), scale)
     x = torch.where(constant, torch.zeros_like(x), (x - centre) / scale)
-    mean = y.mean(dim=0)
-    u, sigma, v = torch.linalg.svd(x, full_matrices=False)
-    projected = u.T @ (y - mean)
+    mean, root = mean_of(y), w.sqrt()[:, None]
+    u, sigma, v = torch.linalg.svd(root * x, full_matrices=False)
+    projected = u.T @ (root * (y - mean))
     best: tuple[float, float] | None = None
     for penalty in sorted(penalties, reverse=True):
         shrink = sigma**2 / (sigma**2 + penalty * n)
-        leverage = (u.square() @ shrink) + 1 / n
-        residual = (y - mean - u @ (shrink[:, None] * projected)) / (1 - leverage)[:, None].clamp_min(1e-12)
-        error = float(residual.square().mean())
+        leverage = (u.square() @ shrink) + w / n
+        fitted = u @ (shrink[:, None] * projected) / root
+        residual = (y - mean - fitted) / (1 - leverage)[:, None].clamp_min(1e-12)
+        error = float((w[:, None] * residual.square()).mean())
         if best is None or error < best[0]:
             best = (error, penalty)
     assert best is not None  # noqa: S101  (the grid is not empty, checked above)
@@ -97,17 +105,30 @@ def fit_ridge(features: Tensor, targets: Tensor, penalties: tuple[float, ...] = 
     return RidgeReadout(centre, scale, weights, mean, penalty, error)
 
 
-def left_out_residuals(readout: RidgeReadout, features: Tensor, targets: Tensor) -> Tensor:
+def _shares(weights: Tensor | None, n: int) -> Tensor:
+    """Weights of mean 1."""
+    if weights is None:
+        return torch.ones(n, dtype=torch.float64)
+    if weights.shape != (n,) or not bool((weights > 0).all()) or not bool(torch.isfinite(weights).all()):
+        raise DataError(f"weights of {n} rows: got shape {tuple(weights.shape)}; expected ({n},), finite and > 0.")
+    return weights.double() / weights.double().mean()
+
+
+def left_out_residuals(
+    readout: RidgeReadout, features: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Return y_i - ŷ_i with row i left out, (n, P), at the penalty that was chosen: (y - Hy)_i/(1 - H_ii).
 
     Args:
         readout: fitted on these rows.
         features: shape (n, D).
         targets: shape (n,) or (n, P).
+        weights: those it was fitted with.
     """
     y = targets.detach().double()
     y = y[:, None] if y.ndim == 1 else y
     x = (features.detach().double() - readout.centre) / readout.scale
-    u, sigma, _ = torch.linalg.svd(x, full_matrices=False)
-    leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + 1 / len(x)
+    w = _shares(weights, len(x))
+    u, sigma, _ = torch.linalg.svd(w.sqrt()[:, None] * x, full_matrices=False)
+    leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + w / len(x)
     return (y - readout.predict(features)) / (1 - leverage).clamp_min(1e-12)[:, None]

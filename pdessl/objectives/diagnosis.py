@@ -50,8 +50,9 @@ CAUSES = {
 # A share of the root mean square below which all rows are one point, or nearly (sound trainings of transformers pass
 # through 0.07); of the spread aimed at; of dimensions; of the rank that Gaussian embeddings of the same shape have; of
 # the distance between samples. PLANE is an effective rank, not a share: two directions with some noise. VICReg on
-# Burgers' runs ends at 5 to 10, without its covariance term at 2.
+# Burgers' runs ends at 5 to 10, without its covariance term at 2. LINE too: one number, and next to nothing beside it.
 ONE_POINT, NEARLY, NO_SPREAD, DEAD_SHARE, LOW_RANK, UNRELATED, PLANE = 0.01, 0.06, 0.05, 0.05, 0.25, 0.9, 3.0
+LINE = 1.01
 
 
 class Diagnosis(NamedTuple):
@@ -63,7 +64,7 @@ class Diagnosis(NamedTuple):
         values: the numbers it rests on.
         relative_to: of a collapse, the value that may be low from the start (the spread of a new projector, the rank of
             data that vary in few ways), and counts where it has fallen; None: a collapse whatever it was before
-            (deviations below 1 % of the root mean square among them).
+            (deviations below 1 % of the root mean square, and a rank below 1.01, among them).
     """
 
     cause: str
@@ -177,7 +178,8 @@ def collapse_diagnosis(
         what = f"effective rank {summary.rank_me:.1f} of {z.shape[1]}, {values['relative_rank']:.0%} of what "
         below = "" if features is None else f"; features of rank {values['features_rank_me']:.1f}"
         what += f"{len(z)} Gaussian rows have{below}"
-        return _result("dimensional collapse", values, what, "rank_me" if features is None else "features_rank_me")
+        name = "rank_me" if features is None else "features_rank_me"
+        return _result("dimensional collapse", values, what, None if values[name] < LINE else name)
     if batch is not None and not debias_covariance and target_std is not None:
         values["equilibrium_std"] = target_std * equilibrium_std(batch, z.shape[1], variance, covariance)
         ratio = summary.std_median / values["equilibrium_std"]

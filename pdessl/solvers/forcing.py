@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pdessl.errors import DataError, SchemaError, ShapeError
 
-__all__ = ["Actuators", "Forcing", "SineForcing", "TimeVarying"]
+__all__ = ["Actuators", "Forcing", "SineForcing", "TimeVarying", "delayed"]
 
 #: A source term: times (B,) -> fields (B, *X), or (B, C, *X) where the state has several channels.
 Forcing = Callable[[Tensor], Tensor]
@@ -38,6 +38,31 @@ class TimeVarying(ABC):
     @abstractmethod
     def __call__(self, time: Tensor) -> Tensor:
         """Return the source term at times (B,), shape (B, *X) or (B, C, *X)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Delayed(TimeVarying):
+    forcing: TimeVarying
+    first: Tensor
+
+    @property
+    def held(self) -> bool:  # type: ignore[override]  # a class attribute of those that are always or never held
+        return self.forcing.held
+
+    @property
+    def switches(self) -> Tensor | None:
+        found = self.forcing.switches
+        return None if found is None else found - self.first
+
+    def __call__(self, time: Tensor) -> Tensor:
+        return self.forcing(time + self.first.flatten())
+
+
+def delayed(forcing: Forcing, first: Tensor) -> Forcing:
+    """Return a forcing by a clock that shows 0 at the time ``first``, shape (1,) or (B, 1)."""
+    if isinstance(forcing, TimeVarying):
+        return _Delayed(forcing, first)
+    return lambda time: forcing(time + first.flatten())
 
 
 class Actuators(TimeVarying):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import DataError, ResolutionError, ShapeError
-from pdessl.solvers.forcing import Forcing, TimeVarying
+from pdessl.solvers.forcing import Forcing, TimeVarying, delayed
 from pdessl.solvers.legs import Leg, divide, stretches
 from pdessl.solvers.pseudo_spectral import interpolate
 from pdessl.trajectory import Trajectories
@@ -185,8 +185,31 @@ class Simulator(ABC):
         """
 
     def __call__(self, initial: Tensor, times: Tensor) -> Trajectories:
-        """Integrate from fields (B, C, *X) at time 0 and return trajectories (B, C, T, *X) at the output times."""
-        return self.solve(initial, times).trajectories
+        """Integrate from fields at the first of the times given, and return trajectories at all of them.
+
+        So ``simulator(run.fields[:, :, 0], run.time)`` simulates a run again, whenever it begins. :meth:`solve` takes
+        fields at time 0 and returns what comes later, which is how datasets leave out a transient.
+
+        Args:
+            initial: fields at the first time, shape (B, C, *X).
+            times: shape (T,) or (B, T), increasing. A forcing is asked at these times.
+
+        Raises:
+            DataError: a single time other than 0: there is nothing to integrate to.
+        """
+        times = torch.as_tensor(times, dtype=torch.float64, device=initial.device)
+        first = times[..., :1]
+        if times.shape[-1] == 1 and bool(first.any()):
+            raise DataError(
+                f"{self._name}: one time is given, {float(first.flatten()[0]):g}, and the initial field is that of the "
+                f"first one. Give both, torch.tensor([0.0, {float(first.flatten()[0]):g}])."
+            )
+        if not bool((torch.isfinite(first) & (first != 0)).any()):
+            return self.solve(initial, times).trajectories
+        clock = copy.copy(self)
+        clock.forcing = None if self.forcing is None else delayed(self.forcing, first)
+        found = clock.solve(initial, times - first).trajectories
+        return found.replace(time=times.expand(len(initial), -1).contiguous())
 
     # ------------------------------------------------------------------------- per trajectory
 

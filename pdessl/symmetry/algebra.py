@@ -220,6 +220,7 @@ class SymmetryAlgebra:
                 if d.functions
             ],
             "linear": is_linear(equation),
+            "divided_by": list(system.reciprocals.letters),
             "discrete": [
                 {
                     "text": s.text(),

@@ -191,7 +191,7 @@ def find_fields(
             k = column[c, m, factor]
             for i, p in enumerate(contributions):
                 for monomial, coefficient in p.items():
-                    rows.setdefault((i, monomial + factor), {})[k] = coefficient
+                    rows.setdefault((i, system.reciprocals.cancelled(monomial + factor)), {})[k] = coefficient
     for c, m in motions:
         for i, p in enumerate(system.prolong({c: {m: 1}})):
             for monomial, coefficient in p.items():

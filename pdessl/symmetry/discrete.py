@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 from pdessl.equations import Equation
@@ -22,11 +22,14 @@ class DiscreteSymmetry:
         flips: coordinates that change sign (after the exchange).
         swaps: pairs of coordinates that are exchanged.
         parameters: letters of the parameters that move; empty for a symmetry at fixed parameters.
+        fixed: axes it moves whose coordinate the equations contain, such as a radius: there the mirror is at 0, and not
+            in the middle of a box.
     """
 
     flips: tuple[str, ...]
     swaps: tuple[tuple[str, str], ...] = ()
     parameters: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -44,6 +47,8 @@ class DiscreteSymmetry:
         words = [f"{a} <-> {b}" for a, b in self.swaps]
         if self.flips:
             words.append(f"-({', '.join(self.flips)})")
+        if self.fixed:
+            words[-1] += f" about {' and '.join(f'{axis} = 0' for axis in self.fixed)}"
         return ", ".join(words)
 
     def boundary(self, conditions: Mapping[str, Mapping[str, str]]) -> BoundaryClass:
@@ -53,7 +58,7 @@ class DiscreteSymmetry:
             conditions: axis -> {field: condition}, of :func:`pdessl.symmetry.boundary.boundary_conditions`. They are
                 homogeneous, so that no change of signs breaks them.
         """
-        if any(set(entry.values()) == {"window"} for entry in conditions.values()):
+        if self.fixed or any(set(entry.values()) == {"window"} for entry in conditions.values()):
             return BoundaryClass("window")
         image = {a: b for a, b in self.swaps} | {b: a for a, b in self.swaps}
         exchanged = [a for a in conditions if image.get(a) in conditions]
@@ -89,7 +94,8 @@ def discrete_symmetries(equation: Equation, system: PDESystem | None = None) -> 
         exchange = _exchange(pair, equation, system, movable, span)
         if exchange:
             found.append(exchange)
-    return found
+    held = {space.letters[k] for p in system.symbolic for m in p for k, _ in space.exponents(m) if k < space.base}
+    return [replace(s, fixed=tuple(a for a in equation.space if a in held and a in s.maps)) for s in found]
 
 
 def _even_with(parities: Collection[int], count: int) -> list[int]:
@@ -129,7 +135,7 @@ def _parity(first: int, second: int, movable: Sequence[str], space: JetSpace) ->
             else:
                 number, index = space.derivative(k)
                 odd = [i for i, n in zip(space.independent, index, strict=True) if n % 2]
-                letters = [space.fields[number], *odd]
+                letters = [space.fields[number].removeprefix("1/"), *odd]
             for letter in letters:
                 if letter in movable:
                     mask ^= 1 << movable.index(letter)

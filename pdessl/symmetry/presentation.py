@@ -19,7 +19,7 @@ def text(description: Mapping[str, Any]) -> str:
     ε, what the boundary conditions leave of it and what it does to fields that are not observed.
     """
     equation, generators = description["equation"], description["generators"]
-    blocks = [_head(equation, description["boundary"], description["integrability_conditions"])]
+    blocks = [_head(description)]
     typed = not any(g["named"] for g in generators)
     symmetries = [g for g in generators if g["kind"] == "SYM"]
     moving = [g for g in generators if g["kind"] != "SYM"]
@@ -51,7 +51,8 @@ def _unbroken(formula: str) -> str:
     return formula.replace(" ", "\u00a0")
 
 
-def _head(equation: Mapping[str, Any], boundary: Mapping[str, Mapping[str, str]], conditions: Sequence[str]) -> str:
+def _head(description: Mapping[str, Any]) -> str:
+    equation, boundary = description["equation"], description["boundary"]
     lines = [equation["title"] or equation["name"]]
     lines += [f"    {t if '=' in t else f'{t} = 0'}" for t in equation["texts"]]
     if equation["parameters"]:
@@ -64,7 +65,12 @@ def _head(equation: Mapping[str, Any], boundary: Mapping[str, Mapping[str, str]]
     unseen = f"; not observed: {', '.join(hidden)}" if hidden else ""
     lines.append(f"    fields      {', '.join(equation['observed'])}{unseen}")
     lines.append(f"    boundary    {'; '.join(f'{a}: {_condition(c)}' for a, c in boundary.items()) or 'none'}")
-    lines += [_wrapped(f"implied     {c}") for c in conditions]
+    lines += [_wrapped(f"implied     {c}") for c in description["integrability_conditions"]]
+    if description["divided_by"]:
+        lines.append(_wrapped(
+            f"solved      by dividing by {', '.join(description['divided_by'])}: what follows holds where "
+            f"{' and '.join(f'{letter} != 0' for letter in description['divided_by'])}"
+        ))  # fmt: skip
     return "\n".join(lines)
 
 

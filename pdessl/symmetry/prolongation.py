@@ -16,12 +16,13 @@ Source: Olver, Applications of Lie Groups to Differential Equations (1993), theo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from pdessl.equations import Equation, Names, parse_equation
 from pdessl.errors import EquationError
 from pdessl.symmetry.polynomial import BITS, Coefficient, JetSpace, Multiindex, Polynomial, add_to, scaled, subindices
+from pdessl.symmetry.reciprocals import Reciprocals, names_of_reciprocals
 
 __all__ = ["PDESystem", "follows"]
 
@@ -42,6 +43,8 @@ class PDESystem:
         space: the jet space.
         polynomials: the equations, expanded.
         conditions: hidden integrability conditions that completion found, as polynomials.
+        reciprocals: the letters (independents, parameters) by which an equation was divided to solve it. What is found
+            holds where they are not 0.
 
     Raises:
         EquationError: an equation that cannot be solved for a leading derivative, or completion that does not end.
@@ -55,7 +58,8 @@ class PDESystem:
     ) -> None:
         functions = functions or {}
         self.equation = equation
-        self.space = space = JetSpace(equation.independent, (*equation.dependent, *functions), equation.parameters)
+        fields = (*equation.dependent, *functions, *names_of_reciprocals(equation))
+        self.space = space = JetSpace(equation.independent, fields, equation.parameters)
         self.values = {space.number(p): v for p, v in (values or {}).items()}
         self.symbolic = [space.from_tree(tree) for tree in equation.trees]
         self.polynomials = [space.substitute(p, self.values) for p in self.symbolic] if self.values else self.symbolic
@@ -74,6 +78,7 @@ class PDESystem:
                 extra.append((space.substitute(space.from_tree(parse_equation(text, names)), self.values), f"'{text}'"))
         self.rules: dict[tuple[int, Multiindex], Polynomial] = {}
         self.conditions: list[Polynomial] = []
+        self.reciprocals = Reciprocals(space)
         self._values: dict[int, Polynomial] = {}
         self._waiting: dict[int, None] = {}
         self._principal = 0  # mask of the exponents of all derivatives of leads
@@ -86,8 +91,11 @@ class PDESystem:
         field, index = self.space.derivative(number)
         return index[0], sum(index), -field, index
 
-    def _lead(self, p: Polynomial, label: str, reduced: bool = False) -> tuple[int, Coefficient]:
-        """The derivative to solve for: the highest that occurs once, linearly, alone, with a rational coefficient.
+    def _lead(self, p: Polynomial, label: str, reduced: bool = False) -> tuple[int, int]:
+        """The derivative to solve for, and the monomial of its term: it is alone there, to the first power.
+
+        The highest one that has a number as coefficient and no derivative of itself elsewhere in the equation
+        (rewriting would not end); where there is none, the highest that has a product of letters as coefficient.
 
         Args:
             p: an equation.
@@ -97,16 +105,25 @@ class PDESystem:
         space = self.space
         jets: set[int] = set()
         for m in p:
-            jets.update(k for k, _ in space.exponents(m) if k >= space.base)
+            jets.update(k for k, _ in space.exponents(m) if k >= space.base and k not in self.reciprocals)
         if not jets:
             raise EquationError(
                 f"{label} has the consequence {space.text(p, 6)} = 0, which holds no derivative: the system has "
                 f"no solutions."
             )
+        divided: tuple[int, int] | None = None
         for number in sorted(jets, key=self._rank, reverse=True):
             shift, unit = BITS * number, space.units[number]
-            if unit in p and sum(1 for m in p if (m >> shift) & 31) == 1:
-                return number, p[unit]
+            terms = [m for m in p if (m >> shift) & 31]
+            if len(terms) != 1 or (terms[0] >> shift) & 31 != 1 or self._differentiated(number, jets):
+                continue
+            if terms[0] == unit:
+                return number, unit
+            factors = (k for k, _ in space.exponents(terms[0] - unit))
+            if divided is None and all(k < space.base or k in self.reciprocals for k in factors):
+                divided = number, terms[0]
+        if divided:
+            return divided
         highest = space.jet_text(max(jets, key=self._rank))
         if reduced:
             raise EquationError(
@@ -115,11 +132,35 @@ class PDESystem:
                 f"the signs, or leave one equation out."
             )
         raise EquationError(
-            f"{label} cannot be solved for a leading derivative: no derivative stands alone with a number as "
-            f"coefficient "
+            f"{label} cannot be solved for a leading derivative: none stands alone with a number, or a product of "
+            f"variables and parameters, as coefficient "
             f"(highest: {highest}). Divide the equation by that coefficient and declare the quotient as a variable: "
             "rho*u_t + ... becomes u_t + w*(...) with w = 1/rho, whose own equation has to be added."
         )
+
+    def _differentiated(self, number: int, jets: Iterable[int]) -> bool:
+        """Whether a proper derivative of one variable is among others."""
+        field, index = self.space.derivative(number)
+        return any(
+            f == field and j != index and all(a <= b for a, b in zip(index, j, strict=True))
+            for f, j in map(self.space.derivative, jets)
+        )
+
+    def _divided(self, p: Polynomial, number: int, term: int) -> Polynomial:
+        """What the variable equals where p = 0, given the one term it is in; letters beside it become 1/letter."""
+        inverse = self._inverse(term - self.space.units[number])
+        factor = -Fraction(1) / p[term]
+        rest = {self.reciprocals.cancelled(m + inverse): c * factor for m, c in p.items() if m != term}
+        return {m: (c.numerator if c.denominator == 1 else c) for m, c in rest.items()}
+
+    def _inverse(self, letters: int) -> int:
+        """One over a product of letters and variables 1/letter; rules of new ones are added."""
+        known = len(self.reciprocals)
+        inverse = sum(e * self.space.units[self.reciprocals.of(k)] for k, e in self.space.exponents(letters))
+        if len(self.reciprocals) > known:
+            self.rules |= self.reciprocals.rules()
+            self._reset()
+        return inverse
 
     def _classify(self, number: int) -> None:
         field, index = self.space.derivative(number)
@@ -151,12 +192,8 @@ class PDESystem:
                 p = self.reduce(given)
                 if not p:
                     continue
-                number, coefficient = self._lead(p, label, reduced=p != given)
-                lead = space.derivative(number)
-                rest = scaled({m: c for m, c in p.items() if m != space.units[number]}, -Fraction(1) / coefficient)
-                rest = {
-                    m: (c.numerator if isinstance(c, Fraction) and c.denominator == 1 else c) for m, c in rest.items()
-                }
+                number, term = self._lead(p, label, reduced=p != given)
+                lead, rest = space.derivative(number), self._divided(p, number, term)
                 for old in [
                     r for r in self.rules if r[0] == lead[0] and all(a <= b for a, b in zip(lead[1], r[1], strict=True))
                 ]:
@@ -250,7 +287,8 @@ class PDESystem:
         work = p
         while work:
             later: Polynomial = {}
-            for m, c in work.items():
+            for given, c in work.items():
+                m = self.reciprocals.cancelled(given) if self.reciprocals else given
                 hit = m & self._principal
                 if not hit:
                     value = result.get(m, 0) + c

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import lightning
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pdessl.augmentation.draws import SharedGenerator
 from pdessl.errors import CheckpointError, DataError, did_you_mean
@@ -22,10 +23,13 @@ __all__ = [
     "log_parameter",
     "log_shift",
     "normalise_from_data",
+    "refuse_single_rows",
     "parameter",
     "rows_generator",
     "step_generator",
 ]
+
+_ROUNDING = 1e-7  # of float32
 
 
 def rows_generator(rows: Tensor, *numbers: int) -> torch.Generator:
@@ -132,12 +136,33 @@ def data_module(trainer: lightning.Trainer) -> lightning.LightningDataModule | N
 
 
 def normalise_from_data(task: lightning.LightningModule, normalisation: Normalisation) -> None:
-    """Set mean and standard deviation of each field as the data module has them, unless they were given."""
+    """Set mean and standard deviation of each field as the data module has them, unless they were given.
+
+    A field that is constant but for rounding becomes 0: it has no deviation to be divided by.
+    """
     data = data_module(task.trainer)
     if normalisation.given or not isinstance(data, DescribedData) or not data.statistics:
         return
     found = data.statistics.values()
-    normalisation.set_statistics([s.mean for s in found], [s.std for s in found])
+    varies = [s.std > _ROUNDING * abs(s.mean) for s in found]
+    std = [s.std if v else 1.0 for s, v in zip(found, varies, strict=True)]
+    normalisation.set_statistics([s.mean for s in found], std)
+
+
+def refuse_single_rows(task: lightning.LightningModule, rows: int) -> None:
+    """Refuse a batch of one trajectory where something is compared with other trajectories, or averaged over them.
+
+    Raises:
+        DataError: one row, and batch norms in training mode or no other process.
+    """
+    norms = any(
+        isinstance(m, _BatchNorm) and m.training and not isinstance(m, nn.SyncBatchNorm) for m in task.modules()
+    )
+    if rows < 2 and (norms or world_size() < 2):
+        raise DataError(
+            "a batch of one trajectory: there is no other to tell it from. Set data.batch_size to 2 or more; it needs "
+            "two training trajectories (on several devices: two for each)."
+        )
 
 
 def check_task(task: lightning.LightningModule, checkpoint: Mapping[str, Any]) -> None:

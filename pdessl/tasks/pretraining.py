@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pdessl.errors import SchemaError, SymmetryError
 from pdessl.models import SplitProjector
 from pdessl.objectives import SIE, ExponentialMovingAverage, Terms, aimed_std, as_objective, name_of
-from pdessl.tasks.batches import step_generator
+from pdessl.tasks.batches import refuse_single_rows, step_generator
 from pdessl.tasks.positives import refuse_places, runs_of_views
 from pdessl.tasks.representation import RepresentationTask, trained_head
 from pdessl.tasks.views import DrawnView, DrawnViews, Embedder, moved_by
@@ -136,7 +136,12 @@ class Pretraining(RepresentationTask):
     # -------------------------------------------------------------------------- training
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Draw views, ask the objective, return the loss."""
+        """Draw views, ask the objective, return the loss.
+
+        Raises:
+            DataError: a batch of one trajectory.
+        """
+        refuse_single_rows(self, len(batch.fields))
         views = self.draw(batch, step_generator(self, self.seed, batch_idx, batch.fields))
         terms = Terms.of(self.objective(views), name_of(self.objective))
         self._check_asked(views)

@@ -1,5 +1,7 @@
 """Splits by run, file, group, value and share, in memory and in a converted store."""
 
+import shlex
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -106,3 +108,20 @@ def test_divide_counts_files_where_a_file_is_a_run(folder):
     sizes = {name: len(runs_of(source, name)) for name in source.splits}
     assert sum(n for name, n in sizes.items() if name.startswith("test")) == 3 and sum(sizes.values()) == RUNS
     assert runs_of(source, "test") != [0, 1, 2]  # files are often sorted by a parameter
+
+
+def test_more_labels_than_a_converted_store_has_are_had_as_the_message_says(folder, tmp_path, capsys):
+    assert cli.main(["convert", str(folder), "--out", str(tmp_path / "a"), "--split", "labelled=0.2,test=0.2"]) == 0
+    module = PDEDataModule(tmp_path / "a")
+    module.setup()
+    with pytest.raises(
+        DataError, match="4 labels asked for, the store has 2.*larger share: pdessl convert FILES"
+    ) as error:
+        module.labelled_subset(4)
+    words = shlex.split(str(error.value).split("share: pdessl ")[1])
+    words = [{"FILES": str(folder), "ANOTHER_FOLDER": str(tmp_path / "b")}.get(w, w) for w in words]
+    assert cli.main(words) == 0
+    repaired = PDEDataModule(tmp_path / "b")
+    repaired.setup()
+    assert sum(n for s, n in repaired.store.splits.items() if s.startswith("labelled")) == 4
+    assert sum(n for s, n in repaired.store.splits.items() if s.startswith("test")) == 2

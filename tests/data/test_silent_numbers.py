@@ -1,16 +1,21 @@
 """Numbers that would be wrong without a word: units, runs, pieces, what nobody wrote, nodes stored twice, constants."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import xarray as xr
+import yaml
 
 import pdessl
+from pdessl.cli import main
 from pdessl.conventions import RUN_NAMES, repeated_nodes
 from pdessl.data import convert, inspect
 from pdessl.data.formats import from_xarray, open_source
+from pdessl.data.inspection import verify
 from pdessl.data.sampling import Draw
 from pdessl.data.selection import Selection
 from pdessl.data.windows import Crop, Windows
@@ -383,3 +388,57 @@ def test_a_dimension_of_runs_of_an_array_is_named_as_the_message_says(tmp_path):
         mapped(tmp_path / "a.h5", dimensions=["lot", "time", "x"])
     told = mapped(tmp_path / "a.h5", dimensions=["lot", "time", "x"], trajectory="lot")
     np.testing.assert_array_equal(told.load("all").fields[:, 0], [U, 2 * U])
+
+
+def test_what_is_missing_where_nothing_was_sampled_is_found_by_reading_all(tmp_path, capsys):
+    stack = np.stack([np.float32(1 + 0.001 * k) * U for k in range(120)]).astype(np.float32)
+    stack[77, 9:, 5] = 9.969209968386869e36
+    stack[78, 3, 5] = np.nan
+    xr.Dataset({"u": (("run", "time", "x"), stack)}, coords={"time": T, "x": X}).to_netcdf(
+        tmp_path / "many.nc", engine="h5netcdf", encoding={"u": {"_FillValue": None}}
+    )
+    found = inspect(tmp_path / "many.nc")
+    assert found["sampled"] < 120 and not found["whole"] and "--verify reads all" in str(found)
+    with pytest.raises(DataError, match=r"not finite in trajectory 77 .*The first of 2 trajectories .* of 120"):
+        verify(tmp_path / "many.nc")
+    assert main(["inspect", str(tmp_path / "many.nc"), "--verify"]) == 2 and "trajectory 77" in capsys.readouterr().err
+    for rows in ([77], [78]):
+        with pytest.raises(DataError, match="not finite"):
+            Windows([Selection.whole(open_source(tmp_path / "many.nc"), ["all"])])[Draw(torch.tensor(rows))]
+    good = write(tmp_path / "good", a=run())
+    assert "all values of 1 trajectories" in verify(good) and inspect(good)["whole"]
+    dropped = {"format": "netcdf", "layout": "labelled", "missing": "drop"}
+    assert "of 118 trajectories" in verify(tmp_path / "many.nc", dropped)
+
+
+@pytest.mark.parametrize(
+    ("units", "calendar"),
+    [
+        ("days since 2001-01-01", "noleap"),
+        ("days since 2001-01-30", "360_day"),
+        ("hours since 2001-01-01 00:00:00 +1:00", "standard"),
+        ("months since 2001-01-01", "standard"),
+        ("common_years since 2000-01-01", "all_leap"),
+        ("seconds since 1970-01-01T00:00:00Z", "gregorian"),
+        ("days since 0001-01-01", "proleptic_gregorian"),
+        ("msec", ""),
+    ],
+)
+def test_times_of_every_calendar_are_the_numbers_in_the_file(tmp_path, units, calendar):
+    data = run(units=("", units, ""))
+    if calendar:
+        data.time.attrs["calendar"] = calendar
+    source = open_source(write(tmp_path / "a", a=data))
+    np.testing.assert_array_equal(source.load("all").time[0], T)
+    assert source.units["time"] == units
+
+
+def test_a_parameter_that_no_file_states_is_told_and_both_repairs_work(tmp_path):
+    folder = write(tmp_path / "a", a=run(), b=run(0.5 * U[:, ::-1]))
+    mapping = {"format": "labelled", "parameters": {"nu": {"attribute": "nu"}}}
+    with pytest.raises(DataError, match="no parameter 'nu'.*if all runs share a value that you know") as error:
+        open_source(folder, mapping)
+    shared, none = map(yaml.safe_load, re.findall(r"parameters: (\{.*?\}+)[;.]", str(error.value)))
+    source = open_source(folder, {**mapping, "parameters": shared})
+    assert source.parameter_values("all")["nu"].tolist() == [0.01, 0.01] and dict(source.constants) == {"nu": 0.01}
+    assert none == {} and not open_source(folder, {**mapping, "parameters": none}).parameters

@@ -164,7 +164,15 @@ def test_repr_is_readable():
 
 @pytest.mark.parametrize(
     "text",
-    ["diff(u,t) = u_xx", "u_t = Derivative(u, x, 2)", "diff(u) = u_xx", "∂u/∂t = u_xx", "u_t = ∇²u", "u_t = D(u, x)"],
+    [
+        "diff(u,t) = u_xx",
+        "u_t = Derivative(u, x, 2)",
+        "diff(u) = u_xx",
+        "∂u/∂t = u_xx",
+        "u_t = ∇²u",
+        "u_t = D(u, x)",
+        "u.diff(t) = u_xx",
+    ],
 )
 def test_other_spellings_of_derivatives_are_answered_with_the_one_that_is_read(text):
     with pytest.raises(EquationError, match=r"is not read; write derivatives with '_': u_t for .*u_xx for"):

@@ -87,6 +87,7 @@ def test_left_equals_right_means_their_difference():
         ("u_t + sin(u)", 6, "function call"),
         ("u_t + u_x/u", 10, "not a number"),
         ("u_t + u_x/0", 10, "division by zero"),
+        ("u_t + (u*u_x)_xq", 15, "'q' in '\\)_xq' is not an independent variable. Independent variables: t, x"),
         ("u_t + u_x//2", 9, "rounds down; write '/'"),
         ("u_t + u^2", 7, "write '\\*\\*'"),
         ("u_t + u**-1", 9, "negative power"),

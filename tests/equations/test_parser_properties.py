@@ -142,3 +142,25 @@ def test_hostile_text_ends_in_our_error_or_in_a_tree(text):
             )
     with contextlib.suppress(EquationError):
         Equation.parse(text)
+
+
+@LAW
+@given(trees.filter(lambda tree: degree(tree) <= 6), st.sampled_from(NAMES.independent), st.integers(1, 9))
+def test_the_derivative_of_a_bracket_is_that_of_sympy(tree, letter, seed):
+    """Every leaf a function of all independents (and a parameter of none): sympy knows the rules of sum and product."""
+    import sympy
+
+    letters = sympy.symbols(NAMES.independent)
+
+    def leaf(node):
+        if isinstance(node, Number):
+            return sympy.Rational(node.value.numerator, node.value.denominator)
+        if isinstance(node, Variable):
+            return sympy.Symbol(node.name)
+        field = sympy.Function(node.field)(*letters)
+        return field.diff(*map(sympy.Symbol, node.by)) if node.by else field
+
+    with contextlib.suppress(EquationError):  # more terms than are read
+        found = parse_expression(f"({written(tree)})_{letter}", NAMES)
+        difference = evaluate(found, leaf) - sympy.diff(evaluate(tree, leaf), sympy.Symbol(letter))
+        assert sympy.expand(difference) == 0

@@ -23,6 +23,7 @@ from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.tables import findings, regression_row
 from pdessl.experiments.cross_validation import cross_validate, labelled_runs
 from pdessl.experiments.default_recipe import chosen_recipe
+from pdessl.experiments.estimates import balance_itself
 from pdessl.experiments.inputs import read_labelled, to_be_left_out
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.training import ProgressLines, stopped_early
@@ -273,3 +274,51 @@ def test_progress_is_told_in_lines_with_the_time_left(monkeypatch):
         "epoch 4 of 5, loss 0.5, 10 s left",
         "epoch 5 of 5, loss 0.5, 0 s left",
     ]
+
+
+def test_labels_with_a_standard_error_count_by_it(reaction, tmp_path):
+    """Three labels off by a factor of thirty: said to be uncertain, they hardly move the fit; unsaid, they spoil it."""
+    folder, truth = reaction
+    data = tmp_path / "runs"
+    data.mkdir()
+    for name in truth:
+        with xr.open_dataset(folder / "runs" / name, engine="h5netcdf") as held:
+            held.drop_vars("reaction_rate").to_netcdf(data / name, engine="h5netcdf")
+    wrong = list(truth)[:3]
+    frame = pd.DataFrame({"file": list(truth), "value": [v * (30 if n in wrong else 1) for n, v in truth.items()]})
+    stated = frame.assign(standard_error=[60 * v if n in wrong else np.nan for n, v in truth.items()])
+
+    def error(table):
+        module = read_labelled(data, "reaction_rate", table)
+        runs = labelled_runs(module, "reaction_rate")
+        result = cross_validate(None, module, Regression("reaction_rate", methods=("physics", "mean"), scale="log"))
+        good = np.isin(result.truth.float().numpy(), np.array(list(truth.values()), dtype=np.float32))
+        found = result.predictions["physics"].numpy() / result.truth.numpy() - 1
+        return runs.errors, result.notes, float(np.abs(found[good]).mean())
+
+    errors, notes, told = error(stated)
+    assert sorted(np.flatnonzero(errors > 0)) == [0, 1, 2] and np.isnan(errors[3:]).all()
+    assert any("3 labels have a standard error" in note for note in notes)
+    unknown, _, silent = error(frame)
+    assert unknown is None and told < 0.6 * silent
+    with pytest.raises(DataError, match="standard error of a is -1; expected a number >= 0"):
+        read_labels(pd.DataFrame({"file": ["a"], "value": [1.0], "standard_error": [-1.0]}), "viscosity")
+
+
+def test_the_energy_balance_is_a_row_that_needs_no_label(flow, reaction):
+    folder, truth = flow
+    module = read_labelled(folder / "runs", "viscosity")
+    result = cross_validate(None, module, Regression("viscosity", methods=("mean", "balance")))
+    row = next(r for r in result.rows if r["method"] == "decay")
+    assert row["group"] == "classical" and row["labels"] is None and row["relative_error"]["mean"] < 15  # on 16 nodes
+    assert result.best() != "decay" and len(result.predictions["decay"]) == 8
+    runs = labelled_runs(module, "viscosity").common
+    assert balance_itself("navier_stokes_2d_vorticity", "viscosity", "", runs) is not None
+    assert balance_itself(None, "nu", "cm^2/s", runs) is not None and balance_itself(None, "nu", "m/s", runs) is None
+    assert balance_itself("no_such_equation", "reaction_rate", "", runs) is None
+    other = cross_validate(
+        None,
+        read_labelled(reaction[0] / "runs", "reaction_rate"),
+        Regression("reaction_rate", methods=("mean", "balance")),
+    )
+    assert "decay" not in {r["method"] for r in other.rows}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import xarray as xr
 from sklearn.base import clone
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import cross_val_score
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -16,6 +16,7 @@ from torch import nn
 import pdessl
 from pdessl import SimulationEncoder
 from pdessl.errors import CheckpointError, DataError, FormatError
+from pdessl.inference import Runs
 from pdessl.models import ConvEncoder, save_pretrained
 
 from .conftest import UNITS
@@ -183,3 +184,48 @@ def test_fitting_leaves_the_module_that_was_given_alone(encoder, dataset):
     assert all(torch.equal(v, before[n]) for n, v in encoder.state_dict().items())
     assert copy.encoder_ is not encoder
     assert pdessl.SimulationEncoder is SimulationEncoder
+
+
+@pytest.mark.parametrize("kind", ["dataset", "trajectories", "store", "list"])
+def test_model_selection_works_with_everything_it_accepts(tmp_path, encoder, labelled, kind):
+    data = {
+        "dataset": lambda: Runs(labelled.to_xarray()),
+        "trajectories": lambda: Runs(labelled),
+        "store": lambda: Runs(written(labelled, tmp_path / "runs.nc")),
+        "list": lambda: labelled,  # scikit-learn cuts it into a list of single runs
+    }[kind]()
+    truth = labelled.parameters["viscosity"].log().numpy()
+    if kind != "list":
+        np.testing.assert_allclose(np.log(data.labels("viscosity")), truth, rtol=1e-6)
+    save_pretrained(tmp_path / "encoder", encoder)
+    line = make_pipeline(SimulationEncoder(tmp_path / "encoder", batch=1), StandardScaler(), Ridge())
+    search = GridSearchCV(line, {"ridge__alpha": [0.1, 10.0]}, cv=3, n_jobs=2 if kind == "dataset" else None)
+    found = search.fit(data, truth)
+    plain = GridSearchCV(line, {"ridge__alpha": [0.1, 10.0]}, cv=3).fit(labelled.fields.numpy(), truth)
+    np.testing.assert_allclose(found.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-3)
+    assert len(found.predict(data[:2])) == 2
+
+
+def written(runs, path):
+    runs.to_xarray().to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+def test_names_clones_and_pandas(encoder, labelled):
+    pandas = SimulationEncoder(encoder).set_output(transform="pandas")
+    names = None
+    for data in (labelled.to_xarray(), labelled, labelled.fields.numpy(), Runs(labelled)):
+        table = clone(pandas).fit_transform(data)
+        names = list(table.columns) if names is None else names
+        assert list(table.columns) == names and table.shape == (len(labelled), len(names))
+    assert names[0] == "simulationencoder0"
+    assert list(clone(pandas).fit(labelled).get_feature_names_out()) == names
+    changed = clone(pandas).set_params(views=3, seed=7)
+    assert changed.get_params()["views"] == 3 and clone(changed).get_params()["seed"] == 7
+
+
+def test_runs_that_are_none_are_refused(labelled):
+    with pytest.raises(DataError, match=r"none that counts runs.*ds.expand_dims\('trajectory'\)"):
+        Runs(labelled.to_xarray().isel(trajectory=0))
+    with pytest.raises(DataError, match="no parameter 'speed'"):
+        Runs(labelled).labels("speed")

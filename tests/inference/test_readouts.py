@@ -5,12 +5,14 @@ from sklearn.linear_model import Ridge
 
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
+from pdessl.inference.affine import AffineReadout
 from pdessl.inference.conformal import CrossConformal
 from pdessl.inference.readouts import (
     Estimator,
     HeadReadout,
     NeighbourReadout,
     fit_estimator,
+    label_weights,
     readout_arrays,
     readout_from,
 )
@@ -129,3 +131,37 @@ def test_unknown_kinds_are_refused():
         readout_arrays(object())
     with pytest.raises(ValueError, match="kind 'head'"):
         readout_from({"kind": "head", "column": 0, "offset": 0, "factor": 1}, {}, None)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "neighbours", "mean", "affine"])
+def test_weights_are_repetitions(kind):
+    """A run of weight 2 is that run twice."""
+    z, y = linear(12, width=1)
+    counts = torch.tensor([1, 2, 1, 3, 1, 1, 2, 1, 1, 1, 1, 1])
+    z, y = z + 4, 10 * z[:, 0] + y + 20
+    if kind == "neighbours":  # all runs are near
+        found = NeighbourReadout(z.mean(0), z.std(0), z, y, 12, counts.double()).predict(z)
+        torch.testing.assert_close(found, ((counts * y).sum() / counts.sum()).expand(12))
+        return
+    fits = {
+        "ridge": lambda z, y, w: fit_ridge(z, y, (1e-3,), w).predict,
+        "mean": lambda z, y, w: fit_estimator(z, y, "mean", "constant", weights=w).readout.predict,
+        "affine": lambda z, y, w: AffineReadout.fit(z, y, w).predict,
+    }
+    twice = fits[kind](z.repeat_interleave(counts, 0), y.repeat_interleave(counts), None)
+    torch.testing.assert_close(fits[kind](z, y, counts.double())(z), twice(z), rtol=1e-9, atol=1e-9)
+
+
+def test_labels_without_errors_count_alike_and_residuals_lose_the_share_of_the_label():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(200, 1, generator=generator, dtype=torch.float64)
+    errors = torch.where(torch.arange(200) % 4 == 0, 2.0, 0.0).double()
+    noise = torch.randn(2, 200, generator=generator).double()
+    y = z[:, 0] + 0.1 * noise[0] + errors * noise[1]
+    weights, share = label_weights(z, y, errors, "ridge")
+    assert float(weights.mean()) == pytest.approx(1) and float(weights[1] / weights[0]) > 100
+    assert float(share[1]) == 1 and float(share[0]) == pytest.approx(0.05, rel=0.3)
+    same, ones = label_weights(z, y, torch.zeros(200, dtype=torch.float64), "ridge")
+    assert bool((same == 1).all()) and bool((ones == 1).all())
+    exact, plain = (fit_ridge(z, y, weights=w).weights.item() / fit_ridge(z, y).scale.item() for w in (weights, None))
+    assert abs(exact - 1) < abs(plain - 1)

@@ -33,7 +33,7 @@ def test_cole_hopf(viscosity):
     # At t = 0 the formula itself loses digits to round-off: exp(-1/ν) is 2e-9 at ν = 0.05.
     times = torch.linspace(0.25, 2, 8, dtype=torch.float64)
     solver = Burgers(viscosity, points=512, time_step=2e-3, dtype=torch.float64)
-    fields = solver(torch.sin(grid(512))[None, None], times).fields[0, 0]
+    fields = solver.solve(torch.sin(grid(512))[None, None], times).trajectories.fields[0, 0]
     error = (fields - cole_hopf(viscosity, 512, times.numpy())).abs().max()
     assert error < 5e-8, f"error {error:.1e}"
 
@@ -149,7 +149,7 @@ def test_irregular_output_times_agree_with_regular_ones():
     initial, viscosity, _ = batch()
     solver = Burgers(viscosity, points=128, time_step=5e-3, dtype=torch.float64)
     regular = solver(initial, torch.linspace(0, 1, 11, dtype=torch.float64)).fields
-    some = solver(initial, torch.tensor([0.1, 0.2, 0.7, 1.0], dtype=torch.float64)).fields
+    some = solver.solve(initial, torch.tensor([0.1, 0.2, 0.7, 1.0], dtype=torch.float64)).trajectories.fields
     torch.testing.assert_close(some, regular[:, :, [1, 2, 7, 10]], rtol=0, atol=1e-8)
 
 
@@ -179,7 +179,7 @@ def test_step_advice_is_accurate_where_twice_the_step_is_still_stable():
     solver = Burgers(0.05, points=128, dtype=torch.float64)
     initial = torch.sin(grid(128))[None, None]
     torch.testing.assert_close(solver.step_needed(initial), torch.tensor([2 * math.pi / 128], dtype=torch.float64))
-    error = (solver(initial, times).fields[0, 0] - cole_hopf(0.05, 128, times.numpy())).abs().max()
+    error = (solver.solve(initial, times).trajectories.fields[0, 0] - cole_hopf(0.05, 128, times.numpy())).abs().max()
     assert error < 1e-3
 
 
@@ -202,11 +202,11 @@ def test_bad_settings(arguments, error, message):
 def test_bad_fields_and_times():
     solver, good = Burgers(torch.tensor([1.0, 1.0]), points=32), torch.zeros(2, 1, 32)
     with pytest.raises(ShapeError, match="expected \\(B, 1, 32\\)"):
-        solver(torch.zeros(2, 1, 16), torch.tensor([1.0]))
+        solver.solve(torch.zeros(2, 1, 16), torch.tensor([1.0]))
     with pytest.raises(ShapeError, match="2 values for 3 initial fields"):
-        solver(torch.zeros(3, 1, 32), torch.tensor([1.0]))
+        solver.solve(torch.zeros(3, 1, 32), torch.tensor([1.0]))
     with pytest.raises(DataError, match="not finite"):
-        solver(good / 0, torch.tensor([1.0]))
+        solver.solve(good / 0, torch.tensor([1.0]))
     for times in ([-1.0, 0.0], [0.0, 0.0]):
         with pytest.raises(DataError, match="increase"):
-            solver(good, torch.tensor(times))
+            solver.solve(good, torch.tensor(times))

@@ -127,7 +127,7 @@ def test_steps_agree_with_a_slow_version_written_from_the_description():
     start = smoke(points, batch=1)
     sim = simulator(points, viscosity=nu, buoyancy=b, time_step=dt, domain_length=torch.tensor([[20.0, 24.0]]))
     sim.velocity = "faces"
-    fields = sim(start, dt * torch.arange(1, 9)).fields[0]
+    fields = sim.solve(start, dt * torch.arange(1, 9)).trajectories.fields[0]
     u, v, s = np.zeros((11, 12)), np.zeros((10, 13)), start[0, 2].numpy()
     for n in range(8):
         u, v, s = slow_step(u, v, s, dt, h, nu, b)
@@ -176,8 +176,8 @@ def test_projection_is_a_projection_and_removes_gradients_only():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_same_on_a_graphics_card(scheme):
     start, when = smoke(), times(2, 6)
-    here = simulator(scheme=scheme)(start, when).fields
-    there = simulator(scheme=scheme)(start.cuda(), when.cuda()).fields
+    here = simulator(scheme=scheme).solve(start, when).trajectories.fields
+    there = simulator(scheme=scheme).solve(start.cuda(), when.cuda()).trajectories.fields
     assert there.is_cuda
     torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-10)
 
@@ -189,7 +189,7 @@ def test_the_same_on_a_graphics_card(scheme):
 @pytest.mark.parametrize(("precision", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_no_divergence_and_closed_walls(scheme, precision, bound):
     sim = simulator((24, 16), scheme=scheme, velocity="faces", precision=precision, time_step=0.5)
-    fields = sim(smoke((24, 16)), times(2, 6, 12)).fields
+    fields = sim.solve(smoke((24, 16)), times(2, 6, 12)).trajectories.fields
     assert divergence_of(fields).square().mean().sqrt() < bound
     assert not fields[:, 0, :, 0].any() and not fields[:, 1, :, :, 0].any()
     # The upper walls are not stored: that nothing flows through them follows from each row's balance.
@@ -199,7 +199,7 @@ def test_no_divergence_and_closed_walls(scheme, precision, bound):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_smoke_without_buoyancy_stays(scheme):
     start = smoke()
-    fields = simulator(scheme=scheme, buoyancy=0.0)(start, times(3)).fields[:, :, 0]
+    fields = simulator(scheme=scheme, buoyancy=0.0).solve(start, times(3)).trajectories.fields[:, :, 0]
     torch.testing.assert_close(fields, start, rtol=0, atol=1e-14)
 
 
@@ -213,7 +213,7 @@ def test_layers_of_smoke_stay_at_rest(scheme):
     """The buoyancy of smoke that depends on the height only is balanced by the pressure, stable or not."""
     start = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
     start[0, 2] = torch.linspace(0, 1, 16).square()
-    fields = simulator(scheme=scheme, viscosity=BALANCED[scheme])(start, times(1, 5)).fields
+    fields = simulator(scheme=scheme, viscosity=BALANCED[scheme]).solve(start, times(1, 5)).trajectories.fields
     torch.testing.assert_close(fields[:, :, 1], start, rtol=0, atol=1e-12)
 
 
@@ -222,8 +222,8 @@ def test_layers_of_smoke_stay_at_rest(scheme):
 def test_mirror_symmetry(scheme, velocity):
     """Smoke and flow mirrored in x are a solution: s(-x), v(-x), -u(-x)."""
     sim, start, when = simulator(scheme=scheme, velocity=velocity), smoke(), times(2, 6)
-    fields = sim(start, when).fields
-    mirrored = sim(start.flip(-2), when).fields
+    fields = sim.solve(start, when).trajectories.fields
+    mirrored = sim.solve(start.flip(-2), when).trajectories.fields
     # On faces, the mirror image of lower face i is lower face X - i; face 0 is its own, a wall.
     back = mirrored[:, 0].flip(-2) if velocity == "centres" else mirrored[:, 0].roll(-1, -2).flip(-2)
     torch.testing.assert_close(fields[:, 0], -back, rtol=0, atol=1e-11)
@@ -235,7 +235,7 @@ def test_mirror_symmetry(scheme, velocity):
 def test_symmetric_smoke_stays_symmetric(scheme):
     start = smoke()
     start = start + start.flip(-2)
-    fields = simulator(scheme=scheme)(start, times(2, 6)).fields
+    fields = simulator(scheme=scheme).solve(start, times(2, 6)).trajectories.fields
     torch.testing.assert_close(fields[:, 0], -fields[:, 0].flip(-2), rtol=0, atol=1e-11)
     torch.testing.assert_close(fields[:, 1:], fields[:, 1:].flip(-2), rtol=0, atol=1e-11)
 
@@ -243,8 +243,8 @@ def test_symmetric_smoke_stays_symmetric(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_turned_upside_down_with_buoyancy_reversed(scheme):
     start, when = smoke(), times(2, 6)
-    up = simulator(scheme=scheme)(start, when).fields
-    down = simulator(scheme=scheme, buoyancy=-0.4)(start.flip(-1), when).fields.flip(-1)
+    up = simulator(scheme=scheme).solve(start, when).trajectories.fields
+    down = simulator(scheme=scheme, buoyancy=-0.4).solve(start.flip(-1), when).trajectories.fields.flip(-1)
     torch.testing.assert_close(up[:, 2], down[:, 2], rtol=0, atol=1e-11)
     torch.testing.assert_close(up[:, 1], -down[:, 1], rtol=0, atol=1e-11)
 
@@ -253,10 +253,12 @@ def test_turned_upside_down_with_buoyancy_reversed(scheme):
 def test_scales_of_length_and_time(scheme):
     """Lengths times 2 and times times 3: velocities 2/3, viscosity 4/3, buoyancy 2/9; smoke the same."""
     start, when = smoke(), times(2, 6)
-    fields = simulator(scheme=scheme)(start, when).fields
-    changed = simulator(scheme=scheme, viscosity=0.05 * 4 / 3, buoyancy=0.4 * 2 / 9, domain_length=64.0, time_step=3.0)(
-        start, 3 * when
-    ).fields
+    fields = simulator(scheme=scheme).solve(start, when).trajectories.fields
+    changed = (
+        simulator(scheme=scheme, viscosity=0.05 * 4 / 3, buoyancy=0.4 * 2 / 9, domain_length=64.0, time_step=3.0)
+        .solve(start, 3 * when)
+        .trajectories.fields
+    )
     torch.testing.assert_close(changed[:, :2] * 1.5, fields[:, :2], rtol=0, atol=1e-11)
     torch.testing.assert_close(changed[:, 2], fields[:, 2], rtol=0, atol=1e-11)
 
@@ -264,8 +266,8 @@ def test_scales_of_length_and_time(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_more_smoke_is_more_buoyancy(scheme):
     start, when = smoke(), times(2, 6)
-    fields = simulator(scheme=scheme)(start, when).fields
-    changed = simulator(scheme=scheme, buoyancy=0.2)(2 * start, when).fields
+    fields = simulator(scheme=scheme).solve(start, when).trajectories.fields
+    changed = simulator(scheme=scheme, buoyancy=0.2).solve(2 * start, when).trajectories.fields
     torch.testing.assert_close(changed[:, :2], fields[:, :2], rtol=0, atol=1e-11)
     torch.testing.assert_close(changed[:, 2], 2 * fields[:, 2], rtol=0, atol=1e-11)
 
@@ -276,7 +278,7 @@ def test_smoke_everywhere_changes_the_pressure_only(scheme):
     sim = simulator(scheme=scheme, viscosity=BALANCED[scheme])
     shifted = start.clone()
     shifted[:, 2] += 0.7
-    fields, changed = sim(start, when).fields, sim(shifted, when).fields
+    fields, changed = sim.solve(start, when).trajectories.fields, sim.solve(shifted, when).trajectories.fields
     torch.testing.assert_close(changed[:, :2], fields[:, :2], rtol=0, atol=1e-11)
     torch.testing.assert_close(changed[:, 2], fields[:, 2] + 0.7, rtol=0, atol=1e-11)
 
@@ -284,7 +286,7 @@ def test_smoke_everywhere_changes_the_pressure_only(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_smoke_makes_no_new_extremes(scheme):
     start = smoke()
-    fields = simulator(scheme=scheme)(start, torch.arange(1, 13)).fields
+    fields = simulator(scheme=scheme).solve(start, torch.arange(1, 13)).trajectories.fields
     low, high = torch.aminmax(start[:, 2].flatten(1), dim=1)
     least, most = torch.aminmax(fields[:, 2].flatten(2), dim=2)
     assert (least >= low[:, None] - 1e-14).all() and (most <= high[:, None] + 1e-14).all()
@@ -305,10 +307,12 @@ def test_a_trajectory_is_the_same_in_every_batch(scheme, precision):
     }
     when = times(1, 3, 6) * torch.linspace(0.8, 1.2, 5)[:, None]
     rest = {"time_step": None, "substeps": 2, "precision": precision, "scheme": scheme}
-    together = simulator(**settings, **rest)(start, when)
+    together = simulator(**settings, **rest).solve(start, when).trajectories
     for row in range(5):
-        alone = simulator(**{n: v[row : row + 1] for n, v in settings.items()}, **rest)(
-            start[row : row + 1], when[row : row + 1]
+        alone = (
+            simulator(**{n: v[row : row + 1] for n, v in settings.items()}, **rest)
+            .solve(start[row : row + 1], when[row : row + 1])
+            .trajectories
         )
         assert torch.equal(together.fields[row], alone.fields[0])
         assert torch.equal(together.space[0][row], alone.space[0][0])
@@ -316,17 +320,17 @@ def test_a_trajectory_is_the_same_in_every_batch(scheme, precision):
 
 def test_float32_follows_float64():
     start, when = smoke((32, 32)), 1.5 * torch.arange(1, 9)
-    exact = simulator((32, 32))(start, when).fields
-    single = simulator((32, 32), precision=torch.float32)(start, when).fields
+    exact = simulator((32, 32)).solve(start, when).trajectories.fields
+    single = simulator((32, 32), precision=torch.float32).solve(start, when).trajectories.fields
     error = ((single - exact).square().mean().sqrt() / exact.square().mean().sqrt()).item()
     assert 0 < error < 1e-5, f"{error:.1e}"
 
 
 def test_steps_are_divided_as_asked():
     start = smoke()
-    by_step = simulator(time_step=0.5)(start, times(1, 2)).fields
-    assert torch.equal(by_step, simulator(time_step=None, substeps=2)(start, times(1, 2)).fields)
-    assert torch.equal(by_step[:, :, 1], simulator(time_step=0.5)(start, times(2)).fields[:, :, 0])
+    by_step = simulator(time_step=0.5).solve(start, times(1, 2)).trajectories.fields
+    assert torch.equal(by_step, simulator(time_step=None, substeps=2).solve(start, times(1, 2)).trajectories.fields)
+    assert torch.equal(by_step[:, :, 1], simulator(time_step=0.5).solve(start, times(2)).trajectories.fields[:, :, 0])
 
 
 def test_what_is_returned():
@@ -343,8 +347,8 @@ def test_what_is_returned():
 
 def test_velocities_at_centres_are_means_of_faces():
     start, when = smoke(), times(2, 4)
-    faces = simulator(velocity="faces")(start, when).fields
-    centres = simulator(velocity="centres")(start, when).fields
+    faces = simulator(velocity="faces").solve(start, when).trajectories.fields
+    centres = simulator(velocity="centres").solve(start, when).trajectories.fields
     u = torch.cat([faces[:, 0], torch.zeros_like(faces[:, 0, :, :1])], dim=-2)
     torch.testing.assert_close(centres[:, 0], 0.5 * (u[..., 1:, :] + u[..., :-1, :]), rtol=0, atol=1e-15)
     assert torch.equal(centres[:, 2], faces[:, 2])
@@ -354,7 +358,7 @@ def test_velocities_at_centres_are_means_of_faces():
 def test_coarser_cells_are_means(velocity):
     start, when = smoke((24, 16)), times(2, 4)
     sim = simulator((24, 16), velocity=velocity)
-    fine = sim(start, when).fields
+    fine = sim.solve(start, when).trajectories.fields
     out = sim.solve(start, when, observed=(12, 4), sampling="cell_average").trajectories
     assert out.space[0].shape == (3, 12) and out.space[1].shape == (3, 4)
     torch.testing.assert_close(out.space[1][0], times(4.0, 12.0, 20.0, 28.0))
@@ -380,7 +384,7 @@ def test_smoke_source_fills_the_box(scheme):
 
     start = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
     sim = simulator(scheme=scheme, forcing=source, time_step=0.01, viscosity=BALANCED[scheme])
-    fields = sim(start, times(1)).fields
+    fields = sim.solve(start, times(1)).trajectories.fields
     error = (fields[:, 2] - 1.0).abs().max()
     assert error < (0.0101 if scheme == "semi_lagrangian" else 1e-12)
     assert fields[:, :2].abs().max() < 1e-12
@@ -395,10 +399,10 @@ def test_forces_that_are_gradients_move_nothing_and_others_do(scheme, velocity):
     push[:, 0] = torch.sin(x)[:, None]  # depends on x only: the gradient of something
     start = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
     settings = {"scheme": scheme, "velocity": velocity, "viscosity": BALANCED[scheme]}
-    still = simulator(**settings, forcing=lambda t: push)(start, times(2)).fields
+    still = simulator(**settings, forcing=lambda t: push).solve(start, times(2)).trajectories.fields
     assert still.abs().max() < 1e-12
     stir = push.transpose(-1, -2).contiguous()  # depends on y only
-    moved = simulator(**settings, forcing=lambda t: stir)(start, times(2)).fields
+    moved = simulator(**settings, forcing=lambda t: stir).solve(start, times(2)).trajectories.fields
     assert moved[:, 0].abs().max() > 0.1
 
 
@@ -409,12 +413,16 @@ def test_signals_switched_off_half_way(scheme):
     shape[0, 0, 5:9, 3:6], shape[0, 2, 2:4, 2:4] = 0.2, 1.0
     signals = times(1.0, -0.5)[:, None, None] * times(1.0, 0.0)
     settings = {"scheme": scheme, "velocity": "faces"}
-    switched = simulator(**settings, forcing=Actuators(shape, signals, times(0.0, 2.0)))(start, times(1, 4)).fields
+    switched = (
+        simulator(**settings, forcing=Actuators(shape, signals, times(0.0, 2.0)))
+        .solve(start, times(1, 4))
+        .trajectories.fields
+    )
     always = Actuators(shape, signals[..., :1], times(0.0))
-    middle = simulator(**settings, forcing=always)(start, times(2)).fields[:, :, 0]
-    end = simulator(**settings)(middle, times(2)).fields[:, :, 0]
+    middle = simulator(**settings, forcing=always).solve(start, times(2)).trajectories.fields[:, :, 0]
+    end = simulator(**settings).solve(middle, times(2)).trajectories.fields[:, :, 0]
     torch.testing.assert_close(switched[:, :, 1], end, rtol=0, atol=1e-12)
-    assert (end - simulator(**settings)(start, times(4)).fields[:, :, 0]).abs().max() > 0.3
+    assert (end - simulator(**settings).solve(start, times(4)).trajectories.fields[:, :, 0]).abs().max() > 0.3
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -432,7 +440,7 @@ def test_gradients(scheme):
         sim = simulator(
             (8, 8), viscosity=v["viscosity"], buoyancy=v["buoyancy"], scheme=scheme, forcing=lambda t: v["push"]
         )
-        fields = sim(torch.cat([start[:, :2], v["smoke"][:, None]], dim=1), times(1.3, 3.1)).fields
+        fields = sim.solve(torch.cat([start[:, :2], v["smoke"][:, None]], dim=1), times(1.3, 3.1)).trajectories.fields
         weight = torch.cos(torch.arange(fields.numel(), dtype=torch.float64)).reshape(fields.shape)
         return (weight * fields).sum()
 
@@ -451,16 +459,16 @@ def test_gradients(scheme):
 def test_refusals():
     start = smoke()
     with pytest.raises(ResolutionError, match=r"viscosity is unstable .* at most 0\.5\. Use time_step <= ") as found:
-        simulator(viscosity=0.4, time_step=3.0)(start, times(3))
+        simulator(viscosity=0.4, time_step=3.0).solve(start, times(3))
     advised = float(str(found.value).split("time_step <= ")[1].split(",")[0])
-    assert simulator(viscosity=0.4, time_step=advised)(start, times(advised)).fields.isfinite().all()
-    assert simulator(viscosity=0.4, time_step=None)(start, times(3)).fields.isfinite().all()
+    assert simulator(viscosity=0.4, time_step=advised).solve(start, times(advised)).trajectories.fields.isfinite().all()
+    assert simulator(viscosity=0.4, time_step=None).solve(start, times(3)).trajectories.fields.isfinite().all()
     sharp = {"scheme": "maccormack", "check_resolution": True}
     with pytest.raises(ResolutionError, match="16x16 points do not resolve trajectory .* Use at least ") as found:
-        simulator(**sharp)(start, times(1))
+        simulator(**sharp).solve(start, times(1))
     enough = int(str(found.value).split("Use at least ")[1].split("x")[0])
     assert 30 < enough < 60
-    simulator((enough, enough), **sharp)(smoke((enough, enough)), times(0.1))
+    simulator((enough, enough), **sharp).solve(smoke((enough, enough)), times(0.1))
     with pytest.raises(DataError, match="unknown scheme 'upwind'. Known: semi_lagrangian, maccormack"):
         simulator(scheme="upwind")
     with pytest.raises(DataError, match="unknown velocity 'nodes'. Known: centres, faces"):
@@ -470,6 +478,6 @@ def test_refusals():
     with pytest.raises(DataError, match="Use sampling 'cell_average'"):
         simulator().solve(start, times(1), observed=8)
     with pytest.raises(ShapeError, match="expected \\(B, 3, 16, 16\\)"):
-        simulator()(start[:, 2:], times(1))
+        simulator().solve(start[:, 2:], times(1))
     with pytest.raises(DataError, match="passes the lower walls.*velocity='centres'"):
-        simulator(velocity="faces")(start + 1, times(1))
+        simulator(velocity="faces").solve(start + 1, times(1))

@@ -72,7 +72,7 @@ def decay_rate(points, scheme):
     """Rate of the slowest flow left from a vortex so weak that it does not carry itself."""
     step = 1 / (4 * points**2)
     simulator = box(points, viscosity=1.0, buoyancy=0.0, scheme=scheme, velocity="faces", time_step=step)
-    fields = simulator(vortex(points, 1e-6), torch.tensor([0.05, 0.06])).fields[0, :2]
+    fields = simulator.solve(vortex(points, 1e-6), torch.tensor([0.05, 0.06])).trajectories.fields[0, :2]
     energy = fields.square().sum(dim=(0, 2, 3))
     return 0.5 * math.log(energy[0] / energy[1]) / 0.01
 

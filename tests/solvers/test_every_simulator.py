@@ -99,16 +99,32 @@ def test_a_refused_step_comes_with_one_that_works(name):
     times = torch.tensor([end / 2, end], dtype=torch.float64)
     long = build(name, points, time_step=end / 2)
     if name in EXACT:  # any step is exact
-        torch.testing.assert_close(long(start, times).fields, build(name, points)(start, times).fields)
+        torch.testing.assert_close(
+            long.solve(start, times).trajectories.fields, build(name, points).solve(start, times).trajectories.fields
+        )
         return
     with pytest.raises(ResolutionError, match="time_step") as caught:
-        long(start, times)
+        long.solve(start, times)
     step, substeps = re.search(r"Use time_step=([\d.e-]+) \(or substeps=(\d+)\)", str(caught.value)).groups()
-    reference = build(name, points, time_step=float(step) / 4)(start, times).fields
+    reference = build(name, points, time_step=float(step) / 4).solve(start, times).trajectories.fields
     for settings in ({"time_step": float(step)}, {"substeps": int(substeps)}):
-        found = build(name, points, **settings)(start, times).fields
+        found = build(name, points, **settings).solve(start, times).trajectories.fields
         error = float((found - reference).norm() / reference.norm())
         assert error < (0.1 if name == "closed_box_smoke" else 1e-2), f"{settings}: error {error:.1e}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_is_simulated_again_from_any_of_its_frames(name):
+    points = 32 if SIMULATORS[name].dimensions == 1 else 16
+    start = fields(name, points) if name not in COARSE or COARSE[name] <= points else fields(name, 32)[..., ::2, ::2]
+    extra = {"velocity": "faces"} if name == "closed_box_smoke" else {}
+    simulator = build(name, points, time_step=0.01, check_resolution=False, **extra)
+    run = simulator.solve(start, torch.tensor([0.02, 0.04, 0.06], dtype=torch.float64)).trajectories
+    again = simulator(run.fields[:, :, 0], run.time)
+    torch.testing.assert_close(again.fields, run.fields, rtol=0, atol=1e-9)
+    later = simulator(run.fields[:, :, 0], run.time + torch.tensor([[32.0], [7.5]]))
+    torch.testing.assert_close(later.fields, run.fields, rtol=0, atol=1e-9)
+    torch.testing.assert_close(later.time, run.time + torch.tensor([[32.0], [7.5]]))
 
 
 def controlled(name, signals, points, start, **settings):
@@ -121,7 +137,7 @@ def controlled(name, signals, points, start, **settings):
     times = torch.tensor([0.0, 0.013], dtype=torch.float64)
     forcing = Actuators(profiles, signals, times)
     simulator = build(name, points, time_step=0.01, check_resolution=False, forcing=forcing, **settings)
-    return simulator(start, torch.tensor([0.01, 0.03], dtype=torch.float64)).fields
+    return simulator.solve(start, torch.tensor([0.01, 0.03], dtype=torch.float64)).trajectories.fields
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -133,7 +149,7 @@ def test_actuators_act_on_every_channel_and_costs_have_gradients_in_their_signal
     free = controlled(name, torch.zeros_like(signals), points, start)
     plain = build(name, points, time_step=0.01, check_resolution=False)
     times = torch.tensor([0.01, 0.03], dtype=torch.float64)
-    torch.testing.assert_close(free, plain(start, times).fields, rtol=0, atol=1e-6)
+    torch.testing.assert_close(free, plain.solve(start, times).trajectories.fields, rtol=0, atol=1e-6)
     moved = controlled(name, signals, points, start)
     assert bool(((moved - free).abs().amax(dim=(2, *range(3, free.ndim))) > 1e-4).all())  # each trajectory and channel
     for row in range(2):  # alone = in a batch

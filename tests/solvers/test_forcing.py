@@ -39,7 +39,7 @@ def test_held_signals_are_exact_wherever_they_jump():
     actuators = Actuators(sine, torch.tensor([[signal]], dtype=torch.float64), times(*switches))
     when = [0.1, 0.2, 0.5, 0.7, 1.0]
     simulator = Heat(NU, points=32, forcing=actuators, dtype=torch.float64)
-    fields = simulator(torch.zeros(1, 1, 32, dtype=torch.float64), times(*when)).fields[0, 0]
+    fields = simulator.solve(torch.zeros(1, 1, 32, dtype=torch.float64), times(*when)).trajectories.fields[0, 0]
     exact = torch.tensor([held_exactly(signal, switches, t) for t in when], dtype=torch.float64)
     torch.testing.assert_close(fields, exact[:, None] * sine, rtol=0, atol=1e-13)
     legs = simulator.legs(torch.zeros(1, 1, 32), times(*when)[None])
@@ -51,7 +51,7 @@ def test_linear_signals_are_exact_between_their_kinks():
     samples, kinks = torch.tensor([[[0.0, 0.6, 0.0]]], dtype=torch.float64), times(0.0, 0.3, 0.9)
     sine = torch.sin(grid(32))[None]
     simulator = Heat(NU, points=32, dtype=torch.float64, forcing=Actuators(sine, samples, kinks, "linear"))
-    field = simulator(torch.zeros(1, 1, 32, dtype=torch.float64), times(1.2)).fields[0, 0, 0]
+    field = simulator.solve(torch.zeros(1, 1, 32, dtype=torch.float64), times(1.2)).trajectories.fields[0, 0, 0]
 
     def ramp(start, value, rate, duration):  # exact for a linear source
         decay = math.exp(-NU * duration)
@@ -60,6 +60,22 @@ def test_linear_signals_are_exact_between_their_kinks():
 
     amplitude = ramp(ramp(0.0, 0.0, 2.0, 0.3), 0.6, -1.0, 0.6) * math.exp(-NU * 0.3)
     torch.testing.assert_close(field, amplitude * sine[0], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("interpolation", ["hold", "linear"])
+def test_a_forcing_is_asked_at_the_times_given_wherever_they_begin(interpolation):
+    sine = torch.sin(grid(32))[None]
+    actuators = Actuators(
+        sine, torch.tensor([[[1.0, -2.0, 0.5]]], dtype=torch.float64), times(0.0, 0.3, 0.9), interpolation
+    )
+    smooth = lambda t: torch.cos(3 * t)[:, None] * sine  # noqa: E731
+    for forcing in (actuators, smooth):
+        simulator = Heat(NU, points=32, substeps=20, forcing=forcing, dtype=torch.float64)
+        run = simulator.solve(torch.zeros(1, 1, 32, dtype=torch.float64), times(0.2, 0.5, 1.0)).trajectories
+        again = simulator(run.fields[:, :, 0], run.time)
+        torch.testing.assert_close(again.fields, run.fields, rtol=0, atol=1e-8)
+    with pytest.raises(DataError, match=r"one time is given, 0.5.*Give both, torch.tensor\(\[0.0, 0.5\]\)"):
+        simulator(run.fields[:, :, 0], times(0.5))
 
 
 def test_smooth_forcing_converges_with_order_four():
@@ -89,7 +105,7 @@ def controlled(signals, interpolation="hold"):
     )
     x = grid(points)
     initial = torch.stack([torch.cos(x), torch.sin(2 * x)])[:, None]
-    return simulator(initial, times(0.3, 0.6, 1.0)).fields
+    return simulator.solve(initial, times(0.3, 0.6, 1.0)).trajectories.fields
 
 
 @pytest.mark.parametrize("interpolation", ["hold", "linear"])
@@ -142,10 +158,12 @@ def test_times_per_trajectory():
     signals = torch.tensor([[[1.0, -1.0]], [[0.5, -0.5]]], dtype=torch.float64)
     actuators = Actuators(torch.sin(grid(16))[None], signals, times(0.0, 0.3) * factor[:, None])
     simulator = Heat(NU / factor, points=16, forcing=actuators, dtype=torch.float64)
-    fields = simulator(torch.zeros(2, 1, 16, dtype=torch.float64), times(0.2, 0.5) * factor[:, None]).fields
+    fields = simulator.solve(
+        torch.zeros(2, 1, 16, dtype=torch.float64), times(0.2, 0.5) * factor[:, None]
+    ).trajectories.fields
     torch.testing.assert_close(fields[1], fields[0], rtol=0, atol=1e-14)
     with pytest.raises(DataError, match="between different outputs in different trajectories"):
-        simulator(torch.zeros(2, 1, 16, dtype=torch.float64), times(0.2, 0.5))
+        simulator.solve(torch.zeros(2, 1, 16, dtype=torch.float64), times(0.2, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +184,7 @@ def test_bad_actuators(arguments, error, message):
 def test_a_forcing_of_another_shape_is_refused():
     simulator = Heat(NU, points=16, forcing=lambda t: torch.ones(len(t), 8))
     with pytest.raises(ShapeError, match=r"the forcing has shape \(2, 8\), expected \(2, 1, 16\) or \(2, 16\)"):
-        simulator(torch.zeros(2, 1, 16), times(1.0))
+        simulator.solve(torch.zeros(2, 1, 16), times(1.0))
     with pytest.raises(DataError, match="width must be > 0"):
         Actuators.gaussian([0.0], 0.0, 8, 1.0)
 

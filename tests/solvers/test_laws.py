@@ -158,7 +158,7 @@ def test_forward_derivatives_agree_with_backward_ones(name):
     simulator = build(name, points=32, substeps=4)
 
     def final(field):
-        return simulator(field, times).fields[0, 0, -1]
+        return simulator.solve(field, times).trajectories.fields[0, 0, -1]
 
     _, forward = torch.func.jvp(final, (initial,), (direction,))
     weights = torch.sin(torch.arange(32, dtype=torch.float64))

@@ -371,12 +371,12 @@ def test_settings_without_meaning_are_refused(simulator, error, message):
 def test_fields_that_do_not_fit_are_refused():
     made = NavierStokes2D(0.1, points=(16, 24))
     with pytest.raises(ShapeError, match=r"expected \(B, 2, 16, 24\)"):
-        made(torch.zeros(1, 2, 24, 16), times(1.0))
+        made.solve(torch.zeros(1, 2, 24, 16), times(1.0))
     with pytest.raises(DataError, match="not finite"):
-        made(torch.full((1, 2, 16, 24), math.nan), times(1.0))
+        made.solve(torch.full((1, 2, 16, 24), math.nan), times(1.0))
     forced = NavierStokes2D(0.1, points=16, forcing=lambda t: torch.zeros(1, 16, 16), check_resolution=False)
     with pytest.raises(ShapeError, match=r"the forcing has shape \(1, 16, 16\), expected \(1, 2, 16, 16\)"):
-        forced(torch.zeros(1, 2, 16, 16), times(1.0))
+        forced.solve(torch.zeros(1, 2, 16, 16), times(1.0))
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "advection_diffusion_2d"])

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import sympy
 
+from pdessl.augmentation.reflections import reflections_of
 from pdessl.cli import main
 from pdessl.equations import Equation, load_equation, parse_expression
 from pdessl.errors import EquationError, SymmetryError
@@ -14,6 +15,7 @@ from pdessl.symmetry import find_symmetries, symmetries
 from pdessl.symmetry.discovery import Certificate, find_fields, generic_dimensions, parameter_point, residues
 from pdessl.symmetry.nullspace import PRIME, Span, nullspace, rank_modulo
 from pdessl.symmetry.prolongation import PDESystem
+from pdessl.testing import assert_symmetry
 
 # Dimensions (symmetries, equivalences) at the default degree, from the literature on each system.
 DIMENSIONS = {
@@ -329,16 +331,37 @@ def test_random_systems_are_solved_or_refused():
 
 
 @pytest.mark.parametrize(
-    "texts",
+    ("texts", "message"),
     [
-        ["u_x + v_x*u_tx + u_tt*u_y"],
-        ["u_t + nu*u_tt + nu*u_yy*u_tx + 1/2*u"],
-        ["v_xx - 3*u_xx*u_x", "u_x + nu*u_y*u_t*v_x"],
+        (["u_x + v_x*u_tx + u_tt*u_y"], "cannot be solved for a leading derivative.*highest: u_tt"),
+        (["v_xx - 3*u_xx*u_x", "u_x + nu*u_y*u_t*v_x"], "does not end.*highest derivative"),
     ],
 )
-def test_rewriting_that_does_not_end_is_refused(texts):
-    with pytest.raises(EquationError, match="does not end.*highest derivative"):
+def test_rewriting_that_does_not_end_is_refused(texts, message):
+    with pytest.raises(EquationError, match=message):
         find_symmetries(Equation.parse(texts, parameters=["nu"]))
+
+
+def test_an_equation_is_divided_by_letters_where_nothing_stands_alone():
+    radial = Equation.parse("r*u_t = (r*u_r)_r")
+    system = PDESystem(radial)
+    space = system.space
+    assert system.reciprocals.letters == ("r",)
+    u_t, u_tr = (system.reduce(space.variable(space.jet(0, index))) for index in ((1, 0), (1, 1)))
+    w, jets = system.reciprocals.of(0 if radial.independent[0] == "r" else 1), [(0, k) for k in (1, 2, 3)]
+    w, u_r, u_rr, u_rrr = space.units[w], *(space.units[space.jet(0, index)] for index in jets)
+    assert u_t == {u_rr: 1, u_r + w: 1} and u_tr == {u_rrr: 1, u_rr + w: 1, u_r + 2 * w: -1}
+    algebra = find_symmetries(radial)
+    assert "dividing by r: what follows holds where r != 0" in algebra.text()
+    # The mirror is about r = 0, where the axis is, and no view about the middle of a box.
+    assert {d["text"]: d["boundary"]["class"] for d in algebra.describe()["discrete"]}["-(r) about r = 0"] == "window"
+    assert set(reflections_of(algebra)) == {"u"}
+    for generator in algebra:
+        assert_symmetry(generator)
+    # By a parameter: the same algebra as of the equation divided by hand, with one more scaling.
+    divided = find_symmetries(Equation.parse("rho*u_t + rho*u*u_x = mu*u_xx", parameters="rho mu"))
+    assert (len(divided.symmetries), len(divided.equivalences)) == (5, 2) and divided.certificate.complete
+    assert PDESystem(load_equation("burgers")).reciprocals.letters == ()
 
 
 def test_a_new_equation_is_a_new_file(tmp_path, monkeypatch):

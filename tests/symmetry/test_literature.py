@@ -11,6 +11,8 @@ from pdessl.symmetry.boundary import boundary_class
 KNOWN = {
     # Olver (1993): example 2.41 (heat: six and the superpositions), 2.42 (Burgers), 2.44 (KdV).
     "heat": ("u_t = u_xx", "", 3, (10, 0), {"galilean_boost", "projective", "scaling", "superposition_xx"}),
+    # Cylindrical heat equation, Bluman, Cole (1969): time, scaling, projective, amplitude; here with 1 and r**2 + 4*t.
+    "heat_radial": ("r*u_t = (r*u_r)_r", "", 3, (6, 0), {"scaling", "superposition_rr", "u_scaling"}),
     "heat_2d": ("u_t = k*(u_xx + u_yy)", "k", 3, (19, 1), {"rotation", "projective", "galilean_boost_y"}),
     "mkdv": ("u_t + u**2*u_x + u_xxx", "", 2, (3, 0), {"scaling"}),
     # By u -> u - a/(2b) in a moving frame Gardner's equation is the modified KdV equation, and has its scaling.
@@ -100,9 +102,9 @@ def test_what_lies_beyond_the_ansatz_is_told():
     ("text", "message"),
     [
         ("u_tt = u_xx + sin(u)", "reads as a function call; the coefficients must be polynomial"),
-        ("u_t = (u**2*u_x)_x", r"derivative of a bracket is not read: write its terms out"),
+        ("u_t = (u**2*u_x) _x", r"derivative of a bracket is written without a space"),
         ("u_t + u**(1/2)*u_x", "exponent must be a whole number"),
-        ("u_t = u_xx / u", "division by something that is not a number"),
+        ("u_t = u_xx / u", "division by something that is not a number.*Multiply the equation by it"),
     ],
 )
 def test_what_is_outside_the_class_is_refused(text, message):

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsRegressor
 
-from pdessl.errors import CheckpointError, SchemaError
+from pdessl.errors import CheckpointError, DataError, SchemaError
 from pdessl.models import ConvEncoder, Encoder, Head, Projector, TimeStepper, fit_ridge, load
 from pdessl.objectives import (
     CrossForecast,
@@ -183,6 +183,23 @@ def test_the_saved_encoder_is_given_raw_fields(tmp_path):
             "time": [float(waves(5).time_step[0])] * 2,
             "x": [float(waves(5).grid_spacing[0, 0])] * 2,
         }
+
+
+def test_a_batch_of_one_is_refused_and_a_constant_field_is_no_infinity(tmp_path):
+    with pytest.raises(DataError, match="Set data.batch_size to 2 or more"):
+        trainer(tmp_path, 1).fit(task(), datamodule=WaveData(batch_size=1))
+
+    class Constant(WaveData):
+        @property
+        def statistics(self):
+            return {"u": FieldStatistics(float(self.training.fields.mean()), 1e-9)}
+
+    data = Constant()
+    data.training = data.training.replace(fields=torch.full_like(data.training.fields, 3.0))
+    trained = task()
+    trainer(tmp_path, 1, limit_val_batches=0).fit(trained, datamodule=data)
+    assert trained.encoder.statistics["std"] == [1.0]
+    assert all(bool(torch.isfinite(p).all()) for p in trained.parameters())
 
 
 def test_known_shifts_train_the_head(tmp_path):

@@ -95,6 +95,7 @@ class Files(Source):
         self.format = mapping.format
         try:
             parts = [part for container in containers for part in self._parts(container)]
+            held = _frames_held(parts, mapping)  # while they are open: opening a small file takes longer than that
         finally:  # an open file would keep its owner from writing it
             close_all()
             close_labelled()
@@ -107,7 +108,7 @@ class Files(Source):
         give_labels(parts, mapping, units)
         _complete_labels(parts, mapping)
         parts, joined = join(parts, mapping)
-        parts, ends = _ended(parts, mapping)
+        parts, ends = _ended(parts, held)
         self._parts_of = _by_length(self._sorted(parts))
         self._describe(parts, units, [*told, *joined, *ends])
         if velocity := tuple(mapping.get("divergence_free", ())):
@@ -349,12 +350,20 @@ def _complete_labels(parts: Sequence[Part], mapping: DatasetMapping) -> None:
         part.parameters = {n: part.parameters.get(n, np.full(part.count, np.nan)) for n in names}
 
 
-def _ended(parts: Sequence[Part | Joined], mapping: DatasetMapping) -> tuple[list[Part | Joined], list[str]]:
+def _frames_held(parts: Sequence[Part], mapping: DatasetMapping) -> dict[int, int]:
+    """Return after how many frames nothing was written, by the id of the part; empty where that is not asked."""
+    if mapping.layout != "labelled" or "missing" in mapping.content or not 3 <= len(parts) <= _LOOKED_AT:
+        return {}
+    if not all(p.count == 1 and not p.several and p.shape[1] > 2 for p in parts):
+        return {}
+    return {id(part): part.frames_held() for part in parts}
+
+
+def _ended(parts: Sequence[Part | Joined], held: Mapping[int, int]) -> tuple[list[Part | Joined], list[str]]:
     """Leave off the frames after which nothing was written, where every file is a run and most are complete."""
-    able = [p for p in parts if isinstance(p, Part) and p.count == 1 and not p.several and p.shape[1] > 2]
-    if mapping.layout != "labelled" or "missing" in mapping.content or not 3 <= len(able) == len(parts) <= _LOOKED_AT:
+    able = [p for p in parts if isinstance(p, Part) and id(p) in held]
+    if not 3 <= len(able) == len(parts):
         return list(parts), []
-    held = {id(part): part.frames_held() for part in able}
     early = [part for part in able if 2 <= held[id(part)] < part.shape[1]]
     if not early or 2 * len(early) >= len(able):
         return list(parts), []

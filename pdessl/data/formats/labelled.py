@@ -41,6 +41,17 @@ def close_labelled() -> None:
             _open_files.pop(key).close()
 
 
+def _decoded(raw: xr.Dataset, numbers: Mapping[str, bool]) -> xr.Dataset:
+    """What :func:`xarray.decode_cf` makes of a dataset, but without indexes."""
+    variables, attributes, named = xr.conventions.decode_cf_variables(raw.variables, raw.attrs, **numbers)
+    named |= set(raw.coords)
+    coordinates = {n: v for n, v in variables.items() if n in named or v.dims == (n,)}
+    fields = {n: v for n, v in variables.items() if n not in coordinates}
+    found = xr.Dataset(fields, xr.Coordinates(coordinates, indexes={}), attributes)
+    found.set_close(raw.close)
+    return found
+
+
 class LabelledFile(Container):
     """A netCDF file, a Zarr store or an :class:`xarray.Dataset`.
 
@@ -120,7 +131,7 @@ class LabelledFile(Container):
             else:
                 raw = xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options, **_PLAIN)
                 with_default_fills(raw)
-            found = xr.decode_cf(raw, **numbers)
+            found = _decoded(raw, numbers)
             for name, variable in found.variables.items():
                 if variable.dtype.kind == "f" and self._holes(str(name)) is not None:
                     masked = Masked(variable.copy(deep=False), functools.partial(self._holes, str(name)))

@@ -12,16 +12,16 @@ import numpy as np
 from pdessl.data.formats.checks import RESOLVED, end_jumps, spectral_tail
 from pdessl.data.formats.files import Files
 from pdessl.data.formats.well import STATISTICS, published_statistics
+from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["SAMPLE_BYTES", "summarise"]
+__all__ = ["SAMPLE_BYTES", "summarise", "unreadable"]
 
 SAMPLE_BYTES = 64 << 20
 SAMPLE_TRAJECTORIES = 8
 PERIODIC_JUMP = 2.0
 OPEN_JUMP = 5.0
-OFFSET = 1e4  # mean over deviation, from which on float32 keeps three digits of the deviation or fewer
 
 
 def summarise(source: Files) -> dict[str, Any]:
@@ -45,6 +45,8 @@ def summarise(source: Files) -> dict[str, Any]:
         "held": {split: _held(source, split) for split in source.splits},
         "dropped": dict(source.dropped),
         "sampled": sum(map(len, held)),
+        "whole": all(d is not None and d.fields.shape[2] == source.shape(s)[1] for s, d in samples.items())
+        and sum(map(len, held)) == len(source),
         "grid": _grid(source),
         "fields": {name: _field(source, i, held) for i, name in enumerate(source.field_names)},
         "parameters": {name: _parameter(source, name) for name in source.parameters},
@@ -88,6 +90,29 @@ def _sample(source: Files, split: str, warnings: list[str]) -> Trajectories | No
     except DataError as error:
         warnings.append(str(error))
         return None
+
+
+def unreadable(source: Files) -> list[str]:
+    """Read every value, 64 MiB at a time, and return what is said of each trajectory that cannot be used."""
+    found = []
+    for split, count in source.splits.items():
+        size = int(np.prod(source.shape(split)[1:])) * 8
+        block = max(1, SAMPLE_BYTES // max(size, 1))
+        for start in range(0, count, block):
+            rows = np.arange(start, min(start + block, count))
+            try:
+                source.load(split, rows)
+            except DataError:
+                found += [message for row in rows if (message := _refusal(source, split, row))]
+    return found
+
+
+def _refusal(source: Files, split: str, row: int) -> str:
+    try:
+        source.load(split, np.array([row]))
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _held(source: Files, split: str) -> dict[str, Any]:
@@ -174,17 +199,8 @@ def _spectra(held: list[Trajectories]) -> dict[str, Any]:
 
 def _offsets(held: list[Trajectories]) -> list[str]:
     """Return which fields lie so far from 0 that float32, in which they are trained on, loses what they do."""
-    warnings = []
-    for channel, name in enumerate(held[0].field_names if held else ()):
-        values = np.concatenate([data.fields[:, channel].numpy().astype(np.float64).reshape(-1) for data in held])
-        mean, deviation = float(values.mean()), float(values.std())
-        if 0 < OFFSET * deviation < abs(mean):
-            warnings.append(
-                f"field {name} is {mean:.6g} with a deviation of {deviation:.3g}: in float32, in which it is trained "
-                f"on, its step is {np.spacing(np.float32(abs(mean))) / deviation:.2g} of that. Subtract a constant:  "
-                f"ds.assign({name}=ds.{name} - {mean:.6g})"
-            )
-    return warnings
+    finite = [data for data in held if bool(data.fields.isfinite().all())]
+    return far_from_zero(field_statistics((d.fields for d in finite), held[0].field_names)) if finite else []
 
 
 def _ends(source: Files, held: list[Trajectories]) -> list[str]:
