@@ -1,5 +1,6 @@
 """Kills, full disks and damaged files: what was there stays, what is whole is used, and nothing ends in a traceback."""
 
+import ast
 import errno
 import logging
 import os
@@ -69,6 +70,36 @@ def test_no_other_part_of_the_package_renames_files():
         for dataset in ("ds.rename(", "part.rename(", "found.rename(trajectory="):  # names of xarray, not files
             text = text.replace(dataset, "")
         assert path.name == "files.py" or not [w for w in words if w in text], path
+
+
+def test_no_other_part_of_the_package_writes_files():
+    """What opens a place for writing, or hands one to a library that writes, has it from ``files.replacing``."""
+    package = Path(pdessl.__file__).parent
+    writers = {"write_text", "write_bytes", "to_netcdf", "to_csv", "to_zarr", "to_json", "savefig", "savez",
+               "savez_compressed", "savetxt", "save", "save_file", "tofile"}  # fmt: skip
+    memory = {"packed", "out", "handle", "image"}  # io.BytesIO, and what was opened on a temporary
+    own = {"model", "result.model", "SurrogateModel.of", "self", "surrogate"}  # classes of ours with a method save
+    found, seen = [], 0
+    for path in sorted(package.rglob("*.py")):
+        if path.name == "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            words = {n.id for a in (*node.args, node.func) for n in ast.walk(a) if isinstance(n, ast.Name)}
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            holder = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+            modes = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+            opens = name in ("open", "File") and any(isinstance(m, str) and set(m) & set("wax+") and len(m) < 4
+                                                     for m in modes)  # fmt: skip
+            ours = holder in ("", "files") and name.startswith("write_")
+            if not opens and (name not in writers or ours):
+                continue
+            seen += 1
+            saves = name == "save" and (not holder or any(holder.startswith(o) for o in own | {"_model("}))
+            if not any("temporary" in w for w in words) and not words & memory and not saves:
+                found.append(f"{path.relative_to(package)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert seen > 10 and not found, found
 
 
 HOLDER = """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
+from pdessl.files import replacing
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.stepping_conditions import Told, told
 from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
@@ -260,7 +261,8 @@ def _keep(surrogate: Surrogate, folder: str) -> None:
         scales.register_buffer(name, getattr(surrogate, name))
     scales.register_buffer("mean", surrogate.scale.mean)
     scales.register_buffer("std", surrogate.scale.std)
-    np.savez(Path(folder) / "scales.npz", **{n: v.numpy() for n, v in scales.named_buffers()})
+    with replacing(Path(folder) / "scales.npz") as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **{n: v.numpy() for n, v in scales.named_buffers()})
 
 
 def _model(
