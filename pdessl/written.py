@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["cell", "visible"]
+from typing import Any, TextIO
+
+__all__ = ["cell", "say", "visible"]
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -16,6 +18,11 @@ def visible(text: str, keep: str = "") -> str:
     """
     # Not only control characters: marks that turn the direction of writing hide what a line says.
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def say(what: Any, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Print the text of something, :func:`visible` line by line: names of runs, fields and units come from files."""
+    print(visible(str(what), keep="\n\t"), end=end, file=file, flush=flush)
 
 
 def cell(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         return 0
     if options.verify:
-        print(verify(options.path))
+        say(verify(options.path))
     found = inspect(options.path, mapping, isolate=True)
-    print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
+    say(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

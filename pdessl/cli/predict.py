@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdessl.cli.parsing import Parser
 from pdessl.errors import CheckpointError, PdesslError
-from pdessl.written import visible
+from pdessl.written import say, visible
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,15 +75,15 @@ def main(arguments: Sequence[str]) -> int:
     level = model.level if options.level is None else options.level
 
     def warn(line: str) -> None:
-        print(visible(f"warning: {line}", keep="\n"), file=sys.stderr)
+        say(f"warning: {line}", file=sys.stderr)
 
     results = predict_files(model, options.paths, level, options.missing, mapping, options.split, warn)
     _print(model, results, level, everything=options.out is None)
     for line in expected(model):
-        print(line)
+        say(line)
     if options.out is not None:
         write_predictions(options.out, model, results, level)
-        print(f"written to {options.out}")
+        say(f"written to {options.out}")
     return 0
 
 
@@ -100,15 +100,15 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
     header = [*header, ""]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     for line in [header, *cells]:
-        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     if len(shown) < len(rows):
-        print(f"... and {len(rows) - len(shown)} more")
+        say(f"... and {len(rows) - len(shown)} more")
     novel = sum(not row["in_distribution"] for row in rows)
     units = ", ".join(f"{t.name} in {t.unit}" for t in model.targets if t.unit)
-    print(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
+    say(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
     promise = "; their intervals promise nothing" if novel else ""
     reason = "novelty above 1, or a value outside the labels"
-    print(f"{novel} of {len(rows)} runs are unlike those of training ({reason}){promise}")
+    say(f"{novel} of {len(rows)} runs are unlike those of training ({reason}){promise}")
 
 
 def _said(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser, integers
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
             workers=settings.workers,
             commands=[command],
         )
-        print(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
+        say(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -42,5 +43,5 @@ def main(arguments: Sequence[str]) -> int:
         print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
         return 0
     results = study(options.config, options.out, options.set, options.only, options.workers, allow=options.allow)
-    print(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
+    say(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
-from pdessl.files import replacing
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.stepping_conditions import Told, told
 from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches, silent_trainer
 from pdessl.experiments.training import interruptible
+from pdessl.files import replacing
 from pdessl.inference.conditions import Condition
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.surrogates import SurrogateModel
