@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
-__all__ = ["cell", "say", "visible"]
+__all__ = ["cell", "markdown_cell", "say", "visible"]
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -38,3 +38,8 @@ def cell(text: str) -> str:
     except ValueError:
         return f"'{shown}"
     return shown
+
+
+def markdown_cell(text: str) -> str:
+    """Return text for a cell of a table in Markdown: visible, and without an end of the cell in it."""
+    return visible(text).replace("|", "\\|")

@@ -17,6 +17,7 @@ from pdessl.data.recipe import load_recipe
 from pdessl.data.store import Store
 from pdessl.errors import PdesslError
 from pdessl.evaluation.report import read_report, write_report
+from pdessl.experiments import stepping_study
 from pdessl.experiments.pretraining import pretraining_recipe
 from pdessl.experiments.quickstart import read_settings
 from pdessl.experiments.study import _line
@@ -135,6 +136,22 @@ def test_kept_results_of_a_study_are_shown_or_computed_again(tmp_path, number, v
     kept = _kept(job)
     if kept is not None:
         assert table({"study": asdict(job.study), "results": [{"variant": "a", "seed": 0, **kept}]}) and _line(kept)
+
+
+@BOUNDED
+@given(*MUTATIONS)
+def test_kept_results_of_a_study_of_time_steppers_are_shown_or_computed_again(tmp_path, number, value, drop, cut):
+    content = {"hash": "h", "result": {"variant": "a", "table": "| t |", "seconds": 1.0, "rows": [ROW]}}
+    write(tmp_path / "result.json", mutated(content, number, value, drop), cut)
+    kept = stepping_study._kept(tmp_path, "h", "a")
+    assert kept is None or (kept["variant"] == "a" and isinstance(kept["table"], str))
+
+
+def test_a_kept_result_of_a_study_of_time_steppers_is_used(tmp_path):
+    held = {"variant": "a", "table": "| t |"}
+    (tmp_path / "result.json").write_text(json.dumps({"hash": "h", "result": held}))
+    assert stepping_study._kept(tmp_path, "h", "a") == held
+    assert stepping_study._kept(tmp_path, "other", "a") is stepping_study._kept(tmp_path, "h", "b") is None
 
 
 @settings(BOUNDED, max_examples=25)

@@ -37,6 +37,7 @@ from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.evaluation.report import write_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
+from pdessl.written import say
 
 __all__ = ["HELD_OUT", "PLANNERS", "PlanningResult", "plan"]
 
@@ -114,7 +115,7 @@ def plan(
     seed: int = HELD_OUT,
     out: str | os.PathLike[str] | None = None,
     commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> PlanningResult:
     """Steer a controlled PDE by planning in a model, and measure it in the real solver beside its floors.
 

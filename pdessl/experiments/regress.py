@@ -31,6 +31,7 @@ from pdessl.inference.elsewhere import LEFT_OUT
 from pdessl.inference.fitting import with_measured, with_measurements
 from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator
+from pdessl.written import say
 
 __all__ = ["default_recipe", "regress", "saved_model"]
 
@@ -54,7 +55,7 @@ def regress(
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
     commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> RegressionResult:
     """Regress a parameter from a pretrained encoder at several numbers of labels, beside what it must beat.
 

@@ -15,10 +15,12 @@ from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.stepping_study import stepping_study
-from pdessl.experiments.study_jobs import Job, Study, finished
+from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
 from pdessl.experiments.study_table import table
+from pdessl.experiments.variant_names import check_names, folder_name
 from pdessl.files import write_json, write_text, writes_to
 from pdessl.schema import Overrides, fill, merge, override
+from pdessl.written import say
 
 __all__ = ["study"]
 
@@ -30,7 +32,7 @@ def study(
     overrides: Overrides | None = None,
     only: Sequence[str] = (),
     workers: int = 1,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
     allow: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run a study; what a former call finished is not run again.
@@ -50,7 +52,7 @@ def study(
         The content of ``results.json``.
 
     Raises:
-        SchemaError: a study without variants, or unknown keys.
+        SchemaError: a study without variants, unknown keys, or names of variants that one folder would serve.
         StoreError: the dataset is not there.
     """
     content = override(catalog.read("configs", config), overrides)
@@ -63,6 +65,7 @@ def study(
             f"{config}: expected the keys study, base and variants (and title, about, parts), found "
             f"{', '.join(content)}."
         )
+    check_names(variants, str(config), (FLOORS, SUPERVISED))
     missing = [v for v in only if v not in variants]
     if missing:
         raise SchemaError(f"{config} has no variant '{missing[0]}'. Variants: {', '.join(variants)}.")
@@ -79,7 +82,7 @@ def study(
             seed,
             merge(base, variants.get(name) or {}),
             settings,
-            str(folder / _slug(name) / f"seed{seed}"),
+            str(folder / folder_name(name) / f"seed{seed}"),
             described["hash"],
             tuple(allow),
         )
@@ -110,10 +113,6 @@ def study(
     write_json(folder / "results.json", results)
     write_text(folder / "table.md", table(results))
     return results
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
 def _line(result: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import inspect
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import PdesslError
+from pdessl.errors import PdesslError, SchemaError
 from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.estimates import Classical
 from pdessl.experiments.from_data import complete, first_view
@@ -188,8 +188,13 @@ def untrained_encoder(recipe: dict[str, Any], seed: int) -> nn.Module:
     Args:
         recipe: of a pretraining.
         seed: of the weights.
+
+    Raises:
+        SchemaError: the recipe names no encoder.
     """
-    given = recipe["model"]["encoder"]
+    given = (recipe.get("model") or {}).get("encoder")
+    if not isinstance(given, Mapping) or not isinstance(given.get("class_path"), str):
+        raise SchemaError(f"base.model.encoder is {given!r}; floors need class_path and init_args of an encoder there.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--encoder", type=nn.Module)
     parsed = parser.parse_object({"encoder": given}).encoder

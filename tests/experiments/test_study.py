@@ -146,6 +146,34 @@ def test_a_training_that_fails_is_told_in_the_table(recipe, store, tmp_path):
     assert "failed" in results["results"][-1] and "| wrong | failed | failed |" in table(results)
 
 
+def test_names_of_variants_break_neither_table_nor_terminal_and_share_no_folder(recipe, store, tmp_path):
+    broken = {"model": {"objective": {"class_path": "pdessl.objectives.SIE"}}}  # fails before anything is trained
+    words = [f"base.data.path={store}", "study.seeds=1", "study.methods=[]", "study.classical=null"]
+    words += ["study.supervised=null"]
+    recipe.write_text(yaml.safe_dump(SMALL | {"variants": {"a|b\x1b[2J": broken}}))
+    study(recipe, tmp_path / "out", words, announce=lambda line: None)
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| a\\|b\\x1b[2J | failed |" in text and "\x1b" not in text
+    for names, said in (
+        (["a b", "a-b"], "'a-b' would share the folder a_b with 'a b'"),
+        (["Floors"], "would share the folder floors with the study's own 'floors'"),
+        ([3], "a variant is named 3; expected a text"),
+        (["x" * 201], "expected a text of 1 to 200 bytes"),
+    ):
+        recipe.write_text(yaml.safe_dump(SMALL | {"variants": dict.fromkeys(names)}))
+        with pytest.raises(SchemaError, match=said):
+            study(recipe, tmp_path / "out", words)
+
+
+def test_a_study_without_an_encoder_says_so(recipe, store, tmp_path):
+    recipe.write_text(yaml.safe_dump(SMALL | {"base": {"data": {"batch_size": 16}}}))
+    words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
+    results = study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    floors, trained = results["results"]
+    assert "base.model.encoder is None; floors need class_path" in floors["failed"]
+    assert "required: model.encoder" in trained["failed"]
+
+
 def test_mistakes_are_told(recipe, store, tmp_path, capsys):
     with pytest.raises(StoreError, match="no store at base.data.path"):
         study(recipe, tmp_path / "out")
