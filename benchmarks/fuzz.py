@@ -43,6 +43,7 @@ from pdessl.equations import Equation, load_equation
 from pdessl.errors import PdesslError
 from pdessl.evaluation.report import read_report, write_report
 from pdessl.experiments.pretraining import pretraining_recipe
+from pdessl.experiments.provenance import versions
 from pdessl.experiments.quickstart import read_settings
 from pdessl.experiments.study import study
 from pdessl.experiments.study_jobs import Job, Study, _kept
@@ -174,7 +175,9 @@ def kinds(folder: Path) -> list[Kind]:
     row = {"method": "frozen", "title": "t", "group": "pretrained", "labels": 8, "relative_error": error}
     kept = {"rows": [row], "notes": [], "monitors": {"monitor/features_rank_me": 1.0}, "seconds": 1.0}
     (folder / "job").mkdir()
-    (folder / "job/result.json").write_text(json.dumps({"hash": job.hash, "data": "data", "result": kept}))
+    (folder / "job/result.json").write_text(
+        json.dumps({"hash": job.hash, "data": "data", "versions": versions(), "result": kept})
+    )
 
     def recipe(name: str, read: Callable[[Path], Any]) -> list[Kind]:
         file = f"{name}.yaml"

@@ -13,7 +13,7 @@ from typing import Any
 from pdessl.data.identity import identity
 from pdessl.errors import CheckpointError, SchemaError
 from pdessl.experiments.inputs import read_data
-from pdessl.experiments.provenance import machine, versions
+from pdessl.experiments.provenance import check_same_version, machine, versions
 from pdessl.experiments.stepping import Stepping
 from pdessl.experiments.stepping_scores import as_report, table
 from pdessl.experiments.timestep import timestep
@@ -34,6 +34,7 @@ def stepping_study(
     only: Sequence[str] = (),
     workers: int = 1,
     announce: Callable[[str], None] = say,
+    any_version: bool = False,
 ) -> dict[str, Any]:
     """Run a study of time-steppers; variants that a former call finished are not run again.
 
@@ -45,12 +46,14 @@ def stepping_study(
         only: names of variants; default all.
         workers: processes of one thread each.
         announce: receives a line after every training.
+        any_version: keep results that another version of pdessl, torch or NumPy computed.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
         SchemaError: unknown keys, no variant, names that one folder would serve, or values out of range.
+        StoreError: the folder holds results of another version.
     """
     variants = content.get("variants") or {}
     unknown = set(content) - _KEYS
@@ -72,7 +75,7 @@ def stepping_study(
     for name, chosen in settings.items():
         folder = out / folder_name(name)
         key = _hash(asdict(chosen), identity(data.store), encoder)
-        kept = _kept(folder, key, name)
+        kept = _kept(folder, key, name, any_version)
         if kept is None:
             announce(f"{name}:")
             begun = time.monotonic()
@@ -80,7 +83,7 @@ def stepping_study(
             sections, _ = as_report(result, chosen)
             kept = {"variant": name, "table": table(result), "seconds": time.monotonic() - begun}
             kept |= sections["timestepping"]
-            write_json(folder / "result.json", {"hash": key, "result": kept})
+            write_json(folder / "result.json", {"hash": key, "versions": versions(), "result": kept})
         found.append(kept)
     text = "\n".join(f"**{visible(r['variant'])}**\n\n{r['table']}" for r in found)
     results = {
@@ -114,10 +117,13 @@ def _hash(settings: Mapping[str, Any], data: str, encoder: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _kept(folder: Path, key: str, name: str) -> dict[str, Any] | None:
+def _kept(folder: Path, key: str, name: str, any_version: bool = False) -> dict[str, Any] | None:
     try:
         kept = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         result = dict(kept["result"]) if kept["hash"] == key else {}
-        return result if result.get("variant") == name and isinstance(result.get("table"), str) else None
+        if result.get("variant") != name or not isinstance(result.get("table"), str):
+            return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
+    check_same_version(kept.get("versions"), folder / "result.json", any_version)
+    return result

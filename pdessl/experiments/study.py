@@ -34,6 +34,7 @@ def study(
     workers: int = 1,
     announce: Callable[[str], None] = say,
     allow: Collection[str] = (),
+    any_version: bool = False,
 ) -> dict[str, Any]:
     """Run a study; what a former call finished is not run again.
 
@@ -47,17 +48,18 @@ def study(
         workers: processes, of one thread each.
         announce: receives a line after every training.
         allow: packages of your own that the recipe may name classes of, see :func:`pdessl.pretrain`.
+        any_version: keep results that another version of pdessl, torch or NumPy computed.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
         SchemaError: a study without variants, unknown keys, or names of variants that one folder would serve.
-        StoreError: the dataset is not there.
+        StoreError: the dataset is not there, or the folder holds results of another version.
     """
     content = override(catalog.read("configs", config), overrides)
     if "timestepping" in content:
-        return stepping_study(content, str(config), Path(out), only, workers, announce)
+        return stepping_study(content, str(config), Path(out), only, workers, announce, any_version)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:
@@ -93,7 +95,7 @@ def study(
         check_allowed(job.recipe, allow, f"{config}: {job.variant}")
     started = time.monotonic()
     found: dict[str, dict[str, Any]] = {}
-    for job, result in finished(jobs, workers):
+    for job, result in finished(jobs, workers, any_version):
         found[f"{job.variant}/{job.seed}"] = {"variant": job.variant, "seed": job.seed, **result}
         announce(f"{job.variant}, seed {job.seed}: {_line(result)}")
     ordered = [found[f"{j.variant}/{j.seed}"] for j in jobs]

@@ -165,6 +165,23 @@ def test_names_of_variants_break_neither_table_nor_terminal_and_share_no_folder(
             study(recipe, tmp_path / "out", words)
 
 
+def test_results_of_another_version_are_mixed_in_only_when_told(recipe, store, tmp_path, capsys):
+    words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null", "study.labels=[8]"]
+    words += ["study.methods=[mean]", "study.classical=null"]
+    recipe.write_text(yaml.safe_dump(SMALL | {"variants": {"wrong": {"model": {"objective": None}}}}))
+    study(recipe, tmp_path / "out", words, announce=lambda line: None)
+    place = tmp_path / "out" / "floors" / "seed0" / "result.json"
+    kept = json.loads(place.read_text())
+    kept["versions"]["torch"], kept["result"]["seconds"] = "0.1", 12345.0
+    place.write_text(json.dumps(kept))
+    command = ["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *words]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "torch 0.1 (now" in said and "--any-version" in said and said.count("\n") == 1
+    assert cli.main([*command, "--any-version"]) == 0
+    assert " 12345 " in capsys.readouterr().out  # what the other version found, not computed again
+
+
 def test_a_study_without_an_encoder_says_so(recipe, store, tmp_path):
     recipe.write_text(yaml.safe_dump(SMALL | {"base": {"data": {"batch_size": 16}}}))
     words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
