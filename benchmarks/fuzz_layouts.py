@@ -226,7 +226,8 @@ def _replaced(file: h5py.File, name: str, draw: random.Random) -> None:
     shape: Sequence[int] = values.shape
     del file[name]
     made: dict[str, Any] = draw.choice((
-        {"data": values.T}, {"data": values[None]}, {"data": values[..., :1]}, {"data": values.reshape(-1)},
+        {"data": values.T}, {"data": values[None]}, {"data": np.atleast_1d(values)[..., :1]},
+        {"data": values.reshape(-1)},
         {"data": values[:0] if values.ndim else 0}, {"data": h5py.Empty("f8")}, {"data": 1.0}, {"data": "text"},
         {"data": np.zeros(shape, "c16")}, {"data": np.zeros(shape, "i1")}, {"data": np.zeros(shape, "?")},
         {"data": np.zeros(shape, "f2")}, {"data": np.zeros(shape, ">f8")}, {"data": np.zeros(shape, "f4,i2")},

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import json
 import logging
 import os
 import shutil
@@ -234,6 +235,28 @@ def test_the_checkpoint_before_is_read_where_the_last_is_damaged(tmp_path, caplo
     previous(path).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"damaged .*and so is .*Start the run again without --ckpt_path"):
         whole_checkpoint(path)
+
+
+@IGNORE
+def test_a_pretraining_killed_before_its_encoder_was_saved_saves_the_same_one(small_store, tmp_path, capsys):
+    """Nothing is left to train then, and no run is seen again; what the encoder knows of its runs comes along."""
+    words = ["pretrain", "--config", "burgers_vicreg", "--data", str(small_store), "--set", *SMALL]
+    assert cli.main([*words, "trainer.max_epochs=1", "--out", str(tmp_path / "run")]) == 0
+    place, last = tmp_path / "run/encoder", tmp_path / "run/last.ckpt"
+    held = json.loads((place / "recipe.json").read_text())
+    assert held["trained_on"]["equation"] == "burgers" and set(held["trained_on"]["steps"]) == {"time", "x"}
+    shutil.rmtree(place)
+    again = [*words, "trainer.max_epochs=1", "--out", str(tmp_path / "run"), "--ckpt_path", str(last)]
+    assert cli.main(again) == 0
+    found = json.loads((place / "recipe.json").read_text())
+    assert {k: v for k, v in found.items() if k != "provenance"} == {k: v for k, v in held.items() if k != "provenance"}
+    capsys.readouterr()
+    for damage in ({"axes": ["t"]}, {"steps": torch.full((2, 2), -1.0)}, {"equation": 3}, {"steps": None}):
+        state = torch.load(last, weights_only=True)
+        state["pdessl_trained_on"] |= damage
+        torch.save(state, tmp_path / "damaged.ckpt")
+        assert cli.main([*again[:-1], str(tmp_path / "damaged.ckpt")]) == 2
+        assert "pdessl_trained_on is damaged" in capsys.readouterr().err
 
 
 @IGNORE
