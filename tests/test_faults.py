@@ -139,6 +139,40 @@ def test_every_verb_that_writes_a_folder_is_refused_while_another_process_writes
         process.communicate("")
 
 
+def test_a_lock_that_names_nobody_is_taken_over_only_if_it_stays_so(tmp_path, monkeypatch):
+    """A process was killed between making it and writing its name."""
+    monkeypatch.setattr(files, "_WAIT", 0.05)
+    monkeypatch.setattr(files, "_NAMELESS", 0.2)
+    lock = tmp_path / files.LOCK
+    lock.touch()
+    with files.locked(tmp_path):
+        assert lock.read_text().split()[0] == str(os.getpid())
+    assert not lock.exists()
+    # One whose owner writes its name meanwhile is its.
+    lock.touch()
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: lock.write_text(f"{os.getppid()}\n{files.host()}\n"))
+    with (
+        pytest.raises(StoreError, match=f"another process writes to .*: process {os.getppid()} on"),
+        files.locked(tmp_path),
+    ):
+        pass
+    assert lock.exists()
+
+
+def test_a_lock_that_was_taken_over_meanwhile_is_not_held(tmp_path, monkeypatch):
+    class Slow(files.SoftFileLock):
+        def acquire(self, *arguments, **settings):
+            found = super().acquire(*arguments, **settings)
+            (tmp_path / files.LOCK).unlink()  # by one that took it for abandoned
+            (tmp_path / files.LOCK).write_text(f"{os.getppid()}\nelsewhere\n")
+            return found
+
+    monkeypatch.setattr(files, "SoftFileLock", Slow)
+    with pytest.raises(StoreError, match=f"process {os.getppid()} on elsewhere"), files.locked(tmp_path):
+        pass
+    assert (tmp_path / files.LOCK).exists()
+
+
 def test_a_verb_may_call_another_and_only_the_first_of_several_ranks_locks(tmp_path, monkeypatch):
     @files.writes_to("out")
     def inner(out):

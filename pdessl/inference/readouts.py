@@ -18,7 +18,7 @@ from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.residual_quantiles import residual_quantiles
 from pdessl.inference.affine import AffineReadout
 from pdessl.models import RidgeReadout, fit_ridge
-from pdessl.models.ridge import left_out_residuals
+from pdessl.models.ridge import fit_ridge_on_views, left_out_residuals
 from pdessl.models.scale import SCALES, bounded, from_scale
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
@@ -219,7 +219,12 @@ class Estimator:
 
 
 def fit_estimator(
-    features: Tensor, targets: Tensor, kind: str = "ridge", interval: str = "adaptive", scale: str = "linear"
+    features: Tensor,
+    targets: Tensor,
+    kind: str = "ridge",
+    interval: str = "adaptive",
+    scale: str = "linear",
+    rows: Tensor | None = None,
 ) -> Estimator:
     """Fit a readout and, where there are enough runs, what the width of its intervals follows.
 
@@ -230,6 +235,8 @@ def fit_estimator(
             neighbours and affine the one with the smallest leave-one-out error.
         interval: ``constant``; ``adaptive``: fit a spread; ``quantile``: keep the residuals.
         scale: that of the targets, ``log`` or ``linear``; ``affine`` needs it.
+        rows: (n, V, D), features of every view of every run, whose averages are ``features``: a ridge is then fitted on
+            all of them, see :func:`pdessl.models.ridge.fit_ridge_on_views`.
 
     Raises:
         DataError: another kind of readout or interval.
@@ -243,7 +250,7 @@ def fit_estimator(
             "(HeadReadout)."
         )
     labels = float(targets.min()), float(targets.max())
-    readout, residual = _fitted(features, targets, kind, scale)
+    readout, residual = _fitted(features, targets, kind, scale, rows)
     error = float(residual.square().mean().sqrt())
     if interval == "quantile":
         return Estimator(readout, labels, left_out=error, known=features, residuals=residual)
@@ -257,13 +264,17 @@ def fit_estimator(
     return Estimator(readout, labels, spread, float(log.mean()), error)
 
 
-def _fitted(features: Tensor, targets: Tensor, kind: str, scale: str) -> tuple[Readout, Tensor]:
+def _fitted(
+    features: Tensor, targets: Tensor, kind: str, scale: str, rows: Tensor | None = None
+) -> tuple[Readout, Tensor]:
     """Return a readout and y_i - ŷ_i with run i left out, (n,)."""
     if kind == "best":
         # A ridge on fewer than three rows is none.
         kinds = ("affine", "ridge", "neighbours") if len(targets) > 2 else ("affine",)
-        tried = [_fitted(features, targets, k, scale) for k in kinds]
+        tried = [_fitted(features, targets, k, scale, rows) for k in kinds]
         return min(tried, key=lambda found: float(found[1].square().mean()))
+    if kind == "ridge" and rows is not None:
+        return fit_ridge_on_views(rows, targets)
     if kind == "ridge":
         ridge = fit_ridge(features, targets)
         return ridge, left_out_residuals(ridge, features, targets)[:, 0]
@@ -273,9 +284,9 @@ def _fitted(features: Tensor, targets: Tensor, kind: str, scale: str) -> tuple[R
     if kind == "mean":
         n = len(targets)
         return MeanReadout(float(targets.mean())), (targets - targets.mean()) * n / max(n - 1, 1)
-    rows = np.arange(len(targets))
+    runs = np.arange(len(targets))
     # Two labels have no third that a map of one alone could be tried on.
-    left = [rows[rows != i] if len(rows) > 2 else rows for i in rows]
+    left = [runs[runs != i] if len(runs) > 2 else runs for i in runs]
     parts = [
         CodeReadout.fit(features[kept], targets[kept], scale).predict(features[[i]]) for i, kept in enumerate(left)
     ]
