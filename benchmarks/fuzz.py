@@ -1,10 +1,11 @@
 """Files and texts by strangers, altered at random: each is read, or refused in one line of ours, in bounded time.
 
-    python benchmarks/fuzz.py --files 3000 --strings 50000
+    python benchmarks/fuzz.py --files 3000 --strings 50000 --layouts 1300
 
 Files: what pdessl reads back or is given (manifests and shards of stores, saved networks, models of parameters, laws,
 reports, checkpoints, recipes of every kind, equations, kept results of a study). Half are altered as data (a value
 replaced by a hostile one, left out, repeated, or put under another name), half as bytes (cut, flipped, inserted).
+Layouts: files of other programs, see ``fuzz_layouts.py``.
 Texts: equations, expressions and ``--set`` words made of what such texts are made of. Anything that is not an error of
 pdessl, lasts longer than the limit or needs more than the memory allowed is printed with the seed that makes it again.
 """
@@ -19,7 +20,6 @@ import json
 import logging
 import random
 import resource
-import shutil
 import signal
 import sys
 import tempfile
@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 import yaml
+from fuzz_layouts import LayoutKind, foreign, in_a_process
 
 import pdessl
 from pdessl import catalog
@@ -42,6 +43,7 @@ from pdessl.equations import Equation, load_equation
 from pdessl.errors import PdesslError
 from pdessl.evaluation.report import read_report, write_report
 from pdessl.experiments.pretraining import pretraining_recipe
+from pdessl.experiments.provenance import versions
 from pdessl.experiments.quickstart import read_settings
 from pdessl.experiments.study import study
 from pdessl.experiments.study_jobs import Job, Study, _kept
@@ -173,7 +175,9 @@ def kinds(folder: Path) -> list[Kind]:
     row = {"method": "frozen", "title": "t", "group": "pretrained", "labels": 8, "relative_error": error}
     kept = {"rows": [row], "notes": [], "monitors": {"monitor/features_rank_me": 1.0}, "seconds": 1.0}
     (folder / "job").mkdir()
-    (folder / "job/result.json").write_text(json.dumps({"hash": job.hash, "data": "data", "result": kept}))
+    (folder / "job/result.json").write_text(
+        json.dumps({"hash": job.hash, "data": "data", "versions": versions(), "result": kept})
+    )
 
     def recipe(name: str, read: Callable[[Path], Any]) -> list[Kind]:
         file = f"{name}.yaml"
@@ -240,6 +244,25 @@ def answer(read: Callable[[], Any], seconds: float) -> tuple[str, str, float]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def trial(kind: Kind | LayoutKind, wanted: int, options: argparse.Namespace) -> int:
+    """Alter and read a kind of file so many times, print what came of it, and return how often it failed."""
+    counts, slowest, failures = Counter[str](), 0.0, 0
+    for k in range(wanted):
+        kind.put(random.Random(f"{options.seed} {kind.name} {k}"))
+        started = time.monotonic()
+
+        def read() -> tuple[str, str]:
+            return answer(lambda: kind.read(kind.folder), options.seconds)[:2]
+
+        what, said = in_a_process(read, 2 * options.seconds) if isinstance(kind, LayoutKind) else read()
+        counts[what], slowest = counts[what] + 1, max(slowest, time.monotonic() - started)
+        if what not in ("read", "refused"):
+            print(f"  {kind.name}, seed {options.seed}, number {k}: {what}: {said}", flush=True)
+            failures += 1
+    print(f"{kind.name:30} {dict(counts)}, slowest {slowest:.2f} s", flush=True)
+    return failures
+
+
 def late(*_: Any) -> None:
     """End what lasts too long."""
     raise Late
@@ -250,6 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=3000)
     parser.add_argument("--strings", type=int, default=50_000)
+    parser.add_argument("--layouts", type=int, default=1300, help="files of other programs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20.0, help="limit for one")
     parser.add_argument("--memory", type=float, default=4.0, help="GiB beyond what is used after the start")
@@ -265,20 +289,14 @@ def main() -> None:
         limit = used + int(options.memory * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         for number, kind in enumerate(every):
-            counts, slowest = Counter[str](), 0.0
             wanted = options.files * (number + 1) // len(every) - options.files * number // len(every)
-            keep = Path(made) / "kept"
-            shutil.copytree(kind.folder, keep)
-            for k in range(wanted):
-                kind.put(random.Random(f"{options.seed} {kind.name} {k}"))
-                what, said, seconds = answer(lambda kind=kind: kind.read(kind.folder), options.seconds)
-                counts[what], slowest = counts[what] + 1, max(slowest, seconds)
-                if what not in ("read", "refused"):
-                    print(f"  {kind.name}, seed {options.seed}, number {k}: {what}: {said}", flush=True)
-                    failures += 1
+            failures += trial(kind, wanted, options)
             (kind.folder / kind.file).write_bytes(kind.good)
-            shutil.rmtree(keep)
-            print(f"{kind.name:28} {dict(counts)}, slowest {slowest:.2f} s", flush=True)
+        layouts = foreign(Path(made) / "layouts")
+        for number, layout in enumerate(layouts):
+            wanted = options.layouts * (number + 1) // len(layouts) - options.layouts * number // len(layouts)
+            failures += trial(layout, wanted, options)
+            layout.clean()
     counts, slowest = Counter(), 0.0
     for k in range(options.strings):
         what, said, seconds = answer(texts(random.Random(f"{options.seed} text {k}")), options.seconds)
@@ -286,9 +304,10 @@ def main() -> None:
         if what not in ("read", "refused"):
             print(f"  text, seed {options.seed}, number {k}: {what}: {said}", flush=True)
             failures += 1
-    print(f"{'texts':28} {dict(counts)}, slowest {slowest:.2f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{options.files} files and {options.strings} texts: {failures} failures, {peak:.1f} GiB at most")
+    print(f"{'texts':30} {dict(counts)}, slowest {slowest:.2f} s")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
+    tried = f"{options.files} files, {options.layouts} files of other programs and {options.strings} texts"
+    print(f"{tried}: {failures} failures, {peak:.1f} GiB at most")
     sys.exit(bool(failures))
 
 

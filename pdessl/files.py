@@ -12,6 +12,7 @@ import platform
 import re
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ R = TypeVar("R")
 LOCK = ".pdessl.lock"
 _PIECE = 1 << 18  # of a file at a time: stays in a processor's cache
 _WAIT = 0.5  # seconds; one that is about to end may
+_NAMELESS = 2.0  # seconds after which a lock without a name is nobody's
 _held: dict[Path, int] = {}  # folders locked by this process, and by which of its threads
 _REPAIR = "Free space or choose a folder that can be written, and run it again."
 
@@ -143,7 +145,9 @@ def locked(folder: str | os.PathLike[str], again: bool = False) -> Iterator[None
 
     The lock is a file that says who holds it (process and machine). It works wherever a file can be made that no
     other process made: also on network file systems, whose own locks are often absent. One whose process lives no more
-    is taken over on the same machine; whether a process of another machine lives cannot be known from here.
+    is taken over on the same machine; whether a process of another machine lives cannot be known from here. One that
+    names nobody is of a process killed in the instant between making it and writing to it: it is taken over after it
+    has been so for some seconds.
 
     Args:
         folder: what is kept.
@@ -162,13 +166,7 @@ def locked(folder: str | os.PathLike[str], again: bool = False) -> Iterator[None
     made = not place.exists()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        lock = SoftFileLock(place / LOCK, timeout=_WAIT, poll_interval=_WAIT / 10)
-        lock.acquire()
-    except Timeout:
-        raise StoreError(
-            f"another process writes to {place}: {_holder(place / LOCK)}. Wait for it or choose another folder. If it "
-            f"is known to have ended, delete {place / LOCK}."
-        ) from None
+        lock = _acquired(place / LOCK)
     except OSError as error:
         raise StoreError(f"cannot write {place / LOCK}: {error.strerror or error}. {_REPAIR}") from error
     _held[key] = threading.get_ident()
@@ -180,6 +178,45 @@ def locked(folder: str | os.PathLike[str], again: bool = False) -> Iterator[None
         if made:
             with contextlib.suppress(OSError):
                 place.rmdir()  # only if nothing was written
+
+
+def _acquired(path: Path) -> SoftFileLock:
+    """Return the lock, held.
+
+    Raises:
+        StoreError: another process holds it.
+    """
+    for _ in range(2):
+        lock = SoftFileLock(path, timeout=_WAIT, poll_interval=_WAIT / 10)
+        try:
+            lock.acquire()
+        except Timeout:
+            if _abandoned(path):
+                _remove(path)
+                continue
+            break
+        if _holder(path).startswith(f"process {os.getpid()} "):
+            return lock
+        lock.release()  # taken for abandoned by another, while this process stood still before it wrote its name
+        break
+    raise StoreError(
+        f"another process writes to {path.parent}: {_holder(path)}. Wait for it or choose another folder. If it is "
+        f"known to have ended, delete {path}."
+    )
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether a lock names nobody, and stays so for longer than it takes to write a name."""
+    try:
+        before = path.stat()
+        time.sleep(_NAMELESS if before.st_size == 0 else 0)
+        after = path.stat()
+    except OSError:
+        return False
+    return before.st_size == after.st_size == 0 and (before.st_ino, before.st_mtime_ns) == (
+        after.st_ino,
+        after.st_mtime_ns,
+    )
 
 
 def writes_to(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

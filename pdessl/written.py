@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["cell", "visible"]
+from typing import Any, TextIO
+
+__all__ = ["cell", "markdown_cell", "say", "visible"]
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -18,6 +20,11 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
+def say(what: Any, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Print the text of something, :func:`visible` line by line: names of runs, fields and units come from files."""
+    print(visible(str(what), keep="\n\t"), end=end, file=file, flush=flush)
+
+
 def cell(text: str) -> str:
     """Return text for a cell of a table in a file: visible, and behind an apostrophe where it could be a formula.
 
@@ -31,3 +38,8 @@ def cell(text: str) -> str:
     except ValueError:
         return f"'{shown}"
     return shown
+
+
+def markdown_cell(text: str) -> str:
+    """Return text for a cell of a table in Markdown: visible, and without an end of the cell in it."""
+    return visible(text).replace("|", "\\|")

@@ -27,6 +27,6 @@ def test_killed_verbs_end_bitwise_as_undisturbed_ones():
 
 
 def test_altered_files_and_texts_are_read_or_refused():
-    code, said = script("fuzz", "--files", "100", "--strings", "300", "--seed", "1")
+    code, said = script("fuzz", "--files", "100", "--strings", "300", "--layouts", "65", "--seed", "1")
     assert code == 0, said
-    assert "100 files and 300 texts: 0 failures" in said
+    assert "100 files, 65 files of other programs and 300 texts: 0 failures" in said

@@ -61,7 +61,7 @@ RUNS = {
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
 # Have tests of their own, below, in test_results.py, test_attacks.py and experiments/test_own_files.py.
-ELSEWHERE = {"closed_box_phiflow", "fuzz", "grouped", "kills", "own_files", "tables"}
+ELSEWHERE = {"closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "tables"}
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Kills, full disks and damaged files: what was there stays, what is whole is used, and nothing ends in a traceback."""
 
+import ast
 import errno
+import json
 import logging
 import os
 import shutil
@@ -71,6 +73,36 @@ def test_no_other_part_of_the_package_renames_files():
         assert path.name == "files.py" or not [w for w in words if w in text], path
 
 
+def test_no_other_part_of_the_package_writes_files():
+    """What opens a place for writing, or hands one to a library that writes, has it from ``files.replacing``."""
+    package = Path(pdessl.__file__).parent
+    writers = {"write_text", "write_bytes", "to_netcdf", "to_csv", "to_zarr", "to_json", "savefig", "savez",
+               "savez_compressed", "savetxt", "save", "save_file", "tofile"}  # fmt: skip
+    memory = {"packed", "out", "handle", "image"}  # io.BytesIO, and what was opened on a temporary
+    own = {"model", "result.model", "SurrogateModel.of", "self", "surrogate"}  # classes of ours with a method save
+    found, seen = [], 0
+    for path in sorted(package.rglob("*.py")):
+        if path.name == "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            words = {n.id for a in (*node.args, node.func) for n in ast.walk(a) if isinstance(n, ast.Name)}
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            holder = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+            modes = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+            opens = name in ("open", "File") and any(isinstance(m, str) and set(m) & set("wax+") and len(m) < 4
+                                                     for m in modes)  # fmt: skip
+            ours = holder in ("", "files") and name.startswith("write_")
+            if not opens and (name not in writers or ours):
+                continue
+            seen += 1
+            saves = name == "save" and (not holder or any(holder.startswith(o) for o in own | {"_model("}))
+            if not any("temporary" in w for w in words) and not words & memory and not saves:
+                found.append(f"{path.relative_to(package)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert seen > 10 and not found, found
+
+
 HOLDER = """
 import sys
 from pdessl import files
@@ -105,6 +137,40 @@ def test_every_verb_that_writes_a_folder_is_refused_while_another_process_writes
             assert [p.name for p in out.iterdir()] == [files.LOCK]
     finally:
         process.communicate("")
+
+
+def test_a_lock_that_names_nobody_is_taken_over_only_if_it_stays_so(tmp_path, monkeypatch):
+    """A process was killed between making it and writing its name."""
+    monkeypatch.setattr(files, "_WAIT", 0.05)
+    monkeypatch.setattr(files, "_NAMELESS", 0.2)
+    lock = tmp_path / files.LOCK
+    lock.touch()
+    with files.locked(tmp_path):
+        assert lock.read_text().split()[0] == str(os.getpid())
+    assert not lock.exists()
+    # One whose owner writes its name meanwhile is its.
+    lock.touch()
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: lock.write_text(f"{os.getppid()}\n{files.host()}\n"))
+    with (
+        pytest.raises(StoreError, match=f"another process writes to .*: process {os.getppid()} on"),
+        files.locked(tmp_path),
+    ):
+        pass
+    assert lock.exists()
+
+
+def test_a_lock_that_was_taken_over_meanwhile_is_not_held(tmp_path, monkeypatch):
+    class Slow(files.SoftFileLock):
+        def acquire(self, *arguments, **settings):
+            found = super().acquire(*arguments, **settings)
+            (tmp_path / files.LOCK).unlink()  # by one that took it for abandoned
+            (tmp_path / files.LOCK).write_text(f"{os.getppid()}\nelsewhere\n")
+            return found
+
+    monkeypatch.setattr(files, "SoftFileLock", Slow)
+    with pytest.raises(StoreError, match=f"process {os.getppid()} on elsewhere"), files.locked(tmp_path):
+        pass
+    assert (tmp_path / files.LOCK).exists()
 
 
 def test_a_verb_may_call_another_and_only_the_first_of_several_ranks_locks(tmp_path, monkeypatch):
@@ -203,6 +269,28 @@ def test_the_checkpoint_before_is_read_where_the_last_is_damaged(tmp_path, caplo
     previous(path).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"damaged .*and so is .*Start the run again without --ckpt_path"):
         whole_checkpoint(path)
+
+
+@IGNORE
+def test_a_pretraining_killed_before_its_encoder_was_saved_saves_the_same_one(small_store, tmp_path, capsys):
+    """Nothing is left to train then, and no run is seen again; what the encoder knows of its runs comes along."""
+    words = ["pretrain", "--config", "burgers_vicreg", "--data", str(small_store), "--set", *SMALL]
+    assert cli.main([*words, "trainer.max_epochs=1", "--out", str(tmp_path / "run")]) == 0
+    place, last = tmp_path / "run/encoder", tmp_path / "run/last.ckpt"
+    held = json.loads((place / "recipe.json").read_text())
+    assert held["trained_on"]["equation"] == "burgers" and set(held["trained_on"]["steps"]) == {"time", "x"}
+    shutil.rmtree(place)
+    again = [*words, "trainer.max_epochs=1", "--out", str(tmp_path / "run"), "--ckpt_path", str(last)]
+    assert cli.main(again) == 0
+    found = json.loads((place / "recipe.json").read_text())
+    assert {k: v for k, v in found.items() if k != "provenance"} == {k: v for k, v in held.items() if k != "provenance"}
+    capsys.readouterr()
+    for damage in ({"axes": ["t"]}, {"steps": torch.full((2, 2), -1.0)}, {"equation": 3}, {"steps": None}):
+        state = torch.load(last, weights_only=True)
+        state["pdessl_trained_on"] |= damage
+        torch.save(state, tmp_path / "damaged.ckpt")
+        assert cli.main([*again[:-1], str(tmp_path / "damaged.ckpt")]) == 2
+        assert "pdessl_trained_on is damaged" in capsys.readouterr().err
 
 
 @IGNORE

@@ -6,10 +6,11 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from pdessl.errors import PdesslError, StoreError, did_you_mean
-from pdessl.written import visible
+from pdessl.written import say, visible
 
 __all__ = ["VERBS", "main"]
 
@@ -51,13 +52,13 @@ def _overview() -> str:
 
 def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
+        say(_overview())
         return 0
     verb, *rest = arguments
     if verb in ("-V", "--version"):
         from pdessl import __version__
 
-        print(f"pdessl {__version__}")
+        say(f"pdessl {__version__}")
         return 0
     if verb not in VERBS:
         raise PdesslError(f"no verb '{verb}'.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
@@ -85,12 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # Greek letters on a terminal that has none
+    worded = warnings.formatwarning
+    warnings.formatwarning = lambda *a, **k: visible(worded(*a, **k), keep="\n\t")
     try:
         _check_working_folder()
         return _run(sys.argv[1:] if arguments is None else arguments)
     except PdesslError as error:
         # What is quoted may come from a file by a stranger.
-        print(visible(f"{type(error).__name__}: {error}", keep="\n"), file=sys.stderr)
+        say(f"{type(error).__name__}: {error}", file=sys.stderr)
     except BrokenPipeError:
         # `pdessl list | head`: the reader has gone. Keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,11 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A full disk, a read-only folder, a missing file: the system's words and the file are all there is to say.
         where = f": {error.filename}" if error.filename else ""
-        print(f"{type(error).__name__}: {error.strerror or error}{where}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error.strerror or error}{where}", file=sys.stderr)
     except MemoryError as error:
         said = " ".join(str(error).split())[:200]
-        print(f"MemoryError: more memory is needed than there is{f' ({said})' if said else ''}.", file=sys.stderr)
+        say(f"MemoryError: more memory is needed than there is{f' ({said})' if said else ''}.", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = worded
     return 2

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pdessl import catalog
 from pdessl.cli.parsing import Parser
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
+from pdessl.written import say
 
 __all__ = ["entries", "main"]
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     for kind in [options.kind] if options.kind else catalog.KINDS:
         found = entries(kind)
         width = max(map(len, found), default=0)
-        print(f"{kind}:" if found else f"{kind}: none")
+        say(f"{kind}:" if found else f"{kind}: none")
         for name, line in found.items():
-            print(f"  {name:<{width}}  {line}".rstrip())
+            say(f"  {name:<{width}}  {line}".rstrip())
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser, split_rules
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -62,10 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         from pdessl.data.formats.well_export import export_well
 
         files = export_well(source, options.out)
-        print(f"{options.out}: {len(files)} files in The Well's layout")
+        say(f"{options.out}: {len(files)} files in The Well's layout")
         return 0
     store = convert(
         source, options.out, resume=options.resume, any_version=options.any_version, split=split_rules(options.split)
     )
-    print(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
+    say(f"{options.out}: " + ", ".join(f"{size} {split}" for split, size in store.splits.items()))
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -68,9 +69,9 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.learned:
         settings = {"codes": options.rank} if options.rank else {}
-        print(learn(options.data, split=options.split, limit=options.limit, out=options.out, **settings))
+        say(learn(options.data, split=options.split, limit=options.limit, out=options.out, **settings))
         if options.out is not None:
-            print(f"{options.out}: an encoder; pdessl.load('{options.out}') and 'pdessl regress' read it")
+            say(f"{options.out}: an encoder; pdessl.load('{options.out}') and 'pdessl regress' read it")
         return 0
 
     from pdessl.experiments.law_text import candidate_table, summary, symmetry_line
@@ -94,12 +95,12 @@ def main(arguments: Sequence[str]) -> int:
         )
         if options.out is not None:  # before anything is printed, to a reader that may go away
             save_law(law, options.out, boundaries(options.data))
-    print(summary(law))
-    print(symmetry_line(law))
+    say(summary(law))
+    say(symmetry_line(law))
     if options.candidates:
-        print(candidate_table(law))
+        say(candidate_table(law))
     for warning in law.warnings():
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     if options.out is not None:
-        print(f"{options.out}: law.json, equation.yaml; pdessl.load('{options.out}') reads it")
+        say(f"{options.out}: law.json, equation.yaml; pdessl.load('{options.out}') reads it")
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser, sizes
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         print(dump_yaml(recipe.content), end="")
         return 0
     wanted = ", ".join(f"{split['size']} {name}" for name, split in recipe.splits.items())
-    print(f"{recipe.name}: {wanted}; {filesize.decimal(recipe.nbytes)}", flush=True)
+    say(f"{recipe.name}: {wanted}; {filesize.decimal(recipe.nbytes)}", flush=True)
     store = generate(
         recipe,
         out=options.out,
@@ -96,9 +97,9 @@ def main(arguments: Sequence[str]) -> int:
         scheduler=options.scheduler,
         any_version=options.any_version,
     )
-    print(f"{options.out}: complete")
+    say(f"{options.out}: complete")
     if store.rejected_draws:
-        print(f"{store.rejected_draws} draws blew up or were not finite and were drawn again")
+        say(f"{store.rejected_draws} draws blew up or were not finite and were drawn again")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         return 0
     if options.verify:
-        print(verify(options.path, mapping))
+        say(verify(options.path, mapping))
     found = inspect(options.path, mapping, isolate=True)
-    print(json.dumps(found.summary, indent=2, default=str) if options.json else found)
+    say(json.dumps(found.summary, indent=2, default=str) if options.json else found)
     return 0

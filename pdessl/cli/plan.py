@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -93,5 +94,5 @@ def main(arguments: Sequence[str]) -> int:
         out=options.out,
         commands=[shlex.join(["pdessl", "plan", *arguments])],
     )
-    print(result)
+    say(result)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pdessl.cli.parsing import Parser
 from pdessl.errors import CheckpointError, PdesslError
-from pdessl.written import visible
+from pdessl.written import say, visible
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pdessl.inference import ParameterModel
+    from pdessl.inference.prediction import HasTargets
 
 __all__ = ["main"]
 
@@ -26,12 +27,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "predict",
         "Predict parameters of new runs with a model that 'pdessl regress' saved: value, interval, and whether the\n"
-        "run is like those of training. Runs are read piece by piece; labels in the files are not read.",
+        "run is like those of training. Runs are read piece by piece; labels in the files are not read.\n"
+        "Where the equation is known and has a simulator on a periodic interval, --inference simulator fits that to\n"
+        "each run instead: no model and no label, a second a run and more.",
         examples=[
             "pdessl predict --model runs/viscosity new_runs.nc --out viscosity.csv",
             "pdessl predict --model runs/viscosity runs/*.nc --level 0.95 --out viscosity.nc",
             "pdessl predict --model runs/viscosity lab.h5 --mapping lab.yaml --missing drop",
             "pdessl predict --model runs/viscosity data/burgers --split test --out test.json",
+            "pdessl predict --inference simulator --target viscosity --equation burgers new_runs.nc",
         ],
         python="import pdessl, xarray as xr\n"
         "model = pdessl.load('runs/viscosity')\n"
@@ -39,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("paths", nargs="+", metavar="FILE", help="netCDF or Zarr files, stores, or mapped files")
     parser.add_argument("--model", metavar="FOLDER", help="folder of a saved model")
+    parser.add_argument("--inference", choices=("model", "simulator"), default="model", help="what estimates")
+    parser.add_argument("--target", metavar="NAME,...", help="with the simulator: parameters, e.g. viscosity")
+    parser.add_argument("--equation", metavar="NAME", help="with the simulator: of the runs; default what the data say")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results: .csv, .nc or .json")
     parser.add_argument("--level", type=float, metavar="SHARE", help="of the intervals; default the model's")
     parser.add_argument(
@@ -52,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", metavar="NAME", help="split of a store; default all")
     parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, ...")
     options = parser.parse_args(arguments)
-    parser.require(options, "model")
+    simulator = options.inference == "simulator"
+    parser.require(options, "target" if simulator else "model")
+    if simulator and options.model or not simulator and (options.target or options.equation):
+        parser.error("--model is for --inference model; --target and --equation are for --inference simulator")
     mapping = parser.mapping(options)
     if options.print_config:
         return 0
@@ -64,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.out is not None and options.out.suffix not in ENDINGS:
         raise PdesslError(f"--out {options.out}: write results to a file ending in {', '.join(ENDINGS)}.")
+    if simulator:
+        return _simulated(options, mapping)
     model = load(options.model)
     if not isinstance(model, ParameterModel):
         raise CheckpointError(
@@ -75,19 +87,37 @@ def main(arguments: Sequence[str]) -> int:
     level = model.level if options.level is None else options.level
 
     def warn(line: str) -> None:
-        print(visible(f"warning: {line}", keep="\n"), file=sys.stderr)
+        say(f"warning: {line}", file=sys.stderr)
 
     results = predict_files(model, options.paths, level, options.missing, mapping, options.split, warn)
     _print(model, results, level, everything=options.out is None)
+    novel = results["in_distribution"].values.tolist().count(False)
+    promise = "; their intervals promise nothing" if novel else ""
+    reason = "novelty above 1, or a value outside the labels"
+    say(f"{novel} of {results.sizes['run']} runs are unlike those of training ({reason}){promise}")
     for line in expected(model):
-        print(line)
+        say(line)
     if options.out is not None:
         write_predictions(options.out, model, results, level)
-        print(f"written to {options.out}")
+        say(f"written to {options.out}")
     return 0
 
 
-def _print(model: ParameterModel, results: xr.Dataset, level: float, everything: bool) -> None:
+def _simulated(options: argparse.Namespace, mapping: Any) -> int:
+    from pdessl.inference.prediction import write_predictions
+    from pdessl.inference.simulated import fit_simulator
+
+    names, level = options.target.split(","), 0.9 if options.level is None else options.level
+    found = fit_simulator(options.paths, names, options.equation, level, mapping, options.split)
+    _print(found, found.table, level, everything=options.out is None)
+    say("intervals are of the fit alone: they hold where the runs obey the equation and their noise is white")
+    if options.out is not None:
+        write_predictions(options.out, found, found.table, level)
+        say(f"written to {options.out}")
+    return 0
+
+
+def _print(model: HasTargets, results: xr.Dataset, level: float, everything: bool) -> None:
     from pdessl.inference.prediction import records
 
     rows = records(model, results)
@@ -100,18 +130,14 @@ def _print(model: ParameterModel, results: xr.Dataset, level: float, everything:
     header = [*header, ""]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     for line in [header, *cells]:
-        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     if len(shown) < len(rows):
-        print(f"... and {len(rows) - len(shown)} more")
-    novel = sum(not row["in_distribution"] for row in rows)
+        say(f"... and {len(rows) - len(shown)} more")
     units = ", ".join(f"{t.name} in {t.unit}" for t in model.targets if t.unit)
-    print(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
-    promise = "; their intervals promise nothing" if novel else ""
-    reason = "novelty above 1, or a value outside the labels"
-    print(f"{novel} of {len(rows)} runs are unlike those of training ({reason}){promise}")
+    say(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    if row["in_distribution"]:
+    if row.get("in_distribution", True):
         return ""
     return "novel" if row["novelty"] > 1 else "outside the labels"

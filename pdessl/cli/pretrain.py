@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if config is None and options.data is not None:
         out = out or Path("runs/pretraining")
         config, lines = recipe_for(options.data, changes, None if options.print_config else out)
-        print("\n".join(lines), file=sys.stderr if options.print_config else sys.stdout)
+        say("\n".join(lines), file=sys.stderr if options.print_config else sys.stdout)
     given = (config, changes, out, options.ckpt_path, options.preset, options.allow)
     if options.print_config:
         print(dump_yaml(pretraining_recipe(*given)), end="")
@@ -72,6 +73,6 @@ def main(arguments: Sequence[str]) -> int:
     package = type(run.task.encoder.module).__module__.partition(".")[0]
     trusted = "" if package in ("pdessl", "torch") else f", allow=('{package}',)"
     if run.early:
-        print(f"warning: {run.early}")
-    print(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")
+        say(f"warning: {run.early}")
+    say(f"{run.folder}: encoder saved; pdessl.load('{run.folder}'{trusted}) reads it")
     return 0

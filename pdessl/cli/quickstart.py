@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -38,5 +39,5 @@ def main(arguments: Sequence[str]) -> int:
         print(dump_yaml(read_settings(options.config, options.preset, options.set)), end="")
         return 0
     command = shlex.join(["pdessl", "quickstart", *arguments])
-    quickstart(options.out, options.config, options.preset, options.set, command=command, announce=print)
+    quickstart(options.out, options.config, options.preset, options.set, command=command, announce=say)
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser, integers
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl regress --encoder runs/e --data my_runs/ --target viscosity --labels labels.csv",
             "pdessl regress --encoder runs/ks --data data/ks --target hyperviscosity --out runs/nu4",
             "pdessl regress --encoder runs/pretraining --data data/burgers --preset quick      closed forms only",
+            "pdessl regress --inference simulator --data data/burgers --preset quick           the equation is known",
         ],
         python="import pdessl\npdessl.regress('runs/pretraining', 'data/burgers', 'viscosity', labels=(32,))",
     )
@@ -42,6 +44,12 @@ def main(arguments: Sequence[str]) -> int:
         metavar="N,N,... | FILE.csv",
         help="numbers of labelled runs, 'all' for all; or the labels: a table with columns file (or run), value, and\n"
         "where wanted standard_error and unit",
+    )
+    parser.add_argument(
+        "--inference",
+        choices=("readout", "simulator"),
+        default="readout",
+        help="simulator: also fit the equation's simulator to every test run; needs no label, and no --encoder",
     )
     parser.add_argument("--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per method")
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
         name = settings.regression.target
         folder = options.out if options.out and len(targets) == 1 else (options.out or Path("runs")) / name
         command = shlex.join(["pdessl", "regress", *arguments])
-        regress(
+        found = regress(
             options.encoder,
             options.data,
             labels=table,
@@ -84,9 +92,13 @@ def main(arguments: Sequence[str]) -> int:
             settings=settings.regression,
             out=folder,
             workers=settings.workers,
+            inference=options.inference,
             commands=[command],
         )
-        print(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
+        if found.model is not None:
+            say(f"model: pdessl predict --model {folder} NEW_RUNS.nc --out {name}.csv")
+        if options.inference == "simulator":
+            say(f"no model: pdessl predict --inference simulator --target {name} NEW_RUNS.nc --out {name}.csv")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -26,5 +27,5 @@ def main(arguments: Sequence[str]) -> int:
 
     from pdessl.evaluation.report import read_report, write_report
 
-    print(write_report(options.out or options.run, *read_report(options.run)))
+    say(write_report(options.out or options.run, *read_report(options.run)))
     return 0

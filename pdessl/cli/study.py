@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_changes("recipe", "study.seeds=1")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_allowed()
+    parser.add_argument("--any-version", action="store_true", help="keep results of another version of pdessl or torch")
     options = parser.parse_args(arguments)
     parser.require(options, "out")
     from pdessl.experiments.recipes import read_recipe
@@ -41,6 +43,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.print_config:
         print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
         return 0
-    results = study(options.config, options.out, options.set, options.only, options.workers, allow=options.allow)
-    print(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
+    results = study(
+        options.config,
+        options.out,
+        options.set,
+        options.only,
+        options.workers,
+        allow=options.allow,
+        any_version=options.any_version,
+    )
+    say(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pdessl.cli.parsing import Parser
 from pdessl.errors import PdesslError
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -81,13 +82,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(algebra.describe(boundary, observed), indent=2))
     else:
-        print(algebra.text(boundary, observed))
+        say(algebra.text(boundary, observed))
     if options.plot:
         from pdessl.experiments.orbits import draw
 
         draw(algebra, options.plot, options.data)
         if not options.json:
-            print(f"\nPicture: {options.plot}")
+            say(f"\nPicture: {options.plot}")
     return 0
 
 

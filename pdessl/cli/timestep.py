@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -61,5 +62,5 @@ def main(arguments: Sequence[str]) -> int:
         workers=settings.workers,
         commands=[shlex.join(["pdessl", "timestep", *arguments])],
     )
-    print(table(result), end="")
+    say(table(result), end="")
     return 0

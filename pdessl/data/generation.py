@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,9 @@ def generate(
     check_shards(recipe)
     folder = Path(out)
     if _finished(recipe, folder, resume):
+        if (folder / LOCK).exists():  # of a process killed after its last shard; or the folder is read only
+            with suppress(StoreError), locked(folder):
+                pass
         return Store(folder)
     with locked(folder):
         _generate(recipe, folder, str(device), resume, progress, workers, scheduler, any_version)

@@ -21,6 +21,7 @@ from pdessl.data.shards import open_shard
 from pdessl.data.store import Store
 from pdessl.errors import DataError, FormatError
 from pdessl.trajectory import Trajectories
+from pdessl.written import visible
 
 __all__ = ["Inspection", "inspect", "verify"]
 
@@ -52,9 +53,8 @@ class Inspection:
         return self.summary["warnings"]
 
     def __str__(self) -> str:
-        return "\n".join(
-            describe_store(self.summary) if self.summary["kind"] == "store" else describe_files(self.summary)
-        )
+        lines = describe_store(self.summary) if self.summary["kind"] == "store" else describe_files(self.summary)
+        return visible("\n".join(lines), keep="\n")
 
 
 def verify(

@@ -226,7 +226,8 @@ class _Comparison:
             self._random(found, subsets, largest)
         if "physics" in s.methods:
             try:
-                route = Route(PhysicsEncoder.of(largest), self.data, s, self.scale, largest)
+                views = s.views.within(largest)
+                route = Route(PhysicsEncoder.of(largest, views), self.data, s, self.scale, largest)
                 self._fit(route, {"physics": "ridge"}, subsets, self.seeds)
                 found["physics"] = route
                 self.report("models on hand-made features")

@@ -206,10 +206,11 @@ class _CrossValidation:
                 yield "trunk", lambda: self.encoder, "ridge"
             if "random" in wanted:
                 yield "random", self._random, "ridge"
-        made = {"physics": PhysicsEncoder.of, "balance": PhysicsEncoder.balance}
-        for method, make in made.items():
-            if method in wanted:
-                yield method, lambda make=make: make(self.runs.common), "ridge" if method == "physics" else "best"
+        common = self.runs.common
+        if "physics" in wanted:
+            yield "physics", lambda: PhysicsEncoder.of(common, s.views.within(common)), "ridge"
+        if "balance" in wanted:
+            yield "balance", lambda: PhysicsEncoder.balance(common), "best"
         if "mean" in wanted:
             yield "mean", lambda: PhysicsEncoder.balance(self.runs.common), "mean"
 

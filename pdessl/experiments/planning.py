@@ -45,6 +45,7 @@ from pdessl.experiments.stages import Stages
 from pdessl.experiments.world import model_of
 from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
+from pdessl.written import say
 
 __all__ = ["HELD_OUT", "PLANNERS", "PlanningResult", "plan"]
 
@@ -134,7 +135,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     commands: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> PlanningResult:
     """Steer a controlled PDE by planning in a model, and measure it in the real solver beside its floors.
 

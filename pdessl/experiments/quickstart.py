@@ -38,6 +38,7 @@ from pdessl.models import load
 from pdessl.operators.saving import save_law
 from pdessl.schema import Count, Overrides, Size, fill, merge, override, read_words, write_words
 from pdessl.trajectory import Trajectories
+from pdessl.written import say
 
 __all__ = [
     "Pipeline",
@@ -116,7 +117,7 @@ def quickstart(
     preset: str | None = None,
     overrides: Overrides | None = None,
     command: str = "",
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Run the whole pipeline into a folder.
 

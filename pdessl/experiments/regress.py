@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from pdessl.evaluation.tables import findings
 from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.comparison_result import RegressionResult, as_report
 from pdessl.experiments.cross_validation import cross_validate
+from pdessl.experiments.estimates import Classical
 from pdessl.experiments.inputs import read_encoder, read_labelled, split_labels, to_be_left_out
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.regression import Regression
@@ -31,8 +32,11 @@ from pdessl.inference.elsewhere import LEFT_OUT
 from pdessl.inference.fitting import with_measured, with_measurements
 from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator
+from pdessl.written import say
 
-__all__ = ["default_recipe", "regress", "saved_model"]
+__all__ = ["default_recipe", "regress", "saved_model", "with_simulator"]
+
+_WITHOUT_ENCODER = ("law", "physics", "balance")
 
 
 def default_recipe(data: str | os.PathLike[str], mapping: Any = None) -> str:
@@ -53,8 +57,9 @@ def regress(
     settings: Regression | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
+    inference: Literal["readout", "simulator"] = "readout",
     commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> RegressionResult:
     """Regress a parameter from a pretrained encoder at several numbers of labels, beside what it must beat.
 
@@ -77,6 +82,9 @@ def regress(
         out: folder; receives ``report.html``, ``report.json`` and ``model/``, which :func:`pdessl.load` reads. None:
             nothing is written.
         workers: processes of one thread each.
+        inference: ``simulator`` adds a row that needs no label: the equation's own simulator fitted to every test run
+            (:func:`pdessl.inference.shooting.shoot`), a second a run and more. It needs no encoder: without one, the
+            rows that need one are left out.
         commands: for the report.
         announce: receives a line per stage.
 
@@ -86,18 +94,22 @@ def regress(
 
     Raises:
         CheckpointError: no encoder there.
-        DataError: no such parameter, or not enough labelled runs.
+        DataError: no such parameter, not enough labelled runs, or another kind of inference.
         StoreError: a folder that cannot be written.
     """
+    if inference not in ("readout", "simulator"):
+        raise DataError(f"inference '{inference}'; expected readout or simulator.")
     counts, table = split_labels(labels)
     chosen: dict[str, Any] = {"target": target, "seeds": seeds, "labels": counts}
     settings = dataclasses.replace(
         settings or Regression(), **{name: value for name, value in chosen.items() if value is not None}
     )
+    if inference == "simulator":
+        settings = with_simulator(settings, encoder is not None)
     network, name = (None, "no encoder") if encoder is None else read_encoder(encoder)
     module = read_labelled(data, settings.target, table, mapping)
     alone = to_be_left_out(module, settings.target)
-    if network is None and not alone:
+    if network is None and not alone and inference != "simulator":
         raise DataError("regress got no encoder; pretrain one:  pdessl pretrain --data DATA --out FOLDER")
     if out is not None:
         check_writable(Path(out))
@@ -111,6 +123,16 @@ def regress(
     if out is not None:
         _write(Path(out), result, settings, f"{name} on {module.store.name}", commands, stages, announce)
     return result
+
+
+def with_simulator(settings: Regression, encoder: bool) -> Regression:
+    """Return settings with the row of the simulator, and without an encoder only with rows that need none."""
+    classical = dataclasses.replace(settings.classical or Classical(), shooting=True)
+    settings = dataclasses.replace(settings, classical=classical)
+    if encoder:
+        return settings
+    methods = tuple(m for m in settings.methods if m in _WITHOUT_ENCODER)
+    return dataclasses.replace(settings, methods=methods, scratch=None, moved=None, finetune=None, others=None)
 
 
 def _write(

@@ -26,7 +26,7 @@ METHODS = {
     "finetuned": ("fine-tuned encoder", "pretrained"),
     "mean": ("predict the mean", "floor"),
     "random": ("random encoder, same ridge", "floor"),
-    "physics": ("hand-made physics features, same ridge", "floor"),
+    "physics": ("hand-made physics features, ridge on every view", "floor"),
     "balance": ("energy balance, calibrated", "floor"),
     "scratch": ("supervised from scratch", "floor"),
     "moved": ("supervised, views that move the label", "floor"),
@@ -51,10 +51,10 @@ class Regression:
         methods: those in closed form: ``law`` (the code of the law that the unlabelled runs obey, see
             :func:`pdessl.discover`), ``frozen`` (ridge on the encoder's features), ``trunk`` (ridge on the values below
             its head, where it has one), ``neighbours`` (nearest neighbours of the features), ``mean``, ``random``
-            (ridge on the same network untrained), ``physics`` (ridge on hand-made features, see
-            :func:`pdessl.evaluation.physics_features.physics_features`), ``balance`` (a map of the energy balance
-            alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`; where labelled runs are left out in turn
-            it is among them by default, elsewhere not).
+            (ridge on the same network untrained), ``physics`` (ridge on hand-made features of every view of the
+            labelled runs, see :func:`pdessl.evaluation.physics_features.physics_features`), ``balance`` (a map of the
+            energy balance alone, see :func:`pdessl.evaluation.energy_balance.energy_balance`; where labelled runs are
+            left out in turn it is among them by default, elsewhere not).
         scratch: training of the same network from random weights; None leaves it out.
         moved: the same with views that move the label (``views.moves``); None leaves it out.
         finetune: training that starts from the pretrained encoder; None leaves it out.

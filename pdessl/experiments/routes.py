@@ -17,7 +17,7 @@ from pdessl.errors import FormatError, PdesslError, ShapeError
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.regression import Regression
 from pdessl.inference import InputFormat, ParameterModel, RunEncoder, fit_parameter_model
-from pdessl.inference.encoding import gives_codes
+from pdessl.inference.encoding import gives_codes, sees_views
 from pdessl.inference.format import constants_of
 from pdessl.inference.reading import Encoded, encode
 from pdessl.inference.views import Views
@@ -69,7 +69,7 @@ class Route:
         self.above = above
         self.encoder, self.data, self.settings, self.scale, self.layer = encoder, data, settings, scale, layer
         self.views = dataclasses.replace(settings.views.within(labelled), moves=())
-        if not isinstance(encoder, nn.Module) or gives_codes(encoder):  # codes are those of whole runs
+        if not sees_views(encoder) or gives_codes(encoder):  # codes are those of whole runs
             self.views = Views(count=1)
         self.level = 0.9 if settings.intervals is None else settings.intervals.level
         self.kind = "adaptive" if settings.intervals is None else settings.intervals.saved
@@ -91,7 +91,7 @@ class Route:
         with warnings.catch_warnings():
             # That runs were regridded is in the notes of the comparison.
             warnings.simplefilter("ignore", UserWarning)
-            return encode(runs, self.encoder, self.format, self.views, 0, _both(self.layer))
+            return encode(runs, self.encoder, self.format, self.views, 0, _both(self.layer), every=True)
 
     def held(self, name: str, runs: Trajectories) -> Encoded | None:
         """Return runs of a name encoded, once; None where they are refused, which ``refused`` says why."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pdessl.written import say
+
 __all__ = ["Stages"]
 
 
@@ -16,7 +18,7 @@ class Stages:
         announce: receives one line when a stage ends; default prints it.
     """
 
-    def __init__(self, announce: Callable[[str], None] = print) -> None:
+    def __init__(self, announce: Callable[[str], None] = say) -> None:
         self.seconds: dict[str, float] = {}
         self._announce = announce
 

@@ -22,6 +22,7 @@ from pdessl.experiments.stepping_conditions import Told, told
 from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
 from pdessl.experiments.supervision import FixedBatches, ShuffledBatches, silent_trainer
 from pdessl.experiments.training import interruptible
+from pdessl.files import replacing
 from pdessl.inference.conditions import Condition
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.surrogates import SurrogateModel
@@ -262,7 +263,8 @@ def _keep(surrogate: Surrogate, folder: str) -> None:
         scales.register_buffer(name, getattr(surrogate, name))
     scales.register_buffer("mean", surrogate.scale.mean)
     scales.register_buffer("std", surrogate.scale.std)
-    np.savez(Path(folder) / "scales.npz", **{n: v.numpy() for n, v in scales.named_buffers()})
+    with replacing(Path(folder) / "scales.npz") as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **{n: v.numpy() for n, v in scales.named_buffers()})
 
 
 def _model(

@@ -13,12 +13,14 @@ from typing import Any
 from pdessl.data.identity import identity
 from pdessl.errors import CheckpointError, SchemaError
 from pdessl.experiments.inputs import read_data
-from pdessl.experiments.provenance import machine, versions
+from pdessl.experiments.provenance import check_same_version, machine, versions
 from pdessl.experiments.stepping import Stepping
 from pdessl.experiments.stepping_scores import as_report, table
 from pdessl.experiments.timestep import timestep
+from pdessl.experiments.variant_names import check_names, folder_name
 from pdessl.files import checksum, write_json, write_text
 from pdessl.schema import fill, merge
+from pdessl.written import say, visible
 
 __all__ = ["stepping_study"]
 
@@ -31,7 +33,8 @@ def stepping_study(
     out: Path,
     only: Sequence[str] = (),
     workers: int = 1,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
+    any_version: bool = False,
 ) -> dict[str, Any]:
     """Run a study of time-steppers; variants that a former call finished are not run again.
 
@@ -43,12 +46,14 @@ def stepping_study(
         only: names of variants; default all.
         workers: processes of one thread each.
         announce: receives a line after every training.
+        any_version: keep results that another version of pdessl, torch or NumPy computed.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        SchemaError: unknown keys, no variant, or values out of range.
+        SchemaError: unknown keys, no variant, names that one folder would serve, or values out of range.
+        StoreError: the folder holds results of another version.
     """
     variants = content.get("variants") or {}
     unknown = set(content) - _KEYS
@@ -59,6 +64,7 @@ def stepping_study(
             f"{', '.join(content)}; variants: {', '.join(variants) or 'none'}"
             f"{f', and none named {missing[0]!r}' if missing else ''}."
         )
+    check_names(variants, config)
     settings = {
         name: fill(Stepping, merge(content.get("timestepping") or {}, changes or {}), f"{config}: {name}")
         for name, changes in variants.items()
@@ -67,9 +73,9 @@ def stepping_study(
     data, encoder = read_data(str(content["data"]["path"])), content.get("encoder")
     found, started = [], time.monotonic()
     for name, chosen in settings.items():
-        folder = out / "".join(c if c.isalnum() else "_" for c in name.lower())
+        folder = out / folder_name(name)
         key = _hash(asdict(chosen), identity(data.store), encoder)
-        kept = _kept(folder, key)
+        kept = _kept(folder, key, name, any_version)
         if kept is None:
             announce(f"{name}:")
             begun = time.monotonic()
@@ -77,9 +83,9 @@ def stepping_study(
             sections, _ = as_report(result, chosen)
             kept = {"variant": name, "table": table(result), "seconds": time.monotonic() - begun}
             kept |= sections["timestepping"]
-            write_json(folder / "result.json", {"hash": key, "result": kept})
+            write_json(folder / "result.json", {"hash": key, "versions": versions(), "result": kept})
         found.append(kept)
-    text = "\n".join(f"**{r['variant']}**\n\n{r['table']}" for r in found)
+    text = "\n".join(f"**{visible(r['variant'])}**\n\n{r['table']}" for r in found)
     results = {
         "title": content.get("title", config),
         "about": " ".join(str(content.get("about", "")).split()),
@@ -111,9 +117,13 @@ def _hash(settings: Mapping[str, Any], data: str, encoder: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _kept(folder: Path, key: str) -> dict[str, Any] | None:
+def _kept(folder: Path, key: str, name: str, any_version: bool = False) -> dict[str, Any] | None:
     try:
         kept = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        return dict(kept["result"]) if kept["hash"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+        result = dict(kept["result"]) if kept["hash"] == key else {}
+        if result.get("variant") != name or not isinstance(result.get("table"), str):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
+    check_same_version(kept.get("versions"), folder / "result.json", any_version)
+    return result

@@ -15,10 +15,12 @@ from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.stepping_study import stepping_study
-from pdessl.experiments.study_jobs import Job, Study, finished
+from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
 from pdessl.experiments.study_table import table
+from pdessl.experiments.variant_names import check_names, folder_name
 from pdessl.files import write_json, write_text, writes_to
 from pdessl.schema import Overrides, fill, merge, override
+from pdessl.written import say
 
 __all__ = ["study"]
 
@@ -30,8 +32,9 @@ def study(
     overrides: Overrides | None = None,
     only: Sequence[str] = (),
     workers: int = 1,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
     allow: Collection[str] = (),
+    any_version: bool = False,
 ) -> dict[str, Any]:
     """Run a study; what a former call finished is not run again.
 
@@ -45,17 +48,18 @@ def study(
         workers: processes, of one thread each.
         announce: receives a line after every training.
         allow: packages of your own that the recipe may name classes of, see :func:`pdessl.pretrain`.
+        any_version: keep results that another version of pdessl, torch or NumPy computed.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        SchemaError: a study without variants, or unknown keys.
-        StoreError: the dataset is not there.
+        SchemaError: a study without variants, unknown keys, or names of variants that one folder would serve.
+        StoreError: the dataset is not there, or the folder holds results of another version.
     """
     content = override(catalog.read("configs", config), overrides)
     if "timestepping" in content:
-        return stepping_study(content, str(config), Path(out), only, workers, announce)
+        return stepping_study(content, str(config), Path(out), only, workers, announce, any_version)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:
@@ -63,6 +67,7 @@ def study(
             f"{config}: expected the keys study, base and variants (and title, about, parts), found "
             f"{', '.join(content)}."
         )
+    check_names(variants, str(config), (FLOORS, SUPERVISED))
     missing = [v for v in only if v not in variants]
     if missing:
         raise SchemaError(f"{config} has no variant '{missing[0]}'. Variants: {', '.join(variants)}.")
@@ -79,7 +84,7 @@ def study(
             seed,
             merge(base, variants.get(name) or {}),
             settings,
-            str(folder / _slug(name) / f"seed{seed}"),
+            str(folder / folder_name(name) / f"seed{seed}"),
             described["hash"],
             tuple(allow),
         )
@@ -90,7 +95,7 @@ def study(
         check_allowed(job.recipe, allow, f"{config}: {job.variant}")
     started = time.monotonic()
     found: dict[str, dict[str, Any]] = {}
-    for job, result in finished(jobs, workers):
+    for job, result in finished(jobs, workers, any_version):
         found[f"{job.variant}/{job.seed}"] = {"variant": job.variant, "seed": job.seed, **result}
         announce(f"{job.variant}, seed {job.seed}: {_line(result)}")
     ordered = [found[f"{j.variant}/{j.seed}"] for j in jobs]
@@ -110,10 +115,6 @@ def study(
     write_json(folder / "results.json", results)
     write_text(folder / "table.md", table(results))
     return results
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
 def _line(result: Mapping[str, Any]) -> str:

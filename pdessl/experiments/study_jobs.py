@@ -9,7 +9,7 @@ import inspect
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,13 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import PdesslError
+from pdessl.errors import PdesslError, SchemaError
 from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.estimates import Classical
 from pdessl.experiments.from_data import complete, first_view
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.processes import spread
+from pdessl.experiments.provenance import check_same_version, versions
 from pdessl.experiments.regression import CLOSED, Regression
 from pdessl.experiments.supervision import Supervision
 from pdessl.experiments.training import quietly
@@ -106,27 +107,30 @@ class Job:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def finished(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Yield jobs with their results as they finish; those that a former call finished first."""
-    todo = []
-    for job in jobs:
-        kept = _kept(job)
-        if kept is None:
-            todo.append(job)
-        else:
-            yield job, kept
+def finished(jobs: Sequence[Job], workers: int, any_version: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield jobs with their results as they finish; those that a former call finished first.
+
+    Raises:
+        StoreError: another version of pdessl, torch or NumPy finished one, and ``any_version`` is not set.
+    """
+    held = [(job, _kept(job, any_version)) for job in jobs]
+    yield from ((job, kept) for job, kept in held if kept is not None)
+    todo = [job for job, kept in held if kept is None]
     yield from zip(todo, spread(_run, todo, workers), strict=True)
 
 
-def _kept(job: Job) -> dict[str, Any] | None:
+def _kept(job: Job, any_version: bool = False) -> dict[str, Any] | None:
     path = Path(job.folder) / "result.json"
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         # Other data may have been generated into the same folder since.
-        same = kept["hash"] == job.hash and kept["data"] == job.data
-        return _checked(kept["result"]) if same else None
+        if kept["hash"] != job.hash or kept["data"] != job.data:
+            return None
+        result = _checked(kept["result"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
+    check_same_version(kept.get("versions"), path, any_version)
+    return result
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +159,8 @@ def _run(job: Job) -> dict[str, Any]:
             said = " ".join(str(error).split())[:300]
             return {"failed": said if isinstance(error, PdesslError) else f"{type(error).__name__}: {said}"}
     result = {"rows": found.rows, "notes": found.notes, "monitors": monitors, "seconds": time.monotonic() - started}
-    write_json(Path(job.folder) / "result.json", {"hash": job.hash, "data": job.data, "result": result})
+    content = {"hash": job.hash, "data": job.data, "versions": versions(), "result": result}
+    write_json(Path(job.folder) / "result.json", content)
     return result
 
 
@@ -188,8 +193,13 @@ def untrained_encoder(recipe: dict[str, Any], seed: int) -> nn.Module:
     Args:
         recipe: of a pretraining.
         seed: of the weights.
+
+    Raises:
+        SchemaError: the recipe names no encoder.
     """
-    given = recipe["model"]["encoder"]
+    given = (recipe.get("model") or {}).get("encoder")
+    if not isinstance(given, Mapping) or not isinstance(given.get("class_path"), str):
+        raise SchemaError(f"base.model.encoder is {given!r}; floors need class_path and init_args of an encoder there.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--encoder", type=nn.Module)
     parsed = parser.parse_object({"encoder": given}).encoder

@@ -7,6 +7,7 @@ from typing import Any
 
 from pdessl.evaluation.tables import measured
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED
+from pdessl.written import markdown_cell, visible
 
 __all__ = ["table"]
 
@@ -45,11 +46,12 @@ def table(results: Mapping[str, Any]) -> str:
                 first = min(first, sum(values) / len(values)) if at and n == columns[0] else first
             lines.append((floor, first, [_named(name, floor), *cells, *ends]))
     head = [study["target"], *(f"{n or 'all'} labels [%]" for n in columns), "rank of features", "s per seed"]
-    text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    text += ["| " + " | ".join(cells) + " |" for _, _, cells in sorted(lines, key=lambda line: line[:2])]
+    rows = [head, *(cells for _, _, cells in sorted(lines, key=lambda line: line[:2]))]
+    text = ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in rows]
+    text.insert(1, "|" + "---|" * len(head))
     notes = list(dict.fromkeys(f"{r['variant']}: {note}" for r in found for note in r.get("notes", ())))
     notes += list(dict.fromkeys(f"{r['variant']}: {r['failed']}" for r in found if "failed" in r))
-    return "\n".join([*text, *([""] if notes else []), *(f"* {note}" for note in notes)]) + "\n"
+    return "\n".join([*text, *([""] if notes else []), *(f"* {visible(note)}" for note in notes)]) + "\n"
 
 
 def _named(name: str, floor: bool) -> str:

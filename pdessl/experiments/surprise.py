@@ -18,7 +18,7 @@ from pdessl.evaluation.surprise_figure import surprise_figure
 from pdessl.files import replacing
 from pdessl.inference import load
 from pdessl.inference.frame_scores import scores_of
-from pdessl.inference.prediction import opened, over_runs
+from pdessl.inference.prediction import as_rows, opened
 from pdessl.inference.surprise import SurpriseDetector
 from pdessl.trajectory import Trajectories
 from pdessl.written import cell
@@ -146,7 +146,7 @@ def surprise_of_files(
                 if warn is not None and (path, line) not in told:
                     warn(f"{path}: {line}")
                 told.add((path, line))
-            parts.append(over_runs(part, str(path), name, origins))
+            parts.append(as_rows(part, str(path), name, origins))
     if not parts:
         raise DataError("no file to judge; give at least one.")
     return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")

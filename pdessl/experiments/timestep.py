@@ -21,6 +21,7 @@ from pdessl.experiments.stepping_scores import SteppingResult, as_report
 from pdessl.experiments.training import quietly
 from pdessl.files import writes_to
 from pdessl.inference.encoding import RunEncoder
+from pdessl.written import say
 
 __all__ = ["timestep"]
 
@@ -34,7 +35,7 @@ def timestep(
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
     commands: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> SteppingResult:
     """Train time-steppers under every condition, and roll them out on the test runs beside persistence.
 

@@ -17,6 +17,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from pdessl.files import write_json
+from pdessl.written import say
 
 __all__ = ["Curves", "ProgressLines", "in_own_folder", "interruptible", "quietly", "stopped_early"]
 
@@ -67,7 +68,7 @@ class ProgressLines(Callback):
         announce: receives the lines.
     """
 
-    def __init__(self, every: float = _EVERY, announce: Callable[[str], None] = print) -> None:
+    def __init__(self, every: float = _EVERY, announce: Callable[[str], None] = say) -> None:
         self.every, self.announce = every, announce
         self._started = self._last = math.nan
         self._first = 0

@@ -9,6 +9,7 @@ from torch import nn
 
 from pdessl.errors import CheckpointError
 from pdessl.models import Encoder, spacing_arguments
+from pdessl.models.encoder import network_of
 from pdessl.trajectory import Trajectories
 
 __all__ = ["calibrated", "untrained"]
@@ -38,7 +39,9 @@ def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module
     """Return the encoder with the running statistics of its normalisation layers measured on unlabelled runs.
 
     An untrained network whose normalisation still assumes mean 0 and deviation 1 would be a weaker floor than it is.
+    A network of a fixed number of frames (``stacked_frames``) sees all stretches of that many, one after another.
     """
+    frames = getattr(network_of(encoder), "stacked_frames", None)
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(m, m.momentum) for m in norms]
     for norm in norms:
@@ -46,8 +49,17 @@ def calibrated(encoder: nn.Module, batches: Sequence[Trajectories]) -> nn.Module
         norm.momentum = None  # the plain mean over batches
     encoder.train()
     for batch in batches:
-        encoder(batch.fields, **spacing_arguments(encoder, batch))
+        for seen in _stretches(batch, frames):
+            encoder(seen.fields, **spacing_arguments(encoder, seen))
     encoder.eval()
     for norm, momentum in before:
         norm.momentum = momentum
     return encoder
+
+
+def _stretches(runs: Trajectories, frames: int | None) -> list[Trajectories]:
+    """Return pieces of runs of so many frames; the runs as they are where that is None or more than they have."""
+    total = runs.fields.shape[2]
+    if frames is None or frames > total:
+        return [runs]
+    return [runs.window(slice(start, start + frames)) for start in range(0, total - frames + 1, frames)]

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,14 +19,17 @@ from pdessl.models.spacing import takes_spacing
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk"]
+__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk", "sees_views"]
 
 LAYERS = ("features", "trunk", "both")
 _BATCH = 256  # views per call of a network
 
 
 class RunEncoder(Protocol):
-    """What makes features of whole runs without a network: hand-made features, a law."""
+    """What makes features of runs without a network: hand-made features, a law.
+
+    One that has ``sees_views = True`` is given views of runs where they are drawn; others are given whole runs.
+    """
 
     def features(self, runs: Trajectories) -> Tensor:
         """Return features (n, D), float64."""
@@ -82,8 +86,9 @@ def features(
     seed: int = 0,
     batch: int = _BATCH,
     layer: str = "features",
+    average: bool = True,
 ) -> Tensor:
-    """Return features of runs, those of a network averaged over views.
+    """Return features of runs, averaged over views where the encoder sees views.
 
     Every run is seen through the same V draws, many runs at a time, so that its features (and a prediction made of
     them) are the same alone, in a file of a thousand, and in whatever pieces that file is read, up to the rounding of
@@ -91,42 +96,41 @@ def features(
 
     Args:
         encoder: network on fields (B, C, T, *X) giving (B, D); runs are moved to its device and precision. Or anything
-            else that makes features of whole runs: a law (its codes), :class:`pdessl.inference.PhysicsEncoder`.
+            else that makes features of runs: a law (its codes), :class:`pdessl.inference.PhysicsEncoder`.
         runs: n runs of equal shape, with no parameters but those that new runs are known to have.
-        views: how views are drawn; default whole runs as they are. Networks alone see views.
+        views: how views are drawn; default whole runs as they are. Networks see views, and hand-made features; codes of
+            a law, and the energy balance, are those of whole runs.
         equation: name in the catalog; needed where views are drawn.
         seed: of the draws.
         batch: views per call of the network.
         layer: ``features``; ``trunk``: the pooled values below the encoder's head; ``both``, side by side. An encoder
             without a head has its features only.
+        average: over views; else features of every view.
 
     Returns:
-        Shape (n, D), float64, on the CPU.
+        Shape (n, D), or (n, V, D) with ``average=False``, float64, on the CPU.
 
     Raises:
         CheckpointError: an encoder that is neither.
     """
-    if isinstance(encoder, LatentOperator):
-        return encoder.encode(runs)[0].cpu()
-    if not isinstance(encoder, nn.Module):
-        if not hasattr(encoder, "features"):
-            raise CheckpointError(
-                f"{type(encoder).__name__} is no encoder. Give a torch.nn.Module on fields, a law, or an object with "
-                "features(runs) -> (n, D)."
-            )
-        return encoder.features(runs).cpu()
     views = views or Views()
-    weight = next(encoder.parameters(), None)
-    if weight is not None:
-        runs = runs.to(weight.device)
-    runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))
-    network = encoder
-    headed = None if layer == "features" else _headed(encoder)
-    if headed is not None:
-        network = _Layers(encoder, headed.head if layer == "both" else None)
-    augmentation = views.augmentation(equation or "") if views.drawn else None
+    augmentation = views.augmentation(equation or "") if views.drawn and sees_views(encoder) else None
+    if isinstance(encoder, nn.Module):
+        weight = next(encoder.parameters(), None)
+        if weight is not None:
+            runs = runs.to(weight.device)
+        runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))
+        network = encoder
+        headed = None if layer == "features" else _headed(encoder)
+        if headed is not None:
+            network = _Layers(encoder, headed.head if layer == "both" else None)
+        made = functools.partial(embed, network)
+    else:
+        made = _hand_made(encoder)
     if augmentation is None:
-        return embed(network, (runs[slice(i, i + batch)] for i in range(0, len(runs), batch))).cpu()
+        size = batch if isinstance(encoder, nn.Module) else len(runs)
+        rows = made(runs[slice(i, i + size)] for i in range(0, len(runs), size)).cpu()
+        return rows if average else rows[:, None]
     count = max(1, batch // views.count)
 
     def drawn() -> Iterator[Trajectories]:
@@ -135,5 +139,24 @@ def features(
             generator = torch.Generator(device=runs.device).manual_seed(seed)
             yield augmentation(runs[places.tolist()], generator, common=views.count)[0]
 
-    rows = embed(network, drawn()).cpu()
-    return rows.reshape(len(runs), views.count, -1).mean(dim=1)
+    rows = made(drawn()).cpu().reshape(len(runs), views.count, -1)
+    return rows.mean(dim=1) if average else rows
+
+
+def sees_views(encoder: Any) -> bool:
+    """Return whether an encoder makes features of views: a network does, unless they are codes; others say so."""
+    if isinstance(encoder, nn.Module):
+        return True
+    return bool(getattr(encoder, "sees_views", False))
+
+
+def _hand_made(encoder: Any) -> Callable[[Iterable[Trajectories]], Tensor]:
+    """Return what makes features (n, D) of batches of runs, of an encoder that is no network."""
+    if isinstance(encoder, LatentOperator):
+        return lambda batches: torch.cat([encoder.encode(batch)[0] for batch in batches])
+    if not hasattr(encoder, "features"):
+        raise CheckpointError(
+            f"{type(encoder).__name__} is no encoder. Give a torch.nn.Module on fields, a law, or an object with "
+            "features(runs) -> (n, D)."
+        )
+    return lambda batches: torch.cat([encoder.features(batch) for batch in batches])

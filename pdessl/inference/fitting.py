@@ -66,9 +66,11 @@ def fit_parameter_model(
 ) -> ParameterModel:
     """Fit readouts of parameters on a frozen encoder, calibrate their intervals, and set the threshold of novelty.
 
-    Calibration counts runs, never windows: features of a run are averaged over its views first. With ``calibration``
-    runs, intervals are split conformal, guaranteed at the level. Without, labels are too few to be set aside: every
-    labelled run is scored by a readout fitted without its fold (CV+, see
+    Calibration counts runs, never windows: features of a run are averaged over its views first. A ridge on hand-made
+    features is fitted on every view of the labelled runs, whole runs being left out to choose its penalty
+    (:func:`pdessl.models.ridge.fit_ridge_on_views`); what it predicts is the average over the views of a run. With
+    ``calibration`` runs, intervals are split conformal, guaranteed at the level. Without, labels are too few to be set
+    aside: every labelled run is scored by a readout fitted without its fold (CV+, see
     :class:`~pdessl.inference.conformal.CrossConformal`), and all of them fit the readout that predicts. The threshold
     of novelty is calibrated on the same runs in the same way, at ``novelty_level`` or the highest level they allow,
     c/(c + 1).
@@ -133,19 +135,20 @@ def fit_parameter_model(
     declared = InputFormat.of(runs, encoder, views, units, constants_of(given, besides=scales))
     below = layer == "features" and has_trunk(encoder)
 
-    def read(data: Trajectories | xr.Dataset | Encoded) -> Encoded:
+    def read(data: Trajectories | xr.Dataset | Encoded, every: bool = False) -> Encoded:
         if isinstance(data, Encoded):
             return data
-        found = encode(data, encoder, declared, views, seed, "both" if below else layer)
+        found = encode(data, encoder, declared, views, seed, "both" if below else layer, every=every)
         for line in found.reader.warnings() if found.reader.regridded else ():
             warnings.warn(line, UserWarning, stacklevel=3)
         return found
 
-    every = [None if data is None else read(data) for data in (labelled, calibration, unlabelled)]
-    parts = [[None if e is None else e.values for e in every]]
+    own = read(labelled, every=True)
+    each_of = [own, *(None if data is None else read(data) for data in (calibration, unlabelled))]
+    parts = [[None if e is None else e.values for e in each_of]]
     if below:
-        parts.append([None if e is None else e.trunk for e in every])
-    labels_in = [None if e is None else e.data for e in every]
+        parts.append([None if e is None else e.trunk for e in each_of])
+    labels_in = [None if e is None else e.data for e in each_of]
     z, other, _ = parts[0]
     assert z is not None  # noqa: S101  (there are labelled runs)
     # Too few to leave some out: intervals without an end, and no threshold of novelty.
@@ -158,7 +161,7 @@ def fit_parameter_model(
         more = None if held is None else to_scale(torch.from_numpy(labels_of(held, name)), scale, name)
         kind = dataclasses.replace(readout, column=column) if isinstance(readout, HeadReadout) else readout
         sigma = None if errors is None or name not in errors else _on_scale(errors[name], labels, scale, name)
-        main, left_out, conformal = _calibrated(z, y, other, more, fold, kind, interval, scale, sigma)
+        main, left_out, conformal = _calibrated(z, y, other, more, fold, kind, interval, scale, sigma, own.rows)
         found.append(
             Target(
                 name=name,
@@ -277,6 +280,7 @@ def _calibrated(
     interval: str,
     scale: str,
     errors: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> tuple[Estimator, tuple[Estimator, ...], CrossConformal | CrossQuantiles]:
     if isinstance(readout, HeadReadout):
         if interval == "quantile":
@@ -289,7 +293,7 @@ def _calibrated(
         main = Estimator(readout, (float(y.min()), float(y.max())))
     else:
         weights, share = (None, torch.ones_like(y)) if errors is None else label_weights(z, y, errors, readout, scale)
-        main = fit_estimator(z, y, readout, interval, scale, weights)
+        main = fit_estimator(z, y, readout, interval, scale, weights, rows)
     if other is not None and more is not None:
         if interval == "quantile":
             return main, (main,), CrossQuantiles(other, more, np.zeros(len(more), dtype=np.int64))
@@ -301,7 +305,15 @@ def _calibrated(
     parts, scores = [], np.empty(len(y))
     for k in range(int(fold.max()) + 1):
         left, kept = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        part = fit_estimator(z[kept], y[kept], readout, interval, scale, None if weights is None else weights[kept])
+        part = fit_estimator(
+            z[kept],
+            y[kept],
+            readout,
+            interval,
+            scale,
+            None if weights is None else weights[kept],
+            None if rows is None else rows[kept],
+        )
         parts.append(part)
         scores[left] = _scores(part, z[left], y[left]) * share[left].numpy()
     if interval == "quantile":

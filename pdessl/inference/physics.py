@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pdessl.errors import FormatError
-from pdessl.evaluation.energy_balance import balance_names, energy_balance
+from pdessl.evaluation.energy_balance import TOTAL, balance_names, energy_balance
 from pdessl.evaluation.physics_features import physics_features
+from pdessl.inference.views import Views
 from pdessl.trajectory import Trajectories
 
 __all__ = ["PhysicsEncoder"]
@@ -29,13 +31,26 @@ class PhysicsEncoder:
     names: tuple[str, ...]
 
     @staticmethod
-    def of(runs: Trajectories) -> PhysicsEncoder:
+    def of(runs: Trajectories, views: Views | None = None) -> PhysicsEncoder:
         """Return the encoder with all features that runs have; how many bins a spectrum has depends on their grid.
 
+        Args:
+            runs: such as will be read.
+            views: through which they will be read, of runs with an equation; default as they are.
+
         Raises:
-            ShapeError: runs too short for a spectrum.
+            ShapeError: runs, or windows of them, too short for a spectrum.
         """
-        return PhysicsEncoder(physics_features(runs[:1]).names)
+        augmentation = None if views is None or not views.drawn else views.augmentation(runs.equation or "")
+        seen = runs[:1]
+        if augmentation is not None:
+            seen = augmentation(seen, torch.Generator(device=runs.device).manual_seed(0))[0]
+        return PhysicsEncoder(physics_features(seen).names)
+
+    @property
+    def sees_views(self) -> bool:
+        """Whether its features are made of views too; the energy balance is that of a whole run."""
+        return not any(name.startswith(TOTAL) for name in self.names)
 
     @staticmethod
     def balance(runs: Trajectories) -> PhysicsEncoder:

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,9 @@ from pdessl.inference.elsewhere import AS_IN_TRAINING, LEFT_OUT
 from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
 
-__all__ = ["ENDINGS", "expected", "opened", "over_runs", "predict_files", "records", "write_predictions"]
+__all__ = [
+    "ENDINGS", "HasTargets", "as_rows", "expected", "opened", "predict_files", "records", "write_predictions",
+]  # fmt: skip
 
 ENDINGS = (".csv", ".nc", ".json")
 _PIECE = 512  # runs of a store that are loaded at a time
@@ -67,13 +69,31 @@ def predict_files(
             for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
                 say(f"{path}: {line}")
                 told.add(line)
-            parts.append(over_runs(part, str(path), name, origins))
+            parts.append(as_rows(part, str(path), name, origins))
     if not parts:
         raise DataError("no file to predict; give at least one.")
     found = xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
     if len(parts) > 1 and len(paths) == 1 and len(set(found["file"].values)) == found.sizes["run"]:
         found = found.isel(run=np.argsort(found["file"].values.astype(str), kind="stable"))  # a folder, file by file
     return found
+
+
+class Named(Protocol):
+    """A parameter: its name and unit."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+
+
+class HasTargets(Protocol):
+    """What estimates parameters: a model, or a fit of the simulator."""
+
+    @property
+    def targets(self) -> Sequence[Named]:
+        """The parameters."""
+        ...
 
 
 Origins = list[tuple[str, int]] | None  # the file of each run, and its number there
@@ -95,7 +115,7 @@ def opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr
             yield split_of_part(name) if named else "", source.to_xarray(name, rows), found
 
 
-def over_runs(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
+def as_rows(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
     """Return predictions over ``run``: numbered by the label they have in their file, with the file's name."""
     dimension = next(iter(part.dims), None)
     if dimension is None:
@@ -110,10 +130,13 @@ def over_runs(part: xr.Dataset, path: str, split: str, origins: Origins = None) 
     return part.assign_coords({n: ("run", np.array(v, dtype=object)) for n, v in columns.items()})
 
 
-def records(model: ParameterModel, results: xr.Dataset) -> list[dict[str, Any]]:
-    """Return a row per run: where it is from, then each parameter with its ends, novelty and ``in_distribution``."""
+def records(model: HasTargets, results: xr.Dataset) -> list[dict[str, Any]]:
+    """Return a row per run: where it is from, each parameter with its ends, and what else is said of the run.
+
+    That is novelty and ``in_distribution`` of a model's prediction; ``misfit`` and ``frames`` of a simulator's fit.
+    """
     columns = [f"{t.name}{end}" for t in model.targets for end in ("", "_low", "_high")]
-    columns += ["novelty", "in_distribution"]
+    columns += [n for n in ("novelty", "in_distribution", "misfit", "frames") if n in results]
     names = [n for n in ("file", "split", "label") if n in results.coords]
     table = {n: results[n].values.tolist() for n in (*names, *columns)}
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
@@ -139,7 +162,7 @@ def expected(model: ParameterModel) -> list[str]:
     return lines
 
 
-def write_predictions(path: str | os.PathLike[str], model: ParameterModel, results: xr.Dataset, level: float) -> None:
+def write_predictions(path: str | os.PathLike[str], model: HasTargets, results: xr.Dataset, level: float) -> None:
     """Write predictions as CSV, netCDF or JSON, by the ending of the path, under a temporary name that is then renamed.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pdessl.conventions import is_default_fill
 from pdessl.errors import DataError, FormatError, did_you_mean
-from pdessl.inference.encoding import RunEncoder, features, has_trunk
+from pdessl.inference.encoding import RunEncoder, features, has_trunk, sees_views
 from pdessl.inference.format import InputFormat
 from pdessl.inference.regridding import Regridded, regridded
 from pdessl.inference.views import Views
@@ -335,20 +335,22 @@ class Encoded:
         reader: of these runs, which have been read; says what is carried to results.
         values: features, (n, D), float64.
         trunk: the pooled values below the encoder's head, (n, D'), where they were asked for and are there.
+        rows: features of every view, (n, V, D), where they were asked for: a ridge is fitted on all of them.
     """
 
     data: xr.Dataset | Trajectories
     reader: RunReader
     values: Tensor
     trunk: Tensor | None = None
+    rows: Tensor | None = None
 
     def __getitem__(self, places: NDArray[np.int64]) -> Encoded:
         """Return some of the runs, which must be trajectories, in this order."""
         assert isinstance(self.data, Trajectories)  # noqa: S101  (a dataset is read as a whole)
         runs = self.data[places.tolist()]
         reader = RunReader(runs, self.reader.declared, self.reader.missing, self.reader.batch)
-        trunk = None if self.trunk is None else self.trunk[places]
-        return Encoded(runs, reader, self.values[places], trunk)
+        trunk, rows = (None if part is None else part[places] for part in (self.trunk, self.rows))
+        return Encoded(runs, reader, self.values[places], trunk, rows)
 
 
 def encode(
@@ -361,6 +363,7 @@ def encode(
     missing: str = "refuse",
     batch: int = 64,
     equation: str | None = None,
+    every: bool = False,
 ) -> Encoded:
     """Read runs piece by piece and return their features, in their order; see :func:`pdessl.inference.features`.
 
@@ -374,6 +377,7 @@ def encode(
         missing: as in :class:`RunReader`.
         batch: likewise.
         equation: of the views; default the declared one.
+        every: keep the features of every view too, of hand-made features: networks are trained to ignore views.
 
     Raises:
         DataError: features that are not finite.
@@ -381,20 +385,21 @@ def encode(
     """
     reader = RunReader(data, declared, missing, batch)
     values: Tensor | None = None
+    every = every and views.drawn and not isinstance(encoder, nn.Module) and sees_views(encoder)
     for piece in reader:
         seen = declared.fitted(views, piece.runs)
-        found = features(encoder, piece.runs, seen, equation or declared.equation, seed, layer=layer)
-        bad = ~torch.isfinite(found).all(dim=1)
+        found = features(encoder, piece.runs, seen, equation or declared.equation, seed, layer=layer, average=not every)
+        bad = ~torch.isfinite(found.flatten(1)).all(dim=1)
         if bool(bad.any()):
             raise DataError(
                 f"the encoder gives features that are not finite for run {int(piece.places[bad.numpy()][0])}: its "
                 "values are too far from those of training. Check its units."
             )
         if values is None:
-            values = found.new_empty((reader.count, found.shape[1]))
+            values = found.new_empty((reader.count, *found.shape[1:]))
         values[torch.from_numpy(piece.places)] = found
     assert values is not None  # noqa: S101  (a reader has runs)
     if layer == "both" and has_trunk(encoder):
         width = int(encoder.feature_dim)  # type: ignore[union-attr, arg-type]
         return Encoded(data, reader, values[:, :width].contiguous(), values[:, width:].contiguous())
-    return Encoded(data, reader, values)
+    return Encoded(data, reader, values.mean(dim=1), rows=values) if every else Encoded(data, reader, values)

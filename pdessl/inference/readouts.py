@@ -18,7 +18,7 @@ from pdessl.errors import DataError, did_you_mean
 from pdessl.evaluation.residual_quantiles import residual_quantiles
 from pdessl.inference.affine import AffineReadout
 from pdessl.models import RidgeReadout, fit_ridge
-from pdessl.models.ridge import left_out_residuals
+from pdessl.models.ridge import fit_ridge_on_views, left_out_residuals
 from pdessl.models.scale import SCALES, bounded, from_scale
 from pdessl.objectives.neighbours import nearest_neighbour_prediction
 
@@ -242,6 +242,7 @@ def fit_estimator(
     interval: str = "adaptive",
     scale: str = "linear",
     weights: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> Estimator:
     """Fit a readout and, where there are enough runs, what the width of its intervals follows.
 
@@ -253,6 +254,8 @@ def fit_estimator(
         interval: ``constant``; ``adaptive``: fit a spread; ``quantile``: keep the residuals.
         scale: that of the targets, ``log`` or ``linear``; ``affine`` needs it.
         weights: what a squared error of each run counts, (n,), see :func:`label_weights`; None: all alike.
+        rows: (n, V, D), features of every view of every run, whose averages are ``features``: a ridge is then fitted on
+            all of them, see :func:`pdessl.models.ridge.fit_ridge_on_views`.
 
     Raises:
         DataError: another kind of readout or interval.
@@ -266,7 +269,7 @@ def fit_estimator(
             "(HeadReadout)."
         )
     labels = float(targets.min()), float(targets.max())
-    readout, residual = _fitted(features, targets, kind, scale, weights)
+    readout, residual = _fitted(features, targets, kind, scale, weights, rows)
     error = math.sqrt(_mean(residual.square(), weights))
     if interval == "quantile":
         return Estimator(readout, labels, left_out=error, known=features, residuals=residual)
@@ -317,14 +320,21 @@ def _mean(values: Tensor, weights: Tensor | None) -> float:
 
 
 def _fitted(
-    features: Tensor, targets: Tensor, kind: str, scale: str, weights: Tensor | None = None
+    features: Tensor,
+    targets: Tensor,
+    kind: str,
+    scale: str,
+    weights: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> tuple[Readout, Tensor]:
     """Return a readout and y_i - ŷ_i with run i left out, (n,)."""
     if kind == "best":
         # A ridge on fewer than three rows is none.
         kinds = ("affine", "ridge", "neighbours") if len(targets) > 2 else ("affine",)
-        tried = [_fitted(features, targets, k, scale, weights) for k in kinds]
+        tried = [_fitted(features, targets, k, scale, weights, rows) for k in kinds]
         return min(tried, key=lambda found: _mean(found[1].square(), weights))
+    if kind == "ridge" and rows is not None:
+        return fit_ridge_on_views(rows, targets, weights=weights)
     if kind == "ridge":
         ridge = fit_ridge(features, targets, weights=weights)
         return ridge, left_out_residuals(ridge, features, targets, weights)[:, 0]
@@ -336,14 +346,14 @@ def _fitted(
         share = share / share.sum()
         mean = (share * targets).sum()
         return MeanReadout(float(mean)), (targets - mean) / (1 - share).clamp_min(1e-9 if len(targets) > 1 else 1.0)
-    rows = np.arange(len(targets))
+    runs = np.arange(len(targets))
     # Two labels have no third that a map of one alone could be tried on.
-    left = [rows[rows != i] if len(rows) > 2 else rows for i in rows]
+    left = [runs[runs != i] if len(runs) > 2 else runs for i in runs]
     codes = lambda kept: CodeReadout.fit(  # noqa: E731
         features[kept], targets[kept], scale, None if weights is None else weights[kept]
     )
     parts = [codes(kept).predict(features[[i]]) for i, kept in enumerate(left)]
-    return codes(rows), targets - torch.cat(parts)
+    return codes(runs), targets - torch.cat(parts)
 
 
 def _cues(readout: Readout, features: Tensor, predictions: Tensor) -> Tensor:

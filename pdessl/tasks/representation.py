@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from pdessl.errors import SchemaError
+from pdessl.errors import CheckpointError, SchemaError
 from pdessl.models import Encoder, complete_networks, open_networks, save_pretrained, view_seed
 from pdessl.objectives import ExponentialMovingAverage, Terms
 from pdessl.objectives.diagnosis import Diagnosis
@@ -27,6 +27,8 @@ from pdessl.tasks.watching import Monitors, Probes, Watched
 from pdessl.trajectory import Trajectories
 
 __all__ = ["RepresentationTask", "refuse_untrained_head", "trained_head"]
+
+_SEEN = "pdessl_trained_on"  # key of a checkpoint
 
 
 class RepresentationTask(lightning.LightningModule):
@@ -143,7 +145,8 @@ class RepresentationTask(lightning.LightningModule):
         steps = torch.cat([batch.time_step[:, None], batch.grid_spacing], dim=1)
         low, high = steps.amin(dim=0), steps.amax(dim=0)
         if self._steps is not None:
-            low, high = torch.minimum(low, self._steps[0]), torch.maximum(high, self._steps[1])
+            before, after = (s.to(low) for s in self._steps)  # a checkpoint's are on the CPU
+            low, high = torch.minimum(low, before), torch.maximum(high, after)
         self._steps, self._axes, self._equation = (low, high), ("time", *batch.axis_names), batch.equation
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -194,12 +197,31 @@ class RepresentationTask(lightning.LightningModule):
         save_pretrained(path, self.encoder, {"provenance": {**record, **(provenance or {})}})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which task wrote the checkpoint."""
+        """Note which task wrote the checkpoint, and the steps of the runs that were seen."""
         checkpoint["pdessl_task"] = type(self).__name__
+        if self._steps is not None:
+            seen = {"equation": self._equation, "axes": list(self._axes), "steps": torch.stack(self._steps).cpu()}
+            checkpoint[_SEEN] = seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task."""
+        """Refuse a checkpoint of another task; go on from the steps that were seen, if only to save the encoder.
+
+        Raises:
+            CheckpointError: another task, or steps that are none.
+        """
         check_task(self, checkpoint)
+        seen = checkpoint.get(_SEEN)
+        if seen is None:
+            return
+        try:
+            axes, steps = tuple(map(str, seen["axes"])), seen["steps"]
+            good = steps.shape == (2, len(axes)) and bool((torch.isfinite(steps) & (steps >= 0)).all())
+            equation = seen["equation"]
+        except (KeyError, TypeError, AttributeError):
+            good = False
+        if not good or not isinstance(equation, (str, type(None))):
+            raise CheckpointError(f"the checkpoint's {_SEEN} is damaged. Start the run again without --ckpt_path.")
+        self._steps, self._axes, self._equation = (steps[0], steps[1]), axes, equation
 
 
 def trained_head(encoder: Encoder) -> list[nn.Parameter]:

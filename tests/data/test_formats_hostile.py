@@ -120,6 +120,28 @@ def replace(group, name, values):
     group.create_dataset(name, data=values)
 
 
+@pytest.mark.parametrize("other", [(4, 6, 7, 1), (1, 8, 6, 1), (4, 8, 6, 2)])
+def test_a_group_of_another_shape_is_refused_and_never_repeated_to_fit(tmp_path, other):
+    path = tmp_path / "2D_rdb_NA_NA.h5"
+    layouts.pdebench_seeds(path, n=3, components=1, entry="dam_radius")
+    with h5py.File(path, "r+") as file:
+        replace(file["0001"], "data", np.zeros(other, "f4"))
+    source = open_source(path)
+    held = {split: range(size) for split, size in source.splits.items()}
+    with pytest.raises(FormatError, match=r"array '0001/data' has shape .* '0000/data' has \(4, 6, 8, 1\)"):
+        [source.load(split, rows) for split, rows in held.items()]
+
+
+def test_a_group_of_another_kind_of_numbers_is_refused(tmp_path):
+    path = tmp_path / "2D_rdb_NA_NA.h5"
+    layouts.pdebench_seeds(path, n=2, components=1, entry="dam_radius")
+    with h5py.File(path, "r+") as file:
+        replace(file["0001"], "data", np.ones((4, 6, 8, 1), "c8"))
+    with pytest.raises(FormatError, match="'0001/data' has .* holds complex64, '0000/data' has .* and float32"):
+        source = open_source(path)
+        [source.load(split) for split in source.splits]
+
+
 def test_empty_dimensions_and_empty_files(tmp_path):
     layouts.write(tmp_path / "a.h5", {"u": np.zeros((0, 3, 4))})
     with pytest.raises(FormatError, match="dimension 'trajectory' has no entries"):

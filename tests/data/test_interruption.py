@@ -6,6 +6,7 @@ import resource
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pdessl.data
 from pdessl import cli
 from pdessl.data.manifest import MANIFEST, write_manifest
 from pdessl.errors import StoreError
+from pdessl.files import LOCK
 
 SHARDS = {"shard_size": 4}
 # A process for each attempt. "calls": it is killed at a random function call of its main thread, which writes: moments
@@ -164,6 +166,17 @@ def test_resume_of_a_complete_store_does_nothing(uninterrupted):
     before = {name: os.stat(uninterrupted.path / name).st_mtime_ns for name in os.listdir(uninterrupted.path)}
     pdessl.data.generate("burgers_small", uninterrupted.path, resume=True, overrides={"shard_size": 4})
     assert before == {name: os.stat(uninterrupted.path / name).st_mtime_ns for name in os.listdir(uninterrupted.path)}
+
+
+def test_the_lock_of_a_process_killed_after_the_last_shard_is_taken_away(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted.path, tmp_path / "store")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lock = tmp_path / "store" / LOCK
+    for owner, left in ((ended.pid, False), (os.getppid(), True)):  # dead, and one that lives
+        lock.write_text(f"{owner}\n{socket.gethostname()}\n")
+        pdessl.data.generate("burgers_small", tmp_path / "store", resume=True, overrides={"shard_size": 4})
+        assert lock.exists() is left
 
 
 @pytest.mark.parametrize("writes", [2, 3, 6, 11])

@@ -166,7 +166,9 @@ def test_runs_too_short_for_a_spectrum_leave_hand_made_features_out(data):
     settings = Regression(labels=(8,), seeds=1, robustness=Robustness({"five frames": Shift(share=0.14)}))
     result = compare_methods(encoder(), data, settings)
     assert {r["method"] for r in result.robustness} <= {"mean", "law", "frozen", "random"}
-    assert "hand-made physics features, same ridge, five frames: not read: physics_fea" in " ".join(result.notes)
+    assert "hand-made physics features, ridge on every view, five frames: not read: physics_fea" in " ".join(
+        result.notes
+    )
 
 
 def test_the_scale_is_that_of_dataset_or_equation(data, ks_store):

@@ -9,11 +9,13 @@ import torch
 import yaml
 
 from pdessl import catalog, cli
-from pdessl.data import generate
+from pdessl.data import generate, load_recipe, simulate
 from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.study import study
 from pdessl.experiments.study_jobs import untrained_encoder
 from pdessl.experiments.study_table import table
+from pdessl.experiments.untrained import calibrated
+from pdessl.models import ConvEncoder, Encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
 STUDIES = [n for n in catalog.names("configs") if n.startswith("studies/") and "/timestep" not in n]
@@ -138,12 +140,73 @@ def test_the_random_floor_is_built_for_the_data_and_measures_its_norms(store):
     assert not any(m.training for m in made.modules())
 
 
+def test_a_network_of_a_fixed_number_of_frames_is_calibrated_on_stretches_of_them():
+    runs = simulate(load_recipe("burgers_small"), "test", range(6))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ConvEncoder(1, width=4, blocks=(1,), periodic=(True,), stacked_frames=8)
+    made = calibrated(Encoder(network, [0.0], [1.0]), [runs])
+    stretches = torch.cat([runs.fields[:, :, k : k + 8] for k in (0, 8, 16)])  # 24 frames
+    first = next(m for m in made.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
+    seen = []
+    handle = first.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    made(stretches)
+    handle.remove()
+    mean = seen[0].transpose(0, 1).flatten(1).mean(dim=1)
+    torch.testing.assert_close(first.running_mean, mean, rtol=1e-4, atol=1e-5)
+
+
 def test_a_training_that_fails_is_told_in_the_table(recipe, store, tmp_path):
     wrong = dict(SMALL["variants"], wrong={"model": {"objective": {"class_path": "pdessl.objectives.SIE"}}})
     recipe.write_text(yaml.safe_dump(SMALL | {"variants": wrong}))
     words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
     results = study(recipe, tmp_path / "out", words, ["wrong"], announce=lambda line: None)
     assert "failed" in results["results"][-1] and "| wrong | failed | failed |" in table(results)
+
+
+def test_names_of_variants_break_neither_table_nor_terminal_and_share_no_folder(recipe, store, tmp_path):
+    broken = {"model": {"objective": {"class_path": "pdessl.objectives.SIE"}}}  # fails before anything is trained
+    words = [f"base.data.path={store}", "study.seeds=1", "study.methods=[]", "study.classical=null"]
+    words += ["study.supervised=null"]
+    recipe.write_text(yaml.safe_dump(SMALL | {"variants": {"a|b\x1b[2J": broken}}))
+    study(recipe, tmp_path / "out", words, announce=lambda line: None)
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| a\\|b\\x1b[2J | failed |" in text and "\x1b" not in text
+    for names, said in (
+        (["a b", "a-b"], "'a-b' would share the folder a_b with 'a b'"),
+        (["Floors"], "would share the folder floors with the study's own 'floors'"),
+        ([3], "a variant is named 3; expected a text"),
+        (["x" * 201], "expected a text of 1 to 200 bytes"),
+    ):
+        recipe.write_text(yaml.safe_dump(SMALL | {"variants": dict.fromkeys(names)}))
+        with pytest.raises(SchemaError, match=said):
+            study(recipe, tmp_path / "out", words)
+
+
+def test_results_of_another_version_are_mixed_in_only_when_told(recipe, store, tmp_path, capsys):
+    words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null", "study.labels=[8]"]
+    words += ["study.methods=[mean]", "study.classical=null"]
+    recipe.write_text(yaml.safe_dump(SMALL | {"variants": {"wrong": {"model": {"objective": None}}}}))
+    study(recipe, tmp_path / "out", words, announce=lambda line: None)
+    place = tmp_path / "out" / "floors" / "seed0" / "result.json"
+    kept = json.loads(place.read_text())
+    kept["versions"]["torch"], kept["result"]["seconds"] = "0.1", 12345.0
+    place.write_text(json.dumps(kept))
+    command = ["study", str(recipe), "--out", str(tmp_path / "out"), "--set", *words]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "torch 0.1 (now" in said and "--any-version" in said and said.count("\n") == 1
+    assert cli.main([*command, "--any-version"]) == 0
+    assert " 12345 " in capsys.readouterr().out  # what the other version found, not computed again
+
+
+def test_a_study_without_an_encoder_says_so(recipe, store, tmp_path):
+    recipe.write_text(yaml.safe_dump(SMALL | {"base": {"data": {"batch_size": 16}}}))
+    words = [f"base.data.path={store}", "study.seeds=1", "study.supervised=null"]
+    results = study(recipe, tmp_path / "out", words, ["as it is"], announce=lambda line: None)
+    floors, trained = results["results"]
+    assert "base.model.encoder is None; floors need class_path" in floors["failed"]
+    assert "required: model.encoder" in trained["failed"]
 
 
 def test_mistakes_are_told(recipe, store, tmp_path, capsys):
@@ -166,8 +229,9 @@ def test_mistakes_are_told(recipe, store, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_shipped_study_runs_a_step_of_each_variant(name, small_store, ks_store, tmp_path):
-    store = ks_store if name.endswith("_ks") else small_store
+def test_every_shipped_study_runs_a_step_of_each_variant(name, request, tmp_path):
+    own = {"studies/objectives_ks": "ks_store", "studies/smoke_velocity": "smoke_grouped_store"}
+    store = request.getfixturevalue(own.get(name, "small_store"))
     words = [
         f"base.data.path={store}",
         "study.seeds=1",
@@ -177,7 +241,7 @@ def test_every_shipped_study_runs_a_step_of_each_variant(name, small_store, ks_s
         "study.supervised.validation_runs=4",
         "base.trainer.max_epochs=1",
         "base.trainer.limit_train_batches=1",
-        "base.data.batch_size=32",
+        f"base.data.batch_size={8 if name.endswith('velocity') else 32}",  # of four groups
     ]
     results = study(name, tmp_path / "out", words, announce=lambda line: None)
     assert not [r for r in results["results"] if "failed" in r]

@@ -12,6 +12,8 @@ from pdessl.data import simulate
 from pdessl.errors import CheckpointError, DataError, FormatError, ShapeError
 from pdessl.inference import PhysicsEncoder, Views, features, fit_parameter_model
 from pdessl.inference.readouts import CodeReadout, fit_estimator
+from pdessl.models import bounded
+from pdessl.models.ridge import fit_ridge_on_views
 from pdessl.operators import discover
 
 VIEWS = Views({"space_translation": 0.5, "galilean_boost": 0.3}, window=(16, 24), count=3)
@@ -63,6 +65,39 @@ def test_models_of_hand_made_features_are_saved_and_read_back_bitwise(labelled, 
     if kind == "mean":
         value = labelled.parameters["viscosity"].log().mean().exp()
         assert np.allclose(again.predict(held_out)["viscosity"], float(value))
+
+
+def test_hand_made_features_of_views_are_those_of_the_views_and_are_averaged(labelled):
+    """Against the slow way, as for a network above."""
+    runs = labelled.without_parameters()[:4]
+    encoder = PhysicsEncoder.of(runs, VIEWS)
+    augmentation = LieAugmentation("burgers", VIEWS.strengths, window=VIEWS.window)
+    rows = []
+    for run in runs:
+        views, _ = augmentation(run[[0] * 3], torch.Generator().manual_seed(5))
+        rows.append(encoder.features(views))
+    every = features(encoder, runs, VIEWS, "burgers", seed=5, average=False)
+    torch.testing.assert_close(every, torch.stack(rows), rtol=1e-4, atol=1e-4)
+    assert torch.equal(features(encoder, runs, VIEWS, "burgers", seed=5), every.mean(dim=1))
+    balance = PhysicsEncoder.balance(runs)  # of whole runs, whatever views are drawn
+    assert torch.equal(features(balance, runs, VIEWS, "burgers"), features(balance, runs))
+    assert torch.equal(features(balance, runs, average=False)[:, 0], features(balance, runs))
+
+
+def test_a_ridge_on_hand_made_features_is_fitted_on_every_view_and_saved_with_them(labelled, held_out, tmp_path):
+    encoder = PhysicsEncoder.of(labelled, VIEWS)
+    model = fit_parameter_model(encoder, labelled[:24], targets="viscosity", views=VIEWS)
+    again = pdessl.load(model.save(tmp_path / "m"))
+    assert again.predict(held_out).equals(model.predict(held_out))
+    y = labelled[:24].parameters["viscosity"].double().log()
+    every = features(encoder, labelled[:24].without_parameters(), VIEWS, "burgers", average=False)
+    readout, left = fit_ridge_on_views(every, y)
+    found = model.targets[0].estimator
+    torch.testing.assert_close(found.readout.weights, readout.weights)
+    assert found.left_out == pytest.approx(float(left.square().mean().sqrt()))
+    seen = features(encoder, held_out.without_parameters(), VIEWS, "burgers")
+    mine = bounded(readout.predict(seen)[:, 0], y).exp()
+    np.testing.assert_allclose(again.predict(held_out)["viscosity"], mine, rtol=1e-6)
 
 
 def test_hand_made_features_that_runs_lack_are_refused(labelled):

@@ -24,7 +24,7 @@ from pdessl.models import (
     to_scale,
     train_only,
 )
-from pdessl.models.ridge import left_out_residuals
+from pdessl.models.ridge import fit_ridge_on_views, left_out_residuals
 
 
 def draw(*shape, seed=0):
@@ -204,3 +204,57 @@ def test_left_out_residuals_are_those_whose_mean_square_chose_the_penalty():
     residuals = left_out_residuals(found, x, y)
     assert residuals.shape == (25, 3)
     assert float(residuals.square().mean()) == pytest.approx(found.leave_one_out, rel=1e-9)
+
+
+@pytest.mark.parametrize("penalty", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("width", [4, 60])  # fewer and more features than rows
+def test_a_ridge_on_views_leaves_whole_runs_out(width, penalty):
+    """Against fits without the run: its views all go, and their averaged prediction is compared."""
+    x, y = draw(9, 3, width).double(), draw(9, seed=1).double()
+    readout, left = fit_ridge_on_views(x, y, (penalty,))
+    rows, labels = x.flatten(0, 1), y.repeat_interleave(3)
+    whole = fit_ridge(rows, labels, (penalty,))
+    torch.testing.assert_close(readout.predict(rows), whole.predict(rows))
+    torch.testing.assert_close(readout.predict(x.mean(dim=1)), whole.predict(rows).reshape(9, 3, 1).mean(dim=1))
+    # The penalty of a fit of fewer rows that weighs the same, on columns standardised as those of all rows.
+    scaled = (rows - readout.centre) / readout.scale
+    for g in range(9):
+        kept = torch.arange(27) // 3 != g
+        ones = torch.ones(24, 1, dtype=torch.float64)
+        design = torch.cat([scaled[kept], ones], dim=1)
+        ridge = penalty * 27 * torch.eye(width + 1, dtype=torch.float64)
+        ridge[-1, -1] = 0.0
+        weights = torch.linalg.solve(design.T @ design + ridge, design.T @ labels[kept])
+        predicted = torch.cat([scaled[~kept], ones[:3]], dim=1) @ weights
+        assert left[g] == pytest.approx(float(y[g] - predicted.mean()), rel=1e-5, abs=1e-8)
+    assert readout.leave_one_out == pytest.approx(float(left.square().mean()))
+
+
+def test_a_ridge_on_one_view_is_a_ridge():
+    x, y = draw(12, 5), draw(12, seed=2)
+    readout, left = fit_ridge_on_views(x[:, None], y)
+    plain = fit_ridge(x, y)
+    assert readout.penalty == plain.penalty
+    torch.testing.assert_close(readout.predict(x), plain.predict(x))
+    torch.testing.assert_close(left, left_out_residuals(plain, x, y)[:, 0])
+    with pytest.raises(ShapeError, match=r"expected \(n, V, D\)"):
+        fit_ridge_on_views(x, y)
+    with pytest.raises(DataError, match="not finite"):
+        fit_ridge_on_views(x[:, None] * float("nan"), y)
+
+
+def test_every_view_tells_a_ridge_what_does_not_matter():
+    """Views of a run differ in numbers that have nothing to do with its label: averages hide that, all rows show it."""
+    runs, views, width = 12, 16, 20
+    signal, nuisance = draw(200, seed=3).double(), draw(200, views, 8, seed=4).double()
+    mixed = draw(9, width, seed=5).double()
+    x = torch.cat([signal[:, None, None].expand(-1, views, 1), 3 * nuisance], dim=2) @ mixed
+    y = signal
+    new = x[runs:].mean(dim=1)
+
+    def error(readout):
+        return float((readout.predict(new)[:, 0] - y[runs:]).square().mean())
+
+    every, _ = fit_ridge_on_views(x[:runs] + 0.1 * draw(runs, views, width, seed=6), y[:runs])
+    averaged = fit_ridge(x[:runs].mean(dim=1) + 0.1 / views**0.5 * draw(runs, width, seed=6), y[:runs])
+    assert error(every) < 0.5 * error(averaged)

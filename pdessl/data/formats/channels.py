@@ -9,7 +9,7 @@ from pdessl.data.formats.container import Array, Container
 from pdessl.data.formats.mapping import DatasetMapping, FieldRule
 from pdessl.errors import FormatError
 
-__all__ = ["Channel", "channel_of", "sizes_of"]
+__all__ = ["Channel", "channel_of", "check_alike", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,23 @@ def channel_of(container: Container, mapping: DatasetMapping, rule: FieldRule, p
     if len(set(named)) != len(named):
         raise FormatError(f"{label}: '{found}' names a dimension twice: {', '.join(names)}.")
     return Channel(found.removeprefix(prefix), tuple(roles), rule)
+
+
+def check_alike(container: Container, name: str, prefix: str, first: str) -> None:
+    """Refuse an array of one group that is not as that of the first group, from which all else was concluded.
+
+    Raises:
+        FormatError: another shape (also one that would be repeated to fit), or numbers of another kind.
+    """
+    if prefix == first:
+        return
+    found, expected = container.array(prefix + name), container.array(first + name)
+    if found.shape != expected.shape or found.dtype.kind != expected.dtype.kind:
+        raise FormatError(
+            f"{container.label}: array '{prefix + name}' has shape {found.shape} and holds {found.dtype}, "
+            f"'{first + name}' has {expected.shape} and {expected.dtype}; the groups of a file are runs of one grid "
+            "and length. Write those that differ to a file of their own."
+        )
 
 
 def _fit(array: Array, names: tuple[str, ...], several: bool, label: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pdessl.conventions import repeated_nodes
 from pdessl.data.arrays import FileArray
-from pdessl.data.formats.channels import Channel, channel_of, sizes_of
+from pdessl.data.formats.channels import Channel, channel_of, check_alike, sizes_of
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.hdf5 import HDF5File
 from pdessl.data.formats.mapping import DatasetMapping
@@ -262,10 +262,9 @@ class Part:
             row, channel, frame = np.argwhere(~np.isfinite(values))[0][:3]
             name = list(self.mapping.fields)[channels[channel]]
             raise DataError(
-                f"{self.label}: field '{name}' is not finite in trajectory {int(rows[row])} of split "
-                f"'{self.split}', frame "
-                f"{(frames.start or 0) + int(frame) * (frames.step or 1)}{self._reason(channels[channel])}. Repair the "
-                f"file, or leave such trajectories out with  missing: drop  in the mapping."
+                f"{self.label}: field '{name}' is not finite in trajectory {int(rows[row])} of split '{self.split}', "
+                f"frame {(frames.start or 0) + int(frame) * (frames.step or 1)}{self._reason(channels[channel])}. "
+                f"Repair the file, or leave such trajectories out with  missing: drop  in the mapping."
             )
         return values
 
@@ -303,6 +302,7 @@ class Part:
         for start, stop, prefix, block in self._runs(rows):
             place = slice(start, stop)
             for names, together in self._by_array(channels):
+                check_alike(self.container, together[0].dataset, prefix, self.prefixes[0])
                 pieces = self._pieces(prefix, together, cuts | {"trajectory": block}, rows[place], raw)
                 # What does not fit into the type asked for becomes infinite, and is refused as such.
                 with np.errstate(over="ignore", invalid="ignore"):
