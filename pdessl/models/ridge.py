@@ -193,7 +193,7 @@ def left_out_residuals(
     y = targets.detach().double()
     y = y[:, None] if y.ndim == 1 else y
     x = (features.detach().double() - readout.centre) / readout.scale
-    w = _shares(weights, len(x))
+    w = _shares(weights, len(x)).to(x.device)
     u, sigma, _ = torch.linalg.svd(w.sqrt()[:, None] * x, full_matrices=False)
     leverage = u.square() @ (sigma**2 / (sigma**2 + readout.penalty * len(x))) + w / len(x)
     return (y - readout.predict(features)) / (1 - leverage).clamp_min(1e-12)[:, None]

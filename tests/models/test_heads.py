@@ -207,13 +207,16 @@ def test_left_out_residuals_are_those_whose_mean_square_chose_the_penalty():
 
 
 @pytest.mark.parametrize("penalty", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("width", [4, 60])  # fewer and more features than rows
-def test_a_ridge_on_views_leaves_whole_runs_out(width, penalty):
+def test_a_ridge_on_views_leaves_whole_runs_out(width, penalty, weighted):
     """Against fits without the run: its views all go, and their averaged prediction is compared."""
     x, y = draw(9, 3, width).double(), draw(9, seed=1).double()
-    readout, left = fit_ridge_on_views(x, y, (penalty,))
+    own = 0.2 + draw(9, seed=2).double().square() if weighted else None
+    readout, left = fit_ridge_on_views(x, y, (penalty,), own)
     rows, labels = x.flatten(0, 1), y.repeat_interleave(3)
-    whole = fit_ridge(rows, labels, (penalty,))
+    shares = torch.ones(27).double() if own is None else (own / own.mean()).repeat_interleave(3)
+    whole = fit_ridge(rows, labels, (penalty,), shares)
     torch.testing.assert_close(readout.predict(rows), whole.predict(rows))
     torch.testing.assert_close(readout.predict(x.mean(dim=1)), whole.predict(rows).reshape(9, 3, 1).mean(dim=1))
     # The penalty of a fit of fewer rows that weighs the same, on columns standardised as those of all rows.
@@ -224,10 +227,11 @@ def test_a_ridge_on_views_leaves_whole_runs_out(width, penalty):
         design = torch.cat([scaled[kept], ones], dim=1)
         ridge = penalty * 27 * torch.eye(width + 1, dtype=torch.float64)
         ridge[-1, -1] = 0.0
-        weights = torch.linalg.solve(design.T @ design + ridge, design.T @ labels[kept])
+        weighed = shares[kept][:, None] * design
+        weights = torch.linalg.solve(weighed.T @ design + ridge, weighed.T @ labels[kept])
         predicted = torch.cat([scaled[~kept], ones[:3]], dim=1) @ weights
         assert left[g] == pytest.approx(float(y[g] - predicted.mean()), rel=1e-5, abs=1e-8)
-    assert readout.leave_one_out == pytest.approx(float(left.square().mean()))
+    assert readout.leave_one_out == pytest.approx(float((shares[::3] * left.square()).mean()))
 
 
 def test_a_ridge_on_one_view_is_a_ridge():
