@@ -26,7 +26,7 @@ def main() -> None:
     axes = figure.subplots(len(SCHEMES), len(TIMES))
     for row, (scheme, (label, step)) in enumerate(SCHEMES.items()):
         simulator = ClosedBoxSmoke(0.01, 0.35, LENGTH, POINTS, scheme=scheme, time_step=step)
-        smoke = simulator(state, TIMES).fields[0, 2]
+        smoke = simulator.solve(state, TIMES).trajectories.fields[0, 2]
         for column, time in enumerate(TIMES.tolist()):
             axis = axes[row, column]
             picture = axis.imshow(smoke[column].T, origin="lower", cmap="magma", vmin=0, vmax=2)
