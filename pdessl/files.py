@@ -196,6 +196,10 @@ def _acquired(path: Path) -> SoftFileLock:
                 continue
             break
         if _holder(path).startswith(f"process {os.getpid()} "):
+            for left in path.parent.glob(f"{path.name}.break.*"):  # of processes killed while they took a lock over
+                number = left.name.removeprefix(f"{path.name}.break.").partition(".")[0]
+                if number.isdecimal() and not process_lives(int(number)):
+                    _remove(left)
             return lock
         lock.release()  # taken for abandoned by another, while this process stood still before it wrote its name
         break

@@ -159,6 +159,16 @@ def test_a_lock_that_names_nobody_is_taken_over_only_if_it_stays_so(tmp_path, mo
     assert lock.exists()
 
 
+def test_what_a_process_killed_while_it_took_a_lock_over_left_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = {n: tmp_path / f"{files.LOCK}.break.{n}.abc" for n in (ended.pid, os.getppid())}
+    for path in names.values():
+        path.touch()
+    with files.locked(tmp_path):
+        assert not names[ended.pid].exists() and names[os.getppid()].exists()
+
+
 def test_a_lock_that_was_taken_over_meanwhile_is_not_held(tmp_path, monkeypatch):
     class Slow(files.SoftFileLock):
         def acquire(self, *arguments, **settings):

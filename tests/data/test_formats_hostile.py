@@ -218,6 +218,24 @@ def test_zarr_that_asks_for_pickled_objects_is_refused(tmp_path):
         open_source(store)
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr_with_chunks_of_no_entries_is_refused(tmp_path, version):
+    pytest.importorskip("zarr")
+    store, name = tmp_path / "a.zarr", {2: ".zarray", 3: "zarr.json"}[version]
+    held = xr.Dataset({"u": (("time", "x"), np.ones((4, 6)))}, {"time": np.arange(4.0), "x": np.arange(6.0)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        held.to_zarr(store, zarr_format=version, consolidated=False)
+    path = store / "u" / name
+    content = json.loads(path.read_text())
+    (content if version == 2 else content["chunk_grid"]["configuration"])[
+        "chunks" if version == 2 else "chunk_shape"
+    ] = [0, 6]
+    path.write_text(json.dumps(content))
+    with pytest.raises(FormatError, match="chunks of no entries"):
+        open_source(store)
+
+
 # ---------------------------------------------------------------------- bombs
 
 

@@ -263,6 +263,8 @@ def check_zarr(path: Path) -> None:
                 content = json.loads(description.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError) as error:
                 raise FormatError(f"{description} is damaged: {error}. Fetch or write the store again.") from None
+            if isinstance(content, dict) and any(n == 0 for n in _chunk_sizes(content)):
+                raise FormatError(f"{description} is damaged: chunks of no entries. Fetch or write the store again.")
             if _asks_for_objects(content):
                 raise FormatError(
                     f"{description}: the store holds pickled objects, which could run any program when read. Write it "
@@ -272,6 +274,14 @@ def check_zarr(path: Path) -> None:
         import zarr  # noqa: F401
     except ImportError:
         raise ImportError("reading Zarr needs the package 'zarr': pip install 'pdessl[zarr]'") from None
+
+
+def _chunk_sizes(content: dict[str, Any]) -> list[Any]:
+    """Return the sizes of chunks that a description states, of either format."""
+    grid = content.get("chunk_grid")
+    settings = grid.get("configuration") if isinstance(grid, dict) else None
+    stated = (content.get("chunks"), settings.get("chunk_shape") if isinstance(settings, dict) else None)
+    return [n for sizes in stated if isinstance(sizes, list) for n in sizes]
 
 
 def _asks_for_objects(content: Any) -> bool:
