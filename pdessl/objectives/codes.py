@@ -64,8 +64,9 @@ class CodeDistillation(nn.Module):
         if codes < 1:
             raise SchemaError(f"CodeDistillation got codes {codes}; expected at least 1, the rank of the law.")
         self.logarithm = logarithm
-        self.register_buffer("mean", torch.zeros(codes))
-        self.register_buffer("deviation", torch.zeros(codes))
+        # In float64: a scale rounded otherwise on another number of processes would be another loss.
+        self.register_buffer("mean", torch.zeros(codes, dtype=torch.float64))
+        self.register_buffer("deviation", torch.zeros(codes, dtype=torch.float64))
 
     def forward(self, views: Views) -> Terms:
         """Return the terms, means over views."""
@@ -95,8 +96,8 @@ class CodeDistillation(nn.Module):
                 mean = sum_over_processes(target.sum(dim=0)) / n
                 spread = sum_over_processes((target - mean).square().sum(dim=0)) / n
                 self.mean.copy_(mean)
-                self.deviation.copy_(spread.sqrt().clamp_min(1e-30))
-            missed = e - (target - self.mean) / self.deviation
+                self.deviation.copy_(spread.sqrt().clamp_min(1e-6))  # codes that are all alike teach nothing
+            missed = e - (target - self.mean.to(e)) / self.deviation.to(e)
             size = missed.abs()
             loss = torch.where(size <= 1, missed.square() / 2, size - 0.5).mean(dim=1)
             square = missed.detach().square().mean(dim=1)
