@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import DataError, SchemaError, ShapeError
-from pdessl.objectives.distributed import full_precision, row_count, sum_over_processes
+from pdessl.errors import SchemaError, ShapeError
+from pdessl.objectives.distributed import check_embeddings, full_precision, row_count, sum_over_processes
 from pdessl.objectives.terms import Terms
 from pdessl.objectives.views import Views, name_of
 
@@ -50,7 +50,7 @@ class CodeDistillation(nn.Module):
     Raises:
         SchemaError: views whose element has no codes, or codes below 1.
         ShapeError: embeddings of another shape than the codes.
-        DataError: codes that are not finite.
+        DataError: an entry that is not finite.
 
     Source: distillation: Hinton, Vinyals, Dean (2015), arXiv:1503.02531; of a law's codes: ours.
     """
@@ -82,19 +82,19 @@ class CodeDistillation(nn.Module):
 
     def terms(self, e: Tensor, codes: Tensor) -> CodeDistillationTerms:
         """Return the terms; see the class for shapes."""
-        if e.shape != codes.shape or e.shape[1:] != self.mean.shape:
+        if e.shape[1:] != self.mean.shape:
             raise ShapeError(
-                f"CodeDistillation of {len(self.mean)} codes got embeddings {tuple(e.shape)} and codes "
-                f"{tuple(codes.shape)}; expected (B, {len(self.mean)}) both: give the encoder as many features."
+                f"CodeDistillation of {len(self.mean)} codes got embeddings {tuple(e.shape)}; expected "
+                f"(B, {len(self.mean)}): give the encoder as many features."
             )
-        if not bool(codes.isfinite().all()):
-            raise DataError("CodeDistillation got codes that are not finite; look at these runs with law.residual.")
+        check_embeddings("CodeDistillation", (e, codes), min_rows=1)
         with torch.autocast(e.device.type, enabled=False):
             e, n = full_precision(e), row_count(e)
             target = (codes.abs().clamp_min(1e-30).log() if self.logarithm else codes).to(e)
             if not bool((self.deviation > 0).any()):
-                mean = sum_over_processes(target.sum(dim=0)) / n
-                spread = sum_over_processes((target - mean).square().sum(dim=0)) / n
+                first = target.detach()
+                mean = sum_over_processes(first.sum(dim=0)) / n
+                spread = sum_over_processes((first - mean).square().sum(dim=0)) / n
                 self.mean.copy_(mean)
                 self.deviation.copy_(spread.sqrt().clamp_min(1e-6))  # codes that are all alike teach nothing
             missed = e - (target - self.mean.to(e)) / self.deviation.to(e)

@@ -9,6 +9,7 @@ from pdessl.objectives import (
     SIE,
     WMSE,
     BarlowTwins,
+    CodeDistillation,
     CrossForecast,
     CrossResidual,
     GroupAction,
@@ -139,6 +140,7 @@ CASES = {
     "sie exponential": (lambda: SIE(fixed(GroupAction(2, 3, "exponential")), 3, regulariser="sigreg"), with_element),
     "parameter equivariance": (lambda: ParameterEquivariance("viscosity", nn.Identity()), heads),
     "cross-residual": (CrossResidual, residual),
+    "code distillation": (lambda: CodeDistillation(WIDTH, logarithm=False), two),
     "cross-forecast": (lambda: CrossForecast(fixed(Forecaster()), horizon=2), forecast),
 }
 
