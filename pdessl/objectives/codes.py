@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import DataError, SchemaError, ShapeError
-from pdessl.objectives.distributed import full_precision, row_count, sum_over_processes
+from pdessl.errors import SchemaError, ShapeError
+from pdessl.objectives.distributed import check_embeddings, full_precision, row_count, sum_over_processes
 from pdessl.objectives.terms import Terms
 from pdessl.objectives.views import Views, name_of
 
@@ -50,7 +50,7 @@ class CodeDistillation(nn.Module):
     Raises:
         SchemaError: views whose element has no codes, or codes below 1.
         ShapeError: embeddings of another shape than the codes.
-        DataError: codes that are not finite.
+        DataError: an entry that is not finite.
 
     Source: distillation: Hinton, Vinyals, Dean (2015), arXiv:1503.02531; of a law's codes: ours.
     """
@@ -64,8 +64,9 @@ class CodeDistillation(nn.Module):
         if codes < 1:
             raise SchemaError(f"CodeDistillation got codes {codes}; expected at least 1, the rank of the law.")
         self.logarithm = logarithm
-        self.register_buffer("mean", torch.zeros(codes))
-        self.register_buffer("deviation", torch.zeros(codes))
+        # In float64: a scale rounded otherwise on another number of processes would be another loss.
+        self.register_buffer("mean", torch.zeros(codes, dtype=torch.float64))
+        self.register_buffer("deviation", torch.zeros(codes, dtype=torch.float64))
 
     def forward(self, views: Views) -> Terms:
         """Return the terms, means over views."""
@@ -81,22 +82,22 @@ class CodeDistillation(nn.Module):
 
     def terms(self, e: Tensor, codes: Tensor) -> CodeDistillationTerms:
         """Return the terms; see the class for shapes."""
-        if e.shape != codes.shape or e.shape[1:] != self.mean.shape:
+        if e.shape[1:] != self.mean.shape:
             raise ShapeError(
-                f"CodeDistillation of {len(self.mean)} codes got embeddings {tuple(e.shape)} and codes "
-                f"{tuple(codes.shape)}; expected (B, {len(self.mean)}) both: give the encoder as many features."
+                f"CodeDistillation of {len(self.mean)} codes got embeddings {tuple(e.shape)}; expected "
+                f"(B, {len(self.mean)}): give the encoder as many features."
             )
-        if not bool(codes.isfinite().all()):
-            raise DataError("CodeDistillation got codes that are not finite; look at these runs with law.residual.")
+        check_embeddings("CodeDistillation", (e, codes), min_rows=1)
         with torch.autocast(e.device.type, enabled=False):
             e, n = full_precision(e), row_count(e)
             target = (codes.abs().clamp_min(1e-30).log() if self.logarithm else codes).to(e)
             if not bool((self.deviation > 0).any()):
-                mean = sum_over_processes(target.sum(dim=0)) / n
-                spread = sum_over_processes((target - mean).square().sum(dim=0)) / n
+                first = target.detach()
+                mean = sum_over_processes(first.sum(dim=0)) / n
+                spread = sum_over_processes((first - mean).square().sum(dim=0)) / n
                 self.mean.copy_(mean)
-                self.deviation.copy_(spread.sqrt().clamp_min(1e-30))
-            missed = e - (target - self.mean) / self.deviation
+                self.deviation.copy_(spread.sqrt().clamp_min(1e-6))  # codes that are all alike teach nothing
+            missed = e - (target - self.mean.to(e)) / self.deviation.to(e)
             size = missed.abs()
             loss = torch.where(size <= 1, missed.square() / 2, size - 0.5).mean(dim=1)
             square = missed.detach().square().mean(dim=1)

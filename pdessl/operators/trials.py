@@ -132,8 +132,13 @@ class Trials:
         made = [self.candidate(form, grams, replace(best, rank=rank))[0] for rank in range(min(4, len(grams)))]
         tried += made
         for rank, current in enumerate(made):
-            # Two numbers may explain what neither does alone: all higher ranks are looked at.
-            later = [c.unexplained for c in made[rank + 1 :] if c.reliability >= 0.8]
+            # Two numbers may explain what neither does alone: all higher ranks are looked at. In much noise a few runs
+            # decide how reliable a code is; one that explains most of what was left is none of noise.
+            later = [
+                c.unexplained
+                for c in made[rank + 1 :]
+                if c.reliability >= 0.8 or (c.reliability >= 0.5 and c.unexplained <= current.unexplained / 3)
+            ]
             if not later or min(later) >= min(0.6 * current.unexplained, current.unexplained - _NOTHING):
                 return rank
         return 0
