@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     from pdessl.experiments.controlled_runs import is_environment
 
     if is_environment(options.path) and not Path(options.path).is_dir():
-        print(describe_environment(load_environment(options.path, options.set)))
+        say(describe_environment(load_environment(options.path, options.set)))
         return 0
     mapping = parser.mapping(options)
     if options.print_config:

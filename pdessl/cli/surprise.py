@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdessl.cli.parsing import Parser
-from pdessl.written import visible
+from pdessl.written import say
 
 __all__ = ["main"]
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         detector.save(options.save)
 
     def warn(line: str) -> None:
-        print(visible(f"warning: {line}", keep="\n"), file=sys.stderr)
+        say(f"warning: {line}", file=sys.stderr)
 
     chosen = (options.rate, options.missing, options.mapping, options.split)
     found = surprise_of_files(detector, options.paths, *chosen, warn)
@@ -61,16 +61,16 @@ def main(arguments: Sequence[str]) -> int:
     for run in alarms[:_SHOWN]:
         row = found.isel(run=run)
         where = f"{row['file'].item()}, run {row['label'].item()}"
-        print(visible(f"{where}: alarm at time {float(row.alarm_time):.6g}"))
+        say(f"{where}: alarm at time {float(row.alarm_time):.6g}")
     if len(alarms) > _SHOWN:
-        print(f"... and {len(alarms) - _SHOWN} more")
-    print(
+        say(f"... and {len(alarms) - _SHOWN} more")
+    say(
         f"{len(alarms)} of {found.sizes['run']} runs raise an alarm; of sound runs at most {options.rate:.0%} do "
         f"(calibrated on {detector.count})"
     )
     if options.plot is not None:
         plot_surprise(detector, options.paths, found, options.plot, options.mapping, options.split)
-        print(f"{options.plot}: the most surprising run")
+        say(f"{options.plot}: the most surprising run")
     for place in filter(None, (options.out, options.save)):
-        print(f"written to {place}")
+        say(f"written to {place}")
     return 0

@@ -69,16 +69,17 @@ def stacked(
     levels: list[Tensor] = []
     files: list[Path] = []
     sizes: list[int] = []
-    folder: Path | None = None
+    temporary: Path | None = None
 
     def write() -> None:
-        nonlocal folder
-        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pdessl_law_")))
+        nonlocal temporary
+        temporary = temporary or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pdessl_law_")))
         made = [Normal.join(column) for column in zip(*waiting, strict=True)]
         content = {f"{n}.{key}": getattr(p, key).cpu() for n, p in zip(_NAMES, made, strict=True) for key in _KEYS}
-        files.append(folder / f"{len(files):05d}.safetensors")
+        temporary_part = temporary / f"{len(files):05d}.safetensors"
+        files.append(temporary_part)
         sizes.append(len(made[0]))
-        save_file({key: value.contiguous() for key, value in content.items()}, files[-1])
+        save_file({key: value.contiguous() for key, value in content.items()}, temporary_part)
         waiting.clear()
 
     for part in grams:

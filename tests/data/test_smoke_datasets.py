@@ -42,7 +42,7 @@ def test_a_generated_trajectory_is_that_of_the_simulator_step_by_step():
         0.01, drawn.parameters["buoyancy"], 32.0, 128, velocity="faces", time_step=1.5, dtype=torch.float64
     )
     for _ in range(9):
-        state = simulator(state, torch.tensor([1.5])).fields[:, :, 0]
+        state = simulator.solve(state, torch.tensor([1.5])).trajectories.fields[:, :, 0]
     torch.testing.assert_close(found.fields[:, :, 0].double(), state, rtol=0, atol=1e-6)
     assert float(found.time[0, 0]) == 13.5 and float(found.parameters["buoyancy"]) == drawn.parameters["buoyancy"]
     assert found.boundary == ("wall", "wall")
