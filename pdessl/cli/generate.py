@@ -114,10 +114,10 @@ def _environment(options: argparse.Namespace) -> int:
         return 0
     sizes_of = split_sizes(options.size)
     wanted = ", ".join(f"{n} {name}" for name, n in sizes_of.items())
-    print(f"{environment.name}: {wanted} runs of {environment.steps} control periods", flush=True)
+    say(f"{environment.name}: {wanted} runs of {environment.steps} control periods", flush=True)
     other = {"workers": options.workers, "scheduler": options.scheduler, "device": options.device}
     generate(
         environment, options.out, sizes_of, resume=options.resume, any_version=options.any_version, **other
     )  # fmt: skip
-    print(f"{options.out}: complete")
+    say(f"{options.out}: complete")
     return 0
