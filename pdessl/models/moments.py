@@ -208,16 +208,16 @@ class Moments(nn.Module):
 
     def _coarse(self, z: Tensor, frames: int, nodes: int) -> Tensor:
         """Return triangular means over (2 frames - 1) and (2 nodes - 1) of (N, 1, T, *X)."""
-        d = len(self.periodic)
-        kernel = (frames, *[nodes] * d)
-        if max(kernel) == 1:
+        if max(frames, nodes) == 1:
             return z
-        pool = {2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}[1 + d]
         for i, wraps in enumerate(self.periodic):
             if wraps and nodes > 1:
                 z = torch.cat([z, z.narrow(3 + i, 0, 2 * nodes - 2)], dim=3 + i)
-        # Every node where an axis wraps round: nothing may depend on where it begins.
-        return pool(pool(z, kernel, stride=1), kernel, stride=(1, *(1 if w else nodes for w in self.periodic)))
+        z = _box(_box(z, 2, frames), 2, frames)
+        for i, wraps in enumerate(self.periodic):
+            # Every node where an axis wraps round: nothing may depend on where it begins.
+            z = _box(_box(z, 3 + i, nodes), 3 + i, nodes, 1 if wraps else nodes)
+        return z
 
     def _spans(self, frames: int) -> list[tuple[int, int]]:
         """Return where windows begin and end: the whole run, then its parts of a frame or more, early ones shorter."""
@@ -236,6 +236,23 @@ class Moments(nn.Module):
         first, second = torch.triu_indices(gram.shape[2], gram.shape[2], 1, device=values.device)
         related = gram[:, :, first, second] / (size[:, :, first] * size[:, :, second])
         return [square.log().flatten(1) / 2, related.flatten(1)]
+
+
+def _box(z: Tensor, dim: int, width: int, stride: int = 1) -> Tensor:
+    """Return means of so many neighbours along a dimension, by sums of sums: an addition for each bit of the width."""
+    count, total, start = z.shape[dim] - width + 1, None, 0
+    sums, size = z, 1
+    while True:
+        if width & size:
+            part = sums.narrow(dim, start, count)
+            total, start = part if total is None else total + part, start + size
+        if 2 * size > width:
+            break
+        left = sums.shape[dim] - size
+        sums, size = sums.narrow(dim, 0, left) + sums.narrow(dim, size, left), 2 * size
+    assert total is not None  # noqa: S101  (a width has a bit)
+    kept = total if stride == 1 else total[(slice(None),) * dim + (slice(None, None, stride),)]
+    return kept / width
 
 
 def _between(z: Tensor) -> Tensor:
