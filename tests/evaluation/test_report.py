@@ -141,9 +141,21 @@ def test_findings_say_what_the_numbers_say(ours, words):
 def test_findings_do_not_hide_a_classical_estimate_that_wins():
     rows = [r for r in sample(ours=(18.0, 19.0, 20.0))[0]["regression"]["rows"] if r["group"] != "classical"]
     assert "knows the equation" not in " ".join(findings(rows))
-    for error, words in ((2.0, "2 %, less than any network here"), (60.0, "60 %, more than the pretrained encoder's")):
+    for error, words in ((2.0, "2 %, less than any other row"), (60.0, "60 %, more than")):
         known = regression_row("weak_form", "weak form", "classical", None, [error], [0.1])
         assert words in findings([*rows, known])[-1]
+
+
+def test_a_law_does_not_hide_that_the_representation_loses_to_hand_made_features():
+    rows = [
+        regression_row("law", "law", "pretrained", 16, [0.9, 0.9], [0.1, 0.1]),
+        regression_row("frozen", "frozen", "pretrained", 16, [7.5, 7.4], [0.1, 0.1]),
+        regression_row("physics", "hand-made", "floor", 16, [2.6, 2.5], [0.1, 0.1]),
+    ]
+    lines = findings(rows)
+    assert lines[0].startswith("16 labels: law 0.9 %") and "loses to hand-made physics features" in lines[1]
+    assert "16 labels (2.6 against 7.5 %)" in lines[1] or "16 labels (2.5 against 7.5 %)" in lines[1]
+    assert len(findings([rows[0], rows[2]])) == 1  # a law alone is no representation that was trained
 
 
 def test_comparison_counts_standard_errors_of_the_difference():
