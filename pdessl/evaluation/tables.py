@@ -83,7 +83,8 @@ def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) ->
     """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor.
 
     Where hand-made physics features have a lower error than every use of the encoder, a line says so, whatever a law
-    found in the runs reaches: a representation that loses to a power spectrum is not worth training. A last line says what the classical estimate reaches, which knows the equation.
+    found in the runs reaches: a representation that loses to a power spectrum is not worth training. A last line says
+    what the classical estimate reaches, which knows the equation.
     """
     lines = []
     for count in sorted({r["labels"] for r in rows if r["labels"] is not None}):
