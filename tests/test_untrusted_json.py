@@ -26,6 +26,7 @@ from pdessl.experiments.study_jobs import Job, Study, _kept
 from pdessl.experiments.study_table import table
 from pdessl.models import Head, load, save_pretrained
 from pdessl.objectives import VICReg
+from pdessl.operators import discover, save_law
 from pdessl.tasks import Pretraining
 from pdessl.tasks.checkpointing import check_checkpoint
 
@@ -200,3 +201,15 @@ def test_deep_nesting_is_one_error(tmp_path, name):
     (tmp_path / name).write_text("[" * 100_000)
     with pytest.raises(PdesslError):
         (pdessl.open if name == MANIFEST else pdessl.load)(tmp_path)
+
+
+def test_an_infinite_whole_number_in_a_law_is_one_error(tmp_path):
+    runs = pdessl.simulate("burgers_small", "unlabelled", range(24)).without_parameters()
+    path = save_law(discover(runs, resamples=0), tmp_path)
+    content = json.loads(path.read_text())
+    for place, key in ((content, "count"), (content["projection"], "power")):
+        kept, place[key] = place[key], float("inf")
+        path.write_text(json.dumps(content))
+        with pytest.raises(PdesslError, match="Find it again"):
+            pdessl.load(tmp_path)
+        place[key] = kept

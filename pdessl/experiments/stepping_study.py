@@ -123,7 +123,7 @@ def _kept(folder: Path, key: str, name: str, any_version: bool = False) -> dict[
         result = dict(kept["result"]) if kept["hash"] == key else {}
         if result.get("variant") != name or not isinstance(result.get("table"), str):
             return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
     check_same_version(kept.get("versions"), folder / "result.json", any_version)
     return result

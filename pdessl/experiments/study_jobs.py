@@ -127,7 +127,7 @@ def _kept(job: Job, any_version: bool = False) -> dict[str, Any] | None:
         if kept["hash"] != job.hash or kept["data"] != job.data:
             return None
         result = _checked(kept["result"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # none, or one that is damaged: it is computed again
     check_same_version(kept.get("versions"), path, any_version)
     return result

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from pdessl.files import checksum, replacing, write_json
 from pdessl.inference.format import InputFormat
 from pdessl.inference.frame_scores import Foreseen, FrameScores, LawScores, StepScores, scores_of
 from pdessl.inference.reading import RunReader
-from pdessl.inference.surrogates import load_surrogate
+from pdessl.inference.surrogates import UNREADABLE, load_surrogate
 from pdessl.inference.views import Views
 from pdessl.operators import load_law, save_law
 from pdessl.trajectory import Trajectories
@@ -288,7 +287,7 @@ def load_detector(path: str | os.PathLike[str]) -> SurpriseDetector:
             raise ValueError("arrays of other shapes")
         declared = InputFormat.from_state(content["format_of_runs"])
         return SurpriseDetector(model, declared, *(arrays[k] for k in _NAMES))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{folder} cannot be read as a detector ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
             "Copy the whole folder again, or calibrate again."

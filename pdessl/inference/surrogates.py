@@ -32,6 +32,10 @@ __all__ = ["SURROGATE", "SurrogateModel", "load_surrogate"]
 SURROGATE = "surrogate.json"
 _ARRAYS = "surrogate.safetensors"
 _FORMAT = 1
+# What a damaged or hostile description raises on the way to an object.
+UNREADABLE = (
+    OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
+)  # fmt: skip
 _NEAR = 1e-2  # relative: steps that differ by less are the same
 _BATCH = 64
 
@@ -320,7 +324,7 @@ def load_surrogate(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> S
             tuple(content["axis_names"]), tuple(content["boundary"]), content["equation"],
             {str(n): float(v) for n, v in content["steps"].items()}, dict(content["record"]),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{folder} cannot be read as a surrogate ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
             "Copy the whole folder again, or train again."

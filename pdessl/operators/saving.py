@@ -103,7 +103,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             tolerance=float(content["tolerance"]),
             waves=tuple(map(float, content["waves"])),
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path} cannot be read as a law ({type(error).__name__}: {reason}). Find it again: pdessl discover DATA "
