@@ -4,15 +4,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+
 import numpy as np
 
-__all__ = ["DEFAULT_FILLS", "RUN_NAMES", "is_default_fill", "repeated_nodes"]
+__all__ = ["DEFAULT_FILLS", "RUN_NAMES", "is_default_fill", "repeated_nodes", "run_name"]
 
 RUN_NAMES = (
     "trajectory", "sample", "run", "realization", "realisation", "member", "ensemble", "ensemble_member", "number",
     "batch", "simulation", "sim", "case", "trial",
 )  # fmt: skip
 """Names that dimensions of runs go by, the first that a field has counts; ``number`` is that of ERA5."""
+
+
+def run_name(dimensions: Iterable[Hashable]) -> str:
+    """Return which of the dimensions counts runs; ``trajectory`` where none has a name for that."""
+    held = set(dimensions)
+    return next((n for n in RUN_NAMES if n in held), "trajectory")
+
 
 DEFAULT_FILLS: dict[str, float] = {
     "f4": 9.969209968386869e36,

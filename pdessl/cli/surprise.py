@@ -43,8 +43,15 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     parser.require(options, "model")
 
-    from pdessl.experiments.surprise import calibrated, plot_surprise, surprise_of_files, write_surprise
+    from pdessl.experiments.surprise import (
+        calibrated,
+        check_places,
+        plot_surprise,
+        surprise_of_files,
+        write_surprise,
+    )
 
+    check_places(options.out, options.plot)
     detector = calibrated(options.model, options.sound, options.sound_split, options.mapping)
     detector.threshold(options.rate)  # refused before anything is read
     if options.save is not None:
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         f"(calibrated on {detector.count})"
     )
     if options.plot is not None:
-        plot_surprise(detector, options.paths, found, options.plot, options.mapping, options.split)
+        plot_surprise(detector, options.paths, found, options.plot, options.missing, options.mapping, options.split)
         say(f"{options.plot}: the most surprising run")
     for place in filter(None, (options.out, options.save)):
         say(f"written to {place}")

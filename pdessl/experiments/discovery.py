@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
@@ -45,7 +45,7 @@ def unlabelled_runs(
     if isinstance(data, Trajectories):
         runs = data
     elif isinstance(data, xr.Dataset):
-        name = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
+        name = run_name(data.dims)
         runs = Trajectories.from_xarray(data, parameters=tuple(known), trajectory=name)
     else:
         source = open_data(data)

@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.data import open as open_data
-from pdessl.errors import CheckpointError, DataError, FormatError, PdesslError
+from pdessl.data.lengths import parts_of
+from pdessl.errors import CheckpointError, DataError, FormatError
 from pdessl.evaluation.surprise_figure import surprise_figure
 from pdessl.files import replacing
 from pdessl.inference import load
 from pdessl.inference.frame_scores import scores_of
-from pdessl.inference.prediction import as_rows, opened
+from pdessl.inference.prediction import for_files, opened
+from pdessl.inference.reading import RunReader
 from pdessl.inference.surprise import SurpriseDetector
 from pdessl.trajectory import Trajectories
 from pdessl.written import cell
 
-__all__ = ["calibrated", "plot_surprise", "surprise", "surprise_of_files", "write_surprise"]
+__all__ = ["calibrated", "check_places", "plot_surprise", "surprise", "surprise_of_files", "write_surprise"]
 
-_MOST_SOUND = 2048
 _ENDINGS = (".csv", ".nc")
+_PICTURES = (".png", ".svg", ".pdf")
 _COLUMNS = ("time", "known", "surprise", "p_value", "statistic")
 
 
@@ -43,7 +45,8 @@ def calibrated(
         model: folder of a law, a surrogate or a detector, or one of them itself.
         sound: runs that are as they should be, which the model was not fitted on: a store, files, a dataset, or
             trajectories; not needed for a detector.
-        split: of a store; default ``labelled`` and ``validation``, else all runs.
+        split: of a store; default ``labelled`` and ``validation``, else all runs. Of runs of different lengths those
+            count that have the most common one.
         mapping: how to read other files.
         seed: of the halves; see :meth:`pdessl.inference.surprise.SurpriseDetector.fit`.
 
@@ -67,15 +70,15 @@ def calibrated(
         return SurpriseDetector.fit(source, sound, seed=seed)
     data = open_data(sound, mapping)
     named = [split] if split else [n for n in ("labelled", "validation") if data.splits.get(n)] or list(data.splits)
-    parts, left = [], _MOST_SOUND
-    for name in named:
-        count = min(data.splits[data.known(name)], left)
-        if count:
-            parts.append(data.load(name, slice(0, count)).without_parameters(()))
-        left -= count
-    if not parts:
+    alike: dict[tuple[int, ...], list[Trajectories]] = {}
+    for name in (part for n in named for part in parts_of(data.known(n), data.splits) if data.splits[part]):
+        runs = data.load(name).without_parameters(())
+        alike.setdefault(tuple(runs.fields.shape[1:]), []).append(runs)
+    if not alike:
         raise DataError(f"{sound} holds no runs in {', '.join(named)}.")
-    return SurpriseDetector.fit(source, Trajectories.concatenate(parts), data.units, seed)
+    # Statistics are per frame: runs of the length that most of them have, a few shorter ones are left out.
+    most = max(alike.values(), key=lambda parts: (sum(map(len, parts)), parts[0].fields.shape[2]))
+    return SurpriseDetector.fit(source, Trajectories.concatenate(most), data.units, seed)
 
 
 def surprise(
@@ -135,21 +138,18 @@ def surprise_of_files(
     Raises:
         PdesslError: what is wrong with a file, with its name.
     """
-    parts, told = [], set()
-    for path in paths:
-        for name, data, origins in opened(str(path), mapping, split):
-            try:
-                part = detector.detect(data, rate, missing)
-            except PdesslError as error:
-                raise type(error)(f"{path}: {error}") from None
-            for line in filter(None, str(part.attrs.pop("warnings", "")).split("\n")):
-                if warn is not None and (path, line) not in told:
-                    warn(f"{path}: {line}")
-                told.add((path, line))
-            parts.append(as_rows(part, str(path), name, origins))
-    if not parts:
-        raise DataError("no file to judge; give at least one.")
-    return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
+    return for_files(lambda data: detector.detect(data, rate, missing), paths, mapping, split, warn)
+
+
+def check_places(out: str | os.PathLike[str] | None, plot: str | os.PathLike[str] | None) -> None:
+    """Check the endings of files to be written, before anything is read.
+
+    Raises:
+        DataError: another ending than :func:`write_surprise` and :func:`plot_surprise` know.
+    """
+    for place, endings, what in ((out, _ENDINGS, "the surprise"), (plot, _PICTURES, "the picture")):
+        if place is not None and Path(place).suffix not in endings:
+            raise DataError(f"{place}: write {what} to a file ending in {', '.join(endings)}.")
 
 
 def write_surprise(path: str | os.PathLike[str], found: xr.Dataset) -> None:
@@ -159,8 +159,7 @@ def write_surprise(path: str | os.PathLike[str], found: xr.Dataset) -> None:
         DataError: another ending.
     """
     place = Path(path)
-    if place.suffix not in _ENDINGS:
-        raise DataError(f"{place}: write the surprise to a file ending in {' or '.join(_ENDINGS)}.")
+    check_places(place, None)
     with replacing(place) as temporary:
         if place.suffix == ".nc":
             found.to_netcdf(temporary, engine="h5netcdf")
@@ -182,6 +181,7 @@ def plot_surprise(
     paths: Sequence[str | os.PathLike[str]],
     found: xr.Dataset,
     place: str | os.PathLike[str],
+    missing: str = "refuse",
     mapping: Any = None,
     split: str | None = None,
 ) -> None:
@@ -192,6 +192,7 @@ def plot_surprise(
         paths: that were judged.
         found: what :func:`surprise_of_files` returned for them.
         place: file to write, ``.png``, ``.svg`` or ``.pdf``.
+        missing: as they were judged.
         mapping: as they were read.
         split: as they were read.
 
@@ -199,38 +200,31 @@ def plot_surprise(
         DataError: another ending.
     """
     target = Path(place)
-    if target.suffix not in (".png", ".svg", ".pdf"):
-        raise DataError(f"{target}: write the picture to a file ending in .png, .svg or .pdf.")
+    check_places(None, target)
     most = int(np.nanmax(found.statistic.values, axis=1).argmax())
     row = found.isel(run=most)
-    data, at = _run(paths, most, mapping, split)
-    name, axes = detector.declared.field_names[0], detector.declared.axis_names
-    run = next((d for d in data[name].dims if d not in ("time", *axes)), None)
-    field = (data[name] if run is None else data[name].isel({run: at})).transpose("time", *axes)
-    field = field.isel({a: field.sizes[a] // 2 for a in axes[1:]})
-    nodes, time = (
-        np.asarray(data[a].values if a in data.coords else np.arange(field.sizes[a]), dtype=np.float64)
-        for a in (axes[0], "time")
-    )
+    (piece,) = RunReader(_run(paths, most, mapping, split), detector.declared, missing)
+    runs, axes = piece.runs, detector.declared.axis_names
+    field = runs.fields[0, 0]
+    for _ in axes[1:]:
+        field = field.select(2, field.shape[2] // 2)
     alarm = float(row.alarm_time)
     title = f"{Path(row['file'].item()).name}, run {row['label'].item()}"
     title += f": alarm at time {alarm:.4g}" if np.isfinite(alarm) else ": no alarm"
-    figure = surprise_figure(
-        field.values, time, nodes, row.known.values, row.statistic.values, alarm, title, (name, axes[0], "time")
-    )
+    names = (runs.field_names[0], axes[0], "time")
+    seen = (row.known.values, row.statistic.values)
+    figure = surprise_figure(field, runs.time[0], runs.space[0][0], *seen, alarm, title, names)
     with replacing(target) as temporary:
         figure.savefig(temporary, dpi=150, format=target.suffix[1:])
 
 
-def _run(
-    paths: Sequence[str | os.PathLike[str]], number: int, mapping: Any, split: str | None
-) -> tuple[xr.Dataset, int]:
-    """Return the piece that holds a run, counted over all files, and its number there."""
+def _run(paths: Sequence[str | os.PathLike[str]], number: int, mapping: Any, split: str | None) -> xr.Dataset:
+    """Return a run, counted over all files as they are read."""
     for path in paths:
         for _, data, _ in opened(str(path), mapping, split):
-            first = data[next(iter(data.data_vars))]
-            count = next((first.sizes[d] for d in first.dims if d in RUN_NAMES), 1)
+            run = run_name(data.dims)
+            count = data.sizes.get(run, 1)
             if number < count:
-                return data, number
+                return data.isel({run: slice(number, number + 1)}) if run in data.dims else data
             number -= count
     raise DataError("the files hold fewer runs than were judged; they changed on the way.")

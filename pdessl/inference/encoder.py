@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import RUN_NAMES, run_name
 from pdessl.errors import CheckpointError
 from pdessl.inference.format import InputFormat, constants_of
 from pdessl.inference.loading import load
@@ -182,7 +182,7 @@ class SimulationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Return the format of the data, from their first run."""
         if isinstance(data, Trajectories):
             return InputFormat.of(data[:1], self.encoder_, self._views(), constants=constants_of(data))
-        run, first = next((n for n in RUN_NAMES if n in data.dims), "trajectory"), self._first(data)
+        run, first = run_name(data.dims), self._first(data)
         units = {str(n): str(v.attrs["units"]) for n, v in data.variables.items() if v.attrs.get("units")}
         runs = Trajectories.from_xarray(first.compute(), parameters=(), trajectory=run)
         return InputFormat.of(runs, self.encoder_, self._views(), units, constants_of(data))

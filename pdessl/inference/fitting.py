@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import pdessl
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.errors import DataError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
@@ -227,7 +227,7 @@ def _loaded(labelled: Trajectories | xr.Dataset) -> Trajectories:
     """Return labelled runs in memory."""
     if isinstance(labelled, Trajectories):
         return labelled.check_finite()
-    run = next((n for n in RUN_NAMES if n in labelled.dims), "trajectory")
+    run = run_name(labelled.dims)
     return Trajectories.from_xarray(labelled, parameters=(), trajectory=run)
 
 

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.errors import CheckpointError
 from pdessl.inference.runs import joined
 from pdessl.operators import LatentOperator, discover, load_law
@@ -116,7 +116,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
         codes = self.law_.encode(self._runs(X))[0].cpu().numpy()
         if not isinstance(X, xr.Dataset):
             return codes
-        run = _run_name(X)
+        run = run_name(X.dims)
         found = xr.DataArray(
             codes, dims=(run, "feature"), coords={"feature": list(self.law_.letters)}, attrs=dict(X.attrs)
         )
@@ -132,7 +132,7 @@ class LawTransformer(TransformerMixin, BaseEstimator):
             return data
         if isinstance(data, xr.Dataset):
             wanted = tuple(n for n in self.known if n in data)
-            return Trajectories.from_xarray(data, parameters=wanted, trajectory=_run_name(data))
+            return Trajectories.from_xarray(data, parameters=wanted, trajectory=run_name(data.dims))
         if isinstance(data, torch.Tensor):
             data = data.detach().cpu().numpy()
         array = check_array(data, dtype=[np.float64, np.float32], allow_nd=True, ensure_2d=False)
@@ -159,7 +159,3 @@ class LawTransformer(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.no_validation = True
         return tags
-
-
-def _run_name(data: xr.Dataset) -> str:
-    return next((n for n in RUN_NAMES if n in data.dims), "trajectory")

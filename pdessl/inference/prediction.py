@@ -25,7 +25,8 @@ from pdessl.inference.model import ParameterModel
 from pdessl.written import cell
 
 __all__ = [
-    "ENDINGS", "HasTargets", "as_rows", "expected", "opened", "predict_files", "records", "write_predictions",
+    "ENDINGS", "HasTargets", "as_rows", "expected", "for_files", "opened", "predict_files", "records",
+    "write_predictions",
 ]  # fmt: skip
 
 ENDINGS = (".csv", ".nc", ".json")
@@ -55,7 +56,32 @@ def predict_files(
     Raises:
         PdesslError: what is wrong with a file, with its name.
     """
-    say = warn or (lambda line: warnings.warn(line, UserWarning, stacklevel=3))
+    found = for_files(lambda data: model.predict(data, level, missing), paths, mapping, split, warn)
+    if len(paths) == 1 and len(set(found["file"].values)) == found.sizes["run"]:
+        found = found.isel(run=np.argsort(found["file"].values.astype(str), kind="stable"))  # a folder, file by file
+    return found
+
+
+def for_files(
+    judge: Callable[[xr.Dataset], xr.Dataset],
+    paths: Sequence[str | os.PathLike[str]],
+    mapping: Any = None,
+    split: str | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> xr.Dataset:
+    """Return what a function of datasets says of all runs of all files, over ``run``, in the order they are read.
+
+    Args:
+        judge: of a piece of a file; what it returns has the runs as its first dimension, or none for a single run.
+        paths: see :func:`predict_files`.
+        mapping: likewise.
+        split: likewise.
+        warn: likewise.
+
+    Raises:
+        PdesslError: what is wrong with a file, with its name.
+    """
+    say = warn or (lambda line: warnings.warn(line, UserWarning, stacklevel=4))
     parts = []
     for path in paths:
         told: set[str] = set()
@@ -63,7 +89,7 @@ def predict_files(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 try:
-                    part = model.predict(data, level, missing)
+                    part = judge(data)
                 except PdesslError as error:
                     raise type(error)(f"{path}: {error}") from None
             for line in sorted({str(w.message) for w in caught if w.category is UserWarning} - told):
@@ -71,11 +97,8 @@ def predict_files(
                 told.add(line)
             parts.append(as_rows(part, str(path), name, origins))
     if not parts:
-        raise DataError("no file to predict; give at least one.")
-    found = xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
-    if len(parts) > 1 and len(paths) == 1 and len(set(found["file"].values)) == found.sizes["run"]:
-        found = found.isel(run=np.argsort(found["file"].values.astype(str), kind="stable"))  # a folder, file by file
-    return found
+        raise DataError("no file to read; give at least one.")
+    return xr.concat(parts, "run", coords="minimal", compat="override", combine_attrs="drop_conflicts")
 
 
 class Named(Protocol):
@@ -116,7 +139,7 @@ def opened(path: str, mapping: Any, split: str | None) -> Iterator[tuple[str, xr
 
 
 def as_rows(part: xr.Dataset, path: str, split: str, origins: Origins = None) -> xr.Dataset:
-    """Return predictions over ``run``: numbered by the label they have in their file, with the file's name."""
+    """Return what is said of runs over ``run``: numbered by the label they have in their file, with the file's name."""
     dimension = next(iter(part.dims), None)
     if dimension is None:
         part, dimension = part.expand_dims("trajectory"), "trajectory"

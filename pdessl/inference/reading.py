@@ -47,6 +47,7 @@ class RunReader:
         missing: what is done with runs that lack values (NaN): ``refuse``; ``drop`` all but their longest stretch of
             complete frames, so that the time step stays; ``interpolate`` linearly in time between complete frames.
         batch: runs read at a time; of data backed by Dask as many chunks as make that many, at least one.
+        beyond: what follows for runs outside the range of training, in words of what they are read for.
 
     Attributes:
         count: number of runs.
@@ -61,7 +62,12 @@ class RunReader:
     """
 
     def __init__(
-        self, data: xr.Dataset | Trajectories, declared: InputFormat, missing: str = "refuse", batch: int = 64
+        self,
+        data: xr.Dataset | Trajectories,
+        declared: InputFormat,
+        missing: str = "refuse",
+        batch: int = 64,
+        beyond: str = "errors may be larger, and the coverage of intervals is not guaranteed there",
     ) -> None:
         if missing not in MISSING:
             raise DataError(f"missing='{missing}'.{did_you_mean(missing, MISSING)} Choose: {', '.join(MISSING)}.")
@@ -73,7 +79,7 @@ class RunReader:
                 f"got {type(data).__name__}; expected an xarray.Dataset or pdessl.Trajectories.{hint} A file is opened "
                 "with xr.open_dataset(file, decode_times=False)."
             )
-        self.declared, self.missing, self.batch = declared, missing, batch
+        self.declared, self.missing, self.batch, self.beyond = declared, missing, batch, beyond
         self.attributes = dict(data.attrs)
         found = declared.check(data)
         self.single = found is None
@@ -282,8 +288,7 @@ class RunReader:
             low, high = self.declared.ranges[name]
             found.append(
                 f"{number} of {self.count} runs have {name} outside the range of training "
-                f"({low:.4g}{'' if low == high else f' to {high:.4g}'}): errors may be larger, and the coverage of "
-                "intervals is not guaranteed there."
+                f"({low:.4g}{'' if low == high else f' to {high:.4g}'}): {self.beyond}."
             )
         if self.repaired:
             word = "shortened to their longest complete stretch" if self.missing == "drop" else "interpolated in time"

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import RUN_NAMES, run_name
 from pdessl.data import open as open_data
 from pdessl.data.source import Source
 from pdessl.errors import DataError
@@ -117,7 +117,7 @@ def joined(data: Any) -> Any:
         parts = [joined(d) for d in data]
         if all(isinstance(part, Trajectories) for part in parts):
             return Trajectories.concatenate(parts)
-        return xr.concat(parts, next((n for n in RUN_NAMES if n in parts[0].dims), "trajectory"), join="exact")
+        return xr.concat(parts, run_name(parts[0].dims), join="exact")
     return data
 
 

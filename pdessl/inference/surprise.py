@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pdessl.conventions import run_name
 from pdessl.errors import CheckpointError, DataError, FormatError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.files import checksum, replacing, write_json
@@ -107,7 +108,7 @@ class SurpriseDetector:
                 **{str(n): str(v.attrs["units"]) for n, v in sound.variables.items() if "units" in v.attrs},
                 **(units or {}),
             }
-            sound = Trajectories.from_xarray(sound)
+            sound = Trajectories.from_xarray(sound, parameters=(), trajectory=run_name(sound.dims))
         if len(sound) < 2 * _FEWEST:
             raise DataError(f"{len(sound)} sound runs; {2 * _FEWEST} or more are needed. Give more.")
         source = scores_of(model)
@@ -173,9 +174,13 @@ class SurpriseDetector:
         Raises:
             FormatError: other fields, axes or units, or more frames than the calibration runs have.
             DataError: NaN, or a rate that cannot be promised.
+
+        Warns of runs whose steps or sizes are outside the range of the calibration runs.
         """
         threshold = self.threshold(rate)
-        reader = RunReader(data, self.declared, missing, batch=_BATCH)
+        reader = RunReader(
+            data, self.declared, missing, batch=_BATCH, beyond="no rate of false alarms is promised there"
+        )
         shape = (reader.count, len(self.mean))
         columns = {n: np.full(shape, np.nan) for n in ("time", "known", "surprise", "p_value", "statistic")}
         maps: NDArray[np.float64] | None = None
@@ -183,9 +188,10 @@ class SurpriseDetector:
             found = self.model.scores(piece.runs)
             length = found.values.shape[1]
             if length > len(self.mean):
+                most = int(self.declared.ranges["frames"][1])
                 raise FormatError(
-                    f"runs of {piece.runs.fields.shape[2]} frames; the calibration runs had fewer. Cut them, "
-                    "ds.isel(time=slice(...)), or calibrate on runs as long."
+                    f"runs of {piece.runs.fields.shape[2]} frames; the calibration runs had {most}. Cut them, "
+                    f"ds.isel(time=slice({most})), or calibrate on runs as long."
                 )
             z = _standardised(found.values, self.mean, self.slope, self.deviation)
             largest = z.amax(dim=2)
@@ -203,6 +209,8 @@ class SurpriseDetector:
                 if maps is None:
                     maps = np.full((*shape, *found.places.shape[2:]), np.nan)
                 maps[piece.places, :length] = found.places.cpu().numpy()
+        reader.departures.pop("frames", None)  # fewer only: in a part of a run there are fewer false alarms
+        reader.warn()
         return self._labelled(reader, columns, maps, rate)
 
     def _labelled(
@@ -217,8 +225,7 @@ class SurpriseDetector:
         data["alarm_time"] = (run, np.where(above.any(axis=1), alarmed, np.nan))
         if maps is not None:
             data["places"] = ((run, "frame", *self.declared.axis_names), maps)
-        attrs = {"false_alarm_rate": rate, "calibration_runs": self.count, "warnings": "\n".join(reader.warnings())}
-        found = xr.Dataset(data, attrs=attrs)
+        found = xr.Dataset(data, attrs={"false_alarm_rate": rate, "calibration_runs": self.count})
         found = found.assign_coords({n: v for n, v in reader.carried.items() if v.dims in ((run,), ())})
         return found.isel({run: 0}) if reader.single else found
 

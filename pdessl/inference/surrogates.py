@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pdessl import models
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.errors import CheckpointError, FormatError
 from pdessl.files import checksum, replacing, write_json, write_text
 from pdessl.inference.conditions import Components, Condition
@@ -127,7 +127,7 @@ class SurrogateModel:
         time = start + runs.time_step[:, None] * torch.arange(1, steps + 1, dtype=torch.float64)
         found = runs.replace(fields=fields, time=time, actions=None, actuators=()).to_xarray()
         if isinstance(data, xr.Dataset):
-            run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
+            run = run_name(data.dims)
             found = found.rename(trajectory=run) if run != "trajectory" else found
             if run in data.coords and not single:
                 found = found.assign_coords({run: data[run]})
@@ -160,7 +160,7 @@ class SurrogateModel:
                     f"{', '.join(map(str, data.data_vars)) or 'nothing'}; the surrogate steps "
                     f"{', '.join(self.field_names)}. Rename it: ds.rename({{...: '{missing[0]}'}})."
                 )
-            run = next((n for n in RUN_NAMES if n in data.dims), "trajectory")
+            run = run_name(data.dims)
             single = run not in data[self.field_names[0]].dims
             known = tuple(n for n in self._parameters() if n in data and n not in given)
             kept = data[[*self.field_names, *known, *(f"length_{a}" for a in self.axis_names if f"length_{a}" in data)]]

@@ -12,6 +12,7 @@ import pdessl
 from pdessl.cli import main
 from pdessl.data import Switch, simulate
 from pdessl.errors import CheckpointError, DataError, FormatError
+from pdessl.experiments.surprise import calibrated, plot_surprise, surprise_of_files
 from pdessl.inference.conditions import Condition
 from pdessl.inference.frame_scores import LawScores, PlainScores, StepScores, scores_of
 from pdessl.inference.surprise import SurpriseDetector
@@ -152,12 +153,15 @@ def test_what_cannot_be_judged_is_refused_with_the_repair(kuramoto):
     stretched = longer.replace(
         fields=torch.cat([longer.fields, longer.fields], dim=2), time=longer.time_step[:, None] * torch.arange(128)
     )
-    with pytest.raises(FormatError, match="calibrate on runs as long"):
+    with pytest.raises(FormatError, match=r"ds\.isel\(time=slice\(64\)\), or calibrate on runs as long"):
         detector.detect(stretched)
+    assert detector.detect(stretched.window(slice(0, 64))).sizes["trajectory"] == 2  # the repair
     with pytest.raises(FormatError, match="Give longer runs"):
         detector.detect(sound.window(slice(0, 20)))
     with pytest.raises(DataError, match="Give 200 sound runs or more"):
         detector.threshold(0.01)
+    many = torch.rand(200, 8, generator=torch.Generator().manual_seed(0)).double() + 1
+    assert SurpriseDetector.fit(itself, series(many)).threshold(0.01) > 0  # the repair
     with pytest.raises(DataError, match="between 0 and 1"):
         detector.threshold(1.5)
     with pytest.raises(DataError, match="20 or more"):
@@ -183,6 +187,26 @@ def test_the_width_of_calibration_is_that_of_shorter_runs(kuramoto):
     whole, part = (scores.scores(runs) for runs in (sound, sound.window(slice(0, 48))))
     # But for the level of the noise, which is that of the run, later frames do not count.
     assert torch.allclose(whole.values[:, 30:36], part.values[:, 30:36], atol=0.2)
+
+
+def test_sound_runs_of_other_names_and_lengths(kuramoto, tmp_path):
+    """A dimension of another name counts runs; of runs of several lengths the most common one sets the thresholds."""
+    law, sound = kuramoto
+    named = sound.to_xarray().rename(trajectory="member")
+    assert pdessl.surprise(law, named, sound=named).identical(pdessl.surprise(law, named, sound=sound))
+    for i in range(24):
+        length = 50 if i in (3, 7) else 64
+        run = sound[slice(i, i + 1)].window(slice(0, length)).to_xarray().isel(trajectory=0, drop=True)
+        run.to_netcdf(tmp_path / f"run_{i:02d}.nc", engine="h5netcdf")
+    detector = calibrated(law, tmp_path)
+    assert detector.count == 11 and detector.declared.ranges["frames"] == (64.0, 64.0)
+    found = surprise_of_files(detector, [tmp_path], rate=0.2)
+    assert found.sizes["run"] == 24 and bool(found.time.notnull().any("frame").all())
+    short = [str(file).endswith(("run_03.nc", "run_07.nc")) for file in found["file"].values]
+    assert (found.time.isnull().any("frame").values == short).all()  # no frames beyond those they have
+    plot_surprise(detector, [tmp_path], found, tmp_path / "s.svg")
+    with pytest.raises(DataError, match="write the picture to a file ending in .png, .svg, .pdf"):
+        plot_surprise(detector, [tmp_path], found, tmp_path / "s.gif")
 
 
 def test_files_through_the_command_line(kuramoto, tmp_path, capsys):
@@ -211,3 +235,6 @@ def test_files_through_the_command_line(kuramoto, tmp_path, capsys):
         assert found.alarm.values[2:].all() and found.attrs["calibration_runs"] == 24
     assert main([str(w) for w in ("surprise", "--model", tmp_path / "law", tmp_path / "new.nc")]) == 2
     assert "--sound" in capsys.readouterr().err
+    # What cannot be written is refused before anything is read or calibrated.
+    assert main(["surprise", "--model", "nowhere", "new.nc", "--out", "s.txt"]) == 2
+    assert "write the surprise to a file ending in .csv, .nc" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.data.formats.container import Array, Container
 from pdessl.data.formats.mapping import DatasetMapping
 from pdessl.errors import DataError, FormatError, did_you_mean
@@ -65,7 +65,7 @@ def explicit(container: Container, mapping: DatasetMapping) -> DatasetMapping:
         )
     given = mapping.get("space")
     own = set(first.dimensions or ()) - set(given or ())
-    run = mapping.get("trajectory") or next((n for n in RUN_NAMES if n in own), "trajectory")
+    run = mapping.get("trajectory") or run_name(own)
     chosen = (time, run, *mapping.get("select", {}))
     names = given or _space(first, chosen, attributes, container)
     _one_grid(fields, first, chosen, container)

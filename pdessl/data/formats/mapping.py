@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pdessl import catalog
-from pdessl.conventions import RUN_NAMES
+from pdessl.conventions import run_name
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.schema import (
     Finite,
@@ -193,7 +193,7 @@ class DatasetMapping:
     def dimensions(self) -> tuple[str, ...]:
         """Names of the axes of the field arrays, in the order they are stored; that of the runs is ``trajectory``."""
         names = tuple(self.content.get("dimensions", ()))
-        run = self.content.get("trajectory") or next((n for n in RUN_NAMES if n in names), "trajectory")
+        run = self.content.get("trajectory") or run_name(names)
         return names if "trajectory" in names else tuple("trajectory" if n == run else n for n in names)
 
     @property
