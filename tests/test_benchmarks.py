@@ -46,6 +46,9 @@ RUNS = {
         ("cost --runs 16,32", r"32 runs +\d+\.\d+ s, per run \d"),
         ("memory --runs 16", r"16 runs +\d+ MB +\d+\.\d+ s"),
     ],
+    "physics_views": [
+        ("--only burgers --labels 8 --draws 1 --views 2 --validation 8", r"burgers +every view +8 labels +\d+\.\d+ %"),
+    ],
     "pretraining": [
         ("--threads 1 --batch 32 --steps 1 --repeats 1 --objectives W-MSE BYOL", r"W-MSE +\d+ +\d[^$]*BYOL +\d+ +\d"),
     ],
