@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         "Predict parameters of new runs with a model that 'pdessl regress' saved: value, interval, and whether the\n"
         "run is like those of training. Runs are read piece by piece; labels in the files are not read.\n"
         "Where the equation is known and has a simulator on a periodic interval, --inference simulator fits that to\n"
-        "each run instead: no model and no label, a second a run and more.",
+        "each run instead: no model and no label, up to some seconds a run.",
         examples=[
             "pdessl predict --model runs/viscosity new_runs.nc --out viscosity.csv",
             "pdessl predict --model runs/viscosity runs/*.nc --level 0.95 --out viscosity.nc",

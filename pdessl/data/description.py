@@ -20,6 +20,7 @@ def describe_store(s: Summary) -> list[str]:
     for name, p in s["parameters"].items():
         kind = f" ({p['distribution']})" if p["distribution"] else ""
         lines.append(_line(name, f"{_range(p['range'])} {p['unit']}".rstrip() + kind))
+    lines += _actuators(s["actuators"])
     lines += _groups(s)
     tail = s["spectral_tail"]
     above = tail["above_1e-3"]
@@ -37,6 +38,20 @@ def describe_store(s: Summary) -> list[str]:
         _line("made by", f"{s['dataset']} (recipe {s['recipe_hash'][:12]}, seed {s['seed']}), {versions}"),
     ]
     return lines + _warnings(s)
+
+
+def _actuators(held: Mapping[str, Any] | None) -> list[str]:
+    """Return the line of the actuators of runs that have some."""
+    if held is None:
+        return []
+    places = ", ".join(
+        "(" + ", ".join(map(_number, p)) + ")" if len(p) > 1 else _number(p[0]) for p in held["positions"]
+    )
+    bound = "" if held["bound"] is None else f", amplitudes within ±{_number(held['bound'])}"
+    unit = f" {held['unit']}" if held["unit"] and bound else ""
+    return [
+        _line("actuators", f"{len(held['positions'])} at {places}{bound}{unit}; an action is held to the next frame")
+    ]
 
 
 def describe_files(s: Summary) -> list[str]:

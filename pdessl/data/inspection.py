@@ -35,9 +35,9 @@ class Inspection:
             trajectories}, ``fields`` {name: minimum, maximum, mean, rms}, ``grid`` (frames, time, points, space),
             ``parameters`` {name: range}, ``groups`` (runs that share a setting: ``by``, what to give as ``grouped``,
             and ``splits`` {name: groups, smallest, largest}; empty where there are none), ``warnings``; for a store
-            ``rejected_draws``, ``solver_points``, ``spectral_tail``, ``noise``; for files ``format``, ``held`` (files,
-            groups and shape per split), ``sampled`` (trajectories the ranges come
-            from), ``spectra``, ``dropped``, ``statistics``, and per parameter ``distinct`` values per split.
+            ``rejected_draws``, ``solver_points``, ``spectral_tail``, ``noise``, ``actuators`` (None without); for files
+            ``format``, ``held`` (files, groups and shape per split), ``sampled`` (trajectories the ranges come from),
+            ``spectra``, ``dropped``, ``statistics``, and per parameter ``distinct`` values per split.
 
     ``print(inspect(path))`` shows it as text.
     """
@@ -215,6 +215,13 @@ def _store(store: Store) -> dict[str, Any]:
             n: {"range": (d.low, d.high), "unit": d.unit, "distribution": d.kind.replace("_", "-")}
             for n, d in recipe.parameters.items()
         },
+        "actuators": {
+            "positions": [list(p) for p in store.actuators],
+            "unit": store.units.get("actions", ""),
+            "bound": store.actuation.get("bound"),
+        }
+        if store.actuation
+        else None,
         "noise": 0.0 if store.converted else recipe.observation["noise"],
         "origin": recipe.origin if store.converted else "",
         "rejected_draws": store.rejected_draws,

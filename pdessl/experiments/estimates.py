@@ -30,7 +30,7 @@ class Classical:
             hold none.
         unknown: parameters that are estimated together with the target, instead of taken from the runs.
         shooting: fit the equation's simulator to every run too, see :func:`pdessl.inference.shooting.shoot`: the
-            strongest of the three, at a second a run and more.
+            strongest of the three, at up to some seconds a run.
     """
 
     half_width: tuple[Count, ...] | None = None

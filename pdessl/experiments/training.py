@@ -98,7 +98,8 @@ def stopped_early(losses: Sequence[float], steps: int) -> str:
         steps: of the optimiser, all epochs together.
     """
     known = [value for value in losses if math.isfinite(value)]
-    advice = "Train longer: --preset long, or --set trainer.max_epochs=N."
+    # A key that every recipe takes; only some have a preset that is longer.
+    advice = f"Train longer: --set trainer.max_epochs={4 * max(len(losses), 1)}"
     if steps < _FEW_STEPS:
         return f"training stopped far too early: {steps} steps. {advice}"
     tenth = len(known) // 10

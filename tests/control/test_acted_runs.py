@@ -33,6 +33,12 @@ def replays(env, runs):
     return torch.allclose(env.field(last), runs.fields[:, 0, -1].double(), rtol=1e-4, atol=1e-5)
 
 
+def test_inspect_says_where_the_actuators_are(store, capsys):
+    assert cli.main(["inspect", str(store.path)]) == 0
+    assert "actuators      4 at 0, 5.5, 11, 16.5, amplitudes within ±1 u/time" in capsys.readouterr().out
+    assert pdessl.inspect(store.path)["actuators"]["positions"] == [[0.0], [5.5], [11.0], [16.5]]
+
+
 def test_a_store_and_a_file_give_back_every_bit(recorded, store, tmp_path):
     for split in ("unlabelled", "validation"):
         made, held = recorded.load(split), store.load(split)

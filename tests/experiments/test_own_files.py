@@ -252,7 +252,7 @@ def test_nothing_is_called_significant_from_one_draw_or_few_runs():
 
 def test_a_training_that_ended_too_early_is_told():
     falling = [10 * 0.95**k for k in range(40)]
-    assert "still falling" in stopped_early(falling, 400) and "--preset long" in stopped_early(falling, 400)
+    assert "still falling" in stopped_early(falling, 400) and "max_epochs=160" in stopped_early(falling, 400)
     assert stopped_early([10 * 0.7**k for k in range(40)], 400) == ""
     settled = [1 + 0.3 * (-1) ** k + 9 * 0.5**k for k in range(40)]  # noise is no fall
     assert stopped_early(settled, 400) == ""
