@@ -18,10 +18,23 @@ from pdessl.schema import Overrides
 from pdessl.solvers import Actuators, PeriodicSimulator, TimeVarying, random_stream
 from pdessl.solvers.pseudo_spectral import to_modes
 
-__all__ = ["Environment", "load_environment"]
+__all__ = ["Environment", "load_environment", "pairwise_sum"]
 
 OVERSAMPLING = 16  # of the grid on which a profile is projected: what it cannot hold is below round-off for w > dx/3
 REMEMBERED = 4096  # starts that are kept: a burn-in takes as long as half an episode
+
+
+def pairwise_sum(values: Tensor) -> Tensor:
+    """Return the sum (...) over the last dimension of values (..., N), N >= 1, added as halves.
+
+    ``Tensor.sum`` adds in an order that depends on shape, strides and the width of the processor's vectors; this one's
+    order depends on N alone, so that a row's sum is the same, bit by bit, in any batch and on any machine.
+    """
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        added, left = values[..., :half] + values[..., half : 2 * half], values[..., 2 * half :]
+        values = torch.cat([added, left], dim=-1) if left.shape[-1] else added
+    return values[..., 0]
 
 
 class Environment:
@@ -83,7 +96,7 @@ class Environment:
     def observe(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return what the sensors read, (..., M), from states (..., K), with noise (..., M) added where it is given."""
         rows = self._sensors
-        values = self.field(state) if rows is None else (state[..., None, :] * rows).real.sum(dim=-1)
+        values = self.field(state) if rows is None else pairwise_sum((state[..., None, :] * rows).real)
         return values if noise is None else values + noise
 
     def noise(self, seeds: Sequence[int]) -> Tensor | None:
@@ -123,7 +136,7 @@ class Environment:
     def mean_square(self, state: Tensor) -> Tensor:
         """Return the mean of u² over the domain, (...), of states (..., K)."""
         power = state.real.square() + state.imag.square()
-        return (2 * power.sum(dim=-1) - power[..., 0]) / self.points**2
+        return (2 * pairwise_sum(power) - power[..., 0]) / self.points**2
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """Return the states (B, K) in which the episodes of these seeds begin, each a function of its seed alone."""
@@ -193,7 +206,7 @@ class Environment:
         """
         weights = self.file.cost
         error = self.mean_square(state if target is None else state - target)
-        return weights.state * error + weights.action * actions.square().mean(dim=-1)
+        return weights.state * error + weights.action * (pairwise_sum(actions.square()) / actions.shape[-1])
 
     def terminal_cost(self, state: Tensor, target: Tensor | None = None) -> Tensor:
         """Return what the end of an episode costs, (...), in states (..., K)."""

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pdessl.control.environment import Environment
+from pdessl.control.environment import Environment, pairwise_sum
 from pdessl.control.episodes import Situation, VectorEnvironment
 from pdessl.control.linear import linearise
 from pdessl.errors import DataError, FormatError, did_you_mean
@@ -60,7 +60,7 @@ class Behaviour:
             self._drawn = torch.from_numpy(np.stack([signal for signal, _ in drawn])).to(env.device)
             self._gains = torch.tensor([gain for _, gain in drawn], dtype=torch.float64, device=env.device)
         coordinates = env.coordinates(situation.state)
-        taken = (coordinates[:, :, None] * self._direction).sum(dim=1)  # the order of a matrix product may vary
+        taken = pairwise_sum(coordinates[:, None, :] * self._direction.T)  # whatever the batch
         chosen = self._drawn[:, situation.step] - self._gains[:, None] * env.bound * taken
         return chosen.clamp(-env.bound, env.bound)
 

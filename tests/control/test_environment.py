@@ -8,6 +8,7 @@ import torch
 
 from pdessl import catalog
 from pdessl.control import load_environment
+from pdessl.control.environment import pairwise_sum
 from pdessl.errors import CatalogError, SchemaError, ShapeError
 
 SHORT = {"burn_in": 10.0}  # the laws hold anywhere; a start on the attractor takes a second
@@ -201,3 +202,14 @@ def test_other_wrong_input():
         env.step(env.start([0]), torch.zeros(1, 5))
     with pytest.raises(ShapeError, match=r"expected \(..., 64\)"):
         env.state(torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 32, 65])
+def test_a_sum_does_not_depend_on_batch_or_strides(n):
+    values = torch.randn(9, 5, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    total = pairwise_sum(values)
+    torch.testing.assert_close(total, values.sum(dim=-1), rtol=1e-13, atol=1e-13)
+    by_hand = torch.stack([torch.stack([pairwise_sum(row) for row in rows]) for rows in values])
+    assert torch.equal(by_hand, total)
+    strided = values.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert torch.equal(pairwise_sum(strided), total) and torch.equal(pairwise_sum(strided[3:4]), total[3:4])
