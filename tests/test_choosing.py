@@ -27,7 +27,7 @@ def test_every_one_that_exists_is_named_and_says_when(kind):
 
 
 def test_encoders_are_listed_by_what_they_are():
-    assert set(entries("encoders")) == {"ConvEncoder", "ConvNeXtEncoder", "SpaceTimeTransformer"}
+    assert set(entries("encoders")) == {"ConvEncoder", "ConvNeXtEncoder", "EnergyEncoder", "SpaceTimeTransformer"}
     assert {"VICReg", "TemporalJEPA", "CrossForecast", "SIGReg"} <= set(entries("objectives"))
 
 

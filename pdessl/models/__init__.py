@@ -8,6 +8,7 @@ from pdessl.models.convnext import ConvNeXtEncoder
 from pdessl.models.convolutional import ConvEncoder
 from pdessl.models.embedding import embed, view_seed
 from pdessl.models.encoder import Encoder
+from pdessl.models.energies import EnergyEncoder
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
@@ -37,6 +38,7 @@ __all__ = [
     "ConvNeXtEncoder",
     "DilatedNetwork",
     "Encoder",
+    "EnergyEncoder",
     "GridActionPredictor",
     "Head",
     "InverseDynamics",
