@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pdessl.data.generation import generate as generate_store
 from pdessl.data.groups import GroupPairs
 from pdessl.data.identity import identity, shortened
+from pdessl.data.labels import errors_of
 from pdessl.data.lengths import long_enough
 from pdessl.data.loading import TrajectoryLoader
 from pdessl.data.manifest import MANIFEST
@@ -276,6 +277,11 @@ class PDEDataModule(lightning.LightningDataModule):
             DataError: there are fewer.
         """
         return self._trajectories("labelled", self._subset(labels, seed))
+
+    def label_errors(self, target: str, labels: int | None = None, seed: int = 0) -> np.ndarray | None:
+        """Return the standard errors of the labels of :meth:`labelled_subset`, (n,), nan where none; None if none."""
+        errors, numbers = errors_of(self.selections("labelled"), target), self._subset(labels, seed)
+        return errors if errors is None or numbers is None else errors[numbers]
 
     def _subset(self, labels: int | None, seed: int) -> np.ndarray | None:
         if labels is None:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from pdessl.data.formats import load_mapping, recognised
 from pdessl.data.formats.files import Files
 from pdessl.data.manifest import MANIFEST
+from pdessl.data.selection import Selection
 from pdessl.data.source import Source
 from pdessl.errors import DataError
 from pdessl.units import conversion
 
-__all__ = ["has_errors", "label_errors", "read_labels", "with_labels"]
+__all__ = ["errors_of", "has_errors", "label_errors", "read_labels", "with_labels"]
 
 _RUN = ("file", "run", "name", "id", "path", "trajectory")
 _VALUE, _ERROR, _UNIT = ("value",), ("standard_error", "error", "stderr", "sigma"), ("unit", "units")
@@ -127,6 +128,19 @@ def label_errors(source: Source, target: str, split: str, rows: NDArray[np.int64
         keys = (*(f"{n}:{number}" for n in names), *((str(number),) if source.files == 1 else ()), *names)
         found[place] = factor * next((given[k] for k in keys if k in given), math.nan)
     return found
+
+
+def errors_of(selections: Sequence[Selection], target: str) -> NDArray[np.float64] | None:
+    """Return :func:`label_errors` of the runs of selections, one after another, (n,); None where no label has any."""
+    found = [np.zeros(0)]
+    for chosen in selections:
+        errors = np.full(len(chosen), np.nan)
+        for number in np.unique(chosen.split):
+            here = chosen.split == number
+            errors[here] = label_errors(chosen.source, target, chosen.splits[number], chosen.rows[here])
+        found.append(errors)
+    known = np.concatenate(found)
+    return known if np.isfinite(known).any() else None
 
 
 def _number(value: Any, what: str) -> float:

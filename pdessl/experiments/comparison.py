@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pdessl.data.datamodule import PDEDataModule
@@ -22,7 +23,6 @@ from pdessl.evaluation.tables import regression_row
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.comparison_result import RegressionResult
 from pdessl.experiments.estimates import Classical, equation_estimates
-from pdessl.experiments.inputs import FEW
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.regression import METHODS, Regression
 from pdessl.experiments.robustness import INTERVALS, interval_rows, reliability
@@ -149,8 +149,9 @@ class _Comparison:
         self.notes = far_from_zero(field_statistics([self.test.fields], self.test.field_names))
         if has_errors(data.store, settings.target):
             self.notes.append(
-                "The labels' standard errors are not used: they are where labelled runs are left out in turn, with no "
-                f"test runs and fewer than {FEW} labels."
+                "Labels with a standard error σ count by 1/(s² + σ²) in every fit in closed form, s the error of the "
+                "method itself; not in trainings by gradient. Errors in the table, and intervals that validation "
+                "runs calibrate, are against the labels as they are given."
             )
         self.elsewhere: dict[tuple[str, str], Tensor] = {}  # (shift, method) -> predictions
         shifts, left_out = applicable(data, settings.robustness.shifts if settings.robustness is not None else {})
@@ -299,7 +300,7 @@ class _Comparison:
             labelled = route.encode(runs)
             for method, readout in readouts.items():
                 try:
-                    model = route.fit(labelled, readout)
+                    model = route.fit(labelled, readout, errors=self._errors(n, k))
                 except DataError as error:
                     if n >= _FEW:
                         raise
@@ -307,6 +308,11 @@ class _Comparison:
                     continue
                 self.models[method, n, k] = model
                 self.predictions.setdefault((method, n), []).append(self._predicted(model, test))
+
+    def _errors(self, labels: int, seed: int) -> NDArray[np.float64] | None:
+        """Return the standard errors of the labels of a subset, where a table gave any."""
+        name = self.settings.target
+        return self.data.label_errors(name, labels, seed) if has_errors(self.data.store, name) else None
 
     def _predicted(self, model: ParameterModel, runs: Encoded) -> Tensor:
         with warnings.catch_warnings():

@@ -17,16 +17,18 @@ import pdessl
 from pdessl import cli
 from pdessl.data import PDEDataModule
 from pdessl.data import open as open_data
-from pdessl.data.labels import read_labels
+from pdessl.data.labels import read_labels, with_labels
 from pdessl.errors import DataError
 from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.tables import findings, regression_row
+from pdessl.experiments.comparison import compare_methods
 from pdessl.experiments.cross_validation import cross_validate, labelled_runs
 from pdessl.experiments.default_recipe import chosen_recipe
 from pdessl.experiments.estimates import balance_itself
 from pdessl.experiments.inputs import read_labelled, to_be_left_out
 from pdessl.experiments.regression import Regression
 from pdessl.experiments.training import ProgressLines, stopped_early
+from pdessl.models import ConvEncoder
 from pdessl.trajectory import Trajectories
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -303,6 +305,39 @@ def test_labels_with_a_standard_error_count_by_it(reaction, tmp_path):
     assert unknown is None and told < 0.6 * silent
     with pytest.raises(DataError, match="standard error of a is -1; expected a number >= 0"):
         read_labels(pd.DataFrame({"file": ["a"], "value": [1.0], "standard_error": [-1.0]}), "viscosity")
+
+
+def test_errors_of_labels_count_where_test_runs_are_set_aside(reaction, tmp_path):
+    folder, truth = reaction
+    names, data = list(truth), tmp_path / "runs"
+    wrong = names[:2]
+    for k, name in enumerate(names):
+        split = data / ("test" if k >= len(names) - 4 else "train")
+        split.mkdir(parents=True, exist_ok=True)
+        with xr.open_dataset(folder / "runs" / name, engine="h5netcdf") as held:
+            held.drop_vars("reaction_rate").to_netcdf(split / name, engine="h5netcdf")
+    frame = pd.DataFrame({"file": names, "value": [v * (30 if n in wrong else 1) for n, v in truth.items()]})
+    stated = frame.assign(standard_error=[60 * v if n in wrong else np.nan for n, v in truth.items()])
+    count = len(names) - 4
+    roles = {"unlabelled": "train", "labelled": "train", "validation": 0.0}
+    settings = Regression("reaction_rate", labels=(count,), seeds=1, methods=("physics", "mean"), scale="log")
+
+    def error(table):
+        module = PDEDataModule(
+            data, mapping=with_labels(data, None, table, "reaction_rate"), splits=roles, batch_size=4
+        )
+        errors = module.label_errors("reaction_rate", count, seed=0)
+        runs = module.labelled_subset(count, seed=0)
+        result = compare_methods(ConvEncoder(1, width=4, blocks=(1,)), module, settings)
+        relative = result.predictions["physics"].numpy() / result.truth.numpy() - 1
+        return errors, runs.parameters["reaction_rate"], result.notes, float(np.abs(relative).mean())
+
+    errors, values, notes, told = error(stated)
+    suspect = values.numpy() > 3 * max(truth.values())
+    assert suspect.sum() == 2 and np.array_equal(errors > 0, suspect)  # drawn in the order of the runs
+    assert any("count by 1/(s² + σ²)" in note for note in notes)
+    nothing, _, _, silent = error(frame)
+    assert nothing is None and told < 0.8 * silent
 
 
 def test_the_energy_balance_is_a_row_that_needs_no_label(flow, reaction):
