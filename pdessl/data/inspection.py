@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pdessl.data.description import describe_files, describe_store
-from pdessl.data.formats import open_apart, open_source
-from pdessl.data.formats.isolation import LIMIT, cheap, isolated
+from pdessl.data.formats import described_apart, open_source
+from pdessl.data.formats.isolation import cheap
 from pdessl.data.formats.summary import summarise, unreadable
 from pdessl.data.groups import describe_groups
 from pdessl.data.manifest import MANIFEST
@@ -123,8 +123,7 @@ def inspect(
         return Inspection(_store(Store(path)))  # type: ignore[arg-type]
     if not isolate or not cheap():
         return Inspection(_files(open_source(path, mapping)))
-    source = open_apart(path, mapping)  # who opens them next finds them open
-    return Inspection(isolated(_files, source, label=source.name, limit=LIMIT + 4 * getattr(source, "files", 1)))
+    return Inspection(described_apart(_files, path, mapping))
 
 
 def _files(source: Any) -> dict[str, Any]:

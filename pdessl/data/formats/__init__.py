@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdessl.data.formats.detection import detect, open_apart, open_source, recognised
+from pdessl.data.formats.detection import described_apart, detect, open_apart, open_source, recognised
 from pdessl.data.formats.files import Files
 from pdessl.data.formats.in_memory import from_xarray, source_from_xarray
 from pdessl.data.formats.mapping import DatasetMapping, load_mapping, mapping_names
@@ -10,6 +10,7 @@ from pdessl.data.formats.mapping import DatasetMapping, load_mapping, mapping_na
 __all__ = [
     "DatasetMapping",
     "Files",
+    "described_apart",
     "detect",
     "from_xarray",
     "load_mapping",

@@ -23,7 +23,7 @@ from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mappin
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
 
-__all__ = ["apart", "detect", "open_apart", "open_source", "recognise", "recognised"]
+__all__ = ["apart", "described_apart", "detect", "open_apart", "open_source", "recognise", "recognised"]
 
 _KEPT = 4  # datasets that were opened last
 _opened: dict[tuple[Any, ...], Source] = {}
@@ -53,10 +53,37 @@ def open_apart(
         mapping = load_mapping(mapping)
     key = _state(path, mapping)
     if key not in _opened:
-        while len(_opened) >= _KEPT:
-            _opened.pop(next(iter(_opened)))
-        _opened[key] = apart(_opened_and_probed, path, mapping)
+        _keep(key, apart(_opened_and_probed, path, mapping))
     return copy.copy(_opened[key])
+
+
+def described_apart(
+    describe: Callable[[Source], Any],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | DatasetMapping | None = None,
+) -> Any:
+    """Return what a function, importable by name, says of data, in the process that opens them as :func:`open_apart`.
+
+    Files are opened once for both; who opens them next finds them open.
+
+    Raises:
+        FormatError: see :func:`open_apart`.
+    """
+    zarr = isinstance(path, (str, os.PathLike)) and Path(path).suffix == ".zarr"
+    if mapping is not None:
+        mapping = load_mapping(mapping)
+    if zarr or (key := _state(path, mapping)) in _opened:
+        source = open_apart(path, mapping)
+        return isolated(describe, source, label=source.name, limit=LIMIT + 4 * getattr(source, "files", 1))
+    source, found = apart(functools.partial(_opened_and_described, describe), path, mapping)
+    _keep(key, source)
+    return found
+
+
+def _keep(key: tuple[Any, ...], source: Source) -> None:
+    while len(_opened) >= _KEPT:
+        _opened.pop(next(iter(_opened)))
+    _opened[key] = source
 
 
 def _state(path: Any, mapping: DatasetMapping | None) -> tuple[Any, ...]:
@@ -86,6 +113,11 @@ def apart(
     files = collect(path, mapping.get("files", ()) if mapping is not None else ())
     label = label_of([path] if single else files)
     return isolated(function, path, mapping, label=label, limit=LIMIT + 4 * len(files))
+
+
+def _opened_and_described(describe: Callable[[Source], Any], path: Any, mapping: DatasetMapping | None) -> Any:
+    source = _opened_and_probed(path, mapping)
+    return source, describe(source)
 
 
 def _opened_and_probed(path: Any, mapping: DatasetMapping | None) -> Source:
