@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl plan --environment ks_control_5 --planner icem --amplitude-limit 5 --set control.steps=100",
             "pdessl plan --model law --environment ks_control_4 --horizon 60 --out runs/law",
             "pdessl plan --model runs/ks4 --environment ks_control_4 --horizon 40 --out runs/plan",
+            "pdessl plan --model runs/ks4 --environment ks_control_4 --adapt 1 --critic 2 --out runs/better",
             "pdessl list environments",
         ],
         python="import pdessl\nprint(pdessl.plan('ks_control_5', planner='gradient', episodes=4, out='runs/plan'))",
@@ -44,9 +45,21 @@ def main(arguments: Sequence[str]) -> int:
         help="a world model's plans cost what is read from the latent as field (decoded), or as energy (probe)",
     )
     parser.add_argument("--no-oracle", action="store_true", help="leave out the row of the solver as model")
-    parser.add_argument("--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi or newton")
+    parser.add_argument(
+        "--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi, newton, lagrangian or lqr"
+    )
     parser.add_argument(
         "--search", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the planner: iterations=10"
+    )
+    parser.add_argument(
+        "--adapt",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="train a world model on what surprised it, then plan again",
+    )
+    parser.add_argument(
+        "--critic", type=int, default=0, metavar="ROUNDS", help="learn what follows after a plan, then plan again"
     )
     parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
@@ -85,6 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         oracle=not options.no_oracle,
         planner=options.planner,
         settings=read_words(options.search),
+        adapt=options.adapt,
+        critic=options.critic,
         rounds=options.distil,
         episodes=options.episodes,
         horizon=options.horizon,

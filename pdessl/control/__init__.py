@@ -1,21 +1,24 @@
 """Controlled PDEs: environments, costs and guardrails, planners."""
 
+from pdessl.control.critic import Terminal, discounted_means, learn_critic
 from pdessl.control.description import EnvironmentFile, read_environment
 from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
     Linearisation,
     controllability,
     describe_environment,
+    jacobians,
     linearise,
     lqr,
     riccati,
 )
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
-from pdessl.control.receding import Imagined, Oracle, RecedingHorizon, rehearse
+from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
 from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "CEM",
     "MPPI",
     "AmplitudeLimit",
+    "AugmentedLagrangian",
     "EnergyLimit",
     "Distilled",
     "Environment",
@@ -33,6 +37,7 @@ __all__ = [
     "Imagined",
     "LinearFeedback",
     "Linearisation",
+    "Linearised",
     "Margins",
     "Newton",
     "Oracle",
@@ -41,12 +46,16 @@ __all__ = [
     "RecedingHorizon",
     "RegionLimit",
     "Situation",
+    "Terminal",
     "VectorEnvironment",
     "Zero",
     "calibrate",
     "controllability",
     "describe_environment",
+    "discounted_means",
     "distil",
+    "jacobians",
+    "learn_critic",
     "linearise",
     "load_environment",
     "lqr",

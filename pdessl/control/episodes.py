@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,20 +150,28 @@ class Random:
 
 
 class LinearFeedback:
-    """Linear feedback of the true state, cut off at the bound.
+    """Linear feedback, cut off at the bound: of the true state, or of what a model makes of the observation.
 
     Args:
         environment: what is controlled.
         feedback: of :func:`pdessl.control.lqr`, or of :func:`pdessl.control.riccati` over the whole episode.
+        coordinates: gives (B, D) for a situation, as :meth:`pdessl.control.Linearised.coordinates` of the model that
+            the feedback was made for; None: of the true state.
     """
 
-    def __init__(self, environment: Environment, feedback: Feedback) -> None:
-        self.environment, self.feedback = environment, feedback
+    def __init__(
+        self,
+        environment: Environment,
+        feedback: Feedback,
+        coordinates: Callable[[Situation], Tensor] | None = None,
+    ) -> None:
+        self.environment, self.feedback, self.coordinates = environment, feedback, coordinates
 
     def act(self, situation: Situation) -> Tensor:
         """Return the amplitudes."""
         env = self.environment
-        return self.feedback(env.coordinates(situation.state), situation.step).clamp(-env.bound, env.bound)
+        seen = env.coordinates(situation.state) if self.coordinates is None else self.coordinates(situation)
+        return self.feedback(seen, situation.step).clamp(-env.bound, env.bound)
 
 
 @dataclass(frozen=True, eq=False)

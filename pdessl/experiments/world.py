@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdessl.control import Environment, Situation
+from pdessl.control import Environment, Linearisation, Situation, jacobians
 from pdessl.control.receding import Model
 from pdessl.data import open as open_data
 from pdessl.data.datamodule import PDEDataModule
@@ -156,10 +157,7 @@ class LatentWorld:
         """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A)."""
         b, n, h, a = actions.shape
         if self._seen is None or self._seen[0] is not situation:
-            fields = situation.observation.float()[:, None, None]
-            with torch.no_grad():
-                latent = self.encoder.tokens(fields) if self.on_tokens else self.encoder(fields)
-            self._seen = situation, latent
+            self._seen = situation, self.encoded(situation.observation)
         latent = self._seen[1]
         start = latent[:, None].expand(b, n, *latent.shape[1:]).flatten(0, 1)
         imagined = roll_out(self.predictor, start, actions.reshape(b * n, h, a).to(start.dtype))
@@ -174,6 +172,43 @@ class LatentWorld:
         if not self.priced:
             return None
         return self.readout.observe(self.latents(situation, actions))[..., 0].double()
+
+    def coordinates(self, situation: Situation) -> Tensor:
+        """Return the latents (B, D), tokens together, float64, from that of the field 0."""
+        return (self.encoded(situation.observation).flatten(1) - self._rest()).double()
+
+    def linearised(self) -> Linearisation:
+        """Return the derivative of the predictor at the latent of the field 0, and the cost of the decoded field."""
+        env, rest = self.environment, self._rest()
+        exact = copy.deepcopy(self.predictor).double()
+        shape = (-1, rest.numel() // self._width, self._width) if self.on_tokens else (-1, rest.numel())
+
+        def step(latent: Tensor, actions: Tensor) -> Tensor:
+            return exact(latent.reshape(shape), actions).flatten(1)
+
+        transition, entry, _ = jacobians(step, rest.double(), env.actuators)
+        decoder, weights = self.readout.field_weight.double(), env.file.cost
+        return Linearisation(
+            transition, entry, weights.state, weights.action / env.actuators, weights.terminal, env.file.control.period,
+            "the world model", decoder.T @ decoder / env.points,
+        )  # fmt: skip
+
+    @property
+    def _width(self) -> int:
+        return int(self.predictor.latent)
+
+    def encoded(self, fields: Tensor) -> Tensor:
+        """Return the latents (n, D), or tokens (n, N, D), of fields (n, X)."""
+        rows = fields.float()[:, None, None]
+        with torch.no_grad():
+            return self.encoder.tokens(rows) if self.on_tokens else self.encoder(rows)
+
+    def with_predictor(self, predictor: nn.Module) -> LatentWorld:
+        """Return the same model with another predictor of its latents."""
+        return LatentWorld(self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.priced)
+
+    def _rest(self) -> Tensor:
+        return self.encoded(torch.zeros(1, self.environment.points, device=self.environment.device)).flatten()
 
 
 def load_world(folder: str | os.PathLike[str], environment: Environment, priced: bool = False) -> LatentWorld:

@@ -11,7 +11,7 @@ from pdessl.models.encoder import Encoder
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
-from pdessl.models.policy import Policy
+from pdessl.models.policy import Critic, Policy
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
@@ -35,6 +35,7 @@ __all__ = [
     "AttentiveHead",
     "ConvEncoder",
     "ConvNeXtEncoder",
+    "Critic",
     "DilatedNetwork",
     "Encoder",
     "GridActionPredictor",
