@@ -22,10 +22,12 @@ from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, toke
 from pdessl.models.unet import UNet
 from pdessl.models.world import (
     ActionPredictor,
+    CausalActionPredictor,
     GridActionPredictor,
     InverseDynamics,
     StateEncoder,
     StateReadout,
+    follow,
     roll_out,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "FNO",
     "ActionPredictor",
     "AttentiveHead",
+    "CausalActionPredictor",
     "ConvEncoder",
     "ConvNeXtEncoder",
     "Critic",
@@ -61,6 +64,7 @@ __all__ = [
     "complete_networks",
     "embed",
     "fit_ridge",
+    "follow",
     "from_scale",
     "load",
     "merge_adapters",
