@@ -33,9 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--environment", metavar="NAME", help="of 'pdessl list environments', or a YAML file")
     parser.add_argument(
         "--model",
+        nargs="+",
         metavar="RUN|law",
-        help="folder of 'pdessl pretrain --config world/...', or law: the equation, found now from a few hundred "
-        "control periods; default: the solver itself",
+        help="folder of 'pdessl pretrain --config world/...' (several: their mean, and a price where they disagree), "
+        "or law: the equation, found now from a few hundred control periods; default: the solver itself",
     )
     parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
     parser.add_argument(
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         default="decoded",
         help="a world model's plans cost what is read from the latent as field (decoded), or as energy (probe)",
     )
+    parser.add_argument("--doubt", type=float, default=1.0, metavar="W", help="price of a disagreement of models")
+    parser.add_argument("--trust", type=float, metavar="E", help="plans end where a model's relative error passes this")
     parser.add_argument("--no-oracle", action="store_true", help="leave out the row of the solver as model")
     parser.add_argument(
         "--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi, newton, lagrangian or lqr"
@@ -95,6 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         model=options.model,
         data=options.data,
         price=options.price,
+        doubt=options.doubt,
+        trust=options.trust,
         oracle=not options.no_oracle,
         planner=options.planner,
         settings=read_words(options.search),

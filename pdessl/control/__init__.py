@@ -2,6 +2,7 @@
 
 from pdessl.control.critic import Terminal, discounted_means, learn_critic
 from pdessl.control.description import EnvironmentFile, read_environment
+from pdessl.control.ensemble import Ensemble, usable_horizon
 from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
@@ -29,6 +30,7 @@ __all__ = [
     "AugmentedLagrangian",
     "EnergyLimit",
     "Distilled",
+    "Ensemble",
     "Environment",
     "EnvironmentFile",
     "Episodes",
@@ -65,5 +67,6 @@ __all__ = [
     "rehearse",
     "riccati",
     "run_episodes",
+    "usable_horizon",
     "write_runs",
 ]

@@ -18,7 +18,7 @@ from pdessl.control.linear import Linearisation, linearise
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Imagined", "Linearised", "Model", "Oracle", "Priced", "RecedingHorizon", "rehearse"]
+__all__ = ["Doubted", "Imagined", "Linearised", "Model", "Oracle", "Priced", "RecedingHorizon", "rehearse"]
 
 STRICTNESS = 1e3  # cost of passing a limit by its own size in one period; the check of the plan knows no price
 
@@ -37,6 +37,15 @@ class Priced(Protocol):
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
         """Return the mean of u² (B, N, H) after each period; None: states are to be measured."""
+        ...
+
+
+@runtime_checkable
+class Doubted(Protocol):
+    """A model that says how unsure it is, as :class:`pdessl.control.Ensemble`."""
+
+    def doubted(self, situation: Situation, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is imagined, (B, N, H, K), and what being unsure about each period costs, (B, N, H)."""
         ...
 
 
@@ -82,7 +91,7 @@ class Oracle:
 class Imagined:
     """Candidates from a situation on, for planners: what the model imagines, priced by the environment's cost.
 
-        cost = 1/H (Σ_t c_t + cost of the end, where it is reached, or what a critic says of it)
+        cost = 1/H (Σ_t (c_t + doubt_t) + cost of the end, where it is reached, or what a critic says of it)
                + a price for every limit that is passed
 
     Args:
@@ -121,9 +130,11 @@ class Imagined:
             read = self.model.energies(self.situation, actions)
             if read is not None:
                 return self._read(read, actions), None
-        states = self._states(actions)
+        states, doubt = self._states(actions)
         along = None if target is None else target[:, None, None]
         total = env.cost(states, actions, along).sum(dim=-1)
+        if doubt is not None:
+            total = total + doubt.sum(dim=-1)
         left = env.steps - self.situation.step - actions.shape[2]
         if not left:
             total = total + env.terminal_cost(states[:, :, -1], None if target is None else target[:, None])
@@ -142,17 +153,20 @@ class Imagined:
         """Return whether plans (B, H, A) pass no limit in any imagined period, (B,), bool."""
         if not self.guardrails:
             return torch.ones(len(plan), dtype=torch.bool, device=plan.device)
-        return (self._overrun(self._states(plan[:, None]))[:, 0] <= 0).flatten(1).all(dim=1)
+        return (self._overrun(self._states(plan[:, None])[0])[:, 0] <= 0).flatten(1).all(dim=1)
 
-    def _states(self, actions: Tensor) -> Tensor:
-        states = self.model.imagine(self.situation, actions)
+    def _states(self, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.model, Doubted):
+            states, doubt = self.model.doubted(self.situation, actions)
+        else:
+            states, doubt = self.model.imagine(self.situation, actions), None
         if states.shape != (*actions.shape[:3], self.environment.modes):
             raise ShapeError(
                 f"{self.environment.name}: the model imagined states {tuple(states.shape)} for actions "
                 f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.modes)}. A model belongs to "
                 "one environment."
             )
-        return states
+        return states, doubt
 
     def _overrun(self, states: Tensor) -> Tensor:
         return overrun(self.guardrails, self.environment.field(states), self.margins)

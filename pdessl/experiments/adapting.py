@@ -114,6 +114,8 @@ def adapt(
     Source: the quantile: Vovk, Gammerman, Shafer (2005).
     """
     env = world.environment
+    if world.frames > 1 or env.observed < env.points:
+        raise DataError(f"{env.name}: a model is adapted where a state is one frame that is seen whole.")
     if rounds < 1 or not 0 < level < 1 or env.steps < WINDOW:
         raise DataError(
             f"adapt got {rounds} rounds, level {level}, episodes of {env.steps} periods; expected at least one round, "

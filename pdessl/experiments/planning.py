@@ -35,6 +35,7 @@ from pdessl.control import (
     load_environment,
     lqr,
     run_episodes,
+    usable_horizon,
 )
 from pdessl.control.episodes import Controller
 from pdessl.control.guardrails import Guardrail, Margins
@@ -69,16 +70,19 @@ HELD_OUT = 1_000_000  # first seed of episodes that are measured; what a model i
 DISTILLED = 2_000_000  # first seed of episodes that a policy is distilled in
 CRITIC = 2_500_000  # first seed of episodes that a critic is learned in
 ADAPTED = 3_500_000  # first seed of episodes that a world model is adapted in
+TRUSTED, TRUSTED_STARTS = 4_000_000, 19  # first seed and number of starts that say how far a model is believed
 LEARNED = 1e-2  # distance to an uncontrollable system, over |B|, below which a learned model's is one
 FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks for none
 
 
 def plan(
     environment: str | os.PathLike[str] | Environment,
-    model: str | os.PathLike[str] | Model | None = None,
+    model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
     price: Literal["decoded", "probe"] = "decoded",
+    doubt: float = 1.0,
+    trust: float | None = None,
     oracle: bool = True,
     planner: str | Planner = "gradient",
     episodes: int = 20,
@@ -104,11 +108,14 @@ def plan(
     Args:
         environment: name (``pdessl list environments``), path of a YAML file, or an environment.
         model: the folder of a run of ``pdessl pretrain --config world/...``; ``law``: the equation of the runs, found
-            now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; None: the solver
-            itself.
+            now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; several folders:
+            their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
         price: what a world model's plans cost: ``decoded``, the field read from its latent, or ``probe``, the energy
             read from it.
+        doubt: what a disagreement of several models costs, in mean squares.
+        trust: the model is believed for as many periods ahead as its error under random amplitudes, over the mean
+            square of the field, stays below this in nine starts of ten; plans in it end there. None: everywhere.
         oracle: whether the row of the solver as model is there: the ceiling, and the most expensive one.
         planner: gradient, cem, icem, mppi, newton or lagrangian, or a planner of your own; lqr: no search, only the
             rows of linear feedback.
@@ -150,16 +157,26 @@ def plan(
         check_writable(Path(out))
     word = planner if isinstance(planner, str) else type(planner).__name__
     seeds = range(seed, seed + episodes)
-    made = Planned(Oracle(env), "the solver as model") if model is None else model_of(model, env, data, price, announce)
+    made = Planned(Oracle(env), "the solver as model")
+    if model is not None:
+        made = model_of(model, env, data, price, announce, doubt)
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
     def planned(imagining: Model, terminal: Terminal | None = None) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
-        return RecedingHorizon(env, imagining, search, horizon, every, guardrails, margins, terminal=terminal)
+        ahead = horizon if isinstance(imagining, Oracle) else believed
+        return RecedingHorizon(env, imagining, search, ahead, min(every, ahead), guardrails, margins, terminal=terminal)
 
+    told, believed = [], horizon
+    if trust is not None and model is not None:
+        errors = _errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
+        believed = usable_horizon(errors, trust)
+        told.append(f"{made.title} is believed for {believed} of {horizon} periods ahead (error at most {trust:g}).")
+        if not believed:
+            raise DataError(f"{told[0]} Ask for less, or train it longer.")
     controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
-    notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes], ""
+    notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
     if search is not None:
         if oracle or model is None:
             controllers[f"{word}, the solver as model"] = planned(Oracle(env))
@@ -276,13 +293,24 @@ def _dream(env: Environment, model: Model, run: Episodes, horizon: int) -> tuple
 
 def _imagination(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
+    wrong, size = _imagine(env, model, seeds, horizon)
+    return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
+
+
+def _errors(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+    """Return the same for each start by itself, (n, H)."""
+    wrong, size = _imagine(env, model, seeds, horizon)
+    return wrong / size.clamp_min(1e-300)
+
+
+def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
+    """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
     now, chance = VectorEnvironment(env).reset(seeds), Random(env)
     ahead = min(horizon, env.steps)
     actions = torch.stack([chance.act(replace(now, step=step)) for step in range(ahead)], dim=1)
     with torch.no_grad():
         real = env.rollout(now.state, actions)[:, 1:]
-        error = env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real)
-    return error.mean(dim=0) / env.mean_square(real).mean(dim=0).clamp_min(1e-300)
+        return env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real), env.mean_square(real)
 
 
 def _planner(planner: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:

@@ -41,9 +41,9 @@ def _layers(widths: Sequence[int]) -> nn.Sequential:
 
 
 class StateEncoder(nn.Module):
-    """The latent of a state that is seen whole on a fixed grid: a linear map and a multilayer one beside it.
+    """The latent of a state on a fixed grid: a linear map and a multilayer one beside it.
 
-        z = W x + f(x),    x the values of the last H frames at all nodes
+        z = W x + f(x),    x the values of the last H frames at all nodes, or at those with sensors
 
     Where a wave is matters for control, so nothing is pooled. Of longer windows the last H frames are read.
 
@@ -53,12 +53,13 @@ class StateEncoder(nn.Module):
         in_channels: C; None: 1, and in a recipe of ``pdessl pretrain`` the number of the data's fields.
         frames: H, >= 1; more than one where a single frame does not tell the state.
         hidden: widths of the layers of f.
+        sensors: numbers of the nodes that are read, all axes together; None: all. Other nodes may hold anything.
 
     Shapes:
         (B, C, T >= H, *X) -> (B, D).
 
     Raises:
-        ShapeError: another grid, or fewer frames.
+        ShapeError: another grid, fewer frames, or sensors that are no nodes of it.
     """
 
     time_first: ClassVar[bool] = False
@@ -70,16 +71,21 @@ class StateEncoder(nn.Module):
         in_channels: int | None = None,
         frames: int = 1,
         hidden: Sequence[int] = (256,),
+        sensors: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        read = list(range(points)) if sensors is None else [int(n) for n in sensors]
+        if not read or len(set(read)) < len(read) or min(read) < 0 or max(read) >= points:
+            raise ShapeError(f"StateEncoder got sensors {read}; expected some, all different, from 0 to {points - 1}.")
         self.left_open = left_open(in_channels=in_channels)
         channels = 1 if in_channels is None else in_channels
         self.init_args: dict[str, Any] = {
             "points": points, "features": features, "in_channels": channels, "frames": frames,
-            "hidden": [int(h) for h in hidden],
+            "hidden": [int(h) for h in hidden], "sensors": None if sensors is None else read,
         }  # fmt: skip
         self.in_channels, self.frames, self.points, self.feature_dim = channels, frames, points, features
-        size = channels * frames * points
+        self.sensors = None if sensors is None else tuple(read)
+        size = channels * frames * len(read)
         self.linear = nn.Linear(size, features)
         self.network = _layers([size, *hidden, features])
 
@@ -90,7 +96,8 @@ class StateEncoder(nn.Module):
                 f"StateEncoder got fields {tuple(x.shape)}; expected (B, {self.in_channels}, at least {self.frames}, "
                 f"{self.points} nodes)."
             )
-        flat = x[:, :, x.shape[2] - self.frames :].flatten(1)
+        last = x[:, :, x.shape[2] - self.frames :].flatten(3)
+        flat = (last if self.sensors is None else last[..., list(self.sensors)]).flatten(1)
         return self.linear(flat) + self.network(flat)
 
 

@@ -88,6 +88,41 @@ def test_a_collapsed_model_is_flagged_and_its_plan_is_no_better_than_zero(run, t
     assert any("does not hold the state" in line for line in said)
 
 
+def test_a_model_that_sees_sensors_plans_from_the_last_frames_of_them(ks4_store, tmp_path):
+    words = [f"data.path={ks4_store}", "trainer.max_epochs=1", *WORDS[1:]]
+    folder = pretrain("world/ks4_sensors", words, tmp_path / "run").folder
+    places = {"sensors.positions": [11 / 8 * n for n in range(16)], "sensors.noise": 0.01}
+    env = load_environment("ks_control_4", QUICK | places)
+    world, vector = load_world(folder, env), VectorEnvironment(env)
+    now = vector.reset([0, 1])
+    assert torch.equal(now.last(3), torch.stack([now.observation] * 3, dim=1))
+    seen = [now.observation]
+    for _ in range(5):
+        now, _ = vector.step(torch.zeros(2, 4))
+        seen.append(now.observation)
+    states = torch.rand(2, 4, 64).double()  # what is between the sensors does not matter
+    states[..., ::4] = torch.stack(seen[-4:], dim=1)
+    latent = pdessl.load(folder)(states.float()[:, None])
+    actions = torch.rand(2, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        world.latents(now, actions)[:, 0], roll_out(world.predictor, latent, actions[:, 0].float())
+    )
+    found = pdessl.plan(env, folder, planner=Gradient(1), episodes=1, horizon=2, every=2, oracle=False, announce=str)
+    assert list(found.episodes)[-1] == "Gradient, the world model"
+    with pytest.raises(DataError, match="one frame that is seen whole"):
+        adapt(world, lambda w: RecedingHorizon(env, w, Gradient(1), 2), [0])
+    with pytest.raises(DataError, match="the model reads nodes"):
+        load_world(folder, load_environment("ks_control_4", QUICK | {"sensors.positions": [0.0, 11.0]}))
+
+
+def test_several_models_plan_together(run, tmp_path):
+    words = ["--environment", "ks_control_4", "--episodes", "1", "--horizon", "2", "--every", "2", "--no-oracle"]
+    words += ["--search", "iterations=1", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
+    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", *words, "--out", str(tmp_path)]) == 0
+    last = read_report(tmp_path)[0]["control"]["rows"][-1]
+    assert last["title"] == "gradient, 2 world models" and last["training_periods"] == 320
+
+
 def test_linear_feedback_of_a_model_is_made_from_its_derivative_at_rest(run):
     env = load_environment("ks_control_4", QUICK)
     world = load_world(run, env)
@@ -150,7 +185,9 @@ def test_models_of_something_else_are_refused(run, tmp_path):
         load_world(run, load_environment("ks_control_5", QUICK))
     with pytest.raises(DataError, match="trained on 'kuramoto_sivashinsky_coefficients'"):
         load_world(run, load_environment("burgers_target"))
-    with pytest.raises(DataError, match="2 sensors"):
+    with pytest.raises(DataError, match="2 sensors at nodes .0, 32., the model reads the whole grid"):
+        load_world(run, load_environment("ks_control_4", QUICK | {"sensors.positions": [0.0, 11.0]}))
+    with pytest.raises(DataError, match="sensors between the nodes of its grid; .* 0.34375 apart"):
         load_world(run, load_environment("ks_control_4", QUICK | {"sensors.positions": [1.0, 2.0]}))
     with pytest.raises(CheckpointError, match="--config world/ks4"):
         model_of(tmp_path, load_environment("ks_control_4", QUICK))
