@@ -67,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
+    parser.add_argument("--agent", metavar="NAME", help="a floor trained from rewards alone: sac or ppo (extra rl)")
+    parser.add_argument("--agent-periods", type=int, default=50_000, metavar="N", help="that it is trained for")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
     parser.add_argument("--horizon", type=int, default=20, metavar="H", help="control periods of a plan; default 20")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="actions between two plannings; default 4")
@@ -106,6 +108,8 @@ def main(arguments: Sequence[str]) -> int:
         adapt=options.adapt,
         critic=options.critic,
         rounds=options.distil,
+        agent=options.agent,
+        agent_periods=options.agent_periods,
         episodes=options.episodes,
         horizon=options.horizon,
         every=options.every,

@@ -21,6 +21,7 @@ from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
 from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
 from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
+from pdessl.control.reinforcement import Reinforced, train_agent
 
 __all__ = [
     "BEHAVIOURS",
@@ -47,6 +48,7 @@ __all__ = [
     "Random",
     "RecedingHorizon",
     "RegionLimit",
+    "Reinforced",
     "Situation",
     "Terminal",
     "VectorEnvironment",
@@ -67,6 +69,7 @@ __all__ = [
     "rehearse",
     "riccati",
     "run_episodes",
+    "train_agent",
     "usable_horizon",
     "write_runs",
 ]

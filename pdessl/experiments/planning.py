@@ -35,6 +35,7 @@ from pdessl.control import (
     load_environment,
     lqr,
     run_episodes,
+    train_agent,
     usable_horizon,
 )
 from pdessl.control.episodes import Controller
@@ -93,6 +94,8 @@ def plan(
     adapt: int = 0,
     critic: int = 0,
     rounds: int = 0,
+    agent: str | None = None,
+    agent_periods: int = 50_000,
     seed: int = HELD_OUT,
     out: str | os.PathLike[str] | None = None,
     commands: Sequence[str] = (),
@@ -129,6 +132,9 @@ def plan(
         critic: rounds of learning what follows after a plan, see :func:`pdessl.control.learn_critic`; 0: no critic.
         rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
             round of these three takes as many episodes as are measured, with seeds of their own.
+        agent: sac or ppo: a floor that is trained now from rewards alone, see :func:`pdessl.control.train_agent`; it
+            needs the extra ``rl``. None: none.
+        agent_periods: control periods that it is trained for.
         seed: of the first episode, >= 0.
         out: folder; receives ``report.html``, ``report.json`` and ``report.npz``, and what was learned: ``adapted/``
             (a world model), ``critic/``, ``policy/``. None: nothing is written.
@@ -139,6 +145,7 @@ def plan(
     Raises:
         CatalogError: no such environment or planner.
         CheckpointError: a folder without a world model.
+        DependencyError: an agent without the extra ``rl``.
         DataError: numbers out of range, a model of another equation, one that cannot be adapted, or, with lqr, one
             that linear feedback cannot hold.
         ShapeError: a model of another number of actuators, or another grid.
@@ -183,11 +190,18 @@ def plan(
         title = f"{word}, {made.title}"
         if model is not None:
             controllers[title] = planned(made.model)
-    stages, found = Stages(announce), {}
+    stages, found, training = Stages(announce), {}, {}
+    if agent is not None:
+        with stages.stage(f"train {agent}"):
+            trained = train_agent(env, agent, agent_periods)
+        first, *others = controllers.items()
+        controllers = dict([first, (f"agent ({agent})", trained), *others])
+        training[f"agent ({agent})"] = agent_periods
     for name, controller in controllers.items():
         with stages.stage(name):
             found[name] = run_episodes(env, controller, seeds)
-    training = {} if made.steps is None else {name: made.steps for name in found if name.endswith(made.title)}
+    if made.steps is not None:
+        training |= {name: made.steps for name in found if name.endswith(made.title)}
     models: dict[str, Model] = {} if model is None or search is None else {title: made.model}
     expert, imagining = list(controllers.values())[-1], made.model
     saved: dict[str, Callable[[Path], object]] = {}
