@@ -41,9 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
     parser.add_argument(
         "--price",
-        choices=("decoded", "probe"),
+        choices=("decoded", "probe", "latent"),
         default="decoded",
-        help="a world model's plans cost what is read from the latent as field (decoded), or as energy (probe)",
+        help="a world model's plans cost what is read from the latent as field (decoded) or as energy (probe), or the "
+        "distance to the latent of the target",
     )
     parser.add_argument("--doubt", type=float, default=1.0, metavar="W", help="price of a disagreement of models")
     parser.add_argument("--trust", type=float, metavar="E", help="plans end where a model's relative error passes this")

@@ -33,10 +33,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Priced(Protocol):
-    """A model that may read the mean of u² from what it imagines without making states of it."""
+    """A model that may read the mean of (u - u*)² from what it imagines without making states of it."""
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
-        """Return the mean of u² (B, N, H) after each period; None: states are to be measured."""
+        """Return the mean of (u - u*)² (B, N, H) after each period; None: states are to be measured."""
         ...
 
 
@@ -126,7 +126,7 @@ class Imagined:
         In limits; negative where there is room.
         """
         env, target = self.environment, self.situation.target
-        if isinstance(self.model, Priced) and target is None and not self.guardrails and self.terminal is None:
+        if isinstance(self.model, Priced) and not self.guardrails and self.terminal is None:
             read = self.model.energies(self.situation, actions)
             if read is not None:
                 return self._read(read, actions), None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ from pdessl.experiments.adapting import save_adapted
 from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
-from pdessl.experiments.world import LatentWorld, Planned, model_of
+from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
 from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
 from pdessl.written import say
@@ -81,7 +81,7 @@ def plan(
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
-    price: Literal["decoded", "probe"] = "decoded",
+    price: Price = "decoded",
     doubt: float = 1.0,
     trust: float | None = None,
     oracle: bool = True,
@@ -114,8 +114,8 @@ def plan(
             now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; several folders:
             their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
-        price: what a world model's plans cost: ``decoded``, the field read from its latent, or ``probe``, the energy
-            read from it.
+        price: what a world model's plans cost: ``decoded``, the field read from its latent; ``probe``, the energy read
+            from it; ``latent``, the distance to the latent of the target.
         doubt: what a disagreement of several models costs, in mean squares.
         trust: the model is believed for as many periods ahead as its error under random amplitudes, over the mean
             square of the field, stays below this in nine starts of ten; plans in it end there. None: everywhere.

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LatentWorld", "Planned", "fit_readout", "load_world", "model_of", "save_world"]
+__all__ = ["LatentWorld", "Planned", "Price", "fit_readout", "load_world", "model_of", "save_world"]
 
+Price = Literal["decoded", "probe", "latent"]
 OBSERVABLES = ("energy", "dissipation")
 LAW_RUNS, LAW_PERIODS = 8, 50  # what a law is found from: 400 control periods
 _STATES = 4096  # that read-outs are fitted on, at most
@@ -120,7 +121,9 @@ class LatentWorld:
         predictor: of the latents.
         readout: of field and energy.
         on_tokens: latents are the encoder's tokens.
-        priced: the cost is the energy read from the latent; else that of the decoded field.
+        price: what the cost is made of: ``decoded``, the field read from the latent; ``probe``, the energy read from it
+            (where the target is 0); ``latent``, the distance to the latent of the target, in mean squares of the field
+            per square of a latent, over all directions alike.
         frames: observations of a state, this one and those before it; before an episode the first one stands.
 
     Raises:
@@ -135,7 +138,7 @@ class LatentWorld:
         predictor: nn.Module,
         readout: StateReadout,
         on_tokens: bool = False,
-        priced: bool = False,
+        price: Price = "decoded",
         frames: int = 1,
     ) -> None:
         actions, equation = getattr(predictor, "actions", None), encoder.trained_on.get("equation")
@@ -158,7 +161,7 @@ class LatentWorld:
             )
         self.frames, self._nodes = frames, nodes
         self.environment, self.encoder, self.predictor, self.readout = environment, encoder, predictor, readout
-        self.on_tokens, self.priced = on_tokens, priced
+        self.on_tokens, self.price = on_tokens, price
         self._seen: tuple[Situation, Tensor] | None = None
 
     def latents(self, situation: Situation, actions: Tensor) -> Tensor:
@@ -176,8 +179,13 @@ class LatentWorld:
         return self.environment.state(self.readout(self.latents(situation, actions))[..., 0, :])
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
-        """Return the mean of u² (B, N, H) read from the latents; None where the decoded field is to be measured."""
-        if not self.priced:
+        """Return what stands for the mean of (u - u*)², (B, N, H); None where the decoded field is to be measured."""
+        if self.price == "latent":
+            env, target = self.environment, situation.target
+            goal = self._rest() if target is None else self.encoded(self._still(env.observe(target))).flatten(1)
+            error = self.latents(situation, actions) - goal.reshape(-1, 1, 1, goal.shape[-1])
+            return self.readout.field_weight.square().sum() / env.points * error.square().mean(dim=-1).double()
+        if self.price == "decoded" or situation.target is not None:
             return None
         return self.readout.observe(self.latents(situation, actions))[..., 0].double()
 
@@ -206,12 +214,18 @@ class LatentWorld:
         return int(self.predictor.latent)
 
     def _encoded(self, situation: Situation) -> Tensor:
-        seen = situation.last(self.frames)
+        return self.encoded(self._on_grid(situation.last(self.frames)))
+
+    def _on_grid(self, seen: Tensor) -> Tensor:
         if self._nodes is None:
-            return self.encoded(seen)
+            return seen
         fields = seen.new_zeros(*seen.shape[:2], self.environment.points)
         fields[..., self._nodes] = seen
-        return self.encoded(fields)
+        return fields
+
+    def _still(self, observation: Tensor) -> Tensor:
+        """Return observations (B, M) as states (B, frames, X) that stand still."""
+        return self._on_grid(observation[:, None].expand(-1, self.frames, -1))
 
     def encoded(self, fields: Tensor) -> Tensor:
         """Return the latents (n, D), or tokens (n, N, D), of states (n, frames, X), or (n, X) of one frame."""
@@ -222,7 +236,7 @@ class LatentWorld:
     def with_predictor(self, predictor: nn.Module) -> LatentWorld:
         """Return the same model with another predictor of its latents."""
         return LatentWorld(
-            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.priced, self.frames
+            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames
         )
 
     def _rest(self) -> Tensor:
@@ -230,7 +244,7 @@ class LatentWorld:
         return self.encoded(torch.zeros(1, self.frames, env.points, device=env.device)).flatten()
 
 
-def load_world(folder: str | os.PathLike[str], environment: Environment, priced: bool = False) -> LatentWorld:
+def load_world(folder: str | os.PathLike[str], environment: Environment, price: Price = "decoded") -> LatentWorld:
     """Load the world model of a run folder for planning; nothing is unpickled.
 
     Raises:
@@ -249,7 +263,7 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, priced:
     frames = said.get("frames", 1)
     frames = frames if isinstance(frames, int) and frames > 0 else 1
     tokens = bool(said.get("on_tokens"))
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, priced, frames)
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames)
 
 
 def _sensor_nodes(environment: Environment) -> list[int] | None:
@@ -301,7 +315,7 @@ def model_of(
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]],
     environment: Environment,
     data: str | os.PathLike[str] | None = None,
-    price: str = "decoded",
+    price: Price = "decoded",
     announce: Callable[[str], None] = print,
     doubt: float = 1.0,
 ) -> Planned:
@@ -312,8 +326,7 @@ def model_of(
             ``imagine``.
         environment: what is controlled.
         data: runs that the law is found from, see :func:`pdessl.generate`; None: 400 control periods are recorded.
-        price: what a world model's cost is made of: ``decoded`` (the field read from the latent) or ``probe`` (the
-            energy read from it).
+        price: what a world model's cost is made of, see :class:`LatentWorld`.
         announce: receives the notes.
         doubt: what a disagreement of several models costs, see :class:`pdessl.control.Ensemble`.
 
@@ -336,7 +349,7 @@ def model_of(
         said = f"law found from {law.periods} control periods: {law}"
         announce(said)
         return Planned(LawModel(environment, law), "the law found", (said,), law.periods)
-    world = load_world(model, environment, price == "probe")
+    world = load_world(model, environment, price)
     found = dict(zip(("field", *world.readout.observables), world.readout.r2.tolist(), strict=True))
     said = f"{model}: read from the latent of other runs, R²: " + ", ".join(f"{n} {v:.4f}" for n, v in found.items())
     notes = [said]

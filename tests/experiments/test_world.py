@@ -8,7 +8,7 @@ import torch
 
 import pdessl
 from pdessl import cli
-from pdessl.control import Gradient, RecedingHorizon, VectorEnvironment, load_environment
+from pdessl.control import Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.evaluation.report import read_report
 from pdessl.experiments.adapting import adapt
@@ -45,14 +45,26 @@ def test_read_outs_are_measured_on_other_runs_and_imagination_is_their_roll_out(
     start = world.encoder(now.observation.float()[:, None, None])
     by_hand = world.readout(roll_out(world.predictor, start, actions[:, 1].float()))[:, :, 0]
     assert torch.allclose(env.state(by_hand), env.state(imagined[:, 1]), atol=1e-3)
-    priced = load_world(run, env, priced=True).energies(now, actions)
+    priced = load_world(run, env, "probe").energies(now, actions)
     assert priced.shape == (2, 3, 4) and world.energies(now, actions) is None
+    aimed = replace(now, target=env.start([5, 6]))
+    assert load_world(run, env, "probe").energies(aimed, actions) is None
+    latents, goals = world.latents(now, actions), world.encoded(env.field(aimed.target))
+    scale = world.readout.field_weight.square().sum() / 64
+    far = load_world(run, env, "latent")
+    torch.testing.assert_close(
+        far.energies(aimed, actions), scale * (latents - goals[:, None, None]).square().mean(dim=-1).double()
+    )
+    rest = world.encoded(torch.zeros(1, 64))
+    torch.testing.assert_close(far.energies(now, actions), scale * (latents - rest).square().mean(dim=-1).double())
+    problem = Imagined(env, far, aimed).cost(actions)
+    torch.testing.assert_close(problem, far.energies(aimed, actions).mean(dim=-1))
 
 
 def test_the_command_plans_in_a_world_model_and_in_a_law(run, tmp_path, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "2", "--horizon", "3", "--every", "3", "--no-oracle"]
     words += ["--search", "iterations=2", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    for model, price in ((str(run), "probe"), (str(run), "decoded"), ("law", "decoded")):
+    for model, price in ((str(run), "probe"), (str(run), "decoded"), (str(run), "latent"), ("law", "decoded")):
         out = tmp_path / "plan"
         assert cli.main(["plan", "--model", model, "--price", price, *words, "--out", str(out)]) == 0
         said = capsys.readouterr().out
