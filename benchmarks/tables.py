@@ -255,6 +255,7 @@ def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
     every = [row for report in reports.values() for row in report["control"]["rows"]]
     nothing = next(row["mean_cost"]["mean"] for row in every if row["title"] == "no control")
     least = min(row["mean_cost"]["mean"] for row in every)
+    settled = all(row.get("settled") is not None for row in every)
     rows, seen = [], set()
     for stem, report in reports.items():
         for row in report["control"]["rows"]:
@@ -265,8 +266,11 @@ def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
             cost = row["mean_cost"]["mean"]
             share = f"{100 * (nothing - cost) / (nothing - least):.0f}" if nothing > least else "-"
             periods = f"{row['training_periods']}" if learned else "-"
-            rows.append([row["title"], _seed(stem) if learned else "-", _value(row["mean_cost"], 3), share, periods])
-    head = ["controller", "seed", "mean cost of a period", "of the best gain, %", "periods learned from"]
+            ends = [f"{100 * row['settled']:.0f}"] if settled else []
+            first = [row["title"], _seed(stem) if learned else "-", _value(row["mean_cost"], 3), share]
+            rows.append([*first, *ends, periods])
+    ends = ["settled, %"] if settled else []
+    head = ["controller", "seed", "mean cost of a period", "of the best gain, %", *ends, "periods learned from"]
     return _lines(head, rows)
 
 

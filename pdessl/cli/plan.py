@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl plan --environment ks_control_5 --planner icem --amplitude-limit 5 --set control.steps=100",
             "pdessl plan --model law --environment ks_control_4 --horizon 60 --out runs/law",
             "pdessl plan --model runs/ks4 --environment ks_control_4 --horizon 40 --out runs/plan",
+            "pdessl plan --model runs/ks4 --environment ks_control_4 --adapt 1 --critic 2 --out runs/better",
             "pdessl list environments",
         ],
         python="import pdessl\nprint(pdessl.plan('ks_control_5', planner='gradient', episodes=4, out='runs/plan'))",
@@ -32,25 +33,43 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--environment", metavar="NAME", help="of 'pdessl list environments', or a YAML file")
     parser.add_argument(
         "--model",
+        nargs="+",
         metavar="RUN|law",
-        help="folder of 'pdessl pretrain --config world/...', or law: the equation, found now from a few hundred "
-        "control periods; default: the solver itself",
+        help="folder of 'pdessl pretrain --config world/...' (several: their mean, and a price where they disagree), "
+        "or law: the equation, found now from a few hundred control periods; default: the solver itself",
     )
     parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
     parser.add_argument(
         "--price",
-        choices=("decoded", "probe"),
+        choices=("decoded", "probe", "latent"),
         default="decoded",
-        help="a world model's plans cost what is read from the latent as field (decoded), or as energy (probe)",
+        help="a world model's plans cost what is read from the latent as field (decoded) or as energy (probe), or the "
+        "distance to the latent of the target",
     )
+    parser.add_argument("--doubt", type=float, default=1.0, metavar="W", help="price of a disagreement of models")
+    parser.add_argument("--trust", type=float, metavar="E", help="plans end where a model's relative error passes this")
     parser.add_argument("--no-oracle", action="store_true", help="leave out the row of the solver as model")
-    parser.add_argument("--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi or newton")
+    parser.add_argument(
+        "--planner", default="gradient", metavar="NAME", help="gradient, cem, icem, mppi, newton, lagrangian or lqr"
+    )
     parser.add_argument(
         "--search", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the planner: iterations=10"
     )
     parser.add_argument(
+        "--adapt",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="train a world model on what surprised it, then plan again",
+    )
+    parser.add_argument(
+        "--critic", type=int, default=0, metavar="ROUNDS", help="learn what follows after a plan, then plan again"
+    )
+    parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
+    parser.add_argument("--agent", metavar="NAME", help="a floor trained from rewards alone: sac or ppo (extra rl)")
+    parser.add_argument("--agent-periods", type=int, default=50_000, metavar="N", help="that it is trained for")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
     parser.add_argument("--horizon", type=int, default=20, metavar="H", help="control periods of a plan; default 20")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="actions between two plannings; default 4")
@@ -82,10 +101,16 @@ def main(arguments: Sequence[str]) -> int:
         model=options.model,
         data=options.data,
         price=options.price,
+        doubt=options.doubt,
+        trust=options.trust,
         oracle=not options.no_oracle,
         planner=options.planner,
         settings=read_words(options.search),
+        adapt=options.adapt,
+        critic=options.critic,
         rounds=options.distil,
+        agent=options.agent,
+        agent_periods=options.agent_periods,
         episodes=options.episodes,
         horizon=options.horizon,
         every=options.every,

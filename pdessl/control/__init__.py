@@ -1,30 +1,37 @@
 """Controlled PDEs: environments, costs and guardrails, planners."""
 
+from pdessl.control.critic import Terminal, discounted_means, learn_critic
 from pdessl.control.description import EnvironmentFile, read_environment
+from pdessl.control.ensemble import Ensemble, usable_horizon
 from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
     Linearisation,
     controllability,
     describe_environment,
+    jacobians,
     linearise,
     lqr,
     riccati,
 )
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
-from pdessl.control.receding import Imagined, Oracle, RecedingHorizon, rehearse
+from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
 from pdessl.control.recording import BEHAVIOURS, read_runs, record_runs, write_runs
+from pdessl.control.reinforcement import Reinforced, train_agent
 
 __all__ = [
     "BEHAVIOURS",
     "CEM",
     "MPPI",
     "AmplitudeLimit",
+    "AugmentedLagrangian",
     "EnergyLimit",
     "Distilled",
+    "Ensemble",
     "Environment",
     "EnvironmentFile",
     "Episodes",
@@ -33,6 +40,7 @@ __all__ = [
     "Imagined",
     "LinearFeedback",
     "Linearisation",
+    "Linearised",
     "Margins",
     "Newton",
     "Oracle",
@@ -40,13 +48,18 @@ __all__ = [
     "Random",
     "RecedingHorizon",
     "RegionLimit",
+    "Reinforced",
     "Situation",
+    "Terminal",
     "VectorEnvironment",
     "Zero",
     "calibrate",
     "controllability",
     "describe_environment",
+    "discounted_means",
     "distil",
+    "jacobians",
+    "learn_critic",
     "linearise",
     "load_environment",
     "lqr",
@@ -56,5 +69,7 @@ __all__ = [
     "rehearse",
     "riccati",
     "run_episodes",
+    "train_agent",
+    "usable_horizon",
     "write_runs",
 ]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,7 @@ class Situation:
         target: states to reach, (B, K); None: 0.
         step: control periods that have passed; the episode ends with ``environment.steps``.
         seeds: of the episodes, B numbers.
+        before: what the sensors read in the periods before, first to last, each (B, M).
     """
 
     observation: Tensor
@@ -48,6 +49,12 @@ class Situation:
     target: Tensor | None
     step: int
     seeds: tuple[int, ...]
+    before: tuple[Tensor, ...] = ()
+
+    def last(self, frames: int) -> Tensor:
+        """Return the last observations, (B, frames, M), this one at the end; before the first one it is repeated."""
+        seen = [*self.before[max(0, len(self.before) - frames + 1) :], self.observation]
+        return torch.stack([seen[0]] * (frames - len(seen)) + seen, dim=1)
 
 
 class VectorEnvironment:
@@ -68,7 +75,7 @@ class VectorEnvironment:
         if not seeds:
             raise ShapeError(f"{env.name}: no seeds; give one per episode.")
         self._noise = env.noise(seeds)
-        self._now = self._situation(env.start(seeds), env.target(seeds), 0, seeds)
+        self._now = self._situation(env.start(seeds), env.target(seeds), 0, seeds, ())
         return self._now
 
     def step(self, actions: Tensor) -> tuple[Situation, Tensor]:
@@ -92,7 +99,8 @@ class VectorEnvironment:
         cost = env.cost(state, actions, now.target)
         if now.step + 1 == env.steps:
             cost = cost + env.terminal_cost(state, now.target)
-        self._now = self._situation(state, now.target, now.step + 1, now.seeds)
+        before = (*now.before, now.observation)
+        self._now = self._situation(state, now.target, now.step + 1, now.seeds, before)
         return self._now, cost
 
     @property
@@ -100,9 +108,11 @@ class VectorEnvironment:
         """Whether the episodes have ended."""
         return self._now is not None and self._now.step >= self.environment.steps
 
-    def _situation(self, state: Tensor, target: Tensor | None, step: int, seeds: tuple[int, ...]) -> Situation:
+    def _situation(
+        self, state: Tensor, target: Tensor | None, step: int, seeds: tuple[int, ...], before: tuple[Tensor, ...]
+    ) -> Situation:
         noise = None if self._noise is None else self._noise[:, step]
-        return Situation(self.environment.observe(state, noise), state, target, step, seeds)
+        return Situation(self.environment.observe(state, noise), state, target, step, seeds, before)
 
 
 class Controller(Protocol):
@@ -150,20 +160,28 @@ class Random:
 
 
 class LinearFeedback:
-    """Linear feedback of the true state, cut off at the bound.
+    """Linear feedback, cut off at the bound: of the true state, or of what a model makes of the observation.
 
     Args:
         environment: what is controlled.
         feedback: of :func:`pdessl.control.lqr`, or of :func:`pdessl.control.riccati` over the whole episode.
+        coordinates: gives (B, D) for a situation, as :meth:`pdessl.control.Linearised.coordinates` of the model that
+            the feedback was made for; None: of the true state.
     """
 
-    def __init__(self, environment: Environment, feedback: Feedback) -> None:
-        self.environment, self.feedback = environment, feedback
+    def __init__(
+        self,
+        environment: Environment,
+        feedback: Feedback,
+        coordinates: Callable[[Situation], Tensor] | None = None,
+    ) -> None:
+        self.environment, self.feedback, self.coordinates = environment, feedback, coordinates
 
     def act(self, situation: Situation) -> Tensor:
         """Return the amplitudes."""
         env = self.environment
-        return self.feedback(env.coordinates(situation.state), situation.step).clamp(-env.bound, env.bound)
+        seen = env.coordinates(situation.state) if self.coordinates is None else self.coordinates(situation)
+        return self.feedback(seen, situation.step).clamp(-env.bound, env.bound)
 
 
 @dataclass(frozen=True, eq=False)

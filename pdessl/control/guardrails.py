@@ -15,7 +15,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError
 from pdessl.schema import Finite, Positive, Range
 
-__all__ = ["AmplitudeLimit", "EnergyLimit", "Guardrail", "Margins", "RegionLimit", "calibrate", "excess"]
+__all__ = ["AmplitudeLimit", "EnergyLimit", "Guardrail", "Margins", "RegionLimit", "calibrate", "excess", "overrun"]
 
 
 class Guardrail(Protocol):
@@ -140,13 +140,18 @@ def calibrate(imagined: Tensor, real: Tensor, level: float) -> Margins:
     return Margins(scores[rank - 1].clamp_min(0.0) * scale, level)
 
 
-def excess(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
-    """Return by how much fields (..., H, X) pass the limits, in limits, (..., H, G), >= 0; infinite for nan."""
-    passed = []
+def overrun(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
+    """Return how far fields (..., H, X) are above the limits, in limits, (..., H, G); negative where there is room."""
+    over = []
     for g, rail in enumerate(guardrails):
         value = rail.value(fields)
         if margins is not None:
             value = value + margins.at(fields.shape[-2])[:, g].to(value)
-        over = (value - rail.limit) / max(abs(rail.limit), 1e-12)
-        passed.append(torch.where(over.isnan(), torch.full_like(over, math.inf), over.clamp_min(0.0)))
-    return torch.stack(passed, dim=-1)
+        over.append((value - rail.limit) / max(abs(rail.limit), 1e-12))
+    found = torch.stack(over, dim=-1)
+    return torch.where(found.isnan(), torch.full_like(found, math.inf), found)
+
+
+def excess(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
+    """Return by how much fields (..., H, X) pass the limits, in limits, (..., H, G), >= 0; infinite for nan."""
+    return overrun(guardrails, fields, margins).clamp_min(0.0)

@@ -31,7 +31,7 @@ except ImportError:
         "environments for gymnasium need the package 'gymnasium': pip install 'pdessl[control]'"
     ) from None
 
-__all__ = ["GymEnvironment", "GymVectorEnvironment", "identifier", "register"]
+__all__ = ["GymEnvironment", "GymVectorEnvironment", "identifier", "observed", "register"]
 
 EXTREME = 1e3  # what an observation is said to stay within; fields of these equations are of order 1 to 10
 SEEDS = 2**31  # seeds of episodes that follow each other without one given are drawn below it
@@ -52,7 +52,8 @@ def _spaces(environment: Environment) -> tuple[Any, Any]:  # gymnasium's own typ
     )
 
 
-def _seen(environment: Environment, now: Situation) -> NDArray[np.float32]:
+def observed(environment: Environment, now: Situation) -> NDArray[np.float32]:
+    """Return the observations (B, M) of situations, or (B, 2M) where there are targets, as agents get them."""
     values = now.observation
     if now.target is not None:
         values = torch.cat([values, environment.observe(now.target)], dim=-1)
@@ -68,14 +69,14 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     seed s, whatever came before; without a seed, one drawn by the generator that the last seed began.
 
     Args:
-        name: of the catalog, or the path of a YAML file.
-        overrides: other values by dotted key.
+        name: of the catalog, the path of a YAML file, or an environment.
+        overrides: other values by dotted key, of a name or a file.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, name: str | os.PathLike[str], overrides: Overrides | None = None) -> None:
-        self.environment = load_environment(name, overrides)
+    def __init__(self, name: str | os.PathLike[str] | Environment, overrides: Overrides | None = None) -> None:
+        self.environment = name if isinstance(name, Environment) else load_environment(name, overrides)
         self.observation_space, self.action_space = _spaces(self.environment)
         self.render_mode = None
         self._world = VectorEnvironment(self.environment)
@@ -86,7 +87,7 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Begin an episode; return the observation and no infos."""
         super().reset(seed=seed)
         now = self._world.reset([int(self.np_random.integers(SEEDS)) if seed is None else seed])
-        return _seen(self.environment, now)[0], {}
+        return observed(self.environment, now)[0], {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Hold amplitudes, action times bound, for a period; return observation, reward, False, whether it is over, {}.
@@ -97,7 +98,7 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         now, cost = self._world.step(
             torch.as_tensor(np.asarray(action), dtype=torch.float64)[None] * self.environment.bound
         )
-        return _seen(self.environment, now)[0], -float(cost[0]), False, self._world.done, {}
+        return observed(self.environment, now)[0], -float(cost[0]), False, self._world.done, {}
 
 
 class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
@@ -128,7 +129,7 @@ class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArr
         given = [None] * self.num_envs if seed is None else seed
         wanted = range(given, given + self.num_envs) if isinstance(given, int) else given
         now = self._world.reset([int(self.np_random.integers(SEEDS)) if s is None else s for s in wanted])
-        return _seen(self.environment, now), {}
+        return observed(self.environment, now), {}
 
     def step(
         self, actions: NDArray[np.float32]
@@ -140,7 +141,7 @@ class GymVectorEnvironment(gymnasium.vector.VectorEnv[NDArray[np.float32], NDArr
             return seen, np.zeros(self.num_envs), never, never.copy(), told
         now, cost = self._world.step(torch.as_tensor(np.asarray(actions), dtype=torch.float64) * self.environment.bound)
         over = np.full(self.num_envs, self._world.done)
-        return _seen(self.environment, now), -cost.detach().cpu().numpy(), never, over, {}
+        return observed(self.environment, now), -cost.detach().cpu().numpy(), never, over, {}
 
 
 def register() -> list[str]:

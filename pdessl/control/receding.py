@@ -10,13 +10,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pdessl.control.critic import Terminal
 from pdessl.control.environment import Environment
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment, Zero
-from pdessl.control.guardrails import Guardrail, Margins, excess
+from pdessl.control.guardrails import Guardrail, Margins, overrun
+from pdessl.control.linear import Linearisation, linearise
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
-__all__ = ["Imagined", "Model", "Oracle", "Priced", "RecedingHorizon", "rehearse"]
+__all__ = ["Doubted", "Imagined", "Linearised", "Model", "Oracle", "Priced", "RecedingHorizon", "rehearse"]
 
 STRICTNESS = 1e3  # cost of passing a limit by its own size in one period; the check of the plan knows no price
 
@@ -31,10 +33,32 @@ class Model(Protocol):
 
 @runtime_checkable
 class Priced(Protocol):
-    """A model that may read the mean of u² from what it imagines without making states of it."""
+    """A model that may read the mean of (u - u*)² from what it imagines without making states of it."""
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
-        """Return the mean of u² (B, N, H) after each period; None: states are to be measured."""
+        """Return the mean of (u - u*)² (B, N, H) after each period; None: states are to be measured."""
+        ...
+
+
+@runtime_checkable
+class Doubted(Protocol):
+    """A model that says how unsure it is, as :class:`pdessl.control.Ensemble`."""
+
+    def doubted(self, situation: Situation, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is imagined, (B, N, H, K), and what being unsure about each period costs, (B, N, H)."""
+        ...
+
+
+@runtime_checkable
+class Linearised(Protocol):
+    """A model that knows what it is near rest, for linear feedback of its own coordinates."""
+
+    def linearised(self) -> Linearisation:
+        """Return the derivative of a control period of the model about rest without control, and the cost."""
+        ...
+
+    def coordinates(self, situation: Situation) -> Tensor:
+        """Return the coordinates (B, D) of what is observed, 0 at rest."""
         ...
 
 
@@ -55,11 +79,20 @@ class Oracle:
         states = self.environment.rollout(start, actions.reshape(b * n, h, a))[:, 1:]
         return states.reshape(b, n, h, -1)
 
+    def linearised(self) -> Linearisation:
+        """Return the linearisation of the environment."""
+        return linearise(self.environment)
+
+    def coordinates(self, situation: Situation) -> Tensor:
+        """Return those of the true state."""
+        return self.environment.coordinates(situation.state)
+
 
 class Imagined:
     """Candidates from a situation on, for planners: what the model imagines, priced by the environment's cost.
 
-        cost = 1/H (Σ_t c_t + cost of the end, where it is reached) + a price for every limit that is passed
+        cost = 1/H (Σ_t (c_t + doubt_t) + cost of the end, where it is reached, or what a critic says of it)
+               + a price for every limit that is passed
 
     Args:
         environment: its cost counts.
@@ -67,6 +100,7 @@ class Imagined:
         situation: from which plans go on.
         guardrails: limits of every imagined period.
         margins: added to what is imagined, see :func:`pdessl.control.calibrate`.
+        terminal: what follows after the plan, see :func:`pdessl.control.learn_critic`.
     """
 
     def __init__(
@@ -76,26 +110,37 @@ class Imagined:
         situation: Situation,
         guardrails: Sequence[Guardrail] = (),
         margins: Margins | None = None,
+        terminal: Terminal | None = None,
     ) -> None:
         self.environment, self.model, self.situation = environment, model, situation
-        self.guardrails, self.margins = tuple(guardrails), margins
+        self.guardrails, self.margins, self.terminal = tuple(guardrails), margins, terminal
 
     def cost(self, actions: Tensor) -> Tensor:
         """Return the cost (B, N) of candidates (B, N, H, A)."""
+        cost, over = self.limited(actions)
+        return cost if over is None else cost + STRICTNESS * over.clamp_min(0.0).sum(dim=-1)
+
+    def limited(self, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the cost (B, N) without a price for limits, and how far each is passed, (B, N, H G); None: no limits.
+
+        In limits; negative where there is room.
+        """
         env, target = self.environment, self.situation.target
-        if isinstance(self.model, Priced) and target is None and not self.guardrails:
+        if isinstance(self.model, Priced) and not self.guardrails and self.terminal is None:
             read = self.model.energies(self.situation, actions)
             if read is not None:
-                return self._read(read, actions)
-        states = self._states(actions)
+                return self._read(read, actions), None
+        states, doubt = self._states(actions)
         along = None if target is None else target[:, None, None]
         total = env.cost(states, actions, along).sum(dim=-1)
-        if self.situation.step + actions.shape[2] == env.steps:
+        if doubt is not None:
+            total = total + doubt.sum(dim=-1)
+        left = env.steps - self.situation.step - actions.shape[2]
+        if not left:
             total = total + env.terminal_cost(states[:, :, -1], None if target is None else target[:, None])
-        total = total / actions.shape[2]
-        if self.guardrails:
-            total = total + STRICTNESS * self._excess(states).sum(dim=(-1, -2))
-        return total
+        elif self.terminal is not None:
+            total = total + self.terminal(states[:, :, -1], left)
+        return total / actions.shape[2], self._overrun(states).flatten(2) if self.guardrails else None
 
     def _read(self, energies: Tensor, actions: Tensor) -> Tensor:
         weights = self.environment.file.cost
@@ -108,20 +153,23 @@ class Imagined:
         """Return whether plans (B, H, A) pass no limit in any imagined period, (B,), bool."""
         if not self.guardrails:
             return torch.ones(len(plan), dtype=torch.bool, device=plan.device)
-        return (self._excess(self._states(plan[:, None]))[:, 0] == 0).flatten(1).all(dim=1)
+        return (self._overrun(self._states(plan[:, None])[0])[:, 0] <= 0).flatten(1).all(dim=1)
 
-    def _states(self, actions: Tensor) -> Tensor:
-        states = self.model.imagine(self.situation, actions)
+    def _states(self, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.model, Doubted):
+            states, doubt = self.model.doubted(self.situation, actions)
+        else:
+            states, doubt = self.model.imagine(self.situation, actions), None
         if states.shape != (*actions.shape[:3], self.environment.modes):
             raise ShapeError(
                 f"{self.environment.name}: the model imagined states {tuple(states.shape)} for actions "
                 f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.modes)}. A model belongs to "
                 "one environment."
             )
-        return states
+        return states, doubt
 
-    def _excess(self, states: Tensor) -> Tensor:
-        return excess(self.guardrails, self.environment.field(states), self.margins)
+    def _overrun(self, states: Tensor) -> Tensor:
+        return overrun(self.guardrails, self.environment.field(states), self.margins)
 
 
 class RecedingHorizon:
@@ -139,6 +187,7 @@ class RecedingHorizon:
         guardrails, margins: see :class:`Imagined`.
         fallback: acts where a plan is refused; default no control.
         seed: of the planner's draws; a run is the same for the same seeds and batch.
+        terminal: what follows after a plan, see :func:`pdessl.control.learn_critic`: horizons may be short.
 
     Raises:
         DataError: numbers out of range, margins without guardrails.
@@ -156,6 +205,7 @@ class RecedingHorizon:
         margins: Margins | None = None,
         fallback: Controller | None = None,
         seed: int = 0,
+        terminal: Terminal | None = None,
     ) -> None:
         if not 1 <= every <= horizon:
             raise DataError(f"horizon {horizon} and every {every}: expected 1 <= every <= horizon.")
@@ -167,7 +217,7 @@ class RecedingHorizon:
         self.horizon, self.every = horizon, every
         self.guardrails, self.margins = tuple(guardrails), margins
         self.fallback = Zero(environment) if fallback is None else fallback
-        self.seed = seed
+        self.seed, self.terminal = seed, terminal
         self.evaluations = 0
         self.refused = torch.zeros(0, dtype=torch.bool)
         self._plan = torch.zeros(0)
@@ -204,7 +254,7 @@ class RecedingHorizon:
         left = self._plan[:, self._used :] if len(self._plan) == b else self._still(b, 0)
         left = left[:, :ahead]
         start = torch.cat([left, self._still(b, ahead - left.shape[1])], dim=1)
-        problem = Imagined(env, self.model, situation, self.guardrails, self.margins)
+        problem = Imagined(env, self.model, situation, self.guardrails, self.margins, self.terminal)
         found = self.planner.plan(problem, start, env.bound, self._generator)
         self.evaluations += found.evaluations
         self._plan, self._used = found.actions, 0

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pdessl.evaluation.plots import METHOD_COLOURS, svg
 
-__all__ = ["control_figure", "control_section"]
+__all__ = ["control_figure", "control_section", "dream_figure"]
 
 
 def control_figure(
@@ -71,12 +71,41 @@ def control_figure(
     return figure
 
 
+def dream_figure(time: ArrayLike, space: ArrayLike, dreams: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Space-time pictures of imagined fields, of what came, and of their difference, a row per model.
+
+    Args:
+        time: of the states, at least the first H + 1.
+        space: positions (X,).
+        dreams: title -> imagined and real field, both (H + 1, X).
+    """
+    figure = Figure(figsize=(9.6, 2.4 * len(dreams)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(dreams), 3, sharex=True, sharey=True, squeeze=False)
+    for row, (title, (dreamed, came)) in zip(grid, dreams.items(), strict=True):
+        imagined, real = np.asarray(dreamed), np.asarray(came)
+        limit = float(np.abs(real).max()) or 1.0
+        for axes, field, name in zip(
+            row, (imagined, real, imagined - real), (f"imagined: {title}", "real", "difference"), strict=True
+        ):
+            image = axes.pcolormesh(
+                np.asarray(time)[: len(real)], np.asarray(space), field.T, cmap="RdBu_r", vmin=-limit, vmax=limit,
+                shading="nearest", rasterized=True,
+            )  # fmt: skip
+            axes.set_title(name, fontsize="medium")
+        row[0].set_ylabel("x")
+        figure.colorbar(image, ax=row.tolist(), label="u", pad=0.01)
+    for axes in grid[-1]:
+        axes.set_xlabel("t")
+    return figure
+
+
 def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the section as HTML."""
     section = report["control"]
     body = "".join(
         f"<tr><td>{html.escape(row['title'])}</td><td>{_measured(row['mean_cost'])}</td>"
-        f"<td>{_share(row['gain'])}</td><td>{row['milliseconds']:.3g}</td><td>{_share(row['fallbacks'])}</td>"
+        f"<td>{_share(row['gain'])}</td><td>{_share(row.get('settled'))}</td><td>{row['milliseconds']:.3g}</td><td>{_share(row['fallbacks'])}</td>"
         f"<td>{'–' if row['breaches'] is None else row['breaches']}</td>"
         f"<td>{'–' if row.get('training_periods') is None else row['training_periods']}</td></tr>"
         for row in section["rows"]
@@ -87,6 +116,7 @@ def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
             "controller",
             "mean cost",
             "of the best gain, %",
+            "settled, %",
             "ms an action",
             "fallback, %",
             "limits passed",
@@ -95,8 +125,9 @@ def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
     )
     caption = (
         f"Mean cost of a control period ± standard error over {section['episodes']} episodes of {section['steps']} "
-        "periods. The gain is over no control; the best one is that of the row with the least cost. Limits passed: "
-        "periods of all episodes."
+        "periods. The gain is over no control; the best one is that of the row with the least cost. Settled: episodes "
+        "whose last tenth costs less than a tenth of what it costs without control. Limits passed: periods of all "
+        "episodes."
     )
     table = (
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><caption>{html.escape(caption)}</caption></table>"
@@ -119,7 +150,20 @@ def control_section(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
         "The first episode in space and time, the amplitudes in it, and the mean cost of all episodes over time. Where "
         "a model was learned: the error of what it imagines under random amplitudes, over the mean square of the field."
     )
-    return f'{notes}<div class="scroll">{table}</div><figure>{svg(picture)}<figcaption>{words}</figcaption></figure>'
+    shown = f'{notes}<div class="scroll">{table}</div><figure>{svg(picture)}<figcaption>{words}</figcaption></figure>'
+    dreams = {
+        titles[key]: (arrays[f"control/dreamed/{key}"], arrays[f"control/came/{key}"])
+        for key in titles
+        if f"control/dreamed/{key}" in arrays
+    }
+    if not dreams:
+        return shown
+    picture = dream_figure(arrays["control/time"], arrays["control/space"], dreams)
+    words = (
+        "What each model imagines of the first episode from its start on, under the amplitudes that were executed, as "
+        "a field that is read from it; what came of them; the difference."
+    )
+    return f"{shown}<figure>{svg(picture)}<figcaption>{words}</figcaption></figure>"
 
 
 def _measured(value: Mapping[str, Any]) -> str:

@@ -14,9 +14,9 @@ A report is a plain dictionary (what ``report.json`` holds) and a dictionary of 
 * ``intervals``: ``rows`` and ``reliability``; ``robustness``: ``labels`` and ``rows``; ``elsewhere``: ``level`` and
   ``rows``, see :mod:`pdessl.evaluation.beyond`
 * ``embedding``: ``encoders`` (key -> title); arrays ``embedding/parameter`` and ``embedding/KEY``
-* ``control``: ``episodes``, ``steps``, ``rows`` (``key``, ``title``, ``mean_cost``, ``gain``, ``milliseconds``,
-  ``fallbacks``, ``breaches``), ``shown`` (keys), ``notes``; arrays ``control/time|space``, ``control/cost/KEY`` and, of
-  those shown, ``control/field|actions/KEY``
+* ``control``: ``episodes``, ``steps``, ``rows`` (``key``, ``title``, ``mean_cost``, ``gain``, ``settled``,
+  ``milliseconds``, ``fallbacks``, ``breaches``), ``shown`` (keys), ``notes``; arrays ``control/time|space``,
+  ``control/cost/KEY``, of those shown ``control/field|actions/KEY``, of models ``control/imagined|dreamed|came/KEY``
 * ``timestepping``: ``rows`` (``title``, ``one_step``, ``rollout``), ``frames``, ``error_over_time`` (title -> list),
   ``shown`` (key -> title); arrays ``rollout/time|space|truth`` and ``rollout/KEY``
 """

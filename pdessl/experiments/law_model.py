@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pdessl.control import Environment, Situation
+from pdessl.control import Environment, Linearisation, Situation, jacobians
 from pdessl.errors import DataError, ShapeError
 from pdessl.operators import Projection, Term, default_library, weak_grams
 from pdessl.operators.fit import fit
@@ -155,6 +155,25 @@ class LawModel:
             state = self.step(state, now)
             states.append(state)
         return torch.stack(states, dim=1).reshape(b, n, h, -1)
+
+    def coordinates(self, situation: Situation) -> Tensor:
+        """Return the coordinates (B, D) of the observed field."""
+        return self.environment.coordinates(self.environment.state(situation.observation))
+
+    def linearised(self) -> Linearisation:
+        """Return the derivative of a period of the law about u = 0 without control, and the environment's cost."""
+        env = self.environment
+
+        def step(here: Tensor, actions: Tensor) -> Tensor:
+            return env.coordinates(self.step(env.from_coordinates(here), actions))
+
+        rest = torch.zeros(env.coordinates_count, dtype=torch.float64, device=env.device)
+        transition, entry, _ = jacobians(step, rest, env.actuators)
+        weights = env.file.cost
+        return Linearisation(
+            transition, entry, weights.state, weights.action / env.actuators, weights.terminal, env.file.control.period,
+            "the law found",
+        )  # fmt: skip
 
 
 def identify(runs: Trajectories, environment: Environment, known: bool = True, rounds: int = _ROUNDS) -> ControlledLaw:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,34 +14,43 @@ from torch import Tensor
 from pdessl.control import (
     CEM,
     MPPI,
+    AugmentedLagrangian,
     Distilled,
     Environment,
     Episodes,
     Gradient,
     LinearFeedback,
+    Linearised,
     Newton,
     Oracle,
     Random,
     RecedingHorizon,
+    Terminal,
     VectorEnvironment,
     Zero,
     controllability,
     distil,
+    learn_critic,
     linearise,
     load_environment,
     lqr,
     run_episodes,
+    train_agent,
+    usable_horizon,
 )
 from pdessl.control.episodes import Controller
-from pdessl.control.guardrails import Guardrail, Margins, excess
+from pdessl.control.guardrails import Guardrail, Margins
 from pdessl.control.planners import Planner
 from pdessl.control.receding import Model
 from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.evaluation.animation import control_gif
 from pdessl.evaluation.report import write_report
+from pdessl.experiments.adapting import adapt as adapt_world
+from pdessl.experiments.adapting import save_adapted
+from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
-from pdessl.experiments.world import model_of
+from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
 from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
 from pdessl.written import say
@@ -56,73 +64,26 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
     "icem": CEM.improved,
     "mppi": MPPI,
     "newton": Newton,
+    "lagrangian": AugmentedLagrangian,
 }
+LINEAR = "lqr"  # no search: linear feedback of what the model is near rest
 HELD_OUT = 1_000_000  # first seed of episodes that are measured; what a model is trained on starts at 0
 DISTILLED = 2_000_000  # first seed of episodes that a policy is distilled in
+CRITIC = 2_500_000  # first seed of episodes that a critic is learned in
+ADAPTED = 3_500_000  # first seed of episodes that a world model is adapted in
+TRUSTED, TRUSTED_STARTS = 4_000_000, 19  # first seed and number of starts that say how far a model is believed
+LEARNED = 1e-2  # distance to an uncontrollable system, over |B|, below which a learned model's is one
 FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks for none
-
-
-@dataclass(frozen=True, eq=False)
-class PlanningResult:
-    """Episodes of every controller from the same starts.
-
-    Args:
-        environment: what was controlled.
-        episodes: title -> what happened; no control first, the planner last.
-        guardrails: limits that the planner was given.
-        notes: on what cannot be reached, and what is missing.
-        imagined: title -> error of what that model imagines over the mean square of the real field, for each period
-            ahead (H,), under random amplitudes from the starts of the episodes.
-        training: title -> control periods that the model was made from, where that is known.
-    """
-
-    environment: Environment
-    episodes: Mapping[str, Episodes]
-    guardrails: tuple[Guardrail, ...]
-    notes: tuple[str, ...]
-    imagined: Mapping[str, Tensor] = field(default_factory=dict)
-    training: Mapping[str, int] = field(default_factory=dict)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the table: mean cost, share of the best gain over no control, time, refused plans, limits passed."""
-        means = {title: float(run.mean_cost.mean()) for title, run in self.episodes.items()}
-        nothing, least = next(iter(means.values())), min(means.values())
-        rows = []
-        for key, (title, run) in enumerate(self.episodes.items()):
-            b = len(run.seeds)
-            error = float(run.mean_cost.std()) / math.sqrt(b) if b > 1 else None
-            passed = None
-            if self.guardrails:
-                passed = int((excess(self.guardrails, run.fields[:, 1:]) > 0).any(dim=-1).sum())
-            rows.append(
-                {
-                    "key": str(key),
-                    "title": title,
-                    "mean_cost": {"mean": means[title], "standard_error": error},
-                    "gain": (nothing - means[title]) / (nothing - least) if nothing > least else None,
-                    "milliseconds": run.milliseconds,
-                    "fallbacks": float(run.fallbacks.mean()),
-                    "breaches": passed,
-                    "training_periods": self.training.get(title),
-                }
-            )
-        return rows
-
-    def __str__(self) -> str:
-        """Return the table as text."""
-        width = max(map(len, self.episodes))
-        lines = [f"{'':<{width}}  mean cost   ms an action"]
-        for row in self.rows():
-            lines.append(f"{row['title']:<{width}}  {row['mean_cost']['mean']:9.4f}   {row['milliseconds']:12.3g}")
-        return "\n".join([*lines, *self.notes])
 
 
 def plan(
     environment: str | os.PathLike[str] | Environment,
-    model: str | os.PathLike[str] | Model | None = None,
+    model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
-    price: Literal["decoded", "probe"] = "decoded",
+    price: Price = "decoded",
+    doubt: float = 1.0,
+    trust: float | None = None,
     oracle: bool = True,
     planner: str | Planner = "gradient",
     episodes: int = 20,
@@ -130,7 +91,11 @@ def plan(
     every: int = 4,
     guardrails: Sequence[Guardrail] = (),
     margins: Margins | None = None,
+    adapt: int = 0,
+    critic: int = 0,
     rounds: int = 0,
+    agent: str | None = None,
+    agent_periods: int = 50_000,
     seed: int = HELD_OUT,
     out: str | os.PathLike[str] | None = None,
     commands: Sequence[str] = (),
@@ -140,27 +105,39 @@ def plan(
     """Steer a controlled PDE by planning in a model, and measure it in the real solver beside its floors.
 
     Rows: no control, amplitudes by chance, linear feedback of the true state (where it can hold u = 0), the planner
-    with the solver as model, and with another model where one is given.
+    with the solver as model, and with another model where one is given; linear feedback of that model's own state,
+    made from its derivative near rest; then what is learned on top, one after the other.
 
     Args:
         environment: name (``pdessl list environments``), path of a YAML file, or an environment.
         model: the folder of a run of ``pdessl pretrain --config world/...``; ``law``: the equation of the runs, found
-            now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; None: the solver
-            itself.
+            now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; several folders:
+            their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
-        price: what a world model's plans cost: ``decoded``, the field read from its latent, or ``probe``, the energy
-            read from it.
+        price: what a world model's plans cost: ``decoded``, the field read from its latent; ``probe``, the energy read
+            from it; ``latent``, the distance to the latent of the target.
+        doubt: what a disagreement of several models costs, in mean squares.
+        trust: the model is believed for as many periods ahead as its error under random amplitudes, over the mean
+            square of the field, stays below this in nine starts of ten; plans in it end there. None: everywhere.
         oracle: whether the row of the solver as model is there: the ceiling, and the most expensive one.
-        planner: gradient, cem, icem, mppi or newton, or a planner of your own.
+        planner: gradient, cem, icem, mppi, newton or lagrangian, or a planner of your own; lqr: no search, only the
+            rows of linear feedback.
         episodes: how many, >= 1, with seeds from ``seed`` on, side by side.
         horizon: control periods of a plan, >= 1.
         every: actions between two plannings, 1 to ``horizon``.
         guardrails: limits of every imagined period; a plan that passes one is not executed.
         margins: added to what is imagined, see :func:`pdessl.control.calibrate`.
-        rounds: of distilling a policy from the last row's controller, which becomes a row of its own; 0: none. Each
-            takes as many episodes as are measured, with seeds of their own. See :func:`pdessl.control.distil`.
+        adapt: rounds in which a world model is trained on what went otherwise than it imagined, see
+            :func:`pdessl.experiments.adapting.adapt`; 0: none.
+        critic: rounds of learning what follows after a plan, see :func:`pdessl.control.learn_critic`; 0: no critic.
+        rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
+            round of these three takes as many episodes as are measured, with seeds of their own.
+        agent: sac or ppo: a floor that is trained now from rewards alone, see :func:`pdessl.control.train_agent`; it
+            needs the extra ``rl``. None: none.
+        agent_periods: control periods that it is trained for.
         seed: of the first episode, >= 0.
-        out: folder; receives ``report.html``, ``report.json`` and ``report.npz``. None: nothing is written.
+        out: folder; receives ``report.html``, ``report.json`` and ``report.npz``, and what was learned: ``adapted/``
+            (a world model), ``critic/``, ``policy/``. None: nothing is written.
         commands: for the report.
         settings: of the planner of that name, ``{"iterations": 10}``.
         announce: receives a line after each row.
@@ -168,83 +145,186 @@ def plan(
     Raises:
         CatalogError: no such environment or planner.
         CheckpointError: a folder without a world model.
-        DataError: numbers out of range, or a model of another equation.
+        DependencyError: an agent without the extra ``rl``.
+        DataError: numbers out of range, a model of another equation, one that cannot be adapted, or, with lqr, one
+            that linear feedback cannot hold.
         ShapeError: a model of another number of actuators, or another grid.
         StoreError: a folder that cannot be written.
     """
     env = environment if isinstance(environment, Environment) else load_environment(environment)
-    search = _planner(planner, settings)
-    if episodes < 1 or seed < 0:
-        raise DataError(f"episodes {episodes}, seed {seed}: expected at least one episode and a seed >= 0.")
+    search = None if planner == LINEAR else _planner(planner, settings)
+    if episodes < 1 or seed < 0 or min(adapt, critic, rounds) < 0:
+        raise DataError(
+            f"episodes {episodes}, seed {seed}, adapt {adapt}, critic {critic}, distil {rounds}: expected at least one "
+            "episode and numbers >= 0."
+        )
+    if search is None and (adapt or critic):
+        raise DataError("lqr imagines nothing: adapt and critic go with a planner that searches, as gradient.")
     if out is not None:
         check_writable(Path(out))
     word = planner if isinstance(planner, str) else type(planner).__name__
-
-    def planned(imagining: Model) -> Controller:
-        return RecedingHorizon(env, imagining, search, horizon, every, guardrails, margins)
-
-    controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
-    linear = linearise(env)
-    reached = controllability(linear)
-    notes = [f"{env.name}: {reached}"]
-    if reached.stabilisable and env.file.cost.state and env.file.cost.target is None:
-        price = env.file.cost.action or FREE_PRICE
-        controllers["linear feedback (LQR)"] = LinearFeedback(env, lqr(linear, price))
-    else:
-        notes.append("No row of linear feedback: it cannot hold u = 0, or u = 0 is not what is asked for.")
-    if oracle or model is None:
-        controllers[f"{word}, the solver as model"] = planned(Oracle(env))
-    training, imagined = {}, {}
+    seeds = range(seed, seed + episodes)
+    made = Planned(Oracle(env), "the solver as model")
     if model is not None:
-        made = model_of(model, env, data, price, announce)
+        made = model_of(model, env, data, price, announce, doubt)
+    if adapt and not isinstance(made.model, LatentWorld):
+        raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
+
+    def planned(imagining: Model, terminal: Terminal | None = None) -> Controller:
+        assert search is not None  # noqa: S101  (looked at by whoever calls)
+        ahead = horizon if isinstance(imagining, Oracle) else believed
+        return RecedingHorizon(env, imagining, search, ahead, min(every, ahead), guardrails, margins, terminal=terminal)
+
+    told, believed = [], horizon
+    if trust is not None and model is not None:
+        errors = _errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
+        believed = usable_horizon(errors, trust)
+        told.append(f"{made.title} is believed for {believed} of {horizon} periods ahead (error at most {trust:g}).")
+        if not believed:
+            raise DataError(f"{told[0]} Ask for less, or train it longer.")
+    controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
+    notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
+    if search is not None:
+        if oracle or model is None:
+            controllers[f"{word}, the solver as model"] = planned(Oracle(env))
         title = f"{word}, {made.title}"
-        controllers[title] = planned(made.model)
-        notes += made.notes
-        training |= {} if made.steps is None else {title: made.steps}
-        imagined[title] = _imagination(env, made.model, range(seed, seed + episodes), horizon)
-    stages, found = Stages(announce), {}
-    for title, controller in controllers.items():
-        with stages.stage(title):
-            found[title] = run_episodes(env, controller, range(seed, seed + episodes))
+        if model is not None:
+            controllers[title] = planned(made.model)
+    stages, found, training = Stages(announce), {}, {}
+    if agent is not None:
+        with stages.stage(f"train {agent}"):
+            trained = train_agent(env, agent, agent_periods)
+        first, *others = controllers.items()
+        controllers = dict([first, (f"agent ({agent})", trained), *others])
+        training[f"agent ({agent})"] = agent_periods
+    for name, controller in controllers.items():
+        with stages.stage(name):
+            found[name] = run_episodes(env, controller, seeds)
+    if made.steps is not None:
+        training |= {name: made.steps for name in found if name.endswith(made.title)}
+    models: dict[str, Model] = {} if model is None or search is None else {title: made.model}
+    expert, imagining = list(controllers.values())[-1], made.model
+    saved: dict[str, Callable[[Path], object]] = {}
+
+    def learned(name: str, controller: Controller, spent: int) -> None:
+        nonlocal title
+        with stages.stage(name):
+            found[name] = run_episodes(env, controller, seeds)
+        if title in training:  # plans ask a learned model alone, but these episodes ran in the solver
+            training[name] = training[title] + spent
+        title = name
+
+    if adapt:
+        with stages.stage("adapt"):
+            better = adapt_world(made.model, planned, range(ADAPTED, ADAPTED + episodes), adapt)
+        imagining, expert = better.world, planned(better.world)
+        notes.append(f"{made.title}: {better}")
+        learned(f"{title}, adapted", expert, better.periods)
+        models[title] = imagining
+        saved["adapted"] = lambda folder: save_adapted(folder, better, made.steps)
+    if critic:
+        with stages.stage("critic"):
+            seen = range(CRITIC, CRITIC + episodes)
+            terminal = learn_critic(env, lambda t: planned(imagining, t), seen, critic)
+        expert = planned(imagining, terminal)
+        learned(f"{title}, with a critic", expert, critic * episodes * env.steps)
+        said = {"provenance": {"environment": env.name, "discount": terminal.discount}}
+        saved["critic"] = lambda folder: save_pretrained(folder, terminal.critic, said)
     if rounds:
-        title, expert = list(controllers.items())[-1]
+        teacher = title or list(controllers)[-1]
         with stages.stage("distil"):
             policy = distil(env, expert, range(DISTILLED, DISTILLED + episodes), rounds)
-        row = f"policy distilled from: {title}"
-        with stages.stage(row):
-            found[row] = run_episodes(env, Distilled(env, policy), range(seed, seed + episodes))
-        if out is not None:
-            save_pretrained(Path(out) / "policy", policy, {"provenance": {"environment": env.name, "expert": title}})
-        if title in training:  # the planner asked the solver for nothing, but these episodes ran in it
-            training[row] = training[title] + rounds * episodes * env.steps
-    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training)
+        learned(f"policy distilled from: {teacher}", Distilled(env, policy), rounds * episodes * env.steps)
+        kept = {"provenance": {"environment": env.name, "expert": teacher}}
+        saved["policy"] = lambda folder: save_pretrained(folder, policy, kept)
+    imagined = {name: _imagination(env, m, seeds, horizon) for name, m in models.items()}
+    dreams = {name: _dream(env, m, found[name], horizon) for name, m in models.items()}
+    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training, dreams)
     if out is not None:
-        section, arrays = _as_report(result)
-        report: dict[str, Any] = {"title": f"planning: {env.name}", "control": section, "commands": list(commands)}
-        report |= {"versions": versions(), "machine": machine(), "seconds": dict(stages.seconds)}
-        report["recipe"] = {
-            "planner": repr(search),
+        for name, save in saved.items():
+            save(Path(out) / name)
+        recipe = {
+            "planner": LINEAR if search is None else repr(search),
             "horizon": horizon,
             "every": every,
             "seed": seed,
             "guardrails": [repr(rail) for rail in guardrails],
         }
-        runs = list(found.values())
-        time = arrays["control/time"]
-        control_gif(Path(out) / "control.gif", runs[0].fields[0].cpu(), runs[-1].fields[0].cpu(), time)
-        announce(f"report: {write_report(Path(out), report, arrays)}")
+        announce(f"report: {_write(Path(out), result, recipe, commands, stages)}")
     return result
+
+
+def _feedback(
+    env: Environment, made: Planned, learned: bool, needed: bool, controllers: dict[str, Controller]
+) -> list[str]:
+    """Add linear feedback of the true state, and of the model's, where it can hold u = 0; return what is to be said."""
+    linear = linearise(env)
+    reached = controllability(linear)
+    notes, price = [f"{env.name}: {reached}"], env.file.cost.action or FREE_PRICE
+    asked = bool(env.file.cost.state) and env.file.cost.target is None
+    if reached.stabilisable and asked:
+        controllers["linear feedback (LQR)"] = LinearFeedback(env, lqr(linear, price))
+    else:
+        notes.append("No row of linear feedback: it cannot hold u = 0, or u = 0 is not what is asked for.")
+        if needed and not learned:
+            raise DataError(" ".join(notes))
+    if not learned:
+        return notes
+    if not asked or not isinstance(made.model, Linearised):
+        if needed:
+            raise DataError(f"lqr: {made.title} has no linearisation, or u = 0 is not what is asked for.")
+        return notes
+    try:
+        feedback = lqr(made.model.linearised(), price, LEARNED)
+    except DataError as error:
+        if needed:
+            raise
+        notes.append(f"No row of linear feedback of the model: {error}")
+    else:
+        controllers[f"linear feedback (LQR), {made.title}"] = LinearFeedback(env, feedback, made.model.coordinates)
+    return notes
+
+
+def _write(
+    out: Path, result: PlanningResult, recipe: Mapping[str, Any], commands: Sequence[str], stages: Stages
+) -> Path:
+    section, arrays = as_report(result)
+    report: dict[str, Any] = {"title": f"planning: {result.environment.name}", "control": section}
+    report |= {"commands": list(commands), "versions": versions(), "machine": machine()}
+    report |= {"seconds": dict(stages.seconds), "recipe": dict(recipe)}
+    runs = list(result.episodes.values())
+    control_gif(out / "control.gif", runs[0].fields[0].cpu(), runs[-1].fields[0].cpu(), arrays["control/time"])
+    return write_report(out, report, arrays)
+
+
+def _dream(env: Environment, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
+    """Return the field a model imagines from the first start under what was executed, and what came, (H + 1, X)."""
+    now, ahead = VectorEnvironment(env).reset(run.seeds[:1]), min(horizon, env.steps)
+    with torch.no_grad():
+        after = env.field(model.imagine(now, run.actions[:1, None, :ahead])[0, 0])
+    return torch.cat([env.field(now.state), after]), run.fields[0, : ahead + 1]
 
 
 def _imagination(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
+    wrong, size = _imagine(env, model, seeds, horizon)
+    return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
+
+
+def _errors(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+    """Return the same for each start by itself, (n, H)."""
+    wrong, size = _imagine(env, model, seeds, horizon)
+    return wrong / size.clamp_min(1e-300)
+
+
+def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
+    """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
     now, chance = VectorEnvironment(env).reset(seeds), Random(env)
     ahead = min(horizon, env.steps)
     actions = torch.stack([chance.act(replace(now, step=step)) for step in range(ahead)], dim=1)
     with torch.no_grad():
         real = env.rollout(now.state, actions)[:, 1:]
-        error = env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real)
-    return error.mean(dim=0) / env.mean_square(real).mean(dim=0).clamp_min(1e-300)
+        return env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real), env.mean_square(real)
 
 
 def _planner(planner: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:
@@ -258,29 +338,3 @@ def _planner(planner: str | Planner, settings: Mapping[str, Any] | None = None) 
     known = [entry.name for entry in fields(made)]
     check_keys(settings, known, (), f"planner {planner}")
     return replace(made, **settings)
-
-
-def _as_report(result: PlanningResult) -> tuple[dict[str, Any], dict[str, Any]]:
-    env, rows = result.environment, result.rows()
-    runs = list(result.episodes.values())
-    shown = [rows[0]["key"], rows[-1]["key"]]
-    time = env.file.control.period * torch.arange(env.steps + 1, dtype=torch.float64)
-    space = env.file.domain.length / env.points * torch.arange(env.points, dtype=torch.float64)
-    arrays = {"control/time": time.numpy(), "control/space": space.numpy()}
-    for row, run in zip(rows, runs, strict=True):
-        arrays[f"control/cost/{row['key']}"] = run.costs.mean(dim=0).cpu().numpy()
-        if row["key"] in shown:
-            arrays[f"control/field/{row['key']}"] = run.fields[0].cpu().numpy()
-            arrays[f"control/actions/{row['key']}"] = run.actions[0].cpu().numpy()
-    for title, values in result.imagined.items():
-        key = next(row["key"] for row in rows if row["title"] == title)
-        arrays[f"control/imagined/{key}"] = values.cpu().numpy()
-    section = {
-        "environment": env.name,
-        "episodes": len(runs[0].seeds),
-        "steps": env.steps,
-        "rows": rows,
-        "shown": shown,
-        "notes": list(result.notes),
-    }
-    return section, arrays

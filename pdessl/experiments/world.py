@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pdessl.control import Environment, Situation
+from pdessl.control import Ensemble, Environment, Linearisation, Situation, jacobians
 from pdessl.control.receding import Model
 from pdessl.data import open as open_data
 from pdessl.data.datamodule import PDEDataModule
@@ -26,8 +27,9 @@ from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LatentWorld", "Planned", "fit_readout", "load_world", "model_of", "save_world"]
+__all__ = ["LatentWorld", "Planned", "Price", "fit_readout", "load_world", "model_of", "save_world"]
 
+Price = Literal["decoded", "probe", "latent"]
 OBSERVABLES = ("energy", "dissipation")
 LAW_RUNS, LAW_PERIODS = 8, 50  # what a law is found from: 400 control periods
 _STATES = 4096  # that read-outs are fitted on, at most
@@ -115,15 +117,18 @@ class LatentWorld:
 
     Args:
         environment: what is controlled.
-        encoder: of states, from observations on the grid.
+        encoder: of states, from observations on the grid, or at the nodes of it that the environment has sensors at.
         predictor: of the latents.
         readout: of field and energy.
         on_tokens: latents are the encoder's tokens.
-        priced: the cost is the energy read from the latent; else that of the decoded field.
+        price: what the cost is made of: ``decoded``, the field read from the latent; ``probe``, the energy read from it
+            (where the target is 0); ``latent``, the distance to the latent of the target, in mean squares of the field
+            per square of a latent, over all directions alike.
+        frames: observations of a state, this one and those before it; before an episode the first one stands.
 
     Raises:
         ShapeError: a model of another number of actuators or grid.
-        DataError: a model of another equation.
+        DataError: a model of another equation, or of other sensors.
     """
 
     def __init__(
@@ -133,7 +138,8 @@ class LatentWorld:
         predictor: nn.Module,
         readout: StateReadout,
         on_tokens: bool = False,
-        priced: bool = False,
+        price: Price = "decoded",
+        frames: int = 1,
     ) -> None:
         actions, equation = getattr(predictor, "actions", None), encoder.trained_on.get("equation")
         if equation not in (None, environment.file.equation):
@@ -146,20 +152,23 @@ class LatentWorld:
                 f"the model has {actions} actuators and fields {readout.shape}; {environment.name} has "
                 f"{environment.actuators} and {(1, environment.points)}. Plan in the environment it was trained in."
             )
-        if environment.observed != environment.points:
-            raise DataError(f"{environment.name} is seen by {environment.observed} sensors, the model sees the grid.")
+        nodes, read = _sensor_nodes(environment), getattr(encoder.module, "sensors", None)
+        if nodes is not None and (read is None or not set(read) <= set(nodes)):
+            raise DataError(
+                f"{environment.name} is seen by {environment.observed} sensors at nodes {nodes}, the model reads "
+                f"{'the whole grid' if read is None else f'nodes {list(read)}'}. Plan where it sees what it was "
+                "trained on: sensors of the encoder, sensors.positions of the environment."
+            )
+        self.frames, self._nodes = frames, nodes
         self.environment, self.encoder, self.predictor, self.readout = environment, encoder, predictor, readout
-        self.on_tokens, self.priced = on_tokens, priced
+        self.on_tokens, self.price = on_tokens, price
         self._seen: tuple[Situation, Tensor] | None = None
 
     def latents(self, situation: Situation, actions: Tensor) -> Tensor:
         """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A)."""
         b, n, h, a = actions.shape
         if self._seen is None or self._seen[0] is not situation:
-            fields = situation.observation.float()[:, None, None]
-            with torch.no_grad():
-                latent = self.encoder.tokens(fields) if self.on_tokens else self.encoder(fields)
-            self._seen = situation, latent
+            self._seen = situation, self._encoded(situation)
         latent = self._seen[1]
         start = latent[:, None].expand(b, n, *latent.shape[1:]).flatten(0, 1)
         imagined = roll_out(self.predictor, start, actions.reshape(b * n, h, a).to(start.dtype))
@@ -170,17 +179,76 @@ class LatentWorld:
         return self.environment.state(self.readout(self.latents(situation, actions))[..., 0, :])
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
-        """Return the mean of u² (B, N, H) read from the latents; None where the decoded field is to be measured."""
-        if not self.priced:
+        """Return what stands for the mean of (u - u*)², (B, N, H); None where the decoded field is to be measured."""
+        if self.price == "latent":
+            env, target = self.environment, situation.target
+            goal = self._rest() if target is None else self.encoded(self._still(env.observe(target))).flatten(1)
+            error = self.latents(situation, actions) - goal.reshape(-1, 1, 1, goal.shape[-1])
+            return self.readout.field_weight.square().sum() / env.points * error.square().mean(dim=-1).double()
+        if self.price == "decoded" or situation.target is not None:
             return None
         return self.readout.observe(self.latents(situation, actions))[..., 0].double()
 
+    def coordinates(self, situation: Situation) -> Tensor:
+        """Return the latents (B, D), tokens together, float64, from that of the field 0."""
+        return (self._encoded(situation).flatten(1) - self._rest()).double()
 
-def load_world(folder: str | os.PathLike[str], environment: Environment, priced: bool = False) -> LatentWorld:
+    def linearised(self) -> Linearisation:
+        """Return the derivative of the predictor at the latent of the field 0, and the cost of the decoded field."""
+        env, rest = self.environment, self._rest()
+        exact = copy.deepcopy(self.predictor).double()
+        shape = (-1, rest.numel() // self._width, self._width) if self.on_tokens else (-1, rest.numel())
+
+        def step(latent: Tensor, actions: Tensor) -> Tensor:
+            return exact(latent.reshape(shape), actions).flatten(1)
+
+        transition, entry, _ = jacobians(step, rest.double(), env.actuators)
+        decoder, weights = self.readout.field_weight.double(), env.file.cost
+        return Linearisation(
+            transition, entry, weights.state, weights.action / env.actuators, weights.terminal, env.file.control.period,
+            "the world model", decoder.T @ decoder / env.points,
+        )  # fmt: skip
+
+    @property
+    def _width(self) -> int:
+        return int(self.predictor.latent)
+
+    def _encoded(self, situation: Situation) -> Tensor:
+        return self.encoded(self._on_grid(situation.last(self.frames)))
+
+    def _on_grid(self, seen: Tensor) -> Tensor:
+        if self._nodes is None:
+            return seen
+        fields = seen.new_zeros(*seen.shape[:2], self.environment.points)
+        fields[..., self._nodes] = seen
+        return fields
+
+    def _still(self, observation: Tensor) -> Tensor:
+        """Return observations (B, M) as states (B, frames, X) that stand still."""
+        return self._on_grid(observation[:, None].expand(-1, self.frames, -1))
+
+    def encoded(self, fields: Tensor) -> Tensor:
+        """Return the latents (n, D), or tokens (n, N, D), of states (n, frames, X), or (n, X) of one frame."""
+        rows = fields.float()[:, None] if fields.ndim == 3 else fields.float()[:, None, None]
+        with torch.no_grad():
+            return self.encoder.tokens(rows) if self.on_tokens else self.encoder(rows)
+
+    def with_predictor(self, predictor: nn.Module) -> LatentWorld:
+        """Return the same model with another predictor of its latents."""
+        return LatentWorld(
+            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames
+        )
+
+    def _rest(self) -> Tensor:
+        env = self.environment
+        return self.encoded(torch.zeros(1, self.frames, env.points, device=env.device)).flatten()
+
+
+def load_world(folder: str | os.PathLike[str], environment: Environment, price: Price = "decoded") -> LatentWorld:
     """Load the world model of a run folder for planning; nothing is unpickled.
 
     Raises:
-        CheckpointError: no world model there, or one whose states are several frames, which plans do not hold.
+        CheckpointError: no world model there.
     """
     place = Path(folder)
     if not (place / "predictor").is_dir() or not (place / "readout").is_dir():
@@ -192,11 +260,28 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, priced:
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
     said = _provenance(place)
-    if said.get("frames", 1) != 1:
-        raise CheckpointError(
-            f"the states of {place} are {said['frames']} frames; plans are made from one. Set frames: 1."
+    frames = said.get("frames", 1)
+    frames = frames if isinstance(frames, int) and frames > 0 else 1
+    tokens = bool(said.get("on_tokens"))
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames)
+
+
+def _sensor_nodes(environment: Environment) -> list[int] | None:
+    """Return the nodes of the grid that the sensors are at; None where every node is seen.
+
+    Raises:
+        DataError: sensors between nodes.
+    """
+    places = environment.file.sensors.positions
+    if places is None:
+        return None
+    shares = [x / environment.file.domain.length * environment.points for x in places]
+    if any(abs(share - round(share)) > 1e-6 for share in shares):
+        raise DataError(
+            f"{environment.name} has sensors between the nodes of its grid; a world model reads nodes, which are "
+            f"{environment.file.domain.length / environment.points:g} apart."
         )
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, bool(said.get("on_tokens")), priced)
+    return [round(share) % environment.points for share in shares]
 
 
 def _provenance(folder: Path) -> Mapping[str, Any]:
@@ -217,7 +302,7 @@ class Planned:
         model: imagines.
         title: of its row.
         notes: for people.
-        steps: control periods of the environment it was made from; None: not known.
+        steps: control periods of the environment it was made from (of several models, the most); None: not known.
     """
 
     model: Model
@@ -227,26 +312,36 @@ class Planned:
 
 
 def model_of(
-    model: str | os.PathLike[str] | Model,
+    model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]],
     environment: Environment,
     data: str | os.PathLike[str] | None = None,
-    price: str = "decoded",
+    price: Price = "decoded",
     announce: Callable[[str], None] = print,
+    doubt: float = 1.0,
 ) -> Planned:
     """Return what can be planned in: a law that is found now, a run folder, or a model as it is.
 
     Args:
-        model: ``law``, a folder of ``pdessl pretrain`` with a world model, or an object with ``imagine``.
+        model: ``law``, a folder of ``pdessl pretrain`` with a world model, several such folders, or an object with
+            ``imagine``.
         environment: what is controlled.
         data: runs that the law is found from, see :func:`pdessl.generate`; None: 400 control periods are recorded.
-        price: what a world model's cost is made of: ``decoded`` (the field read from the latent) or ``probe`` (the
-            energy read from it).
+        price: what a world model's cost is made of, see :class:`LatentWorld`.
         announce: receives the notes.
+        doubt: what a disagreement of several models costs, see :class:`pdessl.control.Ensemble`.
 
     Raises:
         CheckpointError: no world model there.
         DataError, ShapeError: one that does not belong to the environment.
     """
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        if len(model) != 1:
+            parts = [model_of(one, environment, data, price, announce) for one in model]
+            several = Ensemble(environment, [part.model for part in parts], doubt)
+            steps = [part.steps for part in parts]
+            most = None if None in steps or not steps else max(step for step in steps if step is not None)
+            return Planned(several, f"{len(parts)} world models", sum((p.notes for p in parts), ()), most)
+        model = model[0]
     if not isinstance(model, (str, os.PathLike)):
         return Planned(model, type(model).__name__)
     if str(model) == "law":
@@ -254,7 +349,7 @@ def model_of(
         said = f"law found from {law.periods} control periods: {law}"
         announce(said)
         return Planned(LawModel(environment, law), "the law found", (said,), law.periods)
-    world = load_world(model, environment, price == "probe")
+    world = load_world(model, environment, price)
     found = dict(zip(("field", *world.readout.observables), world.readout.r2.tolist(), strict=True))
     said = f"{model}: read from the latent of other runs, R²: " + ", ".join(f"{n} {v:.4f}" for n, v in found.items())
     notes = [said]

@@ -12,7 +12,7 @@ from pdessl.models.energies import EnergyEncoder
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.normalisation import Normalisation
-from pdessl.models.policy import Policy
+from pdessl.models.policy import Critic, Policy
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
@@ -23,10 +23,12 @@ from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, toke
 from pdessl.models.unet import UNet
 from pdessl.models.world import (
     ActionPredictor,
+    CausalActionPredictor,
     GridActionPredictor,
     InverseDynamics,
     StateEncoder,
     StateReadout,
+    follow,
     roll_out,
 )
 
@@ -34,8 +36,10 @@ __all__ = [
     "FNO",
     "ActionPredictor",
     "AttentiveHead",
+    "CausalActionPredictor",
     "ConvEncoder",
     "ConvNeXtEncoder",
+    "Critic",
     "DilatedNetwork",
     "Encoder",
     "EnergyEncoder",
@@ -62,6 +66,7 @@ __all__ = [
     "complete_networks",
     "embed",
     "fit_ridge",
+    "follow",
     "from_scale",
     "load",
     "merge_adapters",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,17 @@ from pdessl.errors import ShapeError
 from pdessl.models.padding import GridConvolution
 from pdessl.models.representation import left_open
 
-__all__ = ["ActionPredictor", "GridActionPredictor", "InverseDynamics", "StateEncoder", "StateReadout", "roll_out"]
+__all__ = [
+    "ActionPredictor",
+    "CausalActionPredictor",
+    "GridActionPredictor",
+    "InverseDynamics",
+    "SequencePredictor",
+    "StateEncoder",
+    "StateReadout",
+    "follow",
+    "roll_out",
+]
 
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:
@@ -31,9 +41,9 @@ def _layers(widths: Sequence[int]) -> nn.Sequential:
 
 
 class StateEncoder(nn.Module):
-    """The latent of a state that is seen whole on a fixed grid: a linear map and a multilayer one beside it.
+    """The latent of a state on a fixed grid: a linear map and a multilayer one beside it.
 
-        z = W x + f(x),    x the values of the last H frames at all nodes
+        z = W x + f(x),    x the values of the last H frames at all nodes, or at those with sensors
 
     Where a wave is matters for control, so nothing is pooled. Of longer windows the last H frames are read.
 
@@ -43,12 +53,13 @@ class StateEncoder(nn.Module):
         in_channels: C; None: 1, and in a recipe of ``pdessl pretrain`` the number of the data's fields.
         frames: H, >= 1; more than one where a single frame does not tell the state.
         hidden: widths of the layers of f.
+        sensors: numbers of the nodes that are read, all axes together; None: all. Other nodes may hold anything.
 
     Shapes:
         (B, C, T >= H, *X) -> (B, D).
 
     Raises:
-        ShapeError: another grid, or fewer frames.
+        ShapeError: another grid, fewer frames, or sensors that are no nodes of it.
     """
 
     time_first: ClassVar[bool] = False
@@ -60,16 +71,21 @@ class StateEncoder(nn.Module):
         in_channels: int | None = None,
         frames: int = 1,
         hidden: Sequence[int] = (256,),
+        sensors: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        read = list(range(points)) if sensors is None else [int(n) for n in sensors]
+        if not read or len(set(read)) < len(read) or min(read) < 0 or max(read) >= points:
+            raise ShapeError(f"StateEncoder got sensors {read}; expected some, all different, from 0 to {points - 1}.")
         self.left_open = left_open(in_channels=in_channels)
         channels = 1 if in_channels is None else in_channels
         self.init_args: dict[str, Any] = {
             "points": points, "features": features, "in_channels": channels, "frames": frames,
-            "hidden": [int(h) for h in hidden],
+            "hidden": [int(h) for h in hidden], "sensors": None if sensors is None else read,
         }  # fmt: skip
         self.in_channels, self.frames, self.points, self.feature_dim = channels, frames, points, features
-        size = channels * frames * points
+        self.sensors = None if sensors is None else tuple(read)
+        size = channels * frames * len(read)
         self.linear = nn.Linear(size, features)
         self.network = _layers([size, *hidden, features])
 
@@ -80,7 +96,8 @@ class StateEncoder(nn.Module):
                 f"StateEncoder got fields {tuple(x.shape)}; expected (B, {self.in_channels}, at least {self.frames}, "
                 f"{self.points} nodes)."
             )
-        flat = x[:, :, x.shape[2] - self.frames :].flatten(1)
+        last = x[:, :, x.shape[2] - self.frames :].flatten(3)
+        flat = (last if self.sensors is None else last[..., list(self.sensors)]).flatten(1)
         return self.linear(flat) + self.network(flat)
 
 
@@ -185,13 +202,93 @@ def _check(predictor: Any, latent: Tensor, actions: Tensor, shape: tuple[int, ..
         )
 
 
+@runtime_checkable
+class SequencePredictor(Protocol):
+    """A predictor that remembers the latents before the last one."""
+
+    def follow(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Return the latent after each of the true ones, (B, K, D), from those before it."""
+        ...
+
+    def roll_out(self, latent: Tensor, actions: Tensor) -> Tensor:
+        """Return the latents after each period, (B, K, D), each from those that were predicted before it."""
+        ...
+
+
+class CausalActionPredictor(nn.Module):
+    """The latent one control period later, from all latents and amplitudes of the sequence so far, and none after it.
+
+        ẑ_{t+1} = z_t + L [z_t, a_t] + W h_t,    h_t = GRU(h_{t-1}, [z_t, a_t]),    a in units of their bound
+
+    h is 0 before a sequence begins, so that one latent is a sequence too.
+
+    Args:
+        latent: D.
+        actions: A.
+        hidden: width of h.
+        layers: of the recurrent network.
+        bound: of the amplitudes, in their unit.
+
+    Shapes:
+        z (B, D), a (B, A) -> (B, D), the first latent of a sequence; :meth:`follow` and :meth:`roll_out` for more.
+
+    Raises:
+        ShapeError: other shapes.
+    """
+
+    def __init__(self, latent: int, actions: int, hidden: int = 192, layers: int = 1, bound: float = 1.0) -> None:
+        super().__init__()
+        self.init_args = {"latent": latent, "actions": actions, "hidden": hidden, "layers": layers, "bound": bound}
+        self.latent, self.actions, self.bound = latent, actions, bound
+        self.linear = nn.Linear(latent + actions, latent)
+        nn.init.zeros_(self.linear.bias)
+        self.memory = nn.GRU(latent + actions, hidden, layers, batch_first=True)
+        self.lower = nn.Linear(hidden, latent)
+        with torch.no_grad():
+            self.linear.weight.mul_(0.1)
+            self.lower.weight.mul_(0.1)
+
+    def forward(self, latent: Tensor, actions: Tensor) -> Tensor:
+        """Return the latents after the first ones of sequences."""
+        _check(self, latent, actions, (self.latent,))
+        return self.follow(latent[:, None], actions[:, None])[:, 0]
+
+    def follow(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Return the latent after each of the true ones, (B, K, D), for z (B, K, D) and a (B, K, A)."""
+        return self._step(latents, actions, None)[0]
+
+    def roll_out(self, latent: Tensor, actions: Tensor) -> Tensor:
+        """Return the latents (B, K, D) after each period from z (B, D) under a (B, K, A)."""
+        _check(self, latent, actions[:, 0], (self.latent,))
+        found, memory = [], None
+        for now in actions.unbind(dim=1):
+            after, memory = self._step(latent[:, None], now[:, None], memory)
+            latent = after[:, 0]
+            found.append(latent)
+        return torch.stack(found, dim=1)
+
+    def _step(self, latents: Tensor, actions: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        given = torch.cat([latents, actions / self.bound], dim=-1)
+        seen, memory = self.memory(given, memory)
+        return latents + self.linear(given) + self.lower(seen), memory
+
+
 def roll_out(predictor: nn.Module, latent: Tensor, actions: Tensor) -> Tensor:
     """Return the latents (B, K, ...) after each of K periods under amplitudes (B, K, A), each from the one before."""
+    if isinstance(predictor, SequencePredictor):
+        return predictor.roll_out(latent, actions)
     found = []
     for now in actions.unbind(dim=1):
         latent = predictor(latent, now)
         found.append(latent)
     return torch.stack(found, dim=1)
+
+
+def follow(predictor: nn.Module, latents: Tensor, actions: Tensor) -> Tensor:
+    """Return the latent (B, K, ...) after each of the true ones (B, K, ...) under amplitudes (B, K, A)."""
+    if isinstance(predictor, SequencePredictor):
+        return predictor.follow(latents, actions)
+    return predictor(latents.flatten(0, 1), actions.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
 class InverseDynamics(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import DataError, SchemaError, ShapeError
-from pdessl.models import roll_out
+from pdessl.models import follow, roll_out
 from pdessl.objectives import ExponentialMovingAverage, Terms
 from pdessl.objectives.latents import prediction_term
 from pdessl.tasks.batches import step_generator
@@ -48,6 +48,8 @@ class WorldModel(RepresentationTask):
         frames: H, frames of a state, >= 1.
         windows: cut out of each run of a batch.
         on_tokens: latents are the encoder's tokens (True) or its features.
+        teacher_forced: each latent is also predicted from the true ones before it, with equal weight: the objective
+            gets 2 K rows. With :class:`pdessl.models.CausalActionPredictor` the task is that of a whole sequence.
         inverse_weight: ω >= 0.
         similarity: δ >= 0.
         bound: of the amplitudes, in their unit.
@@ -63,7 +65,7 @@ class WorldModel(RepresentationTask):
         ShapeError: runs shorter than a window.
 
     Source: Sobal et al. (2025), arXiv:2502.14819 (PLDM: variance, covariance, similarity, inverse dynamics); Assran et
-        al. (2025), arXiv:2506.09985 (roll-outs in latent space).
+        al. (2025), arXiv:2506.09985 (roll-outs in latent space beside teacher forcing).
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class WorldModel(RepresentationTask):
         frames: int = 1,
         windows: int = 16,
         on_tokens: bool = False,
+        teacher_forced: bool = False,
         inverse_weight: float = 1.0,
         similarity: float = 0.0,
         bound: float = 1.0,
@@ -105,6 +108,7 @@ class WorldModel(RepresentationTask):
         self.inverse, self.ends, self.augmentation = inverse, ends, augmentation
         self.horizon, self.frames, self.windows, self.on_tokens = horizon, frames, windows, on_tokens
         self.inverse_weight, self.similarity, self.bound = inverse_weight, similarity, bound
+        self.teacher_forced = teacher_forced
         if teacher is not None:
             self.teacher = ExponentialMovingAverage(self.encoder, **teacher)
 
@@ -142,6 +146,9 @@ class WorldModel(RepresentationTask):
             with torch.no_grad():
                 target = self.latent(states[:, 1:].flatten(0, 1), taught=True).unflatten(0, (b, -1))
         imagined = roll_out(self.predictor, latents[:, 0], actions)
+        if self.teacher_forced:
+            forced = follow(self.predictor, latents[:, :-1], actions)
+            imagined, target = torch.cat([imagined, forced], dim=1), torch.cat([target, target], dim=1)
         rows = [_rows(z) for z in (imagined, target)]
         terms = Terms.of(self.objective(*rows, _rows(latents[:, :1])))
         terms = self._with_dynamics(terms, latents, actions / self.bound)

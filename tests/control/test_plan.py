@@ -89,6 +89,8 @@ def test_what_is_printed_is_an_environment_that_can_be_run(tmp_path, capsys):
 def test_wrong_words_are_told(capsys):
     for words, said in (
         (["--planner", "cen"], "Did you mean 'cem'"),
+        (["--planner", "lqr", "--critic", "1"], "a planner that searches"),
+        (["--adapt", "-1"], "numbers >= 0"),
         (["--episodes", "0"], "at least one episode"),
         (["--horizon", "2"], "1 <= every <= horizon"),
         (["--energy-limit", "0"], "are above 0"),
@@ -104,6 +106,21 @@ def test_wrong_words_are_told(capsys):
         pdessl.plan("ks_control_4", planner="best")
     with pytest.raises(DataError, match="at least one episode"):
         pdessl.plan("ks_control_4", episodes=-1)
+
+
+def test_linear_feedback_alone_needs_no_search_and_is_refused_where_it_cannot_work():
+    found = pdessl.plan(load_environment("ks_control_8", QUICK), "law", planner="lqr", episodes=1, announce=str)
+    rows = {row["title"]: row["mean_cost"]["mean"] for row in found.rows()}
+    assert list(rows)[2:] == ["linear feedback (LQR)", "linear feedback (LQR), the law found"]
+    assert rows["linear feedback (LQR), the law found"] == pytest.approx(rows["linear feedback (LQR)"], rel=1e-3)
+    four = load_environment("ks_control_4", QUICK)
+    for model in (None, "law"):
+        with pytest.raises(DataError, match=r"cannot hold u = 0. No actuator reaches a wave of number 2 that grows"):
+            pdessl.plan(four, model, planner="lqr", episodes=1, announce=str)
+    with pytest.raises(DataError, match="Still has no linearisation"):
+        pdessl.plan(four, Still(four), planner="lqr", episodes=1, announce=str)
+    with pytest.raises(DataError, match="Still cannot be adapted"):
+        pdessl.plan(four, Still(four), adapt=1, episodes=1, announce=str)
 
 
 def test_environments_are_listed(capsys):

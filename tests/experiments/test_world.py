@@ -1,13 +1,17 @@
 """A world model from runs to a closed loop: trained, read out, saved, loaded, planned with; and a collapsed one."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
 import pdessl
 from pdessl import cli
-from pdessl.control import Gradient, VectorEnvironment, load_environment
+from pdessl.control import Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.evaluation.report import read_report
+from pdessl.experiments.adapting import adapt
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.world import load_world, model_of
 from pdessl.models import load, roll_out, save_pretrained
@@ -41,19 +45,36 @@ def test_read_outs_are_measured_on_other_runs_and_imagination_is_their_roll_out(
     start = world.encoder(now.observation.float()[:, None, None])
     by_hand = world.readout(roll_out(world.predictor, start, actions[:, 1].float()))[:, :, 0]
     assert torch.allclose(env.state(by_hand), env.state(imagined[:, 1]), atol=1e-3)
-    priced = load_world(run, env, priced=True).energies(now, actions)
+    priced = load_world(run, env, "probe").energies(now, actions)
     assert priced.shape == (2, 3, 4) and world.energies(now, actions) is None
+    aimed = replace(now, target=env.start([5, 6]))
+    assert load_world(run, env, "probe").energies(aimed, actions) is None
+    latents, goals = world.latents(now, actions), world.encoded(env.field(aimed.target))
+    scale = world.readout.field_weight.square().sum() / 64
+    far = load_world(run, env, "latent")
+    torch.testing.assert_close(
+        far.energies(aimed, actions), scale * (latents - goals[:, None, None]).square().mean(dim=-1).double()
+    )
+    rest = world.encoded(torch.zeros(1, 64))
+    torch.testing.assert_close(far.energies(now, actions), scale * (latents - rest).square().mean(dim=-1).double())
+    problem = Imagined(env, far, aimed).cost(actions)
+    torch.testing.assert_close(problem, far.energies(aimed, actions).mean(dim=-1))
 
 
 def test_the_command_plans_in_a_world_model_and_in_a_law(run, tmp_path, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "2", "--horizon", "3", "--every", "3", "--no-oracle"]
     words += ["--search", "iterations=2", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    for model, price in ((str(run), "probe"), (str(run), "decoded"), ("law", "decoded")):
+    for model, price in ((str(run), "probe"), (str(run), "decoded"), (str(run), "latent"), ("law", "decoded")):
         out = tmp_path / "plan"
         assert cli.main(["plan", "--model", model, "--price", price, *words, "--out", str(out)]) == 0
         said = capsys.readouterr().out
         report, arrays = read_report(out)
         last = report["control"]["rows"][-1]
+        dreamed, came = (arrays[f"control/{name}/{last['key']}"] for name in ("dreamed", "came"))
+        assert dreamed.shape == came.shape == (4, 64) and abs(dreamed[0] - came[0]).max() < 1e-6
+        assert (came == arrays[f"control/field/{last['key']}"][:4]).all()
+        assert bool(abs(dreamed - came).max() < 1e-3) is (model == "law")
+        assert "the difference" in (out / "report.html").read_text()
         assert last["title"] == ("gradient, the law found" if model == "law" else "gradient, the world model")
         assert last["training_periods"] == (400 if model == "law" else 320)
         error = arrays[f"control/imagined/{last['key']}"]
@@ -79,12 +100,106 @@ def test_a_collapsed_model_is_flagged_and_its_plan_is_no_better_than_zero(run, t
     assert any("does not hold the state" in line for line in said)
 
 
+def test_a_model_that_sees_sensors_plans_from_the_last_frames_of_them(ks4_store, tmp_path):
+    words = [f"data.path={ks4_store}", "trainer.max_epochs=1", *WORDS[1:]]
+    folder = pretrain("world/ks4_sensors", words, tmp_path / "run").folder
+    places = {"sensors.positions": [11 / 8 * n for n in range(16)], "sensors.noise": 0.01}
+    env = load_environment("ks_control_4", QUICK | places)
+    world, vector = load_world(folder, env), VectorEnvironment(env)
+    now = vector.reset([0, 1])
+    assert torch.equal(now.last(3), torch.stack([now.observation] * 3, dim=1))
+    seen = [now.observation]
+    for _ in range(5):
+        now, _ = vector.step(torch.zeros(2, 4))
+        seen.append(now.observation)
+    states = torch.rand(2, 4, 64).double()  # what is between the sensors does not matter
+    states[..., ::4] = torch.stack(seen[-4:], dim=1)
+    latent = pdessl.load(folder)(states.float()[:, None])
+    actions = torch.rand(2, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        world.latents(now, actions)[:, 0], roll_out(world.predictor, latent, actions[:, 0].float())
+    )
+    found = pdessl.plan(env, folder, planner=Gradient(1), episodes=1, horizon=2, every=2, oracle=False, announce=str)
+    assert list(found.episodes)[-1] == "Gradient, the world model"
+    with pytest.raises(DataError, match="one frame that is seen whole"):
+        adapt(world, lambda w: RecedingHorizon(env, w, Gradient(1), 2), [0])
+    with pytest.raises(DataError, match="the model reads nodes"):
+        load_world(folder, load_environment("ks_control_4", QUICK | {"sensors.positions": [0.0, 11.0]}))
+
+
+def test_several_models_plan_together(run, tmp_path):
+    words = ["--environment", "ks_control_4", "--episodes", "1", "--horizon", "2", "--every", "2", "--no-oracle"]
+    words += ["--search", "iterations=1", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
+    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", *words, "--out", str(tmp_path)]) == 0
+    last = read_report(tmp_path)[0]["control"]["rows"][-1]
+    assert last["title"] == "gradient, 2 world models" and last["training_periods"] == 320
+
+
+def test_linear_feedback_of_a_model_is_made_from_its_derivative_at_rest(run):
+    env = load_environment("ks_control_4", QUICK)
+    world = load_world(run, env)
+    linear, d = world.linearised(), 24
+    assert linear.transition.shape == (d, d) and linear.entry.shape == (d, 4)
+    rest = world.encoded(torch.zeros(1, 64))
+    exact = copy.deepcopy(world.predictor).double()
+    generator = torch.Generator().manual_seed(0)
+    move, push = torch.randn(d, generator=generator).double(), torch.randn(4, generator=generator).double()
+    ends = [exact(rest.double() + sign * 1e-4 * move, sign * 1e-4 * push[None]) for sign in (1, -1)]
+    slope = (ends[0] - ends[1])[0] / 2e-4
+    torch.testing.assert_close(linear.transition @ move + linear.entry @ push, slope, rtol=1e-5, atol=1e-6)
+    decoded = (world.readout.field_weight.double() @ move).square().mean()  # mean u² of the decoded field beside rest
+    torch.testing.assert_close(move @ linear.square @ move, decoded, rtol=1e-9, atol=0)
+    now = VectorEnvironment(env).reset([1, 2])
+    seen = world.encoded(now.observation) - rest
+    torch.testing.assert_close(world.coordinates(now), seen.double())
+    assert float(world.coordinates(replace(now, observation=0 * now.observation)).abs().max()) < 1e-6
+
+
+def test_a_model_learns_from_what_surprised_it_and_is_saved(run, tmp_path, capsys):
+    words = ["--environment", "ks_control_4", "--episodes", "2", "--horizon", "4", "--every", "4", "--no-oracle"]
+    words += ["--set", "burn_in=5", "control.steps=24", "--search", "iterations=2", "--critic", "1"]
+    out = tmp_path / "better"
+    assert cli.main(["plan", "--model", str(run), "--adapt", "1", *words, "--out", str(out)]) == 0
+    report, _ = read_report(out)
+    rows = {row["title"]: row for row in report["control"]["rows"]}
+    first, adapted, last = list(rows)[-3:]
+    assert (first, last) == ("gradient, the world model", "gradient, the world model, adapted, with a critic")
+    assert rows[adapted]["training_periods"] == 320 + 6 * 24 + 2 * 24
+    assert rows[last]["training_periods"] == rows[adapted]["training_periods"] + 2 * 24
+    assert any("windows stored, with an error above" in note for note in report["control"]["notes"])
+    again = load_world(out / "adapted", load_environment("ks_control_4", QUICK))
+    world = load_world(run, again.environment)
+    fields = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.encoded(fields), world.encoded(fields))  # the encoder stays
+    assert pdessl.load(out / "critic").coordinates == again.environment.coordinates_count
+    assert cli.main(["plan", "--model", "law", "--adapt", "1", *words]) == 2
+    assert "cannot be adapted" in capsys.readouterr().err
+
+
+def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards(run):
+    env = load_environment("ks_control_4", QUICK | {"control.steps": 24})
+    world = load_world(run, env)
+    before = {key: value.clone() for key, value in world.predictor.state_dict().items()}
+
+    def steered(model):
+        return RecedingHorizon(env, model, Gradient(2), 4, 4)
+
+    found = adapt(world, steered, range(2), rounds=2, level=0.3, steps=60)
+    assert min(found.stored) > 0 and found.periods == (6 + 2 * 2) * 24
+    assert found.after < 0.8 * found.before and f"{found.stored[0]}, {found.stored[1]}" in str(found)
+    assert all(torch.equal(value, before[key]) for key, value in world.predictor.state_dict().items())
+    with pytest.raises(DataError, match="0 rounds, level 0.9, episodes of 24"):
+        adapt(world, steered, [0], rounds=0)
+
+
 def test_models_of_something_else_are_refused(run, tmp_path):
     with pytest.raises(ShapeError, match="5 and"):
         load_world(run, load_environment("ks_control_5", QUICK))
     with pytest.raises(DataError, match="trained on 'kuramoto_sivashinsky_coefficients'"):
         load_world(run, load_environment("burgers_target"))
-    with pytest.raises(DataError, match="2 sensors"):
+    with pytest.raises(DataError, match="2 sensors at nodes .0, 32., the model reads the whole grid"):
+        load_world(run, load_environment("ks_control_4", QUICK | {"sensors.positions": [0.0, 11.0]}))
+    with pytest.raises(DataError, match="sensors between the nodes of its grid; .* 0.34375 apart"):
         load_world(run, load_environment("ks_control_4", QUICK | {"sensors.positions": [1.0, 2.0]}))
     with pytest.raises(CheckpointError, match="--config world/ks4"):
         model_of(tmp_path, load_environment("ks_control_4", QUICK))

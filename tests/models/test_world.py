@@ -6,10 +6,12 @@ import torch
 from pdessl.errors import ShapeError
 from pdessl.models import (
     ActionPredictor,
+    CausalActionPredictor,
     GridActionPredictor,
     InverseDynamics,
     StateEncoder,
     StateReadout,
+    follow,
     load,
     roll_out,
     save_pretrained,
@@ -39,6 +41,31 @@ def test_a_roll_out_is_repeated_steps_and_amplitudes_count_in_bounds(name):
         predictor(latent, actions[:, 0, :1])
     with pytest.raises(ShapeError, match=type(predictor).__name__):
         predictor(latent[..., 1:], actions[:, 0])
+
+
+def test_a_causal_predictor_sees_nothing_that_comes_later_and_all_that_came_before():
+    torch.manual_seed(0)
+    predictor = CausalActionPredictor(6, 2, 16, bound=2.0).double()
+    latents, actions = torch.randn(3, 7, 6).double(), torch.randn(3, 7, 2).double()
+    found = follow(predictor, latents, actions)
+    for entry in (latents, actions):
+        entry[:, 4] += 1.0
+        changed = follow(predictor, latents, actions)
+        torch.testing.assert_close(changed[:, :4], found[:, :4], rtol=1e-12, atol=1e-14)
+        assert bool((changed[:, 4:] != found[:, 4:]).any(dim=(0, 2)).all())
+        found = changed
+    # A roll-out is what follows its own predictions, and begins as a sequence does.
+    rolled = roll_out(predictor, latents[:, 0], actions)
+    told = torch.cat([latents[:, :1], rolled[:, :-1]], dim=1)
+    torch.testing.assert_close(follow(predictor, told, actions), rolled, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(predictor(latents[:, 0], actions[:, 0]), rolled[:, 0])
+    plain = ActionPredictor(6, 2, (16,)).double()
+    torch.testing.assert_close(follow(plain, latents, actions)[:, 3], plain(latents[:, 3], actions[:, 3]))
+    other = CausalActionPredictor(**predictor.init_args | {"bound": 4.0}).double()
+    other.load_state_dict(predictor.state_dict())
+    torch.testing.assert_close(follow(other, latents, 2 * actions), found)
+    with pytest.raises(ShapeError, match="an amplitude per actuator"):
+        roll_out(predictor, latents[:, 0], actions[..., :1])
 
 
 def test_a_grid_predictor_moves_with_latents_and_profiles():

@@ -11,6 +11,7 @@ from objectives.embeddings import on_processes
 from pdessl.errors import DataError, SchemaError, ShapeError
 from pdessl.models import (
     ActionPredictor,
+    CausalActionPredictor,
     Encoder,
     GridActionPredictor,
     InverseDynamics,
@@ -56,7 +57,18 @@ def tokens(**settings):
     return WorldModel(encoder, predictor, objective, **given)
 
 
-MADE = {"vector": world, "tokens": tokens, "teacher": lambda **s: world(None, teacher={"start": 0.9}, **s)}
+def sequence(**settings):
+    task = world(teacher_forced=True, **settings)
+    task.predictor = CausalActionPredictor(6, 2, 16)
+    return task
+
+
+MADE = {
+    "vector": world,
+    "tokens": tokens,
+    "teacher": lambda **s: world(None, teacher={"start": 0.9}, **s),
+    "sequence": sequence,
+}
 
 
 def test_the_loss_is_its_formula():
@@ -79,6 +91,29 @@ def test_the_loss_is_its_formula():
         assert torch.allclose(seen[name], value), name
     whole = 2 * prediction + seen["regularity"] + 0.7 * (inverse + ends) + 0.5 * similar
     assert torch.allclose(total, whole) and torch.equal(total, seen["total"])
+
+
+def test_teacher_forcing_predicts_each_latent_from_the_true_ones_before_it():
+    task, seen = sequence(windows=1).double(), []
+    task.log_terms = lambda terms, rows: None
+    task._trainer = type("Run", (), {"current_epoch": 0})()
+    objective = task.objective
+
+    def record(prediction, target, context):
+        seen.append((prediction, target))
+        return objective(prediction, target, context)
+
+    task.objective = torch.nn.Module()
+    task.objective.forward = record
+    runs = acted(4, 5)
+    runs = runs.window(slice(0, 4)).replace(fields=runs.fields[:, :, :4].double())
+    task.training_step(runs, 0)
+    latents = torch.stack([task.encoder(runs.fields[:, :, t : t + 1]) for t in range(4)], dim=1)
+    prediction, target = seen[0]
+    actions = runs.actions.mT
+    expected = [task.predictor.roll_out(latents[:, 0], actions), task.predictor.follow(latents[:, :3], actions)]
+    torch.testing.assert_close(prediction, torch.cat(expected, dim=1))
+    torch.testing.assert_close(target, torch.cat([latents[:, 1:]] * 2, dim=1))
 
 
 def test_windows_lie_in_the_runs_with_their_own_amplitudes():
