@@ -25,6 +25,7 @@ from pdessl.written import say
 __all__ = ["DesignComparison", "compare_designs"]
 
 _CEILING = "exact-model optimum"
+_CERTAIN = 0.999  # weight of an answer at which a run ends
 _STREAM = 1_000_003  # first seed of what truths are drawn from
 
 
@@ -37,12 +38,14 @@ class DesignComparison:
         records: way -> a record per seed.
         truths: number of the true hypothesis of each seed.
         level: weight of the true answer that is asked for.
+        experiments: most that were made; a run ends where an answer is all but certain, and its weights stay.
     """
 
     problem: Problem
     records: Mapping[str, Sequence[Record]]
     truths: Sequence[int]
     level: float
+    experiments: int
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table: experiments needed by each seed (None: more than were made), and weights of the truth."""
@@ -51,8 +54,8 @@ class DesignComparison:
             pairs = list(zip(records, self.truths, strict=True))
             answers = self.problem.answers
             needed = [r.needed(answers, int(answers[t]), self.level) for r, t in pairs]
-            curves = torch.stack([r.certainty(answers, int(answers[t])) for r, t in pairs])
-            most = curves.shape[1] - 1
+            most = self.experiments
+            curves = torch.stack([_held(r.certainty(answers, int(answers[t])), most + 1) for r, t in pairs])
             capped = torch.tensor([min(n, most + 1) for n in needed], dtype=torch.float64)
             rows.append(
                 {
@@ -82,6 +85,10 @@ class DesignComparison:
         return "\n".join(lines)
 
 
+def _held(curve: Tensor, length: int) -> Tensor:
+    return torch.cat([curve, curve[-1:].expand(length - len(curve))])
+
+
 def _told(value: float, most: int) -> str:
     return f"> {most}" if value > most else f"{value:g}"
 
@@ -109,7 +116,7 @@ def compare_designs(
         study: as in :func:`design`.
         ways: words of :data:`WAYS`.
         seeds: how many, >= 1.
-        experiments: of each run, >= 1; all of them are made.
+        experiments: most of each run, >= 1; it ends before where an answer has a weight of 0.999.
         level: posterior weight of the true answer.
         ceiling: also the row of somebody who knows the truth, see :class:`pdessl.control.choosing.Known`.
         out: folder for ``report.json``.
@@ -121,10 +128,10 @@ def compare_designs(
         PdesslError: as :func:`design`.
     """
     problem = load_problem(study, overrides, where)
-    if seeds < 1 or experiments < 1 or not 0 < level < 1 or not ways:
+    if seeds < 1 or experiments < 1 or not 0 < level <= _CERTAIN or not ways:
         raise DataError(
             f"seeds {seeds}, experiments {experiments}, level {level}, ways {list(ways)}: expected one or more of each "
-            "and a weight between 0 and 1."
+            f"and a weight between 0 and {_CERTAIN:g}."
         )
     if out is not None:
         check_writable(Path(out))
@@ -148,11 +155,11 @@ def compare_designs(
         for way, held in records.items():
             chooser: Chooser = Known(truths[-1], shared) if way == _CEILING else searches[way]
             chooser = chooser if isinstance(chooser, (Best, Known)) else chooser_of(way, seed, experiments)
-            held.append(experiment(problem, chooser, observe, experiments))
+            held.append(experiment(problem, chooser, observe, experiments, until=_CERTAIN))
             answer = int(problem.answers[truths[-1]])
             needed = held[-1].needed(problem.answers, answer, level)
             announce(f"seed {seed}, {problem.labels[truths[-1]]}, {WAYS.get(way, way)}: {_told(needed, experiments)}")
-    found = DesignComparison(problem, records, truths, level)
+    found = DesignComparison(problem, records, truths, level, experiments)
     if out is not None:
         content = {"rows": found.rows(), "truths": [problem.labels[t] for t in truths], "level": level}
         write_json(Path(out) / "report.json", content | provenance())
