@@ -29,6 +29,7 @@ _PUBLIC = {
     "pretrain": "pdessl.experiments.pretrain",
     "timestep": "pdessl.experiments.timestep",
     "surprise": "pdessl.experiments.surprise",
+    "design": "pdessl.experiments.design",
     "plan": "pdessl.experiments.planning",
     "study": "pdessl.experiments.study",
     "quickstart": "pdessl.experiments.quickstart",

@@ -35,6 +35,10 @@ VERBS = {
         "when new runs stop doing what a law or a stepper foresees, with an alarm",
     ),
     "plan": ("pdessl.cli.plan", "steer a controlled PDE by planning ahead, beside its floors"),
+    "design": (
+        "pdessl.cli.design",
+        "the experiment that decides between hypotheses, in a laboratory or the solver",
+    ),
     "study": ("pdessl.cli.study", "many pretrainings, seeds and floors in one table"),
     "report": ("pdessl.cli.report", "the figures and tables of a run as one HTML file"),
 }

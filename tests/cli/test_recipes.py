@@ -12,7 +12,7 @@ from pdessl import catalog, cli
 from pdessl.experiments.pretraining import _command_line, _content, pretrain
 from pdessl.schema import parse_yaml
 
-ELSEWHERE = ("quickstart", "studies/", "regression/", "timestep/")
+ELSEWHERE = ("quickstart", "studies/", "regression/", "timestep/", "design/")
 RECIPES = [n for n in catalog.names("configs") if not n.startswith(ELSEWHERE)]
 STEP = [
     "data.batch_size=16",
