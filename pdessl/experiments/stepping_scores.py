@@ -32,8 +32,11 @@ TITLES = {
     "persistence": "persistence: nothing changes",
     "none": "time-stepper, unconditioned",
     "representation": "conditioned on the representation",
+    "recomputed": "the same, read anew from its own frames",
     "predicted": "conditioned on the predicted {target}",
+    "posterior": "told draws of the posterior of the {target}; mean of the rollouts",
     "operator": "conditioned on the code of the law",
+    "hybrid": "a coarse step of the law, corrected by a network",
     "shuffled": "conditioned on the representation of another run (floor)",
     "random": "conditioned on an untrained encoder (floor)",
     "parameter": "conditioned on the true {target} (ceiling)",
@@ -56,6 +59,8 @@ class Scores:
         correlated: mean time until the correlation falls below 0.8 and 0.9.
         bands: error of low, middle and high waves.
         relative_l2: of every run.
+        covered: share of the true values, over runs, frames and nodes, inside the band of a posterior, if any.
+        width: root mean square of half the band over that of the true values.
     """
 
     one_step: float
@@ -68,12 +73,22 @@ class Scores:
     correlated: tuple[float, float]
     bands: list[float]
     relative_l2: Tensor
+    covered: float | None = None
+    width: float | None = None
 
 
-def scores(near: Tensor, far: Tensor, test: Trajectories, context: int) -> Scores:
-    """Score one-step predictions and rollouts (B, C, T - context, *X) against the runs."""
+def scores(
+    near: Tensor, far: Tensor, test: Trajectories, context: int, band: tuple[Tensor, Tensor] | None = None
+) -> Scores:
+    """Score one-step predictions, rollouts and the band around these, (B, C, T - context, *X) each."""
     truth, interval = test.fields[:, :, context:], test.time_step
+    covered = width = None
+    if band is not None:
+        covered = float(((band[0] <= truth) & (truth <= band[1])).double().mean())
+        width = float(((band[1] - band[0]).double().square().mean() / truth.double().square().mean()).sqrt() / 2)
     return Scores(
+        covered=covered,
+        width=width,
         one_step=float(nmse(near, truth)),
         rollout=float(nmse(far, truth)),
         pooled=float(pooled_nmse(far, truth)),
@@ -196,6 +211,9 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
         row["relative_l2"] = measured([float(s.relative_l2.mean()) for s in found])
         if len(result.scores[method][0].relative_l2) > 1:
             row["relative_l2"]["interval"] = list(bootstrap(torch.stack([s.relative_l2 for s in found]).mean(dim=0)))
+        if found[0].covered is not None:
+            row["covered"] = measured([float(s.covered or 0.0) for s in found])
+            row["width"] = measured([float(s.width or 0.0) for s in found])
         for name, single in (("gap_closed", False), ("gap_closed_one_step", True)):
             gaps = result.gap(method, single)
             if gaps and method not in ("persistence", "none", "parameter"):
