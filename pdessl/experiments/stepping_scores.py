@@ -28,6 +28,7 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["TITLES", "Scores", "SteppingResult", "as_report", "scores", "table"]
 
+_AFTER = (1, 10, 50, 100, 200)  # steps
 TITLES = {
     "persistence": "persistence: nothing changes",
     "none": "time-stepper, unconditioned",
@@ -55,6 +56,7 @@ class Scores:
         pooled_one_step: the same of single steps.
         over_time: NMSE per frame.
         geometric: geometric mean over frames of the mean nRMSE.
+        nrmse: mean over runs, per frame.
         vrmse: mean over runs and frames.
         correlated: mean time until the correlation falls below 0.8 and 0.9.
         bands: error of low, middle and high waves.
@@ -69,6 +71,7 @@ class Scores:
     pooled_one_step: float
     over_time: list[float]
     geometric: float
+    nrmse: list[float]
     vrmse: float
     correlated: tuple[float, float]
     bands: list[float]
@@ -86,6 +89,7 @@ def scores(
     if band is not None:
         covered = float(((band[0] <= truth) & (truth <= band[1])).double().mean())
         width = float(((band[1] - band[0]).double().square().mean() / truth.double().square().mean()).sqrt() / 2)
+    relative = nrmse(far, truth).mean(dim=0)
     return Scores(
         covered=covered,
         width=width,
@@ -94,7 +98,8 @@ def scores(
         pooled=float(pooled_nmse(far, truth)),
         pooled_one_step=float(pooled_nmse(near, truth)),
         over_time=nmse_per_frame(far, truth).tolist(),
-        geometric=float(geometric_mean(nrmse(far, truth).mean(dim=0))),
+        geometric=float(geometric_mean(relative)),
+        nrmse=relative.tolist(),
         vrmse=float(vrmse(far, truth).mean()),
         correlated=tuple(float(correlation_time(far, truth, interval, c).mean()) for c in (0.8, 0.9)),  # type: ignore[arg-type]
         bands=band_error(far, truth).tolist(),
@@ -205,6 +210,7 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
         row["rollout"] = measured([s.rollout for s in found])
         row["pooled"] = measured([s.pooled for s in found])
         row["geometric_mean_nrmse"] = measured([s.geometric for s in found])
+        row["nrmse"] = {n: measured([s.nrmse[n - 1] for s in found]) for n in _AFTER if n <= len(found[0].nrmse)}
         row["vrmse"] = measured([s.vrmse for s in found])
         row["correlation_time"] = {c: measured([s.correlated[i] for s in found]) for i, c in enumerate(("0.8", "0.9"))}
         row["bands"] = [measured(list(values)) for values in zip(*(s.bands for s in found), strict=True)]

@@ -220,7 +220,7 @@ STEPS = [n for n in catalog.names("configs") if n.startswith("timestep/")]
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_recipe_trains_two_steps_at_the_command_line(name, small_store, tmp_path, capsys):
-    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, batch_size: 8"
+    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, also: []"
     changes = [f"timestepping.{word}" for word in small.replace(": ", "=").split(", ")]
     given = ["--data", str(small_store), "--out", str(tmp_path / "out"), "--condition", "parameter"]
     with quietly():
