@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         "--condition",
         nargs="+",
         metavar="NAME",
-        help="rows of the table: none, parameter, representation, predicted, operator, shuffled, random, law",
+        help="rows of the table: none, parameter, representation, recomputed, predicted, posterior, operator, hybrid, "
+        "shuffled, random, law",
     )
     parser.add_argument("--config", default="quickstart", metavar="NAME", help="recipe with a section 'timestepping'")
     parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. tiny")

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,24 +20,19 @@ from pdessl.errors import DataError
 from pdessl.experiments.processes import Shared, each
 from pdessl.experiments.stepping_conditions import Told, told
 from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
-from pdessl.experiments.supervision import FixedBatches, ShuffledBatches, silent_trainer
-from pdessl.experiments.training import interruptible
-from pdessl.files import replacing
+from pdessl.experiments.stepping_training import Job, model_of, split, step_through
 from pdessl.inference.conditions import Condition
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.surrogates import SurrogateModel
-from pdessl.models import FNO, DilatedNetwork, Surrogate, UNet, load, save_pretrained
-from pdessl.operators import follow
+from pdessl.operators import follow, save_law
 from pdessl.operators.following import one_step
-from pdessl.schema import Count, Natural, Positive, Share
-from pdessl.tasks import TimeStepping
+from pdessl.schema import Count, Natural, Positive, Share, Size
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Stepping", "compare_steppers", "surrogate_of"]
+__all__ = ["Stepping", "compare_steppers"]
 
-_NETWORKS = {"dilated": DilatedNetwork, "unet": UNet, "fno": FNO}
 _PART = 128
-_COLUMN = "condition {}"
+_NO_NETWORK = ("law", "recomputed")  # recomputed: that of the representation
 
 
 @dataclass(frozen=True)
@@ -46,12 +41,16 @@ class Stepping:
 
     Args:
         target: parameter that the ceiling is conditioned on.
+        also: further ones that it is conditioned on together with it, and that are predicted.
         conditions: rows of the table beside persistence: ``none``; ``parameter`` (the true one, the ceiling);
-            ``representation`` (leading components of the encoder's features of the context); ``predicted`` (the
-            parameter as a ridge on the representation predicts it, out of fold in training); ``operator`` (the code of
-            the law that unlabelled runs obey, read from the context); ``shuffled`` (the representation of another run)
-            and ``random`` (that of an untrained encoder): floors; ``law``: no network, the law itself integrated in
-            time. With a law as encoder its code takes the place of the representation.
+            ``representation`` (leading components of the encoder's features of the context); ``recomputed`` (the same
+            network, told the representation anew of its own frames, every ``context`` of them); ``predicted`` (the
+            parameter as a ridge on the representation predicts it, out of fold in training); ``posterior`` (the network
+            of the true parameter, told ``draws`` values that the run may have: the mean of the rollouts, and where they
+            lie); ``operator`` (the code of the law that unlabelled runs obey, read from the context); ``hybrid`` (a
+            network that corrects one coarse step of that law, told its code); ``shuffled`` (the representation of
+            another run) and ``random`` (that of an untrained encoder): floors; ``law``: no network, the law itself
+            integrated in time. With a law as encoder its code takes the place of the representation.
         context: frames from which conditions are computed; prediction starts after them.
         past: frames a step sees.
         bundle: frames a step gives.
@@ -61,19 +60,36 @@ class Stepping:
         width: hidden channels of the network.
         blocks: its residual blocks; of a U-Net, per level and way.
         modes: of an FNO.
+        derivatives: highest order of derivatives of the last frame that every network sees besides the frames.
+        spacing: every network is told time step and node distances besides its condition.
         unroll, pushforward, curriculum, noise: of training; see :class:`pdessl.tasks.TimeStepping`.
         steps: gradient steps.
         batch_size: runs per gradient step.
         learning_rate: of AdamW, after warm-up.
         components: principal components of the representation that condition it, fitted on the training runs; 1 is the
             bottleneck of the reference paper.
+        draws: rollouts per run of a ``posterior``.
         seeds: number of seeds.
         runs: labelled runs to train on; None: all.
     """
 
     target: str = "viscosity"
+    also: tuple[str, ...] = ()
     conditions: tuple[
-        Literal["none", "parameter", "representation", "predicted", "operator", "shuffled", "random", "law"], ...
+        Literal[
+            "none",
+            "parameter",
+            "representation",
+            "recomputed",
+            "predicted",
+            "posterior",
+            "operator",
+            "hybrid",
+            "shuffled",
+            "random",
+            "law",
+        ],
+        ...,
     ] = ("none", "representation", "parameter")
     context: Count = 16
     past: Count = 2
@@ -84,6 +100,8 @@ class Stepping:
     width: Count = 24
     blocks: Count = 7
     modes: Count = 16
+    derivatives: Size = 0
+    spacing: bool = False
     unroll: Count = 1
     pushforward: bool = False
     curriculum: Share | None = None
@@ -92,32 +110,9 @@ class Stepping:
     batch_size: Count = 32
     learning_rate: Positive = 2e-3
     components: Count = 8
+    draws: Count = 16
     seeds: Count = 3
     runs: Count | None = None
-
-
-def surrogate_of(settings: Stepping, runs: Trajectories, condition: int) -> Surrogate:
-    """Return an untrained surrogate for runs like these.
-
-    Args:
-        settings: network, sizes, past, bundle.
-        runs: for the number of fields and the boundaries.
-        condition: F.
-    """
-    given: dict[str, Any] = {
-        "channels": runs.fields.shape[1],
-        "past": settings.past,
-        "bundle": settings.bundle,
-        "width": settings.width,
-        "blocks": settings.blocks,
-        "condition": condition,
-        "periodic": [kind == "periodic" for kind in runs.boundary],
-    }
-    if settings.modulation is not None:
-        given["modulation"] = settings.modulation
-    if settings.network == "fno":
-        given["modes"] = min(settings.modes, min(runs.fields.shape[3:]) // 2)
-    return Surrogate(_NETWORKS[settings.network](**given))
 
 
 def compare_steppers(
@@ -144,13 +139,15 @@ def compare_steppers(
     Raises:
         DataError: fewer frames than context and one step, no such parameter, or a condition that needs an encoder.
     """
-    train, test, context = _split(data, settings)
+    train, test, context = split(data, settings)
     steps = test.fields.shape[2] - context
     if steps < 1 or context < settings.past:
         raise DataError(
             f"{data.test.fields.shape[2]} frames with context {settings.context}, stride {settings.stride} and past "
             f"{settings.past} leave nothing to predict. Lower context or stride."
         )
+    if "recomputed" in settings.conditions and "representation" not in settings.conditions:
+        raise DataError("the condition 'recomputed' is that of the network of 'representation': add that condition.")
     truth = test.fields[:, :, context:]
     last = test.fields[:, :, context - 1 : context]
     result = SteppingResult.of(test, context, settings.target)
@@ -159,34 +156,53 @@ def compare_steppers(
     if "law" in given:
         result.add("law", *_law(given["law"], test, context, out))
         report(f"law: rollout NMSE {result.scores['law'][0].rollout:.3g}")
-    methods = [m for m in settings.conditions if m in given and m != "law"]
-    jobs = []
-    for seed in range(settings.seeds):
-        for method in methods:
-            vectors = given[method].vectors(seed)
-            kept = out is not None and not seed and given[method].condition is not None  # floors are no models
-            folder = str(Path(str(out)) / method) if kept else None
-            jobs.append((method, seed, *(None if v is None else v.numpy() for v in vectors), folder))
-    # What the trainings are told was computed above: their processes need no encoder.
-    shared = Shared(nn.Identity(), data, settings)
-    for job, (far, near) in zip(jobs, each(_train_and_predict, jobs, shared, workers), strict=True):
-        method, seed, folder = job[0], job[1], job[4]
-        found = scores(torch.from_numpy(near), torch.from_numpy(far), test, context)
-        result.add(method, found, torch.from_numpy(far) if not seed else None)
-        report(f"{method}, seed {seed}: rollout NMSE {found.rollout:.3g}")
-        condition = given[method].condition
-        if folder is not None and condition is not None:
-            _model(folder, condition, context, train, found, settings).save(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = list(_jobs(given, settings, train, Path(scratch)))
+        # What the trainings are told was computed above: their processes need no encoder.
+        shared = Shared(nn.Identity(), data, settings)
+        for job, stepped in zip(jobs, each(step_through, jobs, shared, workers), strict=True):
+            far, near = torch.from_numpy(stepped.far), torch.from_numpy(stepped.near)
+            band = None
+            if stepped.low is not None and stepped.high is not None:
+                band = torch.from_numpy(stepped.low), torch.from_numpy(stepped.high)
+            found = scores(near, far, test, context, band)
+            result.add(job.method, found, far if not job.seed else None)
+            report(f"{job.method}, seed {job.seed}: rollout NMSE {found.rollout:.3g}")
+            condition = given[job.method].condition
+            if condition is None:  # floors are no models
+                continue
+            record = {
+                "one-step NMSE on test runs": f"{found.one_step:.3g}",
+                "rollout NMSE on test runs": f"{found.rollout:.3g}",
+            }
+            model = model_of(stepped, job, condition, train, settings, record)
+            if out is not None and not job.seed:
+                model.save(Path(out) / job.method)
+            if job.method == "representation" and "recomputed" in settings.conditions:
+                again = torch.cat([model.ahead(part, steps, context) for part in _parts(test, context)])
+                result.add("recomputed", scores(near, again, test, context), again if not job.seed else None)
     result.notes = far_from_zero(field_statistics([train.fields], train.field_names))
     result.notes += [line for m in given.values() for line in m.notes]
     return result
 
 
-def _split(data: PDEDataModule, settings: Stepping) -> tuple[Trajectories, Trajectories, int]:
-    """Return training and test runs at the stride of a step, and the context in these frames."""
-    stride = slice(None, None, settings.stride)
-    train, test = (runs.window(stride) for runs in (data.labelled_subset(settings.runs), data.test))
-    return train, test, -(-settings.context // settings.stride)
+def _jobs(given: Mapping[str, Told], settings: Stepping, train: Trajectories, scratch: Path) -> Iterator[Job]:
+    """Yield every training: all conditions of a seed before the next seed."""
+    kinds = dict(zip(train.axis_names, train.boundary, strict=True))
+    for seed in range(settings.seeds):
+        for method in settings.conditions:
+            if method in _NO_NETWORK:
+                continue
+            law, folder = given[method].law, None
+            if given[method].coarse is not None and law is not None:
+                folder = str(save_law(law, scratch / "law", kinds).parent) if not seed else str(scratch / "law")
+            vectors = [None if v is None else v.numpy() for v in given[method].vectors(seed)]
+            yield Job(method, seed, vectors[0], vectors[1], folder)
+
+
+def _parts(test: Trajectories, context: int) -> Iterator[Trajectories]:
+    seen = test.window(slice(0, context))
+    return (seen[slice(i, i + _PART)] for i in range(0, len(test), _PART))
 
 
 def _law(
@@ -195,91 +211,14 @@ def _law(
     """Integrate the law itself over the test runs."""
     law = given.law
     assert law is not None  # noqa: S101  (that of the row)
-    seen, steps = test.window(slice(0, context)), test.fields.shape[2] - context
+    steps = test.fields.shape[2] - context
     far, near = [], []
-    for i in range(0, len(test), _PART):
-        rows = slice(i, i + _PART)
-        ahead = follow(law, seen[rows], steps)
+    for i, seen in enumerate(_parts(test, context)):
+        ahead = follow(law, seen, steps)
         far.append(ahead.fields)
-        near.append(one_step(law, test[rows], context, ahead.codes))
+        near.append(one_step(law, test[slice(i * _PART, (i + 1) * _PART)], context, ahead.codes))
     found = scores(torch.cat(near), torch.cat(far), test, context)
     if out is not None:
         record = {"rollout NMSE": f"{found.rollout:.3g}", "one-step NMSE": f"{found.one_step:.3g}"}
         SurrogateModel.of(None, Condition("law", law=law), context, test, record).save(Path(out) / "law")
     return found, torch.cat(far)
-
-
-def _attached(runs: Trajectories, vectors: np.ndarray | None) -> tuple[Trajectories, tuple[str, ...]]:
-    """Return runs that hold their conditions as parameters, and the names of these."""
-    if vectors is None:
-        return runs, ()
-    columns = {_COLUMN.format(i): torch.from_numpy(vectors[:, i].copy()).double() for i in range(vectors.shape[1])}
-    return runs.replace(parameters={**runs.parameters, **columns}), tuple(columns)
-
-
-def _train_and_predict(
-    shared: Shared, job: tuple[str, int, np.ndarray | None, np.ndarray | None, str | None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train one time-stepper; return its rollout over the test runs and its one-step predictions."""
-    _, seed, train_vectors, test_vectors, folder = job
-    settings: Stepping = shared.settings
-    train, test, context = _split(shared.data, settings)
-    train, names = _attached(train, train_vectors)
-    test, _ = _attached(test, test_vectors)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        surrogate = surrogate_of(settings, train, len(names))
-    conditions = None if train_vectors is None else torch.from_numpy(train_vectors)
-    surrogate.set_statistics(train.fields, conditions)
-    task = TimeStepping(
-        surrogate,
-        context=context,
-        unroll=settings.unroll,
-        pushforward=settings.pushforward,
-        curriculum=settings.curriculum or 0.0,
-        noise=settings.noise,
-        learning_rate=settings.learning_rate,
-        seed=seed,
-        parameters=names,
-        scale="linear",
-    )
-    trainer = silent_trainer(max_epochs=1, accelerator="auto", devices=1)
-    with interruptible():
-        trainer.fit(task, ShuffledBatches(train, settings.batch_size, settings.steps, seed))
-    task = task.cpu().eval()
-    if folder is not None:
-        _keep(surrogate, folder)
-    steps = test.fields.shape[2] - context
-    far = [task.rollout(part, steps) for part in FixedBatches(test, _PART)]
-    near = [task.one_step(part) for part in FixedBatches(test, _PART)]
-    return torch.cat(far).numpy(), torch.cat(near).numpy()
-
-
-def _keep(surrogate: Surrogate, folder: str) -> None:
-    """Write the network and scales where the parent, which knows what they are told, finds them."""
-    save_pretrained(Path(folder) / "network", surrogate.network)
-    scales = torch.nn.Module()
-    for name in ("change", "condition_mean", "condition_std"):
-        scales.register_buffer(name, getattr(surrogate, name))
-    scales.register_buffer("mean", surrogate.scale.mean)
-    scales.register_buffer("std", surrogate.scale.std)
-    with replacing(Path(folder) / "scales.npz") as temporary, temporary.open("wb") as handle:
-        np.savez(handle, **{n: v.numpy() for n, v in scales.named_buffers()})
-
-
-def _model(
-    folder: str, condition: Condition, context: int, runs: Trajectories, found: Scores, settings: Stepping
-) -> SurrogateModel:
-    network, place = load(Path(folder) / "network"), Path(folder) / "scales.npz"
-    surrogate = Surrogate(network)
-    with np.load(place, allow_pickle=False) as held:
-        arrays = {n: torch.from_numpy(held[n]) for n in held.files}
-    place.unlink()
-    surrogate.scale.set_statistics(arrays["mean"], arrays["std"])
-    surrogate.change, surrogate.condition_mean = arrays["change"], arrays["condition_mean"]
-    surrogate.condition_std = arrays["condition_std"]
-    record = {
-        "training runs": len(runs), "gradient steps": settings.steps, "unrolled steps": settings.unroll,
-        "one-step NMSE on test runs": f"{found.one_step:.3g}", "rollout NMSE on test runs": f"{found.rollout:.3g}",
-    }  # fmt: skip
-    return SurrogateModel.of(surrogate.eval(), condition, context, runs, record)

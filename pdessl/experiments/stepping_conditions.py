@@ -1,11 +1,11 @@
 """What the time-steppers of a comparison are told: a vector per run, of training and of test, for every condition."""
 
-# N runs, D features, F width of a condition
+# N runs, M draws, D features, F width of a condition
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,18 +14,15 @@ from torch import Tensor, nn
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError, PdesslError, did_you_mean
 from pdessl.experiments.untrained import calibrated, untrained
-from pdessl.inference.conditions import Components, Condition
+from pdessl.inference.conditions import Components, Condition, Prediction, spacing
 from pdessl.inference.encoding import RunEncoder
-from pdessl.models import embed, fit_ridge
-from pdessl.operators import LatentOperator, discover
-from pdessl.operators.following import shortened
+from pdessl.operators import CoarseStep, LatentOperator, discover
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Told", "told"]
 
 _RUNS_OF_A_LAW = 256
-_FOLDS = 5
-_PART = 128
+_OF_A_LAW = ("operator", "law", "hybrid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +30,10 @@ class Told:
     """What one row of the table is told.
 
     Args:
-        train, test: (N, F) each, or None.
+        train, test: (N, F) each, or None; of test runs also (M, N, F), of which every draw is rolled out.
         condition: where new runs get theirs from; None for floors, which are not saved.
         law: for the rows of a law.
+        coarse: the step that a network corrects; None: none.
         draw: makes other vectors for every seed; None: they are the same.
         notes: for the report.
     """
@@ -44,6 +42,7 @@ class Told:
     test: Tensor | None = None
     condition: Condition | None = None
     law: LatentOperator | None = None
+    coarse: CoarseStep | None = None
     draw: Callable[[int], tuple[Tensor, Tensor]] | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -70,25 +69,46 @@ def told(
     seen = tuple(runs.window(slice(0, context)) for runs in (train, test))
     found: dict[str, Told] = {}
     law = encoder if isinstance(encoder, LatentOperator) else None
-    if {"operator", "law"} & set(wanted) and law is None:
+    if set(_OF_A_LAW) & set(wanted) and law is None:
         law = discover(data.unlabelled.without_parameters()[slice(0, _RUNS_OF_A_LAW)], resamples=2)
         report(f"the law of the unlabelled runs: {law}")
     for name in wanted:
         if name == "none":
             found[name] = Told(condition=Condition())
         elif name == "parameter":
-            found[name] = _parameter(train, test, settings.target)
+            found[name] = _parameter(train, test, _targets(settings))
         elif name == "law":
             assert law is not None  # noqa: S101  (found above)
             found[name] = Told(law=law, notes=tuple(law.warnings()))
             _try(law, seen[1])
-        elif name == "operator":
+        elif name == "recomputed":
+            continue  # the network of the representation
+        elif name in _OF_A_LAW:
             assert law is not None  # noqa: S101  (found above)
-            found[name] = _codes(law, seen)
+            found[name] = _codes(name, law, seen)
         else:
             network = _network(encoder, name)
             found[name] = _of_encoder(name, network, seen, settings, (train, test))
-    return found
+    return {n: _with_spacing(m, train, test) for n, m in found.items()} if settings.spacing else found
+
+
+def _targets(settings: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((settings.target, *settings.also)))
+
+
+def _with_spacing(what: Told, train: Trajectories, test: Trajectories) -> Told:
+    """Return the same, followed by time step and node distances."""
+
+    def joined(vectors: Tensor | None, runs: Trajectories) -> Tensor:
+        steps = spacing(runs)
+        return steps if vectors is None else torch.cat([vectors, steps.expand(*vectors.shape[:-1], -1)], dim=-1)
+
+    def drawn(seed: int) -> tuple[Tensor, Tensor]:
+        first, second = what.vectors(seed)
+        return joined(first, train), joined(second, test)
+
+    condition = None if what.condition is None else replace(what.condition, spacing=True)
+    return replace(what, draw=drawn, condition=condition)
 
 
 def _try(law: LatentOperator, seen: Trajectories) -> None:
@@ -98,24 +118,28 @@ def _try(law: LatentOperator, seen: Trajectories) -> None:
     follow(law, seen[slice(0, 1)], 1, rounds=0)
 
 
-def _parameter(train: Trajectories, test: Trajectories, name: str) -> Told:
-    if name not in train.parameters:
+def _parameter(train: Trajectories, test: Trajectories, names: tuple[str, ...]) -> Told:
+    missing = [n for n in names if n not in train.parameters]
+    if missing:
         raise DataError(
-            f"the runs have no parameter '{name}'.{did_you_mean(name, train.parameters)} They have "
+            f"the runs have no parameter '{missing[0]}'.{did_you_mean(missing[0], train.parameters)} They have "
             f"{', '.join(train.parameters) or 'none'}: --set timestepping.target=NAME, or leave out the condition "
             "'parameter'."
         )
-    positive = all(bool((runs.parameters[name] > 0).all()) for runs in (train, test))
-    condition = Condition("parameter", (name,), "log" if positive else "linear")
+    positive = all(bool((runs.parameters[n] > 0).all()) for runs in (train, test) for n in names)
+    condition = Condition("parameter", names, "log" if positive else "linear")
     return Told(condition.of(train), condition.of(test), condition)
 
 
-def _codes(law: LatentOperator, seen: tuple[Trajectories, ...]) -> Told:
-    if not law.rank:
+def _codes(name: str, law: LatentOperator, seen: tuple[Trajectories, ...]) -> Told:
+    if not law.rank and name == "operator":
         raise DataError("the law has no number that differs between runs (rank 0): leave out the condition 'operator'.")
-    condition = Condition("operator", law=law)
+    condition, coarse = Condition(name, law=law), None
+    if name == "hybrid":
+        coarse = CoarseStep(law)
+        _try(law, seen[1])
     vectors = [condition.of(runs) for runs in seen]
-    return Told(vectors[0], vectors[1], condition, law, notes=tuple(law.warnings()))
+    return Told(vectors[0], vectors[1], condition, law, coarse, notes=tuple(law.warnings()))
 
 
 def _network(encoder: nn.Module | RunEncoder | None, name: str) -> nn.Module | LatentOperator:
@@ -130,10 +154,12 @@ def _network(encoder: nn.Module | RunEncoder | None, name: str) -> nn.Module | L
 
 
 def _features(encoder: nn.Module | LatentOperator, runs: Trajectories) -> Tensor:
-    if isinstance(encoder, LatentOperator):
-        return shortened(encoder, runs.fields.shape[2]).encode(runs)[0]
-    parts = [runs[slice(i, i + _PART)] for i in range(0, len(runs), _PART)]
-    return embed(encoder, parts).cpu()
+    return _reader("representation", encoder).features(runs)
+
+
+def _reader(kind: str, encoder: nn.Module | LatentOperator) -> Condition:
+    law = isinstance(encoder, LatentOperator)
+    return Condition(kind, law=encoder) if law else Condition(kind, encoder=encoder)  # type: ignore[arg-type]
 
 
 def _of_encoder(
@@ -155,8 +181,8 @@ def _of_encoder(
 
         return Told(draw=drawn)
     features = [_features(encoder, r) for r in seen]
-    if name == "predicted":
-        return _predicted(features, runs, settings.target)
+    if name in ("predicted", "posterior"):
+        return _predicted(_reader(name, encoder), features, runs, settings)
     components = Components.fit(features[0], settings.components)
     vectors = [components.of(f) for f in features]
     if name == "shuffled":
@@ -173,18 +199,22 @@ def _of_encoder(
     return Told(vectors[0], vectors[1], Condition("representation", encoder=encoder, components=components))
 
 
-def _predicted(features: list[Tensor], runs: tuple[Trajectories, ...], target: str) -> Told:
-    """Return log parameters as ridges on features predict them, out of fold for the runs of training."""
-    condition = _parameter(*runs, target).condition
-    assert condition is not None  # noqa: S101  (a parameter has one)
-    truth = condition.of(runs[0])
-    assert truth is not None  # noqa: S101  (as above)
-    fold = torch.arange(len(truth)) % _FOLDS
-    train = torch.empty_like(truth)
+def _predicted(reader: Condition, features: list[Tensor], runs: tuple[Trajectories, ...], settings: Any) -> Told:
+    """Return parameters as ridges on features predict them, out of fold for the runs of training.
+
+    A posterior is of no use to a network that was trained on predictions, which hedges already: it is trained on the
+    true parameters, and told draws of the posterior of each test run.
+    """
+    known = _parameter(*runs, _targets(settings))
+    truth, condition = known.train, known.condition
+    assert truth is not None and condition is not None  # noqa: S101  (a parameter has both)
     try:
-        for k in range(_FOLDS):
-            train[fold == k] = fit_ridge(features[0][fold != k], truth[fold != k]).predict(features[0][fold == k])
-        test = fit_ridge(features[0], truth).predict(features[1])
+        prediction = Prediction.fit(features[0], truth)
     except PdesslError as error:
-        raise DataError(f"condition 'predicted': {error}") from None
-    return Told(train, test)
+        raise DataError(f"condition '{reader.kind}': {error}") from None
+    reader = replace(
+        reader, parameters=condition.parameters, scale=condition.scale, prediction=prediction, draws=settings.draws
+    )
+    if reader.kind == "posterior":
+        return Told(truth, prediction.draws(features[1], settings.draws), reader)
+    return Told(prediction.held_out, prediction.of(features[1]), reader)

@@ -28,12 +28,16 @@ from pdessl.trajectory import Trajectories
 
 __all__ = ["TITLES", "Scores", "SteppingResult", "as_report", "scores", "table"]
 
+_AFTER = (1, 10, 50, 100, 200)  # steps
 TITLES = {
     "persistence": "persistence: nothing changes",
     "none": "time-stepper, unconditioned",
     "representation": "conditioned on the representation",
+    "recomputed": "the same, read anew from its own frames",
     "predicted": "conditioned on the predicted {target}",
+    "posterior": "told draws of the posterior of the {target}; mean of the rollouts",
     "operator": "conditioned on the code of the law",
+    "hybrid": "a coarse step of the law, corrected by a network",
     "shuffled": "conditioned on the representation of another run (floor)",
     "random": "conditioned on an untrained encoder (floor)",
     "parameter": "conditioned on the true {target} (ceiling)",
@@ -52,10 +56,13 @@ class Scores:
         pooled_one_step: the same of single steps.
         over_time: NMSE per frame.
         geometric: geometric mean over frames of the mean nRMSE.
+        nrmse: mean over runs, per frame.
         vrmse: mean over runs and frames.
         correlated: mean time until the correlation falls below 0.8 and 0.9.
         bands: error of low, middle and high waves.
         relative_l2: of every run.
+        covered: share of the true values, over runs, frames and nodes, inside the band of a posterior, if any.
+        width: root mean square of half the band over that of the true values.
     """
 
     one_step: float
@@ -64,22 +71,35 @@ class Scores:
     pooled_one_step: float
     over_time: list[float]
     geometric: float
+    nrmse: list[float]
     vrmse: float
     correlated: tuple[float, float]
     bands: list[float]
     relative_l2: Tensor
+    covered: float | None = None
+    width: float | None = None
 
 
-def scores(near: Tensor, far: Tensor, test: Trajectories, context: int) -> Scores:
-    """Score one-step predictions and rollouts (B, C, T - context, *X) against the runs."""
+def scores(
+    near: Tensor, far: Tensor, test: Trajectories, context: int, band: tuple[Tensor, Tensor] | None = None
+) -> Scores:
+    """Score one-step predictions, rollouts and the band around these, (B, C, T - context, *X) each."""
     truth, interval = test.fields[:, :, context:], test.time_step
+    covered = width = None
+    if band is not None:
+        covered = float(((band[0] <= truth) & (truth <= band[1])).double().mean())
+        width = float(((band[1] - band[0]).double().square().mean() / truth.double().square().mean()).sqrt() / 2)
+    relative = nrmse(far, truth).mean(dim=0)
     return Scores(
+        covered=covered,
+        width=width,
         one_step=float(nmse(near, truth)),
         rollout=float(nmse(far, truth)),
         pooled=float(pooled_nmse(far, truth)),
         pooled_one_step=float(pooled_nmse(near, truth)),
         over_time=nmse_per_frame(far, truth).tolist(),
-        geometric=float(geometric_mean(nrmse(far, truth).mean(dim=0))),
+        geometric=float(geometric_mean(relative)),
+        nrmse=relative.tolist(),
         vrmse=float(vrmse(far, truth).mean()),
         correlated=tuple(float(correlation_time(far, truth, interval, c).mean()) for c in (0.8, 0.9)),  # type: ignore[arg-type]
         bands=band_error(far, truth).tolist(),
@@ -190,12 +210,16 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
         row["rollout"] = measured([s.rollout for s in found])
         row["pooled"] = measured([s.pooled for s in found])
         row["geometric_mean_nrmse"] = measured([s.geometric for s in found])
+        row["nrmse"] = {n: measured([s.nrmse[n - 1] for s in found]) for n in _AFTER if n <= len(found[0].nrmse)}
         row["vrmse"] = measured([s.vrmse for s in found])
         row["correlation_time"] = {c: measured([s.correlated[i] for s in found]) for i, c in enumerate(("0.8", "0.9"))}
         row["bands"] = [measured(list(values)) for values in zip(*(s.bands for s in found), strict=True)]
         row["relative_l2"] = measured([float(s.relative_l2.mean()) for s in found])
         if len(result.scores[method][0].relative_l2) > 1:
             row["relative_l2"]["interval"] = list(bootstrap(torch.stack([s.relative_l2 for s in found]).mean(dim=0)))
+        if found[0].covered is not None:
+            row["covered"] = measured([float(s.covered or 0.0) for s in found])
+            row["width"] = measured([float(s.width or 0.0) for s in found])
         for name, single in (("gap_closed", False), ("gap_closed_one_step", True)):
             gaps = result.gap(method, single)
             if gaps and method not in ("persistence", "none", "parameter"):

@@ -180,10 +180,9 @@ class StepScores:
             assert law is not None  # noqa: S101  (only a law goes without a network)
             codes = shortened(law, model.context).encode(seen)[0]
             return (one_step(law, runs, model.context, codes).double() - truth).square().mean(dim=1)
-        condition, past = model.condition.of(seen), model.surrogate.past
+        step, past = model.stepper(seen), model.surrogate.past
         found = [
-            model.surrogate.rollout(runs.fields[:, :, t - past : t].float(), 1, condition)
-            for t in range(model.context, runs.fields.shape[2])
+            step(runs.fields[:, :, t - past : t], 1).mean(dim=0) for t in range(model.context, runs.fields.shape[2])
         ]
         return (torch.cat(found, dim=2).double() - truth).square().mean(dim=1)
 

@@ -1,12 +1,12 @@
 """Trained surrogates that speak xarray: the frames that follow those of a dataset, with coordinates."""
 
-# B runs, C channels, T frames, X space, F width of the condition
+# B runs, M draws, C channels, T frames, X space, F width of the condition
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,30 @@ from pdessl import models
 from pdessl.conventions import run_name
 from pdessl.errors import CheckpointError, FormatError
 from pdessl.files import checksum, replacing, write_json, write_text
-from pdessl.inference.conditions import Components, Condition
+from pdessl.inference.conditions import Components, Condition, Prediction
 from pdessl.models import FNO, Encoder, Surrogate
-from pdessl.operators import follow, load_law, save_law
+from pdessl.operators import CoarseStep, follow, load_law, save_law
 from pdessl.trajectory import Trajectories
 
-__all__ = ["SURROGATE", "SurrogateModel", "load_surrogate"]
+__all__ = ["SURROGATE", "SurrogateModel", "banded", "load_surrogate"]
 
 SURROGATE = "surrogate.json"
 _ARRAYS = "surrogate.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 # What a damaged or hostile description raises on the way to an object.
 UNREADABLE = (
     OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
 )  # fmt: skip
 _NEAR = 1e-2  # relative: steps that differ by less are the same
 _BATCH = 64
+_BAND = (0.05, 0.95)
+_PARTS = ("weights", "offset", "held_out", "errors")  # of a prediction
+
+
+def banded(rollouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and 5 % and 95 % quantiles over draws of rollouts (M, B, C, T, *X), (B, C, T, *X) each."""
+    low, high = torch.quantile(rollouts, torch.tensor(_BAND, dtype=rollouts.dtype), dim=0)
+    return rollouts.mean(dim=0), low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,27 +113,32 @@ class SurrogateModel:
 
         Returns:
             Fields over (trajectory, time, *axes) with the coordinates of the data, times continued, and the parameters
-            of the data.
+            of the data. Of a posterior the mean of the rollouts under its draws, and for each field ``u`` the 5 % and
+            95 % quantiles ``u_low`` and ``u_high``.
 
         Raises:
             FormatError: other fields or axes, too few frames, or other steps in time or space.
             DataError: values that are not finite, or a missing parameter.
-            ValueError: steps < 1.
+            ValueError: steps < 1, or a condition that is to be read anew from the mean of several rollouts.
         """
         if steps < 1 or (recompute is not None and recompute < 1):
             raise ValueError(f"rollout got steps {steps}, recompute {recompute}; expected 1 or more.")
+        if recompute is not None and self.condition.kind == "posterior":
+            raise ValueError(
+                "rollout got recompute for a posterior, whose mean is no run to read a condition from. Leave it out."
+            )
         runs, single = self._read(data, parameters or {})
         self._check(runs)
         last = runs.window(slice(runs.fields.shape[2] - self.context, None))
-        made: list[Tensor] = []
-        while (left := steps - sum(m.shape[2] for m in made)) > 0:
-            count = left if recompute is None else min(left, recompute)
-            made.append(self._ahead(last, count))
-            fields = torch.cat([last.fields, made[-1].to(last.fields)], dim=2)[:, :, -self.context :]
-            last = last.replace(fields=fields)
-        fields, start = torch.cat(made, dim=2), runs.time[:, -1:]
+        fields = self.ahead(last, steps, recompute)
+        start = runs.time[:, -1:]
         time = start + runs.time_step[:, None] * torch.arange(1, steps + 1, dtype=torch.float64)
-        found = runs.replace(fields=fields, time=time, actions=None, actuators=()).to_xarray()
+        bare = runs.replace(time=time, fields=fields[:, : len(self.field_names)], actions=None, actuators=())
+        found = bare.to_xarray()
+        names = [f"{n}_{side}" for side in ("low", "high") for n in self.field_names]
+        for i, name in enumerate(names[: fields.shape[1] - len(self.field_names)], start=len(self.field_names)):
+            like = found[self.field_names[(i - len(self.field_names)) % len(self.field_names)]]
+            found[name] = like.copy(data=fields[:, i].numpy())
         if isinstance(data, xr.Dataset):
             run = run_name(data.dims)
             found = found.rename(trajectory=run) if run != "trajectory" else found
@@ -136,16 +149,47 @@ class SurrogateModel:
                     found[name].attrs |= data[name].attrs
         return found.isel({found[runs.field_names[0]].dims[0]: 0}) if single else found
 
-    def _ahead(self, context: Trajectories, steps: int) -> Tensor:
-        parts = []
-        for i in range(0, len(context), _BATCH):
-            part = context[slice(i, i + _BATCH)]
-            if self.condition.kind == "law" and self.condition.law is not None:
-                parts.append(follow(self.condition.law, part, steps).fields)
-                continue
-            assert self.surrogate is not None  # noqa: S101  (only a law goes without)
-            parts.append(self.surrogate.rollout(part.fields.float(), steps, self.condition.of(part)))
-        return torch.cat(parts)
+    def ahead(self, context: Trajectories, steps: int, recompute: int | None = None) -> Tensor:
+        """Return the frames after a context, (B, C, steps, *X), of a posterior (B, 3 C, steps, *X): mean, low and high.
+
+        Args:
+            context: exactly ``context`` frames of runs that the model takes.
+            steps: number of frames, >= 1.
+            recompute: as in :meth:`rollout`.
+        """
+        made: list[Tensor] = []
+        while (left := steps - sum(m.shape[2] for m in made)) > 0:
+            count = left if recompute is None else min(left, recompute)
+            made.append(torch.cat([self._part(context[slice(i, i + _BATCH)], count)
+                                   for i in range(0, len(context), _BATCH)]))  # fmt: skip
+            if len(made[0]) and left > count:
+                fields = torch.cat([context.fields, made[-1].to(context.fields)], dim=2)[:, :, -self.context :]
+                context = context.replace(fields=fields)
+        return torch.cat(made, dim=2)
+
+    def _part(self, context: Trajectories, steps: int) -> Tensor:
+        if self.condition.kind == "law" and self.condition.law is not None:
+            return follow(self.condition.law, context, steps).fields
+        found = self.stepper(context)(context.fields, steps)
+        return torch.cat(banded(found), dim=1) if self.condition.kind == "posterior" else found[0]
+
+    def stepper(self, context: Trajectories) -> Callable[[Tensor, int], Tensor]:
+        """Return what steps frames of runs (B, C, T, *X), told what their context tells: (M, B, C, steps, *X).
+
+        M is 1 but for a posterior. Not for the law itself.
+
+        Args:
+            context: exactly ``context`` frames of runs that the model takes.
+        """
+        surrogate, kind, condition = self.surrogate, self.condition, self.condition.of(context)
+        assert surrogate is not None  # noqa: S101  (only a law goes without)
+        coarse = CoarseStep(kind.law)(context, condition) if kind.kind == "hybrid" and kind.law is not None else None
+        told = [condition] if condition is None or condition.ndim == 2 else list(condition)
+
+        def stepped(frames: Tensor, steps: int) -> Tensor:
+            return torch.stack([surrogate.rollout(frames.float(), steps, c, coarse) for c in told])
+
+        return stepped
 
     def _read(
         self, data: xr.Dataset | Trajectories, given: Mapping[str, float | Sequence[float]]
@@ -183,7 +227,7 @@ class SurrogateModel:
     def _parameters(self) -> tuple[str, ...]:
         law = self.condition.law
         factors = tuple(dict.fromkeys(t.factor for t in law.terms if t.factor)) if law is not None else ()
-        return self.condition.parameters + factors
+        return (self.condition.parameters if self.condition.kind == "parameter" else ()) + factors
 
     def _check(self, runs: Trajectories) -> None:
         if runs.field_names != self.field_names or runs.axis_names != self.axis_names:
@@ -196,7 +240,7 @@ class SurrogateModel:
                 f"the data have {runs.fields.shape[2]} frames; a rollout reads the last {self.context}, its context. "
                 "Give a longer run, or train with a smaller context."
             )
-        if self.condition.kind == "law":
+        if self.condition.kind == "law" or self.condition.spacing:
             return
         free = self.surrogate is not None and isinstance(self.surrogate.network, FNO)
         found = torch.cat([runs.time_step[:, None], runs.grid_spacing], dim=1)
@@ -219,8 +263,15 @@ class SurrogateModel:
             "parameter": f"the parameters {', '.join(kind.parameters)} ({kind.scale})",
             "representation": f"a representation of the first {self.context} frames",
             "operator": f"the code of a law, read from the first {self.context} frames",
+            "predicted": f"{', '.join(kind.parameters)} as a ridge predicts it from the first {self.context} frames",
+            "posterior": f"{kind.draws} values that {', '.join(kind.parameters)} may have, judged by the first "
+            f"{self.context} frames and by the errors of a ridge for runs like these; it gives the mean of the "
+            "rollouts and where 90 % of them lie",
+            "hybrid": f"the code of a law, read from the first {self.context} frames, and corrects one coarse step of "
+            "that law",
             "law": f"the law itself, its code read from the first {self.context} frames; no network",
         }.get(kind.kind, told)
+        told += " and, besides, the time step and the node distances" if kind.spacing else ""
         name = type(self.surrogate.network).__name__ if self.surrogate is not None else "law"
         lines = [
             f"# A time-stepping surrogate of {self.equation or 'runs'}",
@@ -255,7 +306,10 @@ class SurrogateModel:
             arrays = {
                 "mean": self.surrogate.scale.mean, "std": self.surrogate.scale.std, "change": self.surrogate.change,
                 "condition_mean": self.surrogate.condition_mean, "condition_std": self.surrogate.condition_std,
+                "slope": self.surrogate.slope,
             }  # fmt: skip
+        if kind.prediction is not None:
+            arrays |= {f"prediction/{n}": getattr(kind.prediction, n) for n in _PARTS}
         if kind.components is not None:
             arrays |= {"components/mean": kind.components.mean, "components/directions": kind.components.directions}
         if kind.encoder is not None:
@@ -269,7 +323,10 @@ class SurrogateModel:
         content = {
             "kind": "surrogate", "format": _FORMAT, "sha256": total, "context": self.context,
             "sizes": None if self.surrogate is None else self.surrogate.sizes(),
-            "condition": {"kind": kind.kind, "parameters": list(kind.parameters), "scale": kind.scale},
+            "condition": {
+                "kind": kind.kind, "parameters": list(kind.parameters), "scale": kind.scale, "draws": kind.draws,
+                "spacing": kind.spacing,
+            },
             "encoder": kind.encoder is not None, "law": kind.law is not None,
             "field_names": list(self.field_names), "axis_names": list(self.axis_names),
             "boundary": list(self.boundary), "equation": self.equation, "steps": dict(self.steps),
@@ -303,13 +360,19 @@ def load_surrogate(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> S
             surrogate = Surrogate(models.load(folder / "network", allow), **sizes)
             surrogate.scale.set_statistics(arrays["mean"], arrays["std"])
             surrogate.change, surrogate.condition_mean = arrays["change"], arrays["condition_mean"]
-            surrogate.condition_std = arrays["condition_std"]
+            surrogate.condition_std, slope = arrays["condition_std"], arrays["slope"]
             if tuple(surrogate.change.shape) != (sizes["channels"], sizes["bundle"]):
                 raise ValueError(f"scales {tuple(surrogate.change.shape)}")
+            if slope.shape != surrogate.slope.shape:
+                raise ValueError(f"scales of derivatives {tuple(slope.shape)}")
+            surrogate.slope = slope
             surrogate.eval()
         components = None
         if "components/mean" in arrays:
             components = Components(arrays["components/mean"], arrays["components/directions"])
+        prediction = None
+        if "prediction/weights" in arrays:
+            prediction = Prediction(*(arrays[f"prediction/{n}"] for n in _PARTS))
         told = content["condition"]
         condition = Condition(
             str(told["kind"]),
@@ -318,6 +381,9 @@ def load_surrogate(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> S
             models.load(folder / "encoder", allow) if content["encoder"] else None,
             components,
             load_law(folder / "law") if content["law"] else None,
+            prediction,
+            int(told["draws"]),
+            bool(told["spacing"]),
         )
         return SurrogateModel(
             surrogate, condition, int(content["context"]), tuple(content["field_names"]),

@@ -1,7 +1,7 @@
 """Evolution operators: weak-form terms of fields, and the law that unlabelled runs obey with one code a run."""
 
 from pdessl.operators.degraded import Coded, DegradedViews
-from pdessl.operators.following import Followed, follow
+from pdessl.operators.following import CoarseStep, Followed, codes_of, follow
 from pdessl.operators.integration import LawFlow
 from pdessl.operators.latent import Candidate, LatentOperator
 from pdessl.operators.learned import Learned, fit_learned
@@ -16,6 +16,7 @@ __all__ = [
     "AmortisedOperator",
     "Candidate",
     "Choice",
+    "CoarseStep",
     "Coded",
     "DegradedViews",
     "Followed",
@@ -28,6 +29,7 @@ __all__ = [
     "Surprise",
     "Term",
     "choose",
+    "codes_of",
     "default_library",
     "discover",
     "follow",

@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
-from pdessl.operators.integration import LawFlow
+from pdessl.operators.integration import WILD, LawFlow
 from pdessl.operators.latent import LatentOperator
 from pdessl.operators.weak import noise_level
+from pdessl.solvers.pseudo_spectral import ETDRK4
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Followed", "follow", "one_step", "shortened"]
+__all__ = ["CoarseStep", "Followed", "codes_of", "follow", "one_step", "shortened"]
 
 _MODEL = 1e-4  # of the power of a mode: what a step of the law itself adds to the uncertainty of its square
 
@@ -87,17 +89,28 @@ def follow(
     Source: the filter: Kalman (1960), with the covariance of the linear part only; parameters by the errors of its
         predictions: Ljung (1979).
     """
-    given, interval = codes is not None, context.time_step.double()
+    interval = context.time_step.double()
     finest = (4 if len(context.space) == 1 else 2) if refine is None else refine
     if codes is None:
-        codes = shortened(law, context.fields.shape[2]).encode(context)[0]
-    if filtered and not given and law.rank:
-        codes = _refined(law, context, codes, min(finest, 2), rounds)
+        codes = codes_of(law, context, finest, rounds if filtered else 0)
     flow = LawFlow(law, context, codes, finest)
     modes = _Filter(flow, context).run().state if filtered else flow.modes(context.fields[:, :, -1])
     _, fields = flow.advance(modes, interval, steps)
     dtype = context.fields.dtype
     return Followed(fields.to(dtype), codes, flow.observed(modes).to(dtype))
+
+
+def codes_of(law: LatentOperator, context: Trajectories, refine: int = 2, rounds: int = 4) -> Tensor:
+    """Return the codes (B, R) of runs as :func:`follow` reads them from a context.
+
+    Args:
+        law: as in :func:`follow`.
+        context: the frames that were seen.
+        refine: see :class:`LawFlow`; 2 at most is used.
+        rounds: Gauss-Newton steps; 0: codes as least squares find them.
+    """
+    codes = shortened(law, context.fields.shape[2]).encode(context)[0]
+    return _refined(law, context, codes, min(refine, 2), rounds) if rounds and law.rank else codes
 
 
 def one_step(law: LatentOperator, runs: Trajectories, context: int, codes: Tensor, refine: int | None = None) -> Tensor:
@@ -117,6 +130,42 @@ def one_step(law: LatentOperator, runs: Trajectories, context: int, codes: Tenso
     flow = LawFlow(law, seen, codes, (4 if len(runs.space) == 1 else 2) if refine is None else refine)
     found = _Filter(flow, seen).run(runs.fields[:, :, context:])
     return torch.stack(found.predicted, dim=2).to(runs.fields.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseStep:
+    """One step of a law's integration as cheap as it gets, for a network to correct.
+
+    From frame to frame by a single step of ETDRK4 on the data's own grid (of whose waves the lower two thirds are
+    kept), with gradients. A run that leaves 30 times the largest value of its frame, as such a step may be too long,
+    stays as it was.
+
+    Called with the contexts of runs and with their codes (B, F >= R; the first R are read), it gives the step from
+    fields (B, C, *X) to those one frame later.
+
+    Args:
+        law: of first order in time.
+
+    Raises:
+        DataError, ShapeError: as :class:`LawFlow`.
+    """
+
+    law: LatentOperator
+
+    def __call__(self, context: Trajectories, condition: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Return the step for these runs."""
+        if condition is None:
+            condition = torch.zeros(len(context), 0, dtype=torch.float64)
+        flow = LawFlow(self.law, context, condition[:, : self.law.rank].double(), refine=1)
+        scheme = ETDRK4.build(flow.linear, context.time_step.double())
+
+        def step(fields: Tensor) -> Tensor:
+            moved = flow.observed(scheme.advance(flow.modes(fields), flow.nonlinear)).to(fields.dtype)
+            limit = WILD * fields.detach().abs().flatten(1).amax(dim=1)
+            sound = moved.detach().abs().flatten(1).amax(dim=1) <= limit  # false for NaN too
+            return torch.where(sound.view(-1, *(1,) * (fields.ndim - 1)), moved, fields)
+
+        return step
 
 
 @dataclass(frozen=True, eq=False)

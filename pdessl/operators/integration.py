@@ -18,11 +18,11 @@ from pdessl.operators.library import Term
 from pdessl.solvers.pseudo_spectral import ETDRK4
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LawFlow"]
+__all__ = ["WILD", "LawFlow"]
 
 _COURANT = 1.5  # largest rate of the terms that are not integrated exactly, times the step; RK4 is stable up to 2.8
 _MOST_STEPS = 200  # per frame
-_WILD = 30.0  # times the largest value at the start: a run that grows so far is not followed any further
+WILD = 30.0  # times the largest value at the start: a run that grows so far is not followed any further
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +238,7 @@ class LawFlow:
         count = self.steps_needed(modes, float(interval.max()))
         scheme = ETDRK4.build(self.linear, interval.double() / count, modes.dtype)
         found = [self.observed(modes)]
-        limit = _WILD * found[0].abs().flatten(1).amax(dim=1).clamp_min(1e-12)
+        limit = WILD * found[0].abs().flatten(1).amax(dim=1).clamp_min(1e-12)
         held = torch.zeros(len(modes), dtype=torch.bool, device=modes.device)
         for _ in range(frames):
             new = modes

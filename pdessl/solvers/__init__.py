@@ -8,6 +8,7 @@ from pdessl.solvers.burgers_2d import Burgers2D
 from pdessl.solvers.closed_box import ClosedBoxSmoke
 from pdessl.solvers.forcing import Actuators, SineForcing, TimeVarying
 from pdessl.solvers.gray_scott import GrayScott
+from pdessl.solvers.harmonics import Harmonics
 from pdessl.solvers.heat import AdvectionDiffusion, Heat
 from pdessl.solvers.incompressible_2d import velocity_of_vorticity
 from pdessl.solvers.initial_conditions import (
@@ -19,6 +20,7 @@ from pdessl.solvers.initial_conditions import (
     random_stream,
 )
 from pdessl.solvers.kdv import KdV, KdVBurgers
+from pdessl.solvers.kdv_burgers_kuramoto import KdVBurgersKuramoto
 from pdessl.solvers.kuramoto_sivashinsky import KuramotoSivashinsky
 from pdessl.solvers.navier_stokes import NavierStokes2D
 from pdessl.solvers.periodic import PeriodicSimulator
@@ -43,10 +45,12 @@ __all__ = [
     "ClosedBoxSmoke",
     "GaussianRandomField",
     "GrayScott",
+    "Harmonics",
     "Heat",
     "InitialCondition",
     "KdV",
     "KdVBurgers",
+    "KdVBurgersKuramoto",
     "KuramotoSivashinsky",
     "NavierStokes2D",
     "PeriodicSimulator",
@@ -90,6 +94,7 @@ SIMULATORS: dict[str, type[Simulator]] = {
     "burgers": Burgers,
     "kdv": KdV,
     "kdv_burgers": KdVBurgers,
+    "kdv_burgers_kuramoto": KdVBurgersKuramoto,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
     "heat": Heat,
     "advection_diffusion": AdvectionDiffusion,

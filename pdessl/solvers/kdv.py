@@ -12,13 +12,14 @@ from torch import Tensor
 from pdessl.solvers.periodic import PeriodicSimulator
 from pdessl.solvers.simulator import SolverSettings
 
-__all__ = ["KdV", "KdVBurgers"]
+__all__ = ["DECAY", "KdV", "KdVBurgers", "jump"]
 
 # The spectrum of sech²(κx) falls like exp(-πk / 2κ): 1e-5 of the peak is reached at k = 9κ.
 DECAY = 9.0
 
 
-def _jump(initial: Tensor) -> Tensor:
+def jump(initial: Tensor) -> Tensor:
+    """Return the range of initial fields (B, 1, X), (B,), float64."""
     return (initial.amax(dim=(1, 2)) - initial.amin(dim=(1, 2))).detach().to(torch.float64)
 
 
@@ -75,7 +76,7 @@ class KdV(PeriodicSimulator):
         steepening = self.parameter("steepening", initial).detach().abs()
         dispersion = self.parameter("dispersion", initial).detach().abs()
         length = self.lengths(initial)[:, 0].detach()
-        kappa = (steepening * _jump(initial) / (12 * dispersion)).sqrt()
+        kappa = (steepening * jump(initial) / (12 * dispersion)).sqrt()
         return (3 * length / (2 * math.pi) * DECAY * kappa).clamp_min(8.0)
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
@@ -130,7 +131,7 @@ class KdVBurgers(PeriodicSimulator):
         viscosity = self.parameter("viscosity", initial).detach()
         dispersion = self.parameter("dispersion", initial).detach().abs()
         length = self.lengths(initial)[:, 0].detach()
-        jump = _jump(initial)
-        viscous = length * jump / (2 * viscosity)
-        dispersive = 3 * length / (2 * math.pi) * DECAY * (jump / (12 * dispersion.clamp_min(1e-30))).sqrt()
+        height = jump(initial)
+        viscous = length * height / (2 * viscosity)
+        dispersive = 3 * length / (2 * math.pi) * DECAY * (height / (12 * dispersion.clamp_min(1e-30))).sqrt()
         return torch.minimum(viscous, dispersive).clamp_min(8.0)

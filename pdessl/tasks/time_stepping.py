@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -15,7 +15,7 @@ from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.metrics import nmse
 from pdessl.models import Surrogate, spacing_arguments, to_scale
-from pdessl.models.surrogate import windows
+from pdessl.models.surrogate import Coarse, windows
 from pdessl.objectives.distributed import mean_over_rows, row_count
 from pdessl.tasks.batches import check_task, from_all_processes, parameter, step_generator
 from pdessl.tasks.optimisation import optimiser_and_schedule, parameter_groups
@@ -48,11 +48,15 @@ class TimeStepping(lightning.LightningModule):
         parameters: names of parameters that are the condition, read from the batch.
         scale: of these, ``log`` or ``linear``.
         train_encoder: fine-tune the encoder.
+        coarse: for a hybrid surrogate: called with trajectories that hold the context alone and with their condition
+            (B, F), gives the step from a frame to the next that the network corrects, as
+            :class:`pdessl.operators.CoarseStep` does.
 
     All scales are those of the first batch, over all processes, unless the surrogate has its own.
 
     Raises:
-        SchemaError: a setting out of range, encoder and parameters together, or a condition that does not fit.
+        SchemaError: a setting out of range, encoder and parameters together, a condition that does not fit, or a hybrid
+            without a coarse step (or that without it).
         ShapeError: trajectories too short.
     """
 
@@ -73,6 +77,7 @@ class TimeStepping(lightning.LightningModule):
         parameters: Sequence[str] = (),
         scale: str = "log",
         train_encoder: bool = False,
+        coarse: Callable[[Any, Tensor | None], Coarse] | None = None,
     ) -> None:
         super().__init__()
         surrogate = stepper if isinstance(stepper, Surrogate) else Surrogate(stepper)
@@ -88,6 +93,12 @@ class TimeStepping(lightning.LightningModule):
         if surrogate.condition != width:
             reason = "the encoder's feature_dim" if encoder is not None else "one per parameter"
             raise SchemaError(f"the stepper has condition {surrogate.condition}; expected {width}, {reason}.")
+        if surrogate.coarse != (coarse is not None):
+            raise SchemaError(
+                f"TimeStepping got a surrogate with coarse={surrogate.coarse} and {'a' if coarse else 'no'} coarse "
+                "step; give both (Surrogate(network, coarse=True), TimeStepping(..., coarse=CoarseStep(law))) or none."
+            )
+        self.coarse = coarse
         self.surrogate, self.encoder, self.context, self.unroll = surrogate, encoder, context, unroll
         self.parameters_given, self.condition_scale = tuple(parameters), scale
         self.pushforward, self.curriculum, self.noise = pushforward, curriculum, noise
@@ -107,6 +118,11 @@ class TimeStepping(lightning.LightningModule):
         """Take the scales from the first batch where the surrogate has none."""
         if self.surrogate.scale.given or self.trainer.global_step:
             return
+        if self.coarse is not None:
+            raise SchemaError(
+                "a hybrid surrogate has no scales yet; set them before training: surrogate.set_statistics(fields, "
+                "conditions, coarse)."
+            )
         with torch.no_grad():
             given = self.condition(batch)
             parts = from_all_processes((batch.fields.cpu(), None if given is None else given.cpu()))
@@ -127,6 +143,11 @@ class TimeStepping(lightning.LightningModule):
         with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
             given = spacing_arguments(self.encoder, batch) if hasattr(batch, "fields") else {}
             return self.encoder(getattr(batch, "fields", batch)[:, :, : self.context], **given)
+
+    def _coarse(self, batch: Any, condition: Tensor | None) -> Coarse | None:
+        if self.coarse is None:
+            return None
+        return self.coarse(batch.window(slice(0, self.context)), condition)
 
     def _check(self, fields: Tensor, frames: int) -> None:
         if fields.shape[2] < frames:
@@ -156,7 +177,8 @@ class TimeStepping(lightning.LightningModule):
             lambda n, g: torch.randint(0, latest + 1, (n,), generator=g, device=fields.device), len(fields), generator
         )
         window = surrogate.scale(windows(fields, start, past + count))
-        condition = surrogate.given(self.condition(batch))
+        raw = self.condition(batch)
+        condition, coarse = surrogate.given(raw), self._coarse(batch, raw)
         z = window[:, :, :past]
         if self.noise:
             z = z + self.noise * draw_rows(
@@ -166,10 +188,11 @@ class TimeStepping(lightning.LightningModule):
             )
         if self.pushforward and steps > 1:
             with torch.no_grad():
-                seen = torch.cat([z, surrogate.unrolled(z, count - surrogate.bundle, condition)], dim=2)
-            found, truth = surrogate.step(seen[:, :, -past:], condition), window[:, :, -surrogate.bundle :]
+                seen = torch.cat([z, surrogate.unrolled(z, count - surrogate.bundle, condition, coarse)], dim=2)
+            found = surrogate.step(seen[:, :, -past:], condition, coarse)
+            truth = window[:, :, -surrogate.bundle :]
         else:
-            found, truth = surrogate.unrolled(z, count, condition), window[:, :, past:]
+            found, truth = surrogate.unrolled(z, count, condition, coarse), window[:, :, past:]
         usual = surrogate.change[:, 0].view(1, -1, *(1,) * (found.ndim - 2))
         loss = mean_over_rows(((found.to(truth.dtype) - truth) / usual).square())
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=row_count(batch.fields))
@@ -187,7 +210,9 @@ class TimeStepping(lightning.LightningModule):
         """
         fields = getattr(batch, "fields", batch)
         self._check(fields, self.context)
-        return self.surrogate.rollout(fields[:, :, : self.context], steps, self.condition(batch))
+        condition = self.condition(batch)
+        seen, coarse = fields[:, :, : self.context], self._coarse(batch, condition)
+        return self.surrogate.rollout(seen, steps, condition, coarse)
 
     @torch.no_grad()
     def one_step(self, batch: Any) -> Tensor:
@@ -199,9 +224,10 @@ class TimeStepping(lightning.LightningModule):
         fields = getattr(batch, "fields", batch)
         self._check(fields, self.context + 1)
         surrogate = self.surrogate
-        condition, scaled = surrogate.given(self.condition(batch)), surrogate.scale(fields)
+        raw, scaled = self.condition(batch), surrogate.scale(fields)
+        condition, coarse = surrogate.given(raw), self._coarse(batch, raw)
         frames = range(self.context, fields.shape[2])
-        steps = [surrogate.step(scaled[:, :, t - surrogate.past : t], condition)[:, :, 0] for t in frames]
+        steps = [surrogate.step(scaled[:, :, t - surrogate.past : t], condition, coarse)[:, :, 0] for t in frames]
         return surrogate.physical(torch.stack(steps, dim=2))
 
     def persistence(self, fields: Tensor, steps: int) -> Tensor:

@@ -39,7 +39,10 @@ def encoder():
 
 
 def test_no_condition_reads_beyond_the_context(data, encoder):
-    names = ("none", "parameter", "representation", "predicted", "operator", "shuffled", "random", "law")
+    names = (
+        "none", "parameter", "representation", "predicted", "posterior", "operator", "hybrid", "shuffled", "random",
+        "law",
+    )  # fmt: skip
     settings = Stepping(conditions=names, context=12, components=2)
     train, test = data.labelled, data.test
     found = told(encoder, data, train, test, 12, settings, lambda line: None)
@@ -60,6 +63,13 @@ def test_no_condition_reads_beyond_the_context(data, encoder):
     assert torch.equal(kept.sort(dim=0).values, moved.sort(dim=0).values)
     assert not torch.equal(kept, moved)
     assert not torch.equal(moved, found["shuffled"].vectors(1)[1])
+    # What was not known of a prediction: as many values as draws, about the prediction.
+    values, middle = found["posterior"].test, found["predicted"].test
+    assert values.shape == (settings.draws, len(test), 1)
+    assert torch.equal(found["posterior"].train, found["parameter"].train)
+    spread = found["predicted"].condition.prediction.errors.std()
+    assert ((values.mean(dim=0) - middle).abs() < spread).all()
+    assert (values.std(dim=0) > 0).all()
 
 
 def test_components_have_deviation_one():
@@ -75,6 +85,14 @@ def test_the_exact_solution_scores_zero_and_context_frames_are_no_targets(data):
     exact = scores(truth, truth, test, context)
     assert exact.one_step == exact.rollout == exact.pooled == 0
     assert exact.correlated[0] == pytest.approx(float(test.time_step.mean()) * (test.fields.shape[2] - context))
+    # A band that the true value leaves in a quarter of the nodes, as wide as half of it.
+    low, high = 0.5 * truth, 1.5 * truth
+    low, high = torch.minimum(low, high), torch.maximum(low, high)
+    low[..., : truth.shape[-1] // 4] = high[..., : truth.shape[-1] // 4] = 9.0
+    banded = scores(truth, truth, test, context, (low, high))
+    assert banded.covered == pytest.approx(0.75)
+    inside = truth[..., truth.shape[-1] // 4 :].double().square().sum() / truth.double().square().sum()
+    assert banded.width == pytest.approx(0.5 * float(inside.sqrt()))
     with quietly():
         result = compare_steppers(None, data, Stepping(**{**vars(TINY), "conditions": ("none",)}))
     assert len(result.time) == len(result.scores["none"][0].over_time) == test.fields.shape[2] - context
@@ -120,7 +138,58 @@ def test_two_dimensions_of_two_fields_and_the_law_of_their_vorticity(plane, tmp_
         assert future.u.shape == future.v.shape == (2, 2, 32, 32)
 
 
+def test_every_row_is_a_model_and_says_what_it_is_told(data, encoder, tmp_path):
+    conditions = ("none", "representation", "recomputed", "predicted", "posterior", "hybrid")
+    settings = Stepping(
+        conditions=conditions, context=12, steps=3, seeds=1, width=4, blocks=1, components=2, draws=3, derivatives=2,
+        spacing=True, also=("other",),
+    )  # fmt: skip
+    other = {"other": lambda runs: runs.parameters["viscosity"].square() + runs.fields[:, 0, 0, 0].abs().double()}
+    wide = Widened(data, other)
+    with quietly():
+        result = compare_steppers(encoder, wide, settings, out=tmp_path)
+    assert set(result.scores) == {"persistence", *conditions}
+    rows = {r["method"]: r for r in as_report(result, settings)[0]["timestepping"]["rows"]}
+    assert rows["posterior"]["width"]["mean"] > 0
+    assert "covered" not in rows["predicted"]
+    # One coarse step of the law, which a network that hardly trained leaves as it is, is a good forecast.
+    assert result.scores["hybrid"][0].pooled < 0.1 * min(result.scores[m][0].pooled for m in ("persistence", "none"))
+    test = data.test
+    ds, steps = test.window(slice(0, 12)).to_xarray(), test.fields.shape[2] - 12
+    for name in (n for n in conditions if n != "recomputed"):
+        future = pdessl.load(tmp_path / name).rollout(ds, steps)
+        torch.testing.assert_close(
+            torch.from_numpy(future.u.values[result.row]), result.shown[name], rtol=1e-4, atol=1e-5
+        )
+        card = (tmp_path / name / "card.md").read_text()
+        assert "the time step and the node distances" in card
+    band = pdessl.load(tmp_path / "posterior").rollout(ds, steps)
+    assert float((band.u_low - band.u).max()) < 1e-6 > float((band.u - band.u_high).max())  # up to rounding
+    assert float((band.u_high - band.u_low).max()) > 0
+    anew = pdessl.load(tmp_path / "representation").rollout(ds, steps, recompute=12)
+    torch.testing.assert_close(torch.from_numpy(anew.u.values[result.row]), result.shown["recomputed"])
+    with pytest.raises(ValueError, match="recompute for a posterior.*Leave it out"):
+        pdessl.load(tmp_path / "posterior").rollout(ds, steps, recompute=2)
+    # Told its steps, a network takes others; whether it is right there is for the user to measure.
+    assert np.isfinite(pdessl.load(tmp_path / "none").rollout(ds.isel(x=slice(None, None, 2)), 2).u).all()
+
+
+class Widened:
+    """Data whose labelled and test runs have further parameters."""
+
+    def __init__(self, data, further):
+        self.unlabelled, self.data = data.unlabelled, data
+        more = [runs.replace(parameters={**runs.parameters, **{n: f(runs) for n, f in further.items()}})
+                for runs in (data.labelled, data.test)]  # fmt: skip
+        self.labelled, self.test = more
+
+    def labelled_subset(self, count):
+        return self.labelled
+
+
 def test_conditions_without_what_they_need_are_refused(data):
+    with pytest.raises(DataError, match="'recomputed' is that of the network of 'representation': add"):
+        compare_steppers(None, data, Stepping(**{**vars(TINY), "conditions": ("none", "recomputed")}))
     with pytest.raises(DataError, match="'representation' needs an encoder, and none was given.*--encoder FOLDER"):
         compare_steppers(None, data, TINY)
     with pytest.raises(DataError, match="no parameter 'viscos'. Did you mean 'viscosity'"):
@@ -151,7 +220,7 @@ STEPS = [n for n in catalog.names("configs") if n.startswith("timestep/")]
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_recipe_trains_two_steps_at_the_command_line(name, small_store, tmp_path, capsys):
-    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, batch_size: 8"
+    small = "context: 12, steps: 2, seeds: 1, width: 4, blocks: 1, unroll: 1, target: viscosity, also: []"
     changes = [f"timestepping.{word}" for word in small.replace(": ", "=").split(", ")]
     given = ["--data", str(small_store), "--out", str(tmp_path / "out"), "--condition", "parameter"]
     with quietly():

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from pdessl.errors import SchemaError, ShapeError
+from pdessl.evaluation.rollouts import nrmse
 from pdessl.models import FNO, DilatedNetwork, Surrogate, UNet
+from pdessl.models.slopes import slopes
 
 LINE, PLANE = (True,), (True, True)
 
@@ -152,3 +154,85 @@ def test_a_bundle_gives_several_frames_a_step_and_scales_each():
     torch.testing.assert_close(found[:, :, 3:], surrogate(first[:, :, 1:])[:, :, :2])
     with pytest.raises(ShapeError, match="1 frames; the surrogate steps from the last 2"):
         surrogate.rollout(frames[:, :, :1], 1)
+
+
+def test_slopes_are_exact_for_waves_and_parabolas_and_the_same_on_any_grid():
+    for n in (16, 48):
+        x = torch.arange(n).double() / n
+        wave = (torch.sin(2 * math.pi * x) + 2 * torch.cos(6 * math.pi * x))[None, None]
+        first, second = slopes(wave, 2, (True,))[0, 0]
+        torch.testing.assert_close(first, 2 * math.pi * (torch.cos(2 * math.pi * x) - 6 * torch.sin(6 * math.pi * x)))
+        torch.testing.assert_close(second, -4 * math.pi**2 * (wave[0, 0] + 16 * torch.cos(6 * math.pi * x)))
+    y = (torch.arange(12).double() + 0.5) / 12
+    plane = wave[..., None] * y**2
+    found = slopes(plane, 1, (True, False))  # one order along x, then along y
+    torch.testing.assert_close(found[0, 0, 0], first[:, None] * y**2)
+    torch.testing.assert_close(found[0, 0, 1, :, 1:-1], (wave[0, 0][:, None] * 2 * y)[:, 1:-1])
+    # Rough waves, which a derivative would make the largest, are left out.
+    rough = torch.cos(math.pi * torch.arange(16).double())[None, None]
+    assert not slopes(rough, 3, (True,)).abs().max() > 1e-12
+    with pytest.raises(ShapeError, match="walled ones of 3 nodes or more"):
+        slopes(plane[..., :2], 1, (True, False))
+    with pytest.raises(SchemaError, match="expected 1 or more"):
+        slopes(plane, 0, (True, False))
+
+
+def heat(fields, rate=0.3):
+    """One step of the exact solution of u_t = u_xx on as many nodes as there are."""
+    k = torch.arange(fields.shape[-1] // 2 + 1).double()
+    return torch.fft.irfft(torch.fft.rfft(fields.double()) * torch.exp(-rate * k**2), n=fields.shape[-1]).to(fields)
+
+
+def heated(count=6, frames=7, points=16):
+    field = torch.randn(count, 1, points, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [5 + 3 * heat(field, 0.01)]
+    for _ in range(frames - 1):
+        found.append(heat(found[-1]))
+    return torch.stack(found, dim=2)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_exact_solver_as_a_surrogate_scores_zero(name):
+    """A hybrid begins as the step that it corrects: with an exact one nothing is left."""
+    fields = heated()
+    for bundle in (1, 2):
+        network = NETWORKS[name](past=2 + bundle + 2, bundle=bundle)
+        hybrid = Surrogate(network, coarse=True, derivatives=2, periodic=LINE)
+        assert hybrid.past == 2
+        hybrid.set_statistics(fields, coarse=heat)
+        assert hybrid.change.max() < 1e-5  # in deviations of the fields
+        found = hybrid.rollout(fields[:, :, :2], 5, coarse=heat)
+        assert nrmse(found, fields[:, :, 2:]).max() < 1e-5
+        # and a step that is half wrong leaves half of what happens to the network
+        half = Surrogate(NETWORKS[name](past=2 + bundle, bundle=bundle), coarse=True)
+        half.set_statistics(fields, coarse=lambda u: (u + heat(u)) / 2)
+        plain = Surrogate(NETWORKS[name](past=2, bundle=bundle))
+        plain.set_statistics(fields)
+        torch.testing.assert_close(half.change[:, 0], plain.change[:, 0] / 2, rtol=0.02, atol=0)
+
+
+def test_a_hybrid_sees_its_coarse_step_and_is_refused_without():
+    class Shown(torch.nn.Module):
+        in_channels, past, bundle, condition = 1, 4, 1, 0
+
+        def forward(self, frames, condition):
+            self.frames = frames
+            return frames[:, :, -1]
+
+    fields = heated()
+    shown = Shown()
+    hybrid = Surrogate(shown, coarse=True, derivatives=1, periodic=LINE)
+    hybrid.set_statistics(fields, coarse=heat)
+    z = hybrid.scale(fields)
+    hybrid.step(z[:, :, :2], None, heat)
+    torch.testing.assert_close(shown.frames[:, :, :2], z[:, :, :2])
+    torch.testing.assert_close(shown.frames[:, :, 2], z[:, :, 2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shown.frames[:, :, 3], slopes(z[:, :, 1], 1, LINE)[:, :, 0] / hybrid.slope[0, 0])
+    with pytest.raises(ShapeError, match="steps with a coarse step that it corrects; give it: coarse="):
+        hybrid.rollout(fields, 1)
+    with pytest.raises(SchemaError, match="'change' where a coarse step is corrected"):
+        Surrogate(shown, coarse=True, predicts="frame")
+    with pytest.raises(SchemaError, match=r"Surrogate\(network, derivatives=2, periodic=\(True,\)\)"):
+        Surrogate(shown, derivatives=1)
+    with pytest.raises(SchemaError, match="expected past=5 or more"):
+        Surrogate(shown, coarse=True, derivatives=3, periodic=LINE)

@@ -8,7 +8,7 @@ import torch
 from pdessl.errors import DataError, ShapeError
 from pdessl.operators import Candidate, LatentOperator, Projection, Term
 from pdessl.operators.fit import Fitted
-from pdessl.operators.following import follow, shortened
+from pdessl.operators.following import CoarseStep, codes_of, follow, shortened
 from pdessl.operators.integration import LawFlow
 from pdessl.operators.library import curl_form, rates
 from pdessl.solvers import Burgers, NavierStokes2D, velocity_of_vorticity
@@ -161,3 +161,23 @@ def test_what_cannot_be_integrated_is_refused():
         follow(waves, runs.window(slice(0, 9)), 2, viscosity)
     with pytest.raises(DataError, match="Choose or rename fields"):
         follow(law, runs.replace(field_names=("w",)).window(slice(0, 9)), 2, viscosity)
+
+
+def test_a_coarse_step_is_near_the_law_has_gradients_and_leaves_runs_it_cannot_step():
+    runs, _, viscosity = burgers_runs()
+    law, context = law_of(BURGERS, [0.0, -0.5], [(0, 0)]), runs.window(slice(0, 9))
+    fine = follow(law, context, 1, viscosity, filtered=False).fields[:, :, 0]
+    step = CoarseStep(law)(context, viscosity)
+    start = context.fields[:, :, -1].clone().requires_grad_()
+    found = step(start)
+    change = (fine - start).abs().max()
+    assert (found - fine).abs().max() < 0.05 * change
+    # Mass is conserved, and so is its derivative: every node's value counts alike.
+    (slope,) = torch.autograd.grad(found.sum(), start)
+    torch.testing.assert_close(slope, torch.ones_like(slope))
+    # Further columns of a condition are not the law's.
+    more = torch.cat([viscosity, viscosity + 1], dim=1)
+    assert torch.equal(CoarseStep(law)(context, more)(start), found)
+    wild = CoarseStep(law_of(BURGERS, [0.0, 400.0], [(0, 0)]))(context, 0 * viscosity)
+    assert torch.equal(wild(start), start)
+    assert torch.equal(codes_of(law, context, rounds=0), shortened(law, 9).encode(context)[0])

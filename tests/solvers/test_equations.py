@@ -8,7 +8,16 @@ import torch
 from scipy.integrate import solve_ivp
 
 from pdessl.errors import DataError, ResolutionError
-from pdessl.solvers import SIMULATORS, AdvectionDiffusion, Burgers, Heat, KdV, KdVBurgers, KuramotoSivashinsky
+from pdessl.solvers import (
+    SIMULATORS,
+    AdvectionDiffusion,
+    Burgers,
+    Heat,
+    KdV,
+    KdVBurgers,
+    KdVBurgersKuramoto,
+    KuramotoSivashinsky,
+)
 
 
 def grid(points, length=2 * math.pi):
@@ -115,6 +124,24 @@ def test_kdv_burgers_joins_burgers_and_kdv():
     torch.testing.assert_close(KdVBurgers(0.05, 0.0, **settings)(field, when).fields, burgers, rtol=0, atol=1e-12)
     kdv = KdV(1.0, 0.02, 2 * math.pi, **settings)(field, when).fields
     torch.testing.assert_close(KdVBurgers(1e-9, 0.02, **settings)(field, when).fields, kdv, rtol=0, atol=1e-6)
+
+
+def test_kdv_burgers_kuramoto_joins_kdv_burgers_and_kuramoto_sivashinsky():
+    x = grid(96)
+    field = (torch.sin(x) + 0.3 * torch.cos(2 * x))[None, None]
+    when, settings = times(0, 0.5, 1), {"substeps": 100, "dtype": torch.float64, "check_resolution": False}
+    settings |= {"domain_length": 2 * math.pi, "points": 96}
+    joined = KdVBurgersKuramoto(1.0, 0.05, 0.02, 1e-12, **settings)(field, when).fields
+    torch.testing.assert_close(joined, KdVBurgers(0.05, 0.02, **settings)(field, when).fields, rtol=0, atol=1e-8)
+    joined = KdVBurgersKuramoto(1.3, -0.4, 0.0, 0.2, **settings)(field, when).fields
+    alone = KuramotoSivashinsky(1.3, 0.4, 0.2, **settings)(field, when).fields
+    torch.testing.assert_close(joined, alone, rtol=0, atol=1e-12)
+    # A refused grid: a front that the fourth derivative alone stops, and waves that a negative viscosity makes grow.
+    for nu, h in ((0.0, 1e-4), (-0.4, 1e-3)):
+        with pytest.raises(ResolutionError, match="KdVBurgersKuramoto: 32 points"):
+            KdVBurgersKuramoto(1.0, nu, 1e-6, h, domain_length=2 * math.pi, points=32)(
+                torch.sin(grid(32))[None, None], when
+            )
 
 
 def test_kdv_burgers_standing_front():

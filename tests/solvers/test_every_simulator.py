@@ -14,6 +14,7 @@ CASES = {
     "burgers": ({"viscosity": 0.1}, "sine_series", {}, 2 * math.pi),
     "kdv": ({"steepening": 1.3, "dispersion": 0.7}, "sine_series", {}, 20.0),
     "kdv_burgers": ({"viscosity": 0.1, "dispersion": 0.05}, "sine_series", {}, 2 * math.pi),
+    "kdv_burgers_kuramoto": ({"viscosity": -0.3, "hyperviscosity": 0.5}, "harmonics", {}, 40.0),
     "kuramoto_sivashinsky": ({}, "sine_series", {}, 22.0),
     "heat": ({"diffusivity": 0.3}, "sine_series", {}, 2 * math.pi),
     "advection_diffusion": ({"advection_velocity": 0.6, "diffusivity": 0.2}, "sine_series", {}, 2 * math.pi),
@@ -38,8 +39,9 @@ CASES = {
 EXACT = ("heat", "advection_diffusion", "advection_diffusion_2d")
 #: Grids that hold the initial fields and not what becomes of them.
 COARSE = {
-    "burgers": 20, "kdv": 20, "kdv_burgers": 20, "kuramoto_sivashinsky": 20, "navier_stokes_2d": 16, "boussinesq": 30,
-    "gray_scott": 32, "shallow_water_2d": 30, "burgers_2d": 16, "closed_box_smoke": 16,
+    "burgers": 20, "kdv": 20, "kdv_burgers": 20, "kdv_burgers_kuramoto": 20, "kuramoto_sivashinsky": 20,
+    "navier_stokes_2d": 16, "boussinesq": 30, "gray_scott": 32, "shallow_water_2d": 30, "burgers_2d": 16,
+    "closed_box_smoke": 16,
 }  # fmt: skip
 
 

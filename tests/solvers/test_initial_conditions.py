@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdessl.errors import SchemaError
-from pdessl.solvers import FAMILIES, GaussianRandomField, SineSeries, fourier_series, random_stream
+from pdessl.solvers import FAMILIES, GaussianRandomField, Harmonics, SineSeries, fourier_series, random_stream
 
 
 def test_stream_depends_on_its_arguments_only():
@@ -108,3 +108,16 @@ def test_a_sample_is_what_the_stream_of_its_number_draws_on_any_grid():
         family.sample(0, points=32)
     with pytest.raises(SchemaError, match="wave numbers up to 3; 8 points keep"):
         family.sample(1, points=8)
+
+
+def test_harmonics_reach_their_peak_with_every_wave():
+    family = Harmonics(highest=4, peak=1.5)
+    draws = torch.stack([family.draw(random_stream(0, "a", k, "physics")) for k in range(50)])
+    fields = family.fields(draws, (512,), torch.ones(50, 1))
+    torch.testing.assert_close(fields.abs().amax(dim=(1, 2)), torch.full((50,), 1.5).double(), rtol=3e-3, atol=0)
+    power = torch.fft.rfft(fields[:, 0]).abs() / 256
+    assert power[:, 0].max() < 1e-12 > power[:, 5:].max()
+    assert power[:, 1:5].min() > 0
+    assert (power[:, 1:5].std(dim=0) > 0.1).all()
+    with pytest.raises(SchemaError, match="highest 0, peak 1.0; expected >= 1 and > 0"):
+        Harmonics(highest=0)

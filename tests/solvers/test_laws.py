@@ -17,6 +17,10 @@ CASES = {
     "burgers": ({"viscosity": 0.1}, 2 * math.pi),
     "kdv": ({"steepening": 1.3, "dispersion": 0.7}, 20.0),
     "kdv_burgers": ({"viscosity": 0.2, "dispersion": 0.1}, 2 * math.pi),
+    "kdv_burgers_kuramoto": (
+        {"steepening": 1.2, "viscosity": -0.3, "dispersion": 0.4, "hyperviscosity": 0.8},
+        22.0,
+    ),
     "kuramoto_sivashinsky": ({"steepening": 1.2, "antidiffusion": 0.9, "hyperviscosity": 1.1}, 22.0),
     "heat": ({"diffusivity": 0.3}, 2 * math.pi),
     "advection_diffusion": ({"advection_velocity": 0.6, "diffusivity": 0.2}, 2 * math.pi),

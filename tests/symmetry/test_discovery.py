@@ -32,6 +32,7 @@ DIMENSIONS = {
     "heat": (10, 1),
     "kdv": (4, 0),
     "kdv_burgers": (3, 2),
+    "kdv_burgers_kuramoto": (3, 3),
     "kdv_coefficients": (4, 2),
     "kolmogorov_flow": (6, 2),
     "kuramoto_sivashinsky": (3, 0),
