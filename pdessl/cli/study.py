@@ -21,10 +21,13 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl study objectives_burgers --out runs/objectives --workers 2",
             "pdessl study objectives_burgers --out runs/objectives --only VICReg SIE --set study.seeds=1",
+            "pdessl study inverse_benchmark --out runs/inverse",
+            "pdessl study rerun runs/inverse/rows/kdv-shooting-frames2-noise0.01-seed0.json",
         ],
         python="import pdessl\npdessl.study('objectives_burgers', 'runs/objectives')",
     )
     parser.add_argument("config", help="recipe of a study: name from 'pdessl list configs', or a YAML file")
+    parser.add_argument("row", nargs="?", type=Path, metavar="ROW.json", help="after 'rerun': a row to compute again")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the study")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
     parser.add_changes("recipe", "study.seeds=1")
@@ -32,6 +35,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_allowed()
     parser.add_argument("--any-version", action="store_true", help="keep results of another version of pdessl or torch")
     options = parser.parse_args(arguments)
+    if (options.config == "rerun") != (options.row is not None):
+        parser.error("expected a recipe, or the word rerun and the file of a row:  pdessl study rerun ROW.json")
+    if options.row is not None:
+        from pdessl.experiments.inverse_study import rerun
+
+        same = rerun(options.row, options.out or options.row.parent.parent)
+        say("the same numbers" if same else "other numbers")
+        return 0 if same else 1
     parser.require(options, "out")
     from pdessl.experiments.recipes import read_recipe
     from pdessl.experiments.study import study

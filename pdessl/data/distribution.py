@@ -20,6 +20,7 @@ class _Shared:
     distribution: str = "constant"
     unit: str = ""
     per: Count | dict[str, Count] = 1
+    power: Positive = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,20 @@ class _Choice(_Shared):
     values: tuple[Finite, ...] = field(kw_only=True)
 
 
-_ARGUMENTS = {"constant": _Constant, "uniform": _Uniform, "log_uniform": _LogUniform, "choice": _Choice}
+@dataclass(frozen=True)
+class _Spaced(_Uniform):
+    count: Count = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _LogSpaced(_LogUniform):
+    count: Count = field(kw_only=True)
+
+
+_ARGUMENTS = {
+    "constant": _Constant, "uniform": _Uniform, "log_uniform": _LogUniform, "choice": _Choice, "spaced": _Spaced,
+    "log_spaced": _LogSpaced,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,15 @@ class Distribution:
     """Distribution of one number per trajectory, or per group of consecutive trajectories.
 
     Args:
-        kind: ``constant`` (low), ``uniform`` on [low, high], ``log_uniform`` on [low, high] with low > 0, or ``choice``
-            with equal weights among ``values``.
+        kind: ``constant`` (low), ``uniform`` on [low, high], ``log_uniform`` on [low, high] with low > 0, ``choice``
+            with equal weights among ``values``; or one after another and from the start again, whatever the seed,
+            ``values`` in equal distances from low to high (``spaced``), or in equal ratios (``log_spaced``).
         low, high, values: see kind.
         unit: unit of the number, free text.
         per: how many consecutive trajectories of a split share one drawn value, >= 1; or a mapping from split to that
             number, 1 for splits it does not name. :meth:`shared_by` reads either.
+        power: > 0; numbers are drawn by their roots of this order, and a file states low, high and values of the roots:
+            with ``power`` 2 the square of what is uniform. Other than 1 only with low > 0.
     """
 
     kind: str
@@ -66,6 +83,7 @@ class Distribution:
     values: tuple[float, ...] = ()
     unit: str = ""
     per: int | Mapping[str, int] = 1
+    power: float = 1.0
 
     @staticmethod
     def parse(value: Any, where: str) -> Distribution:
@@ -87,22 +105,46 @@ class Distribution:
         if isinstance(given, _Choice):
             if not given.values:
                 raise SchemaError(f"{where}.values: expected at least one number, found none.")
-            return Distribution(kind, min(given.values), max(given.values), given.values, given.unit, given.per)
-        low, high = (given.value, given.value) if isinstance(given, _Constant) else (given.low, given.high)
+            low, high, values = min(given.values), max(given.values), given.values
+        else:
+            low, high = (given.value, given.value) if isinstance(given, _Constant) else (given.low, given.high)
+            values = ()
         if low > high:
             raise SchemaError(f"{where}: expected low <= high, found {low} and {high}.")
-        return Distribution(kind, low, high, (), given.unit, given.per)
+        if given.power != 1 and low <= 0:
+            raise SchemaError(f"{where}.power: {given.power} of numbers from {low}; expected numbers > 0, or power 1.")
+        if isinstance(given, (_Spaced, _LogSpaced)):
+            values = _between(low, high, given.count, kind == "log_spaced")
+        if given.power != 1:
+            low, high, values = low**given.power, high**given.power, [v**given.power for v in values]
+        return Distribution(kind, low, high, tuple(values), given.unit, given.per, given.power)
 
     def shared_by(self, split: str) -> int:
         """Return how many consecutive trajectories of a split share one drawn value."""
         return int(self.per.get(split, 1)) if isinstance(self.per, Mapping) else self.per
 
-    def draw(self, stream: np.random.Generator) -> float:
-        """Draw one number."""
+    def draw(self, stream: np.random.Generator, number: int = 0) -> float:
+        """Draw one number.
+
+        Args:
+            stream: what is random comes from it.
+            number: of the trajectory, or of the group that shares the value: it decides which of spaced values is next.
+        """
         if self.kind == "constant":
             return self.low
         if self.kind == "uniform":
-            return float(stream.uniform(self.low, self.high))
+            if self.power == 1:
+                return float(stream.uniform(self.low, self.high))
+            root = 1 / self.power
+            return float(stream.uniform(self.low**root, self.high**root) ** self.power)
         if self.kind == "log_uniform":
             return float(math.exp(stream.uniform(math.log(self.low), math.log(self.high))))
-        return self.values[int(stream.integers(len(self.values)))]
+        if self.kind == "choice":
+            return self.values[int(stream.integers(len(self.values)))]
+        return self.values[number % len(self.values)]
+
+
+def _between(low: float, high: float, count: int, ratios: bool) -> list[float]:
+    if count == 1:
+        return [low]
+    return (np.geomspace if ratios else np.linspace)(low, high, count).tolist()

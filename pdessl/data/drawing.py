@@ -49,14 +49,14 @@ def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -
     family = recipe.initial_condition
     stream = random_stream(recipe.seed, split, trajectory, "physics", attempt)
     initial = family.draw(stream)
-    drawn = tuple(length.draw(stream) for length in recipe.lengths)
+    drawn = tuple(length.draw(stream, trajectory) for length in recipe.lengths)
     parameters = {}
     for name, distribution in recipe.parameters.items():
         if (shared := distribution.shared_by(split)) > 1:
             group = random_stream(recipe.seed, split, trajectory // shared, f"group:{name}")
-            parameters[name] = distribution.draw(group)
+            parameters[name] = distribution.draw(group, trajectory // shared)
         else:
-            parameters[name] = distribution.draw(stream)
+            parameters[name] = distribution.draw(stream, trajectory)
     coefficients = {}
     if recipe.records_coefficients:
         coefficients = family.coefficients(random_stream(recipe.seed, split, trajectory, "physics", attempt))
@@ -67,7 +67,9 @@ def draw(recipe: DatasetRecipe, split: str, trajectory: int, attempt: int = 0) -
         initial,
         drawn if len(drawn) == recipe.dimensions else drawn * recipe.dimensions,
         parameters,
-        scale.low if constant else scale.draw(random_stream(recipe.seed, split, trajectory, "time", attempt)),
+        scale.low
+        if constant
+        else scale.draw(random_stream(recipe.seed, split, trajectory, "time", attempt), trajectory),
         coefficients,
         recipe.forcing and recipe.forcing.draw(random_stream(recipe.seed, split, trajectory, "forcing", attempt)),
     )

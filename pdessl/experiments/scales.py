@@ -31,7 +31,7 @@ def declared_scale(data: PDEDataModule, name: str) -> str:
     if isinstance(store, Store):
         parameters: Any = store.manifest["recipe"].get("parameters")
         declared = parameters.get(name) if isinstance(parameters, dict) else None
-        if isinstance(declared, dict) and declared.get("distribution") == "log_uniform":
+        if isinstance(declared, dict) and declared.get("distribution") in ("log_uniform", "log_spaced"):
             return "log"
     try:
         equation = load_equation(store.equation) if store.equation else None

@@ -13,6 +13,7 @@ from pdessl import catalog
 from pdessl.data import open as open_data
 from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
+from pdessl.experiments.inverse_study import inverse_study
 from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.stepping_study import stepping_study
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
@@ -41,10 +42,11 @@ def study(
     Args:
         config: recipe of a study, by name or file: ``study`` (see :class:`Study`), ``base`` (what the pretraining
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
-            One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`.
+            One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`; one with ``routes`` an
+            inverse benchmark: :func:`inverse_study`.
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
         overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
-        only: names of variants; default all. The floors are always run.
+        only: names of variants (or routes); default all. The floors are always run.
         workers: processes, of one thread each.
         announce: receives a line after every training.
         allow: packages of your own that the recipe may name classes of, see :func:`pdessl.pretrain`.
@@ -60,6 +62,8 @@ def study(
     content = override(catalog.read("configs", config), overrides)
     if "timestepping" in content:
         return stepping_study(content, str(config), Path(out), only, workers, announce, any_version)
+    if "routes" in content:
+        return inverse_study(content, str(config), Path(out), only, workers, announce, any_version)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:

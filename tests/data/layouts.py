@@ -250,3 +250,29 @@ def the_well(path, n=3, frames=5, points=(6, 8), viscosity=0.3, mask=True, sampl
     ]
     channels += [velocity[..., 0], velocity[..., 1], *(stress[..., i, j] for i in (0, 1) for j in (0, 1))]
     return np.stack(channels, axis=1)
+
+
+# ---------------------------------------------------------------------- PDEInvBench
+
+
+def pdeinvbench_1d(path, frames=5, points=12):
+    """One run, with its parameter in the file's name."""
+    tensor = numbers(frames, points, dtype="<f4")
+    nodes = (128 * np.arange(points) / points).astype("<f4")
+    write(path, {"tensor": tensor, "x-coordinate": nodes, "t-coordinate": 0.73 * np.arange(frames) + 40})
+    return tensor[None, None]
+
+
+def pdeinvbench_2d(path, n=2, frames=4, points=(6, 8), channels=1, low=0.0, length=1.0, centres=False):
+    """A group per run, fields (time, x, y, channel), the parameters in the file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = numbers(n, frames, *points, channels, dtype="<f4")
+    with h5py.File(path, "w") as file:
+        for run in range(n):
+            group = file.create_group(f"{run + 1:04d}")
+            group["data"] = values[run]
+            for axis, size in zip("xy", points, strict=True):
+                nodes = low + length * (np.arange(size) + 0.5 * centres) / size
+                group[f"grid/{axis}"] = nodes.astype("<f4")
+            group["grid/t"] = np.linspace(0, 1, frames).astype("<f4")
+    return np.moveaxis(values, -1, 1)

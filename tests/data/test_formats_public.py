@@ -112,7 +112,33 @@ def well(folder):
     }
 
 
+def pdeinvbench_kdv(folder):
+    base, one = folder / "d", layouts.pdeinvbench_1d
+    return {
+        "train": np.concatenate([one(base / "train" / f"delta={d}_ic={i}.h5") for d, i in (("1.5", 0), ("1.5", 1))]),
+        "middle": one(base / "out_of_distribution" / "delta=2.9_ic=42.h5"),
+        "extreme": one(base / "out_of_distribution_extreme" / "delta=0.8_ic=7.h5"),
+    }
+
+
+def pdeinvbench_plane(train, extreme, **options):
+    def make(folder):
+        base = folder / "d"
+        return {
+            "train": layouts.pdeinvbench_2d(base / "train" / train, **options),
+            "extreme": layouts.pdeinvbench_2d(base / "out_of_distribution_extreme" / extreme, **options),
+        }
+
+    return make
+
+
 CASES = {
+    "pdeinvbench_files_kdv": pdeinvbench_kdv,
+    "pdeinvbench_files_navier_stokes": pdeinvbench_plane("83.0.h5", "8000.0.h5"),
+    "pdeinvbench_files_kolmogorov": pdeinvbench_plane("nu=0.001.h5", "nu=1e-05.h5"),
+    "pdeinvbench_files_reaction": pdeinvbench_plane(
+        "Du=0.1_Dv=0.2_k=0.05.h5", "Du=0.5_Dv=0.01_k=0.1.h5", channels=2, low=-1.0, length=2.0, centres=True
+    ),
     "pdearena_smoke_conditioned": smoke,
     "pdearena_smoke": smoke_plain,
     "pdearena_ks": ks,
@@ -209,6 +235,32 @@ def test_every_shipped_mapping_is_tested_and_names_fields_of_its_equation():
 
 
 # ---------------------------------------------------------------------- what each layout hides
+
+
+def test_pdeinvbench_has_its_parameters_in_the_names_of_its_files(tmp_path):
+    expected = {
+        "pdeinvbench_files_kdv": {"dispersion": ([1.5**2] * 2, [0.8**2]), "steepening": ([1.0] * 2, [1.0])},
+        "pdeinvbench_files_navier_stokes": {"viscosity": ([0.8 / 83] * 2, [1e-4] * 2)},
+        "pdeinvbench_files_kolmogorov": {"viscosity": ([1e-3] * 2, [1e-5] * 2), "drag": ([0.1] * 2, [0.1] * 2)},
+        "pdeinvbench_files_reaction": {
+            "activator_diffusivity": ([0.1] * 2, [0.5] * 2),
+            "inhibitor_diffusivity": ([0.2] * 2, [0.01] * 2),
+            "threshold": ([0.05] * 2, [0.1] * 2),
+        },
+    }
+    for name, parameters in expected.items():
+        CASES[name](tmp_path / name)
+        source = open_source(tmp_path / name / "d")
+        assert source.format == name and set(source.parameters) == set(parameters)
+        for parameter, (train, extreme) in parameters.items():
+            for split, values in (("train", train), ("extreme", extreme)):
+                np.testing.assert_allclose(source.parameter_values(split)[parameter], values, rtol=1e-12)
+        length = {"pdeinvbench_files_kdv": 128.0, "pdeinvbench_files_reaction": 2.0}.get(name, 1.0)
+        np.testing.assert_allclose(source.load("train").lengths.numpy(), length, rtol=1e-6)
+    bad = tmp_path / "bad" / "delta=-1.0_ic=2.h5"
+    layouts.pdeinvbench_1d(bad)
+    with pytest.raises(FormatError, match="cannot be raised to 2; expected numbers > 0"):
+        open_source(bad)
 
 
 def test_smoke_has_true_times_and_cell_centres_and_groups_by_file(tmp_path):

@@ -28,6 +28,7 @@ DIMENSIONS = {
     "burgers": (5, 1),
     "burgers_2d": (8, 1),
     "fisher_kpp": (2, 2),
+    "fitzhugh_nagumo": (4, 1),
     "gray_scott": (4, 1),
     "heat": (10, 1),
     "kdv": (4, 0),

@@ -117,9 +117,11 @@ class ParameterRule:
         attribute: attribute of the file (or, with ``of``, of a group or array); with a group per run, of that group.
         of: the group or array.
         entry: the attribute is a text (a configuration); the number that follows this word and a colon in it.
-        token: text in the file's (else its folder's) name that a number follows, e.g. ``Nu``.
+        token: text in the file's (else its folder's) name that a number follows, e.g. ``Nu``; empty: the name begins
+            with the number.
         value: the number itself.
         scale: factor from what is stored to the parameter.
+        power: what is stored is raised to it before: 2 where the equation has its square, -1 for a Reynolds number.
         optional: files without it are accepted; the parameter is then missing from the whole dataset.
         unit: free text.
     """
@@ -131,6 +133,7 @@ class ParameterRule:
     token: str | None = None
     value: Finite | None = None
     scale: Finite = 1.0
+    power: Finite = 1.0
     optional: bool = False
     unit: str = ""
 

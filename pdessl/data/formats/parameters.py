@@ -22,7 +22,7 @@ NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 def fixed_parameters(mapping: DatasetMapping) -> dict[str, float]:
     """Return the parameters whose value a mapping sets once for all files, with their values."""
     return {
-        name: float(rule.value) * rule.scale
+        name: float(rule.value) ** rule.power * rule.scale
         for name, rule in mapping.parameters.items()
         if rule.value is not None and rule.dataset is None and rule.attribute is None and rule.token is None
     }
@@ -56,6 +56,7 @@ def parameters_of(
     for name, rule in mapping.parameters.items():
         values = reader.parameter(name, rule)
         if values is not None:
+            values = _raised(values, rule, f"{container.label}: parameter '{name}'")
             found[name] = values * rule.scale if rule.scale != 1.0 else values
     return found
 
@@ -76,7 +77,7 @@ class _Reader:
 
     def parameter(self, name: str, rule: ParameterRule) -> np.ndarray | None:
         where = f"{self.label}: parameter '{name}'"
-        named = _after_token(rule.token, self.container.path) if rule.token else None
+        named = None if rule.token is None else _after_token(rule.token, self.container.path)
         if rule.dataset is not None:
             if rule.optional and not all(self._there(p + rule.dataset) for p in self.prefixes):
                 return None
@@ -104,7 +105,10 @@ class _Reader:
                 return None
             looked = [f"attribute '{rule.attribute}'"] if rule.attribute else []
             looked += [f"line '{rule.entry}: NUMBER' in it"] if rule.entry else []
-            looked += [f"'{rule.token}' in the file's name"] if rule.token else []
+            if rule.token is not None:
+                looked += [
+                    f"'{rule.token}' in the file's name" if rule.token else "number at the start of the file's name"
+                ]
             self._lacks(name, where, looked)
             return None
         return np.full(self.stored, float(value))
@@ -152,12 +156,21 @@ def _number_in(value: object, rule: ParameterRule, where: str) -> float | None:
     return value
 
 
+def _raised(values: np.ndarray, rule: ParameterRule, where: str) -> np.ndarray:
+    if rule.power == 1:
+        return values
+    if not (values > 0).all():
+        raise FormatError(f"{where}: {values.min():g} cannot be raised to {rule.power:g}; expected numbers > 0.")
+    return values**rule.power
+
+
 def _after_token(token: str, path: Path | None) -> float | None:
     """Return the number that follows a text in the file's name, else in its folder's."""
     if path is None:
         return None
     for text in (path.name, path.parent.name):
-        found = re.search(rf"(?:^|[^A-Za-z]){re.escape(token)}_?({NUMBER})", text)
+        before = rf"(?:^|[^A-Za-z]){re.escape(token)}_?" if token else "^"
+        found = re.search(rf"{before}({NUMBER})", text)
         if found:
             return float(found.group(1))
     return None
