@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pdessl.errors import DataError
+
 __all__ = [
     "Fitted",
     "Normal",
@@ -217,6 +219,9 @@ def fit(normal: Normals, rank: int, rounds: int = 30, allowed: Tensor | None = N
         rank: R >= 0.
         rounds: of the alternation, at most; it stops when the loss stands still.
         allowed: which coefficients may differ from 0, (R + 1, C, K), c0 first; None: all.
+
+    Raises:
+        DataError: R above the number of coefficients.
     """
     first = next(normal.parts()).right
     everything = torch.ones(rank + 1, *first.shape[1:], dtype=torch.bool, device=first.device)
@@ -227,6 +232,11 @@ def fit(normal: Normals, rank: int, rounds: int = 30, allowed: Tensor | None = N
         return fitted
     own = torch.cat([_own(fitted, part) for part in normal.parts()]) * (1e-2 * _sizes(normal)).sqrt()
     own = own * everything[1]
+    if rank > everything[1].numel():
+        raise DataError(
+            f"rank {rank}: a law of {everything[1].numel()} terms has at most as many numbers that differ from run to run. "
+            "Ask for fewer, or give more terms."
+        )
     codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
     return alternate(_standard(codes), normal, everything, (), rounds)[0]
 

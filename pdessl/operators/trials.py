@@ -129,7 +129,9 @@ class Trials:
         """Return the smallest rank above which the unexplained share does not fall; what was tried is appended."""
         _, form = self.of(best)
         grams = next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(best))
-        made = [self.candidate(form, grams, replace(best, rank=rank))[0] for rank in range(min(4, len(grams)))]
+        differ = torch.tensor(form.mask(1))[1].numel()  # coefficients, each of which might be a code
+        ranks = range(min(4, len(grams), 1 + differ))
+        made = [self.candidate(form, grams, replace(best, rank=rank))[0] for rank in ranks]
         tried += made
         for rank, current in enumerate(made):
             # Two numbers may explain what neither does alone: all higher ranks are looked at. In much noise a few runs

@@ -342,3 +342,11 @@ def test_the_letter_of_a_code_is_no_name_of_the_data(burgers_law):
     law = dataclasses.replace(burgers_law, axis_names=("z",))
     assert law.letters == ("c",) and law.equation().parameters == ("c",)
     assert Term((0,), (1,)).expanded(("u",), ("x",)) == "0"
+
+
+def test_a_law_of_two_terms_has_at_most_two_codes():
+    runs = pdessl.simulate("burgers_small", "labelled", range(12))
+    terms = (Term((1,), (2,)), Term((2,), (1,)))
+    assert pdessl.discover(runs, rank=0, terms=terms, resamples=0).rank == 0
+    with pytest.raises(DataError, match="rank 3: a law of 2 terms has at most as many numbers"):
+        pdessl.discover(runs, rank=3, terms=terms, resamples=0)
