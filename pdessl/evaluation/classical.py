@@ -154,6 +154,11 @@ class _Projection:
         orders = [n.by for tree in equation.trees for n in _derivatives(tree)]
         highest = max((by.count(letter) for by in orders for letter in by), default=1)
         self.power = max(4, highest + 2) if power is None else power
+        if half is None and min(sizes) < 5:
+            raise ShapeError(
+                f"the weak form needs 5 frames and 5 nodes along every axis, fields have {tuple(sizes)}. Give longer "
+                "runs, or use least squares of the equation's terms node by node."
+            )
         if len(self.half) != len(sizes) or min(self.half) < 1 or self.power <= highest or noise_level < 0:
             raise ValueError(
                 f"half_width {self.half} must be {len(sizes)} numbers >= 1, power {self.power} above the highest order "

@@ -234,8 +234,8 @@ def fit(normal: Normals, rank: int, rounds: int = 30, allowed: Tensor | None = N
     own = own * everything[1]
     if rank > everything[1].numel():
         raise DataError(
-            f"rank {rank}: a law of {everything[1].numel()} terms has at most as many numbers that differ from run to run. "
-            "Ask for fewer, or give more terms."
+            f"rank {rank}: a law of {everything[1].numel()} terms has at most as many numbers that differ from run to "
+            "run. Ask for fewer, or give more terms."
         )
     codes = torch.linalg.svd(own.flatten(1) - own.flatten(1).mean(dim=0), full_matrices=False).U[:, :rank]
     return alternate(_standard(codes), normal, everything, (), rounds)[0]

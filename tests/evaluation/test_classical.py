@@ -200,6 +200,8 @@ def test_what_does_not_fit_is_refused():
         least_squares(Equation.parse("u_t - k*k*u_xx", parameters=("k",)), runs, "k")
     with pytest.raises(ShapeError, match="at least 9 frames"):
         least_squares("burgers", runs.window(slice(0, 8)), "viscosity")
+    with pytest.raises(ShapeError, match="needs 5 frames and 5 nodes along every axis"):
+        weak_form("burgers", runs.window(slice(0, 4)), "viscosity")
     with pytest.raises(ShapeError, match="do not fit fields"):
         weak_form("burgers", runs.window(slice(0, 40)), "viscosity", half_width=(20, 5))
     with pytest.raises(ShapeError, match="needs the field 'u'"):
