@@ -173,7 +173,8 @@ def plan(
     def planned(imagining: Model, terminal: Terminal | None = None) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
         ahead = horizon if isinstance(imagining, Oracle) else believed
-        return RecedingHorizon(env, imagining, search, ahead, min(every, ahead), guardrails, margins, terminal=terminal)
+        often = every if ahead == horizon else min(every, ahead)
+        return RecedingHorizon(env, imagining, search, ahead, often, guardrails, margins, terminal=terminal)
 
     told, believed = [], horizon
     if trust is not None and model is not None:
