@@ -72,9 +72,7 @@ DISTILLED = 2_000_000  # first seed of episodes that a policy is distilled in
 CRITIC = 2_500_000  # first seed of episodes that a critic is learned in
 ADAPTED = 3_500_000  # first seed of episodes that a world model is adapted in
 TRUSTED, TRUSTED_STARTS = 4_000_000, 19  # first seed and number of starts that say how far a model is believed
-LEARNED = (
-    2e-2  # distance to an uncontrollable system, over |B|, below which a learned model's is one; results/control.md
-)
+LEARNED = 2e-2  # distance to an uncontrollable system, over |B|, that is one in a latent: see results/control.md
 FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks for none
 
 
