@@ -40,7 +40,7 @@ def test_what_linear_feedback_goes_on_to_pay_is_learned(linear):
     """What linear feedback of a linear system goes on to pay is known from its own matrices."""
     env, system = linear, linearise(linear)
     feedback = lqr(system)
-    terminal = learn_critic(env, lambda _: LinearFeedback(env, feedback), range(24), 1, discount=0.8, steps=600)
+    terminal = learn_critic(env, lambda _: LinearFeedback(env, feedback), range(20), 1, discount=0.8, steps=500)
     now = env.start(range(1000, 1030))
     closed = system.transition - system.entry @ feedback.gains[0]
     x, weight, mean = env.coordinates(now), 0.0, 0.0
@@ -76,7 +76,7 @@ def test_short_plans_with_a_critic_cost_less_than_short_plans_without():
     def short(terminal):
         return RecedingHorizon(env, Oracle(env), Newton(iterations=1, lengths=2), 1, terminal=terminal)
 
-    terminal = learn_critic(env, short, range(24), 2, discount=0.9, steps=500)
+    terminal = learn_critic(env, short, range(16), 2, discount=0.9, steps=300)
     seeds = range(1000, 1016)
     costs = {t is None: float(run_episodes(env, short(t), seeds).mean_cost.mean()) for t in (None, terminal)}
     best = float(run_episodes(env, LinearFeedback(env, lqr(linearise(env))), seeds).mean_cost.mean())

@@ -64,7 +64,7 @@ def test_read_outs_are_measured_on_other_runs_and_imagination_is_their_roll_out(
 def test_the_command_plans_in_a_world_model_and_in_a_law(run, tmp_path, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "2", "--horizon", "3", "--every", "3", "--no-oracle"]
     words += ["--search", "iterations=2", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    for model, price in ((str(run), "probe"), (str(run), "decoded"), (str(run), "latent"), ("law", "decoded")):
+    for model, price in ((str(run), "latent"), (str(run), "decoded"), ("law", "decoded")):
         out = tmp_path / "plan"
         assert cli.main(["plan", "--model", model, "--price", price, *words, "--out", str(out)]) == 0
         said = capsys.readouterr().out
@@ -127,12 +127,12 @@ def test_a_model_that_sees_sensors_plans_from_the_last_frames_of_them(ks4_store,
         load_world(folder, load_environment("ks_control_4", QUICK | {"sensors.positions": [0.0, 11.0]}))
 
 
-def test_several_models_plan_together(run, tmp_path):
+def test_several_models_plan_together(run, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "1", "--horizon", "2", "--every", "2", "--no-oracle"]
     words += ["--search", "iterations=1", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", *words, "--out", str(tmp_path)]) == 0
-    last = read_report(tmp_path)[0]["control"]["rows"][-1]
-    assert last["title"] == "gradient, 2 world models" and last["training_periods"] == 320
+    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", "--price", "probe", *words]) == 0
+    assert "gradient, 2 world models" in capsys.readouterr().out
+    assert model_of([run, run], load_environment("ks_control_4", QUICK), announce=str).steps == 320
 
 
 def test_linear_feedback_of_a_model_is_made_from_its_derivative_at_rest(run):
@@ -184,7 +184,7 @@ def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards
     def steered(model):
         return RecedingHorizon(env, model, Gradient(2), 4, 4)
 
-    found = adapt(world, steered, range(2), rounds=2, level=0.3, steps=60)
+    found = adapt(world, steered, range(2), rounds=2, level=0.3, steps=40)
     assert min(found.stored) > 0 and found.periods == (6 + 2 * 2) * 24
     assert found.after < 0.8 * found.before and f"{found.stored[0]}, {found.stored[1]}" in str(found)
     assert all(torch.equal(value, before[key]) for key, value in world.predictor.state_dict().items())
