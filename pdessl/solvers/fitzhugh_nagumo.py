@@ -42,7 +42,8 @@ class FitzHughNagumo(Periodic2D):
     Good values: D_u and D_v of 0.01 to 0.5 on a side of 2, k of 0.005 to 0.1, times up to 6.
 
     Fails when:
-        the grid is coarser than a front, √D / max(1, max |u|) wide: refused above half a width, D the smaller diffusivity.
+        the grid is coarser than a front, √D / max(1, max |u|) wide, D the smaller diffusivity: refused above half a
+        width.
 
     Raises:
         DataError: a diffusivity <= 0, values that are not finite, an unknown output.
