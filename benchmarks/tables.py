@@ -14,8 +14,9 @@ with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows 
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways`` and
-``columns``; ``control`` (controllers of an environment, a row per file for models that were learned). Options:
-``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``.
+``columns``; ``control`` (controllers of an environment, a row per file for models that were learned); ``inverse`` (rows
+of an inverse benchmark, a file each). Options: ``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``,
+``kinds=``, ``metric=``, ``value=``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 from pdessl.errors import PdesslError
 from pdessl.evaluation.tables import measured
+from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.study_table import table as study_table
 from pdessl.files import write_json, write_text
 
@@ -274,6 +276,11 @@ def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(head, rows)
 
 
+def _inverse(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows of an inverse benchmark: ``value`` is error, inside, novel or width, all in per cent."""
+    return inverse_table(list(reports.values()), options.get("value", "error"))
+
+
 def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:
     stages = list(dict.fromkeys(stage for report in reports.values() for stage in report["seconds"]))
     rows = [[s, *(f"{report['seconds'].get(s, 0):.0f}" for report in reports.values())] for s in stages]
@@ -311,6 +318,7 @@ _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "columns": _columns, "control": _control,
+    "inverse": _inverse,
 }  # fmt: skip
 
 

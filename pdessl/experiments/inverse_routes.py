@@ -127,10 +127,8 @@ def _least_squares(route: Route, setting: Setting) -> Reader:
 
     def read(runs: Trajectories) -> tuple[Tensor, Tensor]:
         terms = frame_terms(_equation(held), _filtered(route, setting, runs), list(held.of.targets))
-        found = terms.solve()
-        left = terms.share(found).clamp_min(1e-300).log()
-        shown = held.of.shown(found)
-        return shown, torch.cat([_logarithms(shown), left[:, None]], dim=1)
+        shown = held.of.shown(terms.solve())
+        return shown, _logarithms(shown)
 
     return read
 
@@ -167,7 +165,7 @@ def _shooting(route: Route, setting: Setting) -> Reader:
         start = frame_terms(_equation(held), filtered, names).solve()
         found = shoot_frames(kind, bare, names, start, arguments, iterations=6, candidates=_candidates(held))
         shown = held.of.shown(found.value.nan_to_num(0.0))
-        return shown, torch.cat([_logarithms(shown), found.misfit.clamp_min(1e-12).log()[:, None]], dim=1)
+        return shown, _logarithms(shown)
 
     return read
 

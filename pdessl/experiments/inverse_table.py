@@ -22,7 +22,8 @@ def inverse_table(rows: Sequence[dict[str, Any]], value: str = "error") -> str:
         value: what is shown.
     """
     parts = []
-    for name, noise in dict.fromkeys((r["set"], r["noise"]) for r in rows):
+    names = list(dict.fromkeys(r["set"] for r in rows))
+    for name, noise in sorted({(r["set"], r["noise"]) for r in rows}, key=lambda pair: (names.index(pair[0]), pair[1])):
         mine = [r for r in rows if (r["set"], r["noise"]) == (name, noise)]
         frames = sorted({r["frames"] for r in mine})
         lines = []

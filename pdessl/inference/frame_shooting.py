@@ -22,6 +22,7 @@ __all__ = ["FrameShot", "shoot_frames", "smoothed"]
 _STEP = 1e-4  # of a finite difference
 _SETTLED = 1e-10  # change of all parameters, on the scale they are fitted on, below which nothing more is looked for
 _WEAK = 3  # wave numbers in a row without signal, after which there is none
+_SURE = 20.0  # times the noise: a mean over two frames reaches it once in 1e13
 _FINER = 4  # the solver's grid has at most so many times the nodes of the data
 _HELD = 2**22  # grid values that are advanced at a time
 
@@ -44,9 +45,10 @@ def smoothed(fields: Tensor) -> tuple[Tensor, Tensor]:
 
         û_k → û_k max(0, 1 - n / P_k),        P_k the power at wave number k, n that of the largest quarter of them
 
-    which is the filter of Wiener, up to the first three wave numbers in a row at which P_k < 2 n, and 0 from there on.
-    P_k is the mean over frames, fields and directions of a run. On clean fields that their grid resolves n is nothing,
-    and they stay as they are.
+    which is the filter of Wiener, up to the first three wave numbers in a row beyond the strongest one at which
+    P_k < 2 n, or to the last one with P_k > 20 n, which noise does not reach; and 0 from there on. P_k is the mean over
+    frames, fields and directions of a run. On clean fields that their grid resolves n is nothing, and they stay as
+    they are.
 
     Args:
         fields: (B, C, T, *X), each X even.
@@ -68,8 +70,14 @@ def smoothed(fields: Tensor) -> tuple[Tensor, Tensor]:
     most = min(fields.shape[3:]) // 2
     noise = mean[:, 3 * most // 4 : most].median(dim=1, keepdim=True).values
     factor = (1 - noise / mean.clamp_min(1e-300)).clamp_min(0)
-    weak = torch.nn.functional.pad((mean < 2 * noise).to(mean.dtype), (0, _WEAK - 1), value=1.0)
-    lost = weak.unfold(1, _WEAK, 1).amin(dim=2).cummax(dim=1).values
+    number = torch.arange(mean.shape[1], device=mean.device)
+    peak = 1 + mean[:, 1:].argmax(dim=1, keepdim=True)
+    last = torch.where((mean >= 2 * noise) | (number <= peak), number, -1).cummax(dim=1).values
+    gone = number - last >= _WEAK
+    end = last.gather(1, gone.to(torch.uint8).argmax(dim=1, keepdim=True))
+    # A field that repeats m times in its length has every m-th wave number only: what lies between is no end.
+    sure = torch.where(mean > _SURE * noise, number, 0).amax(dim=1, keepdim=True)
+    lost = (gone.any(dim=1, keepdim=True) & (number > torch.maximum(end, sure))).to(mean.dtype)
     factor = factor * (1 - lost)
     factor[:, 0] = 1
     factor = factor[:, shell].reshape(len(fields), 1, 1, *square.shape)  # type: ignore[union-attr]

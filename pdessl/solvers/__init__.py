@@ -6,6 +6,7 @@ from pdessl.solvers.bumps_2d import ReactionPatches, SmokeBlobs, VortexPair, Vor
 from pdessl.solvers.burgers import Burgers
 from pdessl.solvers.burgers_2d import Burgers2D
 from pdessl.solvers.closed_box import ClosedBoxSmoke
+from pdessl.solvers.fitzhugh_nagumo import FitzHughNagumo
 from pdessl.solvers.forcing import Actuators, SineForcing, TimeVarying
 from pdessl.solvers.gray_scott import GrayScott
 from pdessl.solvers.harmonics import Harmonics
@@ -43,6 +44,7 @@ __all__ = [
     "Burgers",
     "Burgers2D",
     "ClosedBoxSmoke",
+    "FitzHughNagumo",
     "GaussianRandomField",
     "GrayScott",
     "Harmonics",
@@ -101,6 +103,7 @@ SIMULATORS: dict[str, type[Simulator]] = {
     "navier_stokes_2d": NavierStokes2D,
     "boussinesq": Boussinesq2D,
     "gray_scott": GrayScott,
+    "fitzhugh_nagumo": FitzHughNagumo,
     "shallow_water_2d": ShallowWater2D,
     "burgers_2d": Burgers2D,
     "advection_diffusion_2d": AdvectionDiffusion2D,

@@ -24,6 +24,10 @@ CASES = {
         "smoke_blobs", {"number": 2, "radius": [0.1, 0.15]}, 2 * math.pi,
     ),
     "gray_scott": ({"feed_rate": 0.04, "kill_rate": 0.06}, "reaction_patches", {"radius": [0.1, 0.15]}, 1.0),
+    "fitzhugh_nagumo": (
+        {"activator_diffusivity": 0.01, "inhibitor_diffusivity": 0.02, "threshold": 0.05},
+        "random_field_2d", {"highest": 3, "components": 2}, 2.0,
+    ),
     "shallow_water_2d": (
         {"gravity": 1.0}, "water_drops", {"number": 1, "radius": [0.1, 0.15], "height": [0.05, 0.08]}, 10.0
     ),
@@ -40,8 +44,8 @@ EXACT = ("heat", "advection_diffusion", "advection_diffusion_2d")
 #: Grids that hold the initial fields and not what becomes of them.
 COARSE = {
     "burgers": 20, "kdv": 20, "kdv_burgers": 20, "kdv_burgers_kuramoto": 20, "kuramoto_sivashinsky": 20,
-    "navier_stokes_2d": 16, "boussinesq": 30, "gray_scott": 32, "shallow_water_2d": 30, "burgers_2d": 16,
-    "closed_box_smoke": 16,
+    "navier_stokes_2d": 16, "boussinesq": 30, "gray_scott": 32, "fitzhugh_nagumo": 16, "shallow_water_2d": 30,
+    "burgers_2d": 16, "closed_box_smoke": 16,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pdessl.solvers import (
     AdvectionDiffusion2D,
     Boussinesq2D,
     Burgers2D,
+    FitzHughNagumo,
     GrayScott,
     NavierStokes2D,
     RandomField2D,
@@ -57,6 +58,11 @@ CASES = {
         (0.1, 0.1),
         (0.5, 0.4),
     ),
+    "fitzhugh_nagumo": (
+        {"activator_diffusivity": (0.05, 0.2), "inhibitor_diffusivity": (0.3, 0.1), "threshold": (0.02, 0.1)},
+        (0.5, 0.5),
+        (0.1, -0.2),
+    ),
     "shallow_water_2d": ({"gravity": (1.3, 0.8)}, (0.05, 0.05, 0.05), (0.2, 0.0, 1.0)),
     "burgers_2d": ({"viscosity": (0.2, 0.25)}, (0.4, 0.4), (0.1, 0.2)),
     "advection_diffusion_2d": (
@@ -88,6 +94,7 @@ def case(name, points, rows=slice(None), **settings):
         ("navier_stokes_2d", "navier_stokes_2d_vorticity", ("w", "u", "v")),
         ("boussinesq", "boussinesq_diffusion", ("u", "v", "s", "p")),
         ("gray_scott", "gray_scott", None),
+        ("fitzhugh_nagumo", "fitzhugh_nagumo", None),
         ("shallow_water_2d", "shallow_water_2d", None),
         ("burgers_2d", "burgers_2d", None),
         ("advection_diffusion_2d", "advection_diffusion_2d", None),
@@ -309,6 +316,19 @@ def test_gray_scott_uniform_states_are_steady():
     state = times(u, v)[None, :, None, None].expand(1, 2, 8, 8)
     fields = GrayScott(feed, kill, points=8, check_resolution=False, dtype=torch.float64)(state, times(0, 10)).fields
     torch.testing.assert_close(fields[:, :, 1], state, rtol=0, atol=1e-9)
+
+
+def test_fitzhugh_nagumo_has_its_uniform_state_and_comes_back_to_it():
+    """u = v = -k^(1/3); small uniform departures turn and decay with trace -3 k^(2/3) and determinant 3 k^(2/3)."""
+    k = 0.1
+    steady = -(k ** (1 / 3))
+    state = torch.full((1, 2, 8, 8), steady, dtype=torch.float64)
+    made = FitzHughNagumo(0.1, 0.2, k, points=8, check_resolution=False, dtype=torch.float64, time_step=0.01)
+    torch.testing.assert_close(made(state, times(0, 2)).fields[:, :, 1], state, rtol=0, atol=1e-12)
+    size = 1e-6
+    matrix = times(1 - 3 * steady**2, -1.0, 1.0, -1.0).reshape(2, 2)
+    away = made(state + size * times(1.0, 0.0)[None, :, None, None], times(0, 2)).fields[0, :, 1, 0, 0] - steady
+    torch.testing.assert_close(away / size, torch.linalg.matrix_exp(2 * matrix)[:, 0], rtol=0, atol=1e-5)
 
 
 def test_shallow_water_conserves_volume_and_energy():
