@@ -212,6 +212,17 @@ def _line(values: Tensor) -> Tensor:
     return values
 
 
+def _bands(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what is to be said of the bands of posteriors."""
+    return [
+        f"The band of 90 % of '{r['title']}' holds {100 * r['covered']['mean']:.0f} % of the observed values; half of "
+        f"it is {100 * r['width']['mean']:.1f} % of their root mean square. It is what is not known of the parameter, "
+        "and neither the noise of the frames nor the error of the network."
+        for r in rows
+        if "covered" in r
+    ]
+
+
 def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the section and arrays of a report; see :mod:`pdessl.evaluation.report`."""
     titles = {m: title.format(target=settings.target) for m, title in TITLES.items()}
@@ -254,6 +265,7 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
             f"A small network predicts the next frame from the last {settings.past}. Conditions are computed from the "
             f"first {settings.context} frames of a run, and prediction starts after them. Errors are against observed "
             "frames, whose noise no method can predict.",
+            *_bands(rows),
             *dict.fromkeys(result.notes),
         ],
     }
