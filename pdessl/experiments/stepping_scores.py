@@ -113,7 +113,7 @@ class SteppingResult:
     """Scores by method (one per seed), and of the first seed one run rolled out and the spectra of all.
 
     Args:
-        target: parameter of the ceiling.
+        target: parameters of the ceiling.
         run: name of the run that is shown.
         row: its number.
         truth, time, space: of it, after the context.
@@ -225,7 +225,7 @@ def _bands(rows: list[dict[str, Any]]) -> list[str]:
 
 def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the section and arrays of a report; see :mod:`pdessl.evaluation.report`."""
-    titles = {m: title.format(target=settings.target) for m, title in TITLES.items()}
+    titles = {m: title.format(target=result.target) for m, title in TITLES.items()}
     kept = [m for m in result.shown if m not in ("parameter", "shuffled", "random")]
     shown = {m: result.shown[m] for m in kept[:4]}
     arrays: dict[str, Any] = {f"rollout/{m}": _line(values).numpy() for m, values in shown.items()}

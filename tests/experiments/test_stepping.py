@@ -152,6 +152,7 @@ def test_every_row_is_a_model_and_says_what_it_is_told(data, encoder, tmp_path):
     section = as_report(result, settings)[0]["timestepping"]
     rows = {r["method"]: r for r in section["rows"]}
     assert sum(line.startswith("The band of 90 %") for line in section["notes"]) == 1
+    assert rows["predicted"]["title"] == "conditioned on the predicted viscosity and other"
     assert rows["posterior"]["width"]["mean"] > 0
     assert "covered" not in rows["predicted"]
     # One coarse step of the law, which a network that hardly trained leaves as it is, is a good forecast.
