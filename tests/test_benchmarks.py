@@ -64,7 +64,7 @@ RUNS = {
         ("--only kdv --runs 10 --unlabelled 32", r"law +dispersion x 1.3 +\d[^$]*drift of the mean +reflected")
     ],
     "stepping_protocol": [
-        ("--only kdv-out --runs 2 --unlabelled 8 --steps 2 --tiny", r"KdV out +ours, one law for all +\d[^$]*law +\d"),
+        ("--only burgers --runs 2 --unlabelled 6 --steps 2 --tiny", r"Burgers, never seen +ours, one law for all +\d"),
     ],
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
