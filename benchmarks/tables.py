@@ -13,10 +13,10 @@ not written over. ``write`` fills every table of results/*.md, which stands betw
 with FILE below results/rows/, where ``*`` matches. Kinds: ``regression`` (rows by method; a row per file for methods
 that have a pretrained encoder), ``shifts`` (errors at the most labels on other runs: mean over files and range),
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
-``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways`` and
-``columns``; ``control`` (controllers of an environment, a row per file for models that were learned); ``inverse`` (rows
-of an inverse benchmark, a file each). Options: ``ways=``, ``columns=``, ``where=``, ``methods=``, ``labels=``,
-``kinds=``, ``metric=``, ``value=``.
+``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways``,
+``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
+file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each). Options: ``ways=``,
+``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
 from __future__ import annotations
@@ -235,6 +235,21 @@ def _ways(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(["data", *(f"{way.replace('_', ' ')}: mean, median" for way in ways)], cells)
 
 
+def _horizons(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Mean nRMSE after numbers of steps: rows with ``after N``, by set, or those of a time-stepping run."""
+    lines: list[list[str]] = []
+    steps: list[str] = []
+    for report in reports.values():
+        for row in report["rows"] if "rows" in report else report["timestepping"]["rows"]:
+            held = {n.removeprefix("after "): v for n, v in row.items() if n.startswith("after ")}
+            held = held or {n: v["mean"] for n, v in row["nrmse"].items()}
+            steps = steps or list(held)
+            first = [row["set"], row["row"], row["source"]] if "set" in row else [row["title"]]
+            lines.append([*first, *(f"{held[n]:.2g}" if n in held else "" for n in steps)])
+    named = ["runs", "method", "told"] if lines and len(lines[0]) > len(steps) + 1 else ["method"]
+    return _lines([*named, *(f"after {n}" for n in steps)], lines)
+
+
 def _columns(reports: dict[str, Any], options: dict[str, str]) -> str:
     """Rows as they are, of which ``where=KEY:VALUE`` holds: the columns that ``columns=`` names, to three digits."""
     names = options["columns"].split(",")
@@ -317,7 +332,7 @@ def _plain(reports: dict[str, Any], options: dict[str, str]) -> str:
 _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
-    "surrogates": _surrogates, "ways": _ways, "columns": _columns, "control": _control,
+    "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
     "inverse": _inverse,
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Every script of benchmarks/ runs to its end at tiny size, and prints what it is read for. No time is asserted."""
 
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pdessl
 from pdessl.data import generate
+from pdessl.experiments.stepping import Stepping
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -61,13 +64,13 @@ RUNS = {
         ("--only kdv --runs 10 --unlabelled 32", r"law +dispersion x 1.3 +\d[^$]*drift of the mean +reflected")
     ],
     "stepping_protocol": [
-        ("--only kdv-out --runs 2 --unlabelled 8 --steps 2 --tiny", r"KdV out +ours, one law for all +\d[^$]*law +\d"),
+        ("--only burgers --runs 2 --unlabelled 6 --steps 2 --tiny", r"Burgers, never seen +ours, one law for all +\d"),
     ],
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
 # Have tests of their own, below, in test_results.py, test_attacks.py and experiments/test_own_files.py.
-ELSEWHERE = {"closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "tables"}
+ELSEWHERE = {"break_even", "closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "tables"}
 
 
 @pytest.fixture
@@ -121,6 +124,21 @@ def test_the_comparison_with_phiflow_writes_its_table_and_picture(tmp_path, monk
     numbers = [float(n) for row in re.findall(r"^\| \d+ \|.*", table, re.MULTILINE) for n in row.split("|")[3:6]]
     assert len(numbers) == 9 * 3 and np.allclose(numbers, 0.01, rtol=0.06)
     assert (tmp_path / "docs" / "simulators" / "closed_box_phiflow.png").stat().st_size > 1000
+
+
+def test_what_a_surrogate_costs_is_set_against_the_solver(tmp_path, monkeypatch, capsys, undisturbed):
+    size = {"unlabelled": 16, "labelled": 16, "validation": 1, "test": 4}
+    generate("burgers_small", tmp_path / "data", size=size, progress=False)
+    settings = Stepping(conditions=("none", "law"), context=9, steps=2, seeds=1, width=4, blocks=1)
+    pdessl.timestep(None, tmp_path / "data", settings=settings, out=tmp_path / "run", announce=lambda line: None)
+    words = ["--dataset", "burgers_small", "--runs", "3", "--labelled", "8", "--substeps", "2", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["break_even.py", str(tmp_path / "run"), *words, "--out", str(tmp_path / "rows")])
+    runpy.run_path(str(FOLDER / "break_even.py"), run_name="__main__")
+    assert re.search(r"law +error \d[^\n]*ms a run, once[^$]*none +error \d", capsys.readouterr().out)
+    rows = {r["model"]: r for r in json.loads((tmp_path / "rows").read_text())["rows"]}
+    # A network that hardly trained errs more than the coarsest solver; what it cost once is counted.
+    assert rows["none"]["once"] > 0 and rows["none"]["its_error"] <= rows["none"]["error"]
+    assert {r.get("pays_after", "never").split()[-1] for r in rows.values()} <= {"never", "solves"}
 
 
 def test_closed_forms_on_groups_write_their_rows_and_the_table_is_made_of_them(

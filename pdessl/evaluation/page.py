@@ -15,6 +15,7 @@ from pdessl.evaluation import plots
 from pdessl.evaluation.beyond import elsewhere_section, intervals_section, robustness_section
 from pdessl.evaluation.control_section import control_section
 from pdessl.evaluation.law_section import law_section
+from pdessl.evaluation.spectra_figure import spectra_figure
 from pdessl.evaluation.tables import GROUPS, findings
 
 __all__ = ["render"]
@@ -189,6 +190,10 @@ def _timestepping(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]])
             section.get("run", ""),
         )
         parts.append(_figure(figure, "Above: one test run, rolled out from its first frames. Below: error over time."))
+    if "shown" in section and "spectra/truth" in arrays:
+        held = {title: arrays[f"spectra/{key}"] for key, title in section["shown"].items()}
+        figure = spectra_figure(arrays["spectra/time"], arrays["spectra/truth"], held)
+        parts.append(_figure(figure, "Energy of the waves of each length, mean over the test runs."))
     return "".join(parts)
 
 

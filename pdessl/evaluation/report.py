@@ -18,7 +18,8 @@ A report is a plain dictionary (what ``report.json`` holds) and a dictionary of 
   ``milliseconds``, ``fallbacks``, ``breaches``), ``shown`` (keys), ``notes``; arrays ``control/time|space``,
   ``control/cost/KEY``, of those shown ``control/field|actions/KEY``, of models ``control/imagined|dreamed|came/KEY``
 * ``timestepping``: ``rows`` (``title``, ``one_step``, ``rollout``), ``frames``, ``error_over_time`` (title -> list),
-  ``shown`` (key -> title); arrays ``rollout/time|space|truth`` and ``rollout/KEY``
+  ``shown`` (key -> title); arrays ``rollout/time|space|truth`` and ``rollout/KEY``, and at some times
+  ``spectra/time|truth`` and ``spectra/KEY``
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from torch import Tensor
 from pdessl.errors import ShapeError
 
 __all__ = [
-    "band_error", "bootstrap", "correlation", "correlation_time", "drift", "gap_closed", "geometric_mean", "nrmse",
-    "pooled_nmse", "relative_l2", "vrmse",
+    "band_error", "bootstrap", "break_even", "correlation", "correlation_time", "drift", "gap_closed",
+    "geometric_mean", "nrmse", "pooled_nmse", "relative_l2", "spectra", "vrmse",
 ]  # fmt: skip
 
 
@@ -78,17 +78,40 @@ def band_error(prediction: Tensor, truth: Tensor, edges: Sequence[float] = (0.0,
     p, u = _pair("band_error", prediction, truth)
     sizes = u.shape[3:]
     dims = tuple(range(3, u.ndim))
-    share = torch.zeros(())
-    for axis, n in enumerate(sizes):
-        shape = [1] * len(sizes)
-        shape[axis] = n
-        share = torch.maximum(share, (torch.fft.fftfreq(n).abs() * 2).reshape(shape))
+    share = _shares(sizes).to(u.device)
     error, power = (torch.fft.fftn(x, dim=dims).abs().square().sum(dim=(0, 1, 2)) for x in (p - u, u))
     found = []
     for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         inside = (share <= high + 1e-9) & ((share > low + 1e-9) | (i == 0))
         found.append(error[inside].sum() / power[inside].sum().clamp_min(1e-300))
     return torch.stack(found)
+
+
+def spectra(fields: Tensor) -> Tensor:
+    """Energy of the waves of each length, mean over runs and sum over channels: (B, C, T, *X) -> (T, bands).
+
+    Band j holds the waves whose number, the largest share over axes of the highest wave of its axis times the half of
+    the longest axis' nodes, rounds to j; the sum over bands is the mean square of the fields (Parseval).
+    """
+    if fields.ndim < 4 or not len(fields):
+        raise ShapeError(f"spectra got fields {tuple(fields.shape)}; expected (B, C, T, *X) with at least one run.")
+    u = fields.detach().double()
+    sizes, dims = u.shape[3:], tuple(range(3, u.ndim))
+    share = _shares(sizes).to(u.device)
+    power = torch.fft.fftn(u, dim=dims, norm="forward").abs().square().sum(dim=1).mean(dim=0).flatten(1)
+    half = max(sizes) // 2
+    found = torch.zeros(len(power), half + 1, dtype=torch.float64, device=u.device)
+    return found.index_add_(1, (share * half).round().long().flatten().clamp_max(half), power)
+
+
+def _shares(sizes: Sequence[int]) -> Tensor:
+    """Return the largest share over axes of the highest wave of each, of every mode, (*X)."""
+    share = torch.zeros(())
+    for axis, n in enumerate(sizes):
+        shape = [1] * len(sizes)
+        shape[axis] = n
+        share = torch.maximum(share, (torch.fft.fftfreq(n).abs() * 2).reshape(shape))
+    return share
 
 
 def correlation(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -165,3 +188,18 @@ def gap_closed(none: float, found: float, ceiling: float) -> float:
     that there is no gap. Use it with squared errors: noise of the truth adds the same to all three.
     """
     return (none - found) / (none - ceiling) if none > ceiling else math.nan
+
+
+def break_even(once: float, surrogate: float, solver: float) -> float:
+    """Number of solves from which on a surrogate was worth making, once / (solver - surrogate); inf if never.
+
+    Args:
+        once: cost of making it, data and training included, >= 0.
+        surrogate: cost of a run of it, in the same unit.
+        solver: cost of a run of the classical solver at the coarsest setting that errs no more.
+
+    Source: breakeven complexity: arXiv:2605.15399.
+    """
+    if min(once, surrogate, solver) < 0:
+        raise ValueError(f"break_even got costs {once}, {surrogate}, {solver}; expected numbers >= 0.")
+    return once / (solver - surrogate) if solver > surrogate else math.inf

@@ -151,6 +151,7 @@ def compare_steppers(
     truth = test.fields[:, :, context:]
     last = test.fields[:, :, context - 1 : context]
     result = SteppingResult.of(test, context, settings.target)
+    result.target = " and ".join(dict.fromkeys((settings.target, *settings.also)))
     result.add("persistence", scores(test.fields[:, :, context - 1 : -1], last.expand_as(truth), test, context), None)
     given = told(encoder, data, train, test, context, settings, report)
     if "law" in given:

@@ -21,6 +21,7 @@ from pdessl.evaluation.rollouts import (
     nrmse,
     pooled_nmse,
     relative_l2,
+    spectra,
     vrmse,
 )
 from pdessl.evaluation.tables import measured
@@ -109,7 +110,17 @@ def scores(
 
 @dataclass
 class SteppingResult:
-    """Scores by method (one per seed), and one run rolled out by the first seed."""
+    """Scores by method (one per seed), and of the first seed one run rolled out and the spectra of all.
+
+    Args:
+        target: parameters of the ceiling.
+        run: name of the run that is shown.
+        row: its number.
+        truth, time, space: of it, after the context.
+        frames: numbers of those of which spectra are kept.
+        spectra: ``truth`` and by method, (frames, bands).
+        scores, shown, notes: by method.
+    """
 
     target: str
     run: str
@@ -117,6 +128,8 @@ class SteppingResult:
     truth: Tensor
     time: Tensor
     space: Tensor
+    frames: list[int] = field(default_factory=list)
+    spectra: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, list[Scores]] = field(default_factory=dict)
     shown: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -127,8 +140,11 @@ class SteppingResult:
         values = test.parameters.get(target)
         row = 0 if values is None else int(values.argsort()[len(test) // 4])
         name = f"run {row}" if values is None else f"{target} {float(values[row]):.3f}"
+        truth = test.fields[:, :, context:]
+        frames = sorted({0, truth.shape[2] // 2, truth.shape[2] - 1})
+        held = {"truth": spectra(truth[:, :, frames])}
         return SteppingResult(
-            target, name, row, test.fields[row, 0, context:], test.time[row, context:], test.space[0][row]
+            target, name, row, truth[row, 0], test.time[row, context:], test.space[0][row], frames, held
         )
 
     def add(self, method: str, found: Scores, rollouts: Tensor | None) -> None:
@@ -136,6 +152,7 @@ class SteppingResult:
         self.scores.setdefault(method, []).append(found)
         if rollouts is not None:
             self.shown[method] = rollouts[self.row, 0].float()
+            self.spectra[method] = spectra(rollouts[:, :, self.frames])
 
     @property
     def rollout(self) -> dict[str, list[float]]:
@@ -195,14 +212,27 @@ def _line(values: Tensor) -> Tensor:
     return values
 
 
+def _bands(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what is to be said of the bands of posteriors."""
+    return [
+        f"The band of 90 % of '{r['title']}' holds {100 * r['covered']['mean']:.0f} % of the observed values; half of "
+        f"it is {100 * r['width']['mean']:.1f} % of their root mean square. It is what is not known of the parameter, "
+        "and neither the noise of the frames nor the error of the network."
+        for r in rows
+        if "covered" in r
+    ]
+
+
 def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the section and arrays of a report; see :mod:`pdessl.evaluation.report`."""
-    titles = {m: title.format(target=settings.target) for m, title in TITLES.items()}
+    titles = {m: title.format(target=result.target) for m, title in TITLES.items()}
     kept = [m for m in result.shown if m not in ("parameter", "shuffled", "random")]
     shown = {m: result.shown[m] for m in kept[:4]}
     arrays: dict[str, Any] = {f"rollout/{m}": _line(values).numpy() for m, values in shown.items()}
     arrays |= {"rollout/time": result.time.numpy(), "rollout/space": result.space.numpy()}
     arrays["rollout/truth"] = _line(result.truth).numpy()
+    arrays |= {f"spectra/{m}": result.spectra[m].numpy() for m in ("truth", *shown)}
+    arrays["spectra/time"] = result.time[result.frames].numpy()
     rows, over_time = [], {}
     for method, found in result.scores.items():
         row: dict[str, Any] = {"method": method, "title": titles[method]}
@@ -235,6 +265,7 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
             f"A small network predicts the next frame from the last {settings.past}. Conditions are computed from the "
             f"first {settings.context} frames of a run, and prediction starts after them. Errors are against observed "
             "frames, whose noise no method can predict.",
+            *_bands(rows),
             *dict.fromkeys(result.notes),
         ],
     }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class Stepped:
         far, near: rollouts and single steps, (N, C, T, *X) each; means over draws where there are some.
         low, high: where 90 % of the rollouts under M conditions lie, node by node; None with one condition.
         weights: of the surrogate, by name.
+        seconds: of processor time, of the training.
     """
 
     far: NDArray[np.float32]
@@ -65,6 +67,7 @@ class Stepped:
     low: NDArray[np.float32] | None
     high: NDArray[np.float32] | None
     weights: Mapping[str, NDArray[Any]]
+    seconds: float
 
 
 def surrogate_of(settings: Any, runs: Trajectories, condition: int, coarse: bool = False) -> Surrogate:
@@ -111,7 +114,7 @@ def _attached(runs: Trajectories, vectors: NDArray[np.float64] | None) -> tuple[
 
 def step_through(shared: Shared, job: Job) -> Stepped:
     """Train one time-stepper; roll it out over the test runs, and take single steps along them."""
-    settings = shared.settings
+    settings, begun = shared.settings, time.process_time()
     train, test, context = split(shared.data, settings)
     train, names = _attached(train, job.train)
     coarse = None if job.law is None else CoarseStep(load_law(job.law))
@@ -137,10 +140,12 @@ def step_through(shared: Shared, job: Job) -> Stepped:
     trainer = silent_trainer(max_epochs=1, accelerator="auto", devices=1)
     with interruptible():
         trainer.fit(task, ShuffledBatches(train, settings.batch_size, settings.steps, job.seed))
-    return _predicted(task.cpu().eval(), test, context, job.test)
+    return _predicted(task.cpu().eval(), test, context, job.test, time.process_time() - begun)
 
 
-def _predicted(task: TimeStepping, test: Trajectories, context: int, vectors: NDArray[np.float64] | None) -> Stepped:
+def _predicted(
+    task: TimeStepping, test: Trajectories, context: int, vectors: NDArray[np.float64] | None, seconds: float
+) -> Stepped:
     told = [vectors] if vectors is None or vectors.ndim == 2 else list(vectors)
     steps = test.fields.shape[2] - context
     near: Tensor | None = None
@@ -158,7 +163,7 @@ def _predicted(task: TimeStepping, test: Trajectories, context: int, vectors: ND
     columns = [torch.cat(column).float().numpy() for column in zip(*parts, strict=True)]
     low, high = (columns[1], columns[2]) if len(columns) == 3 else (None, None)
     weights = {n: v.detach().numpy() for n, v in task.surrogate.state_dict().items()}
-    return Stepped(columns[0], near.numpy(), low, high, weights)
+    return Stepped(columns[0], near.numpy(), low, high, weights, seconds)
 
 
 def model_of(
@@ -179,4 +184,5 @@ def model_of(
     surrogate.load_state_dict({n: torch.from_numpy(v) for n, v in stepped.weights.items()})
     context = -(-settings.context // settings.stride)
     trained = {"training runs": len(runs), "gradient steps": settings.steps, "unrolled steps": settings.unroll}
+    trained["seconds of training, processor"] = round(stepped.seconds, 1)
     return SurrogateModel.of(surrogate.eval(), condition, context, runs, {**trained, **record})

@@ -155,7 +155,7 @@ class Condition:
         if self.kind == "parameter":
             return torch.stack([to_scale(_known(context, n), self.scale, n) for n in self.parameters], dim=1)
         if self.kind == "hybrid" and self.law is not None:
-            return codes_of(self.law, context)
+            return codes_of(self.law, context) if self.law.rank else None  # a law without a code is corrected, too
         if self.kind == "posterior" and self.prediction is not None:
             return self.prediction.draws(self.features(context), self.draws)
         if self.kind == "predicted" and self.prediction is not None:

@@ -53,6 +53,9 @@ def sample(ours=(18.0, 19.0, 20.0), floor=(24.0, 25.0, 26.0)):
         "rollout/space": np.arange(16.0),
         "rollout/truth": rng.standard_normal((8, 16)),
         "rollout/plain": rng.standard_normal((8, 16)),
+        "spectra/time": np.array([0.0, 3.0, 7.0]),
+        "spectra/truth": rng.random((3, 9)),
+        "spectra/plain": np.full((3, 9), np.inf),  # a rollout that blew up
     }
     for j in range(2):
         arrays |= {f"views/0/{j}/field": rng.standard_normal((6, 16)), f"views/0/{j}/time": np.arange(6.0)}
@@ -92,7 +95,7 @@ def test_the_page_is_whole_self_contained_and_shows_the_numbers(tmp_path):
     page.feed(text)
     assert page.open == []
     assert page.loads == []
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 7
     words = "".join(page.words)
     for expected in (
         "19.0 ± 0.6",

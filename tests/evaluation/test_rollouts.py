@@ -45,6 +45,30 @@ def test_a_wave_counts_in_its_own_band():
     torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0]).double(), atol=1e-12, rtol=0)
 
 
+def test_spectra_hold_the_mean_square_and_waves_in_their_band():
+    u = waves(frames=3, points=48, runs=2)
+    found = r.spectra(u)
+    torch.testing.assert_close(found.sum(dim=1), u.square().mean(dim=(0, 1, 3)))
+    torch.testing.assert_close(found[:, 1], torch.full((3,), (0.5 + 2.0) / 2).double())
+    assert found.shape == (3, 25) and found[:, [0, *range(2, 25)]].abs().max() < 1e-12
+    # On a plane of unlike axes a wave counts by its share of what its axis holds.
+    x, y = torch.arange(48).double() * 2 * math.pi / 48, torch.arange(24).double() * 2 * math.pi / 24
+    plane = (torch.cos(3 * x)[:, None] + 2 * torch.cos(5 * y))[None, None, None]
+    bands = r.spectra(plane)[0]
+    assert [int(k) for k in bands.topk(2).indices] == [10, 3]
+    torch.testing.assert_close(bands.sum(), plane.square().mean())
+    with pytest.raises(ShapeError, match="expected .B, C, T"):
+        r.spectra(u[0])
+
+
+def test_a_surrogate_pays_after_what_it_cost_over_what_it_saves():
+    assert r.break_even(60.0, 0.5, 2.0) == 40.0
+    assert r.break_even(60.0, 2.0, 2.0) == math.inf
+    assert r.break_even(0.0, 0.0, 1.0) == 0.0
+    with pytest.raises(ValueError, match="expected numbers >= 0"):
+        r.break_even(-1.0, 0.0, 1.0)
+
+
 def test_correlation_time_of_a_field_against_itself_is_the_horizon():
     u = waves(frames=10)
     assert r.correlation_time(u, u, 0.5).tolist() == [5.0] * 3

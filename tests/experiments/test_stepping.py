@@ -149,7 +149,10 @@ def test_every_row_is_a_model_and_says_what_it_is_told(data, encoder, tmp_path):
     with quietly():
         result = compare_steppers(encoder, wide, settings, out=tmp_path)
     assert set(result.scores) == {"persistence", *conditions}
-    rows = {r["method"]: r for r in as_report(result, settings)[0]["timestepping"]["rows"]}
+    section = as_report(result, settings)[0]["timestepping"]
+    rows = {r["method"]: r for r in section["rows"]}
+    assert sum(line.startswith("The band of 90 %") for line in section["notes"]) == 1
+    assert rows["predicted"]["title"] == "conditioned on the predicted viscosity and other"
     assert rows["posterior"]["width"]["mean"] > 0
     assert "covered" not in rows["predicted"]
     # One coarse step of the law, which a network that hardly trained leaves as it is, is a good forecast.
@@ -172,6 +175,19 @@ def test_every_row_is_a_model_and_says_what_it_is_told(data, encoder, tmp_path):
         pdessl.load(tmp_path / "posterior").rollout(ds, steps, recompute=2)
     # Told its steps, a network takes others; whether it is right there is for the user to measure.
     assert np.isfinite(pdessl.load(tmp_path / "none").rollout(ds.isel(x=slice(None, None, 2)), 2).u).all()
+
+
+def test_a_law_without_a_code_is_corrected_all_the_same(data, tmp_path):
+    law = pdessl.discover(data.unlabelled.without_parameters(), rank=0, resamples=2)
+    assert law.rank == 0
+    settings = Stepping(**{**vars(TINY), "conditions": ("none", "hybrid"), "context": 12})
+    with quietly():
+        result = compare_steppers(law, data, settings, out=tmp_path)
+    assert result.scores["hybrid"][0].pooled < 0.5 * result.scores["none"][0].pooled
+    future = pdessl.load(tmp_path / "hybrid").rollout(data.test.window(slice(0, 12)), 2)
+    torch.testing.assert_close(torch.from_numpy(future.u.values[result.row]), result.shown["hybrid"][:2])
+    with pytest.raises(DataError, match="rank 0.: leave out the condition 'operator'"):
+        compare_steppers(law, data, Stepping(**{**vars(TINY), "conditions": ("operator",), "context": 12}))
 
 
 class Widened:
