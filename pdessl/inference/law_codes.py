@@ -19,7 +19,7 @@ from pdessl.errors import CheckpointError, DataError
 from pdessl.inference.energy import EnergyEncoder
 from pdessl.inference.prediction import for_files
 from pdessl.operators import LatentOperator
-from pdessl.operators.following import prediction_errors
+from pdessl.operators.following import prediction_errors, shortened
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Codes", "codes_of_files"]
@@ -38,7 +38,8 @@ class Codes:
     Args:
         targets: the codes, by the letters of the law.
         table: over ``run``, with ``file`` and ``label`` of each: every code, the ends of its interval (``_low``,
-            ``_high``), and ``misfit``, the energy over that of a run that is foreseen as well as noise allows.
+            ``_high``), and ``misfit``, the mean square of the errors of what is foreseen over what is expected of it:
+            near 1 where the law holds and noise is white.
         level: of the intervals.
     """
 
@@ -86,8 +87,8 @@ def codes_of_files(
         for r, name in enumerate(law.letters):
             value, half = found.codes[:, r], reach * found.deviation[:, r]
             columns |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
-        numbers = prediction_errors(law, runs[:1], found.codes[:1], encoder.refine).shape[1]
-        columns["misfit"] = 2 * found.energy / numbers
+        errors = prediction_errors(shortened(law, runs.fields.shape[2]), runs, found.codes, encoder.refine)
+        columns["misfit"] = errors.square().sum(dim=1) / (errors != 0).sum(dim=1).clamp_min(1)
         made = xr.Dataset({n: (run, v.numpy()) for n, v in columns.items()})
         return made.assign_coords({run: data[run].values if run in data.coords else np.arange(len(runs))})
 

@@ -63,7 +63,8 @@ def minimise(
 
     e are the errors of a forecast under the code z, in units of their deviation. Slopes are one-sided differences, all
     runs are stepped at once, and each has its own damping. The curvature JᵀJ + s⁻² at the minimum gives the standard
-    errors; where the errors are larger than their deviation says, by the factor f² = Σ e²/(N - R) > 1, JᵀJ counts 1/f².
+    errors; where the errors are larger than their deviation says, by the factor f² = Σ e²/(N - R) > 1, JᵀJ counts 1/f²
+    (N: those that are not exactly 0).
 
     Args:
         errors: codes (B, R) -> errors (B, N); the energy of a run depends on its own row only.
@@ -113,7 +114,7 @@ def minimise(
     if not curvature:
         return Minimum(codes, torch.full_like(codes, torch.nan), value, first)
     slope = _slope(errors, codes, at, least)
-    left_over = max(at.shape[1] - codes.shape[1], 1)
+    left_over = ((at != 0).sum(dim=1) - codes.shape[1]).clamp_min(1)
     inflated = (at.square().sum(dim=1) / left_over).clamp_min(1.0)
     bent = slope.mT @ slope / inflated[:, None, None]
     bent = bent if precision is None else bent + torch.diag_embed(precision)
