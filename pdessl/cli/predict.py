@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     simulator = options.inference == "simulator"
     parser.require(options, "target" if simulator else "model")
     if simulator and options.model or not simulator and (options.target or options.equation):
-        parser.error("--model is for --inference model and energy, --target and --equation for --inference simulator")
+        parser.error("--model is for --inference model, energy; --target and --equation are for --inference simulator")
     mapping = parser.mapping(options)
     if options.print_config:
         return 0
