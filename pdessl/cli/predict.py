@@ -29,21 +29,22 @@ def main(arguments: Sequence[str]) -> int:
         "Predict parameters of new runs with a model that 'pdessl regress' saved: value, interval, and whether the\n"
         "run is like those of training. Runs are read piece by piece; labels in the files are not read.\n"
         "Where the equation is known and has a simulator on a periodic interval, --inference simulator fits that to\n"
-        "each run instead: no model and no label, up to some seconds a run.",
+        "each run instead: no model and no label. --inference energy takes a law of 'pdessl discover' as the model,\n"
+        "and returns the codes under which it foresees each run best.",
         examples=[
             "pdessl predict --model runs/viscosity new_runs.nc --out viscosity.csv",
             "pdessl predict --model runs/viscosity runs/*.nc --level 0.95 --out viscosity.nc",
             "pdessl predict --model runs/viscosity lab.h5 --mapping lab.yaml --missing drop",
             "pdessl predict --model runs/viscosity data/burgers --split test --out test.json",
             "pdessl predict --inference simulator --target viscosity --equation burgers new_runs.nc",
+            "pdessl predict --inference energy --model runs/law new_runs.nc --out codes.csv",
         ],
-        python="import pdessl, xarray as xr\n"
-        "model = pdessl.load('runs/viscosity')\n"
+        python="import pdessl, xarray as xr\nmodel = pdessl.load('runs/viscosity')\n"
         "model.predict(xr.open_dataset('new_runs.nc', decode_times=False))",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE", help="netCDF or Zarr files, stores, or mapped files")
     parser.add_argument("--model", metavar="FOLDER", help="folder of a saved model")
-    parser.add_argument("--inference", choices=("model", "simulator"), default="model", help="what estimates")
+    parser.add_argument("--inference", choices=("model", "simulator", "energy"), default="model", help="what estimates")
     parser.add_argument("--target", metavar="NAME,...", help="with the simulator: parameters, e.g. viscosity")
     parser.add_argument("--equation", metavar="NAME", help="with the simulator: of the runs; default what the data say")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results: .csv, .nc or .json")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     simulator = options.inference == "simulator"
     parser.require(options, "target" if simulator else "model")
     if simulator and options.model or not simulator and (options.target or options.equation):
-        parser.error("--model is for --inference model; --target and --equation are for --inference simulator")
+        parser.error("--model is for --inference model, energy; --target and --equation are for --inference simulator")
     mapping = parser.mapping(options)
     if options.print_config:
         return 0
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.out is not None and options.out.suffix not in ENDINGS:
         raise PdesslError(f"--out {options.out}: write results to a file ending in {', '.join(ENDINGS)}.")
-    if simulator:
-        return _simulated(options, mapping)
+    if options.inference != "model":
+        return _unlabelled(options, mapping)
     model = load(options.model)
     if not isinstance(model, ParameterModel):
         raise CheckpointError(
@@ -103,16 +104,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _simulated(options: argparse.Namespace, mapping: Any) -> int:
-    from pdessl.inference.prediction import write_predictions
+def _unlabelled(options: argparse.Namespace, mapping: Any) -> int:
+    from pdessl.inference import law_codes, load, prediction
     from pdessl.inference.simulated import fit_simulator
 
-    names, level = options.target.split(","), 0.9 if options.level is None else options.level
-    found = fit_simulator(options.paths, names, options.equation, level, mapping, options.split)
+    level = 0.9 if options.level is None else options.level
+    if options.inference == "simulator":
+        names = options.target.split(",")
+        found: Any = fit_simulator(options.paths, names, options.equation, level, mapping, options.split)
+        holds = "the fit alone: they hold where the runs obey the equation and their noise is white"
+    else:
+        found = law_codes.codes_of_files(load(options.model), options.paths, level, mapping, options.split)
+        holds = "the curvature alone; 'pdessl regress --inference energy' calibrates them on labelled runs"
     _print(found, found.table, level, everything=options.out is None)
-    say("intervals are of the fit alone: they hold where the runs obey the equation and their noise is white")
+    say(f"intervals are of {holds}")
     if options.out is not None:
-        write_predictions(options.out, found, found.table, level)
+        prediction.write_predictions(options.out, found, found.table, level)
         say(f"written to {options.out}")
     return 0
 

@@ -47,9 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--inference",
-        choices=("readout", "simulator"),
+        choices=("readout", "simulator", "energy"),
         default="readout",
-        help="simulator: also fit the equation's simulator to every test run; needs no label, and no --encoder",
+        help="simulator: also fit the equation's simulator to every test run; needs no label, and no --encoder.\n"
+        "energy: also move the code of each run to where the law of the unlabelled runs foresees the run best",
     )
     parser.add_argument("--mapping", help="how to read files: a name of 'pdessl list datasets' or a YAML file")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per method")

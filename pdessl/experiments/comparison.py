@@ -31,7 +31,7 @@ from pdessl.experiments.scales import declared_scale
 from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.supervision import best_of_sweep
 from pdessl.experiments.untrained import calibrated, untrained
-from pdessl.inference import ParameterModel, PhysicsEncoder
+from pdessl.inference import EnergyEncoder, ParameterModel, PhysicsEncoder
 from pdessl.inference.encoding import gives_codes, has_trunk
 from pdessl.inference.labels import labels_of
 from pdessl.inference.reading import Encoded
@@ -203,6 +203,8 @@ class _Comparison:
         law = isinstance(self.encoder, LatentOperator)
         if "law" in s.methods or law:
             self._law(found, subsets, largest)
+        if "energy" in s.methods:
+            self._energy(found, subsets, largest)
         if not law and {"frozen", "trunk", "neighbours", "mean"} & set(s.methods):
             try:
                 route = Route(self.encoder, self.data, s, self.scale, largest)
@@ -266,6 +268,21 @@ class _Comparison:
             return
         found["law"] = route
         self.report(f"law: {law}")
+
+    def _energy(
+        self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories
+    ) -> None:
+        """Fit on the codes under which a law foresees the runs best."""
+        try:
+            given = isinstance(self.encoder, LatentOperator)
+            law = self.encoder if given else found["law"].encoder if "law" in found else law_of_unlabelled(self.data)
+            route = Route(EnergyEncoder(law), self.data, self.settings, self.scale, largest)
+            self._fit(route, {"energy": "best"}, subsets, self.seeds)
+        except PdesslError as error:  # no law, or one that cannot be integrated: the others go on
+            self.notes.append(f"{METHODS['energy'][0]}: {error}")
+            return
+        found["energy"] = route
+        self.report("models on codes of least forecast error")
 
     def _random(
         self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories

@@ -27,7 +27,7 @@ from pdessl.experiments.estimates import balance_itself, equation_estimates
 from pdessl.experiments.regression import CLOSED, METHODS, Regression
 from pdessl.experiments.routes import Route
 from pdessl.experiments.untrained import calibrated, untrained
-from pdessl.inference import ParameterModel, PhysicsEncoder, RunEncoder
+from pdessl.inference import EnergyEncoder, ParameterModel, PhysicsEncoder, RunEncoder
 from pdessl.inference.encoding import has_trunk
 from pdessl.inference.format import InputFormat
 from pdessl.inference.measured import Measured, MeasuredParameter
@@ -199,6 +199,8 @@ class _CrossValidation:
         wanted = set(s.methods) | ({"balance"} if s.methods == CLOSED else set())
         if law or "law" in wanted:
             yield "law", (lambda: self.encoder) if law else self._law, "best"
+        if "energy" in wanted:
+            yield "energy", lambda: EnergyEncoder(self.encoder if law else self._law()), "best"
         if isinstance(self.encoder, nn.Module):
             readouts = {"frozen": "ridge", "neighbours": "neighbours"}
             yield from ((m, lambda: self.encoder, r) for m, r in readouts.items() if m in wanted)

@@ -34,9 +34,10 @@ from pdessl.models.encoder import trained_on
 from pdessl.operators import LatentOperator
 from pdessl.written import say
 
-__all__ = ["default_recipe", "regress", "saved_model", "with_simulator"]
+__all__ = ["default_recipe", "regress", "saved_model", "with_energy", "with_simulator"]
 
-_WITHOUT_ENCODER = ("law", "physics", "balance")
+_WITHOUT_ENCODER = ("law", "energy", "physics", "balance")
+_INFERENCES = ("readout", "simulator", "energy")
 
 
 def default_recipe(data: str | os.PathLike[str], mapping: Any = None) -> str:
@@ -57,7 +58,7 @@ def regress(
     settings: Regression | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int = 1,
-    inference: Literal["readout", "simulator"] = "readout",
+    inference: Literal["readout", "simulator", "energy"] = "readout",
     commands: Sequence[str] = (),
     announce: Callable[[str], None] = say,
 ) -> RegressionResult:
@@ -83,8 +84,10 @@ def regress(
             nothing is written.
         workers: processes of one thread each.
         inference: ``simulator`` adds a row that needs no label: the equation's own simulator fitted to every test run
-            (:func:`pdessl.inference.shooting.shoot`), a second a run and more. It needs no encoder: without one, the
-            rows that need one are left out.
+            (:func:`pdessl.inference.shooting.shoot`), a second a run and more. ``energy`` adds a row of the law that
+            the unlabelled runs obey (or the one given), each run's code moved to where the law foresees the run best
+            (:class:`pdessl.inference.EnergyEncoder`), a tenth of a second a run and more. Neither needs an encoder:
+            without one, the rows that need one are left out.
         commands: for the report.
         announce: receives a line per stage.
 
@@ -97,8 +100,8 @@ def regress(
         DataError: no such parameter, not enough labelled runs, or another kind of inference.
         StoreError: a folder that cannot be written.
     """
-    if inference not in ("readout", "simulator"):
-        raise DataError(f"inference '{inference}'; expected readout or simulator.")
+    if inference not in _INFERENCES:
+        raise DataError(f"inference '{inference}'; expected one of {', '.join(_INFERENCES)}.")
     counts, table = split_labels(labels)
     chosen: dict[str, Any] = {"target": target, "seeds": seeds, "labels": counts}
     settings = dataclasses.replace(
@@ -106,10 +109,12 @@ def regress(
     )
     if inference == "simulator":
         settings = with_simulator(settings, encoder is not None)
+    if inference == "energy":
+        settings = with_energy(settings, encoder is not None)
     network, name = (None, "no encoder") if encoder is None else read_encoder(encoder)
     module = read_labelled(data, settings.target, table, mapping)
     alone = to_be_left_out(module, settings.target)
-    if network is None and not alone and inference != "simulator":
+    if network is None and not alone and inference == "readout":
         raise DataError("regress got no encoder; pretrain one:  pdessl pretrain --data DATA --out FOLDER")
     if out is not None:
         check_writable(Path(out))
@@ -129,8 +134,16 @@ def with_simulator(settings: Regression, encoder: bool) -> Regression:
     """Return settings with the row of the simulator, and without an encoder only with rows that need none."""
     classical = dataclasses.replace(settings.classical or Classical(), shooting=True)
     settings = dataclasses.replace(settings, classical=classical)
-    if encoder:
-        return settings
+    return settings if encoder else _without_encoder(settings)
+
+
+def with_energy(settings: Regression, encoder: bool) -> Regression:
+    """Return settings with the row of least forecast error, and without an encoder only with rows that need none."""
+    settings = dataclasses.replace(settings, methods=tuple(dict.fromkeys((*settings.methods, "energy"))))
+    return settings if encoder else _without_encoder(settings)
+
+
+def _without_encoder(settings: Regression) -> Regression:
     methods = tuple(m for m in settings.methods if m in _WITHOUT_ENCODER)
     return dataclasses.replace(settings, methods=methods, scratch=None, moved=None, finetune=None, others=None)
 

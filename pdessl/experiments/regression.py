@@ -13,13 +13,14 @@ from pdessl.schema import Count, Size
 
 __all__ = ["CLOSED", "METHODS", "Regression"]
 
-Closed: TypeAlias = Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics", "balance"]
+Closed: TypeAlias = Literal["law", "frozen", "trunk", "neighbours", "mean", "random", "physics", "balance", "energy"]
 # Methods in closed form: their rows are fitted models. Those that are run unless others are named:
 CLOSED: tuple[Closed, ...] = ("law", "frozen", "trunk", "neighbours", "mean", "random", "physics")
 
 # method -> title and group of the table, in the order of the table
 METHODS = {
     "law": ("law found in the unlabelled runs, its code", "pretrained"),
+    "energy": ("law found in the unlabelled runs, code by least forecast error", "pretrained"),
     "frozen": ("frozen encoder, ridge on its features", "pretrained"),
     "trunk": ("frozen encoder, ridge on the values below its head", "pretrained"),
     "neighbours": ("frozen encoder, nearest neighbours", "pretrained"),

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pdessl.inference.encoding import RunEncoder, features
+from pdessl.inference.energy import EnergyEncoder
 from pdessl.inference.fitting import fit_parameter_model
 from pdessl.inference.format import InputFormat
 from pdessl.inference.loading import load
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pdessl.inference.law_transformer import LawTransformer
 
 __all__ = [
+    "EnergyEncoder",
     "HeadReadout",
     "InputFormat",
     "LawTransformer",

@@ -88,7 +88,8 @@ class InputFormat:
         Raises:
             FormatError: runs on a grid that is too coarse for the encoder.
         """
-        steps = {} if isinstance(encoder, LatentOperator) else trained_steps(encoder, data)
+        own = isinstance(encoder, LatentOperator) or getattr(encoder, "reads_any_grid", False)
+        steps = {} if own else trained_steps(encoder, data)
         parts = [part.runs for part in regridded(data, steps)]
         runs = parts[0]
         inner = network_of(encoder) if isinstance(encoder, nn.Module) else encoder

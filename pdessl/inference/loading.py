@@ -20,11 +20,12 @@ from pdessl.evaluation.novelty import Novelty
 from pdessl.files import checksum
 from pdessl.inference.conformal import CrossConformal, CrossQuantiles
 from pdessl.inference.encoding import LAYERS
+from pdessl.inference.energy import EnergyEncoder
 from pdessl.inference.format import InputFormat
 from pdessl.inference.model import ParameterModel
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import Estimator, readout_from
-from pdessl.inference.saving import ARRAYS, DESCRIPTION, ENCODERS, FORMAT, PHYSICS, saved_files
+from pdessl.inference.saving import ARRAYS, DESCRIPTION, ENCODERS, ENERGY, FORMAT, PHYSICS, saved_files
 from pdessl.inference.surprise import DETECTOR, SurpriseDetector, load_detector
 from pdessl.inference.surrogates import SURROGATE, SurrogateModel, load_surrogate
 from pdessl.inference.target import Target
@@ -35,6 +36,7 @@ from pdessl.operators.saving import LAW
 __all__ = ["load"]
 
 _MOST_VIEWS = 4096
+_MOST_ROUNDS = 100  # of a search
 
 
 def load(
@@ -218,9 +220,14 @@ def _novelty_in(data: Mapping[str, Any], prefix: str, arrays: Mapping[str, Tenso
     return Novelty(data["method"], mean, scale, reference, int(data["neighbours"]), threshold)
 
 
-def _load_plain(folder: Path, kind: str) -> LatentOperator | PhysicsEncoder:
+def _load_plain(folder: Path, kind: str) -> LatentOperator | PhysicsEncoder | EnergyEncoder:
     """Load an encoder that is no network."""
     if kind == "law":
         return load_law(folder)
+    if kind == "energy":
+        told = json.loads((folder / ENERGY).read_text(encoding="utf-8"))
+        return EnergyEncoder(
+            load_law(folder), float(told["width"]), min(int(told["rounds"]), _MOST_ROUNDS), int(told["refine"])
+        )
     names = json.loads((folder / PHYSICS).read_text(encoding="utf-8"))["names"]
     return PhysicsEncoder(tuple(map(str, names)))

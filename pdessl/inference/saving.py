@@ -21,23 +21,26 @@ from pdessl.evaluation.novelty import Novelty
 from pdessl.files import checksum, replacing, write_json, write_text
 from pdessl.inference.card import card
 from pdessl.inference.conformal import CrossQuantiles
+from pdessl.inference.energy import EnergyEncoder
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.readouts import Estimator, readout_arrays
 from pdessl.inference.target import FittedModel, Target
 from pdessl.operators import LatentOperator, save_law
 from pdessl.operators.saving import LAW
 
-__all__ = ["ARRAYS", "CARD", "DESCRIPTION", "ENCODERS", "FORMAT", "PHYSICS", "saved_files", "save"]
+__all__ = ["ARRAYS", "CARD", "DESCRIPTION", "ENCODERS", "ENERGY", "FORMAT", "PHYSICS", "saved_files", "save"]
 
 DESCRIPTION = "parameter_model.json"
 ARRAYS = "parameter_model.safetensors"
 CARD = "card.md"
 PHYSICS = "features.json"
+ENERGY = "energy.json"
 # what is in the folder of an encoder, by its kind
 ENCODERS = {
     "network": (models.checkpoint.WEIGHTS, models.checkpoint.RECIPE),
     "law": (LAW,),
     "physics": (PHYSICS,),
+    "energy": (LAW, ENERGY),
 }
 FORMAT = 2
 
@@ -168,6 +171,8 @@ def _kind(encoder: Any) -> str:
         return "law"
     if isinstance(encoder, PhysicsEncoder):
         return "physics"
+    if isinstance(encoder, EnergyEncoder):
+        return "energy"
     if isinstance(encoder, nn.Module):
         return "network"
     raise CheckpointError(f"cannot save an encoder of class {type(encoder).__name__}; networks, laws and physics can.")
@@ -179,6 +184,10 @@ def _save_encoder(folder: Path, encoder: Any, record: Mapping[str, Any]) -> None
         models.save_pretrained(folder, encoder, {"provenance": dict(record)})
     elif kind == "law":
         save_law(encoder, folder)
+    elif kind == "energy":
+        save_law(encoder.law, folder)
+        settings = {"width": encoder.width, "rounds": encoder.rounds, "refine": encoder.refine}
+        write_json(folder / ENERGY, settings)
     else:
         write_json(folder / PHYSICS, {"names": list(encoder.names)})
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pdessl.errors import ShapeError
+from pdessl.operators.energy import minimise
 from pdessl.operators.integration import WILD, LawFlow
 from pdessl.operators.latent import LatentOperator
 from pdessl.operators.weak import noise_level
 from pdessl.solvers.pseudo_spectral import ETDRK4
 from pdessl.trajectory import Trajectories
 
-__all__ = ["CoarseStep", "Followed", "codes_of", "follow", "one_step", "shortened"]
+__all__ = ["CoarseStep", "Followed", "codes_of", "follow", "one_step", "prediction_errors", "shortened"]
 
 _MODEL = 1e-4  # of the power of a mode: what a step of the law itself adds to the uncertainty of its square
 
@@ -214,29 +215,24 @@ class _Filter:
         return _Estimate(state, errors, predicted)
 
 
+def prediction_errors(law: LatentOperator, runs: Trajectories, codes: Tensor, refine: int) -> Tensor:
+    """Return the errors of what the filter of :func:`follow` predicts of each frame from those before it, (B, N).
+
+    They are in units of the deviation that the filter expects of them, of every mode and frame after the first.
+
+    Args:
+        law: as in :func:`follow`.
+        runs: whose frames are predicted.
+        codes: (B, R).
+        refine: see :class:`LawFlow`.
+    """
+    return _Filter(LawFlow(law, runs, codes, refine), runs).run().errors
+
+
 def _refined(law: LatentOperator, context: Trajectories, codes: Tensor, refine: int, rounds: int) -> Tensor:
-    """Return codes at which the filter's predictions err least, by damped Gauss-Newton steps; never worse ones."""
+    """Return codes at which the filter's predictions err least; never worse ones."""
 
     def errors(z: Tensor) -> Tensor:
-        return _Filter(LawFlow(law, context, z, refine), context).run().errors
+        return prediction_errors(law, context, z, refine)
 
-    at = errors(codes)
-    damping = at.new_full((len(codes),), 1e-3)
-    for _ in range(rounds):
-        columns = []
-        for r in range(law.rank):
-            step = 1e-3 * codes[:, r].abs().clamp_min(float(law.spread[r])).clamp_min(1e-12)
-            moved = codes.clone()
-            moved[:, r] += step
-            columns.append((errors(moved) - at) / step[:, None])
-        slope = torch.stack(columns, dim=2)  # (B, numbers, R)
-        left, right = slope.mT @ slope, slope.mT @ at[:, :, None]
-        ridge = damping[:, None] * left.diagonal(dim1=1, dim2=2) + 1e-300
-        tried = codes - torch.linalg.solve(left + torch.diag_embed(ridge), right)[:, :, 0]
-        tried = torch.where(tried.isfinite(), tried, codes)
-        new = errors(tried)
-        better = new.square().sum(dim=1) < at.square().sum(dim=1)
-        codes = torch.where(better[:, None], tried, codes)
-        at = torch.where(better[:, None], new, at)
-        damping = torch.where(better, damping / 10, damping * 100)
-    return codes
+    return minimise(errors, codes, law.spread, rounds=rounds, curvature=False).codes

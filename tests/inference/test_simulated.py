@@ -71,7 +71,7 @@ def test_mistakes_are_told(file, capsys):
     ):
         assert main(["predict", str(file), *words]) == 2
         assert said in capsys.readouterr().err
-    with pytest.raises(DataError, match="expected readout or simulator"):
+    with pytest.raises(DataError, match="expected one of readout, simulator, energy"):
         pdessl.regress(None, file, NAME, inference="simulators")
 
 
