@@ -55,9 +55,9 @@ def frame_terms(equation: str | Equation, trajectories: Trajectories, unknown: s
 
         M (u' - u)/Δt + [N_p(u) + N_p(u')]/2 = 0,        M u_t + N_p(u) = 0 the equation, u' the next frame after u
 
-    Two frames are enough. Derivatives in space are those of :func:`pdessl.equations.residual.residual`. The error of
-    the rule is that of a wave of frequency ω with the factor 1 - (ω Δt)²/12: frames that are far apart bias the
-    estimate however clean they are.
+    Two frames are enough. Derivatives in space are those of :func:`pdessl.equations.residual.residual`. Of a
+    wave of frequency ω the coefficient is found too large, by the factor 2 tan(ω Δt/2)/(ω Δt) = 1 + (ω Δt)²/12 + ...:
+    frames that are far apart bias the estimate however clean they are.
 
     Args:
         equation: name in the catalog or an equation, linear in the unknowns, of first order in time, with constant

@@ -100,7 +100,7 @@ class FitzHughNagumo(Periodic2D):
         return reaction
 
     def step_needed(self, initial: Tensor, courant: float = 1.0) -> Tensor:
-        """Return courant / (4 + 6 max u²): a tenth or less of the time of the reaction, 1 / |1 - 3 u²|."""
+        """Return courant / (4 + 6 max u²): a fifth to a half of the time of the reaction, 1 / |1 - 3 u²|."""
         largest = initial[:, 0].detach().abs().amax(dim=(1, 2)).to(torch.float64).clamp_min(1.0)
         return courant / (4 + 6 * largest**2)
 
