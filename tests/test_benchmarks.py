@@ -131,7 +131,20 @@ def test_what_a_surrogate_costs_is_set_against_the_solver(tmp_path, monkeypatch,
     generate("burgers_small", tmp_path / "data", size=size, progress=False)
     settings = Stepping(conditions=("none", "law"), context=9, steps=2, seeds=1, width=4, blocks=1)
     pdessl.timestep(None, tmp_path / "data", settings=settings, out=tmp_path / "run", announce=lambda line: None)
-    words = ["--dataset", "burgers_small", "--runs", "3", "--labelled", "8", "--substeps", "2", "--repeats", "1"]
+    words = [
+        "--dataset",
+        "burgers_small",
+        "--runs",
+        "3",
+        "--labelled",
+        "8",
+        "--unlabelled",
+        "16",
+        "--substeps",
+        "2",
+        "--repeats",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["break_even.py", str(tmp_path / "run"), *words, "--out", str(tmp_path / "rows")])
     runpy.run_path(str(FOLDER / "break_even.py"), run_name="__main__")
     assert re.search(r"law +error \d[^\n]*ms a run, once[^$]*none +error \d", capsys.readouterr().out)

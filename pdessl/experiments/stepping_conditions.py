@@ -88,7 +88,7 @@ def told(
             found[name] = _codes(name, law, seen)
         else:
             network = _network(encoder, name)
-            found[name] = _of_encoder(name, network, seen, settings, (train, test))
+            found[name] = _of_encoder(name, network, seen, settings, train)
     return {n: _with_spacing(m, train, test) for n, m in found.items()} if settings.spacing else found
 
 
@@ -119,6 +119,19 @@ def _try(law: LatentOperator, seen: Trajectories) -> None:
 
 
 def _parameter(train: Trajectories, test: Trajectories, names: tuple[str, ...]) -> Told:
+    condition = _scaled(train, names)
+    if any(n not in test.parameters for n in names):
+        raise DataError(
+            f"the test runs have no parameter {' or '.join(names)}: leave out the condition 'parameter', which is "
+            "told it."
+        )
+    if condition.scale == "log" and any(bool((test.parameters[n] <= 0).any()) for n in names):
+        condition = replace(condition, scale="linear")
+    return Told(condition.of(train), condition.of(test), condition)
+
+
+def _scaled(train: Trajectories, names: tuple[str, ...]) -> Condition:
+    """Return the condition on parameters of the runs of training, on the scale that their values allow."""
     missing = [n for n in names if n not in train.parameters]
     if missing:
         raise DataError(
@@ -126,9 +139,8 @@ def _parameter(train: Trajectories, test: Trajectories, names: tuple[str, ...]) 
             f"{', '.join(train.parameters) or 'none'}: --set timestepping.target=NAME, or leave out the condition "
             "'parameter'."
         )
-    positive = all(bool((runs.parameters[n] > 0).all()) for runs in (train, test) for n in names)
-    condition = Condition("parameter", names, "log" if positive else "linear")
-    return Told(condition.of(train), condition.of(test), condition)
+    positive = all(bool((train.parameters[n] > 0).all()) for n in names)
+    return Condition("parameter", names, "log" if positive else "linear")
 
 
 def _codes(name: str, law: LatentOperator, seen: tuple[Trajectories, ...]) -> Told:
@@ -167,7 +179,7 @@ def _of_encoder(
     encoder: nn.Module | LatentOperator,
     seen: tuple[Trajectories, ...],
     settings: Any,
-    runs: tuple[Trajectories, ...],
+    runs: Trajectories,
 ) -> Told:
     if name == "random":
         assert isinstance(encoder, nn.Module)  # noqa: S101  (see _network)
@@ -199,15 +211,15 @@ def _of_encoder(
     return Told(vectors[0], vectors[1], Condition("representation", encoder=encoder, components=components))
 
 
-def _predicted(reader: Condition, features: list[Tensor], runs: tuple[Trajectories, ...], settings: Any) -> Told:
+def _predicted(reader: Condition, features: list[Tensor], runs: Trajectories, settings: Any) -> Told:
     """Return parameters as ridges on features predict them, out of fold for the runs of training.
 
     A posterior is of no use to a network that was trained on predictions, which hedges already: it is trained on the
     true parameters, and told draws of the posterior of each test run.
     """
-    known = _parameter(*runs, _targets(settings))
-    truth, condition = known.train, known.condition
-    assert truth is not None and condition is not None  # noqa: S101  (a parameter has both)
+    condition = _scaled(runs, _targets(settings))
+    truth = condition.of(runs)
+    assert truth is not None  # noqa: S101  (a parameter has it)
     try:
         prediction = Prediction.fit(features[0], truth)
     except PdesslError as error:

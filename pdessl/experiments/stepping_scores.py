@@ -240,7 +240,7 @@ def as_report(result: SteppingResult, settings: Any) -> tuple[dict[str, Any], di
         row["rollout"] = measured([s.rollout for s in found])
         row["pooled"] = measured([s.pooled for s in found])
         row["geometric_mean_nrmse"] = measured([s.geometric for s in found])
-        row["nrmse"] = {n: measured([s.nrmse[n - 1] for s in found]) for n in _AFTER if n <= len(found[0].nrmse)}
+        row["nrmse"] = {str(n): measured([s.nrmse[n - 1] for s in found]) for n in _AFTER if n <= len(found[0].nrmse)}
         row["vrmse"] = measured([s.vrmse for s in found])
         row["correlation_time"] = {c: measured([s.correlated[i] for s in found]) for i, c in enumerate(("0.8", "0.9"))}
         row["bands"] = [measured(list(values)) for values in zip(*(s.bands for s in found), strict=True)]

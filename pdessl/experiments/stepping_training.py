@@ -137,7 +137,8 @@ def step_through(shared: Shared, job: Job) -> Stepped:
         scale="linear",
         coarse=coarse,
     )
-    trainer = silent_trainer(max_epochs=1, accelerator="auto", devices=1)
+    # A law, whose step a hybrid corrects, lives on the CPU.
+    trainer = silent_trainer(max_epochs=1, accelerator="auto" if coarse is None else "cpu", devices=1)
     with interruptible():
         trainer.fit(task, ShuffledBatches(train, settings.batch_size, settings.steps, job.seed))
     return _predicted(task.cpu().eval(), test, context, job.test, time.process_time() - begun)

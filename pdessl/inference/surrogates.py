@@ -43,8 +43,14 @@ _PARTS = ("weights", "offset", "held_out", "errors")  # of a prediction
 
 
 def banded(rollouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean and 5 % and 95 % quantiles over draws of rollouts (M, B, C, T, *X), (B, C, T, *X) each."""
-    low, high = torch.quantile(rollouts, torch.tensor(_BAND, dtype=rollouts.dtype), dim=0)
+    """Return mean and 5 % and 95 % quantiles over draws of rollouts (M, B, C, T, *X), (B, C, T, *X) each.
+
+    The quantiles are the draws numbered .05 (M + 1) and .95 (M + 1) in order, so that a further draw lies between them
+    nine times in ten; with fewer than 19 draws they are the extremes, and hold (M - 1)/(M + 1) of further draws.
+    """
+    draws = len(rollouts)
+    places = [min(max((share * (draws + 1) - 1) / max(draws - 1, 1), 0.0), 1.0) for share in _BAND]
+    low, high = torch.quantile(rollouts, torch.tensor(places, dtype=rollouts.dtype), dim=0)
     return rollouts.mean(dim=0), low, high
 
 
@@ -59,6 +65,7 @@ class SurrogateModel:
         field_names, axis_names, boundary, equation: as in :class:`pdessl.Trajectories`.
         steps: time step and node distance along each axis in training, by name.
         record: plain data: how it was trained and measured, for the card.
+        reach: smallest and largest time step and node distances in training, by name.
     """
 
     surrogate: Surrogate | None
@@ -70,6 +77,7 @@ class SurrogateModel:
     equation: str | None
     steps: Mapping[str, float]
     record: Mapping[str, Any] = field(default_factory=dict)
+    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -81,7 +89,9 @@ class SurrogateModel:
     ) -> SurrogateModel:
         """Return the model of a surrogate trained on runs like these."""
         names = ("time", *runs.axis_names)
-        distances = [float(runs.time_step.mean()), *runs.grid_spacing.mean(dim=0).tolist()]
+        every = torch.cat([runs.time_step[:, None], runs.grid_spacing], dim=1).double()
+        distances = every.mean(dim=0).tolist()
+        reach = zip(every.amin(dim=0).tolist(), every.amax(dim=0).tolist(), strict=True)
         return SurrogateModel(
             surrogate,
             condition,
@@ -92,6 +102,7 @@ class SurrogateModel:
             runs.equation,
             dict(zip(names, distances, strict=True)),
             dict(record or {}),
+            dict(zip(names, reach, strict=True)),
         )
 
     def rollout(
@@ -240,10 +251,20 @@ class SurrogateModel:
                 f"the data have {runs.fields.shape[2]} frames; a rollout reads the last {self.context}, its context. "
                 "Give a longer run, or train with a smaller context."
             )
-        if self.condition.kind == "law" or self.condition.spacing:
+        if self.condition.kind == "law":
             return
         free = self.surrogate is not None and isinstance(self.surrogate.network, FNO)
         found = torch.cat([runs.time_step[:, None], runs.grid_spacing], dim=1)
+        if self.condition.spacing:
+            for i, (name, (low, high)) in enumerate(self.reach.items()):
+                beyond = (found[:, i] < low * (1 - _NEAR)) | (found[:, i] > high * (1 + _NEAR))
+                if bool(beyond.any()):
+                    raise FormatError(
+                        f"the data have a step of {float(found[beyond][0, i]):.6g} along '{name}'; the surrogate was "
+                        f"told its steps, from {low:.6g} to {high:.6g} in training. Bring them there: "
+                        f"ds.interp({name}=np.arange(start, end, {low:.6g}))."
+                    )
+            return
         for i, (name, step) in enumerate(self.steps.items()):
             if name != "time" and free:
                 continue
@@ -330,7 +351,7 @@ class SurrogateModel:
             "encoder": kind.encoder is not None, "law": kind.law is not None,
             "field_names": list(self.field_names), "axis_names": list(self.axis_names),
             "boundary": list(self.boundary), "equation": self.equation, "steps": dict(self.steps),
-            "record": dict(self.record),
+            "record": dict(self.record), "reach": {n: list(ends) for n, ends in self.reach.items()},
         }  # fmt: skip
         write_json(folder / SURROGATE, content)
         return folder
@@ -389,6 +410,7 @@ def load_surrogate(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> S
             surrogate, condition, int(content["context"]), tuple(content["field_names"]),
             tuple(content["axis_names"]), tuple(content["boundary"]), content["equation"],
             {str(n): float(v) for n, v in content["steps"].items()}, dict(content["record"]),
+            {str(n): (float(low), float(high)) for n, (low, high) in content["reach"].items()},
         )  # fmt: skip
     except UNREADABLE as error:
         raise CheckpointError(

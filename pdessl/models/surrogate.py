@@ -143,7 +143,9 @@ class Surrogate(nn.Module):
             values = conditions.double()
             self.condition_mean = values.mean(dim=0).to(self.condition_mean)
             spread = values.std(dim=0, correction=0)
-            self.condition_std = torch.where(spread > 0, spread, torch.ones_like(spread)).to(self.condition_std)
+            # What differs by round-off alone, such as logarithms of equal time steps, is the same in all runs.
+            differs = spread > 1e-6 * values.abs().amax(dim=0).clamp_min(1.0)
+            self.condition_std = torch.where(differs, spread, torch.ones_like(spread)).to(self.condition_std)
 
     def _moved(self, z: Tensor, coarse: Coarse | None) -> list[Tensor]:
         """Return, for 1 ... J frames, the root mean square (C,) of what the network has to give."""

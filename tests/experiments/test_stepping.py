@@ -1,5 +1,6 @@
 """The comparison of time-steppers: what each row is told, what it reads, and what is written."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,12 +13,13 @@ import pdessl
 from pdessl import catalog, cli
 from pdessl.data import generate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import DataError, SchemaError
+from pdessl.errors import DataError, FormatError, SchemaError
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping_conditions import told
 from pdessl.experiments.stepping_scores import as_report, scores, table
 from pdessl.experiments.training import quietly
 from pdessl.inference.conditions import Components
+from pdessl.inference.surrogates import banded
 from pdessl.models import ConvEncoder, Encoder
 from pdessl.schema import override
 
@@ -67,9 +69,26 @@ def test_no_condition_reads_beyond_the_context(data, encoder):
     values, middle = found["posterior"].test, found["predicted"].test
     assert values.shape == (settings.draws, len(test), 1)
     assert torch.equal(found["posterior"].train, found["parameter"].train)
+    blind = told(
+        encoder, data, train, test.without_parameters(), 12,
+        Stepping(conditions=("predicted", "posterior"), context=12, components=2), lambda line: None,
+    )  # fmt: skip
+    assert torch.equal(blind["posterior"].test, values) and torch.equal(blind["predicted"].test, middle)
+    with pytest.raises(DataError, match="the test runs have no parameter viscosity: leave out"):
+        told(
+            encoder, data, train, test.without_parameters(), 12, Stepping(conditions=("parameter",)), lambda line: None
+        )
     spread = found["predicted"].condition.prediction.errors.std()
     assert ((values.mean(dim=0) - middle).abs() < spread).all()
     assert (values.std(dim=0) > 0).all()
+
+
+@pytest.mark.parametrize(("draws", "share"), [(4, 3 / 5), (16, 15 / 17), (19, 0.9), (64, 0.9)])
+def test_a_band_holds_the_share_of_further_draws_that_it_says(draws, share):
+    values = torch.rand(draws + 1, 4000, dtype=torch.float64, generator=torch.Generator().manual_seed(draws))
+    _, low, high = banded(values[:-1, :, None, None])
+    held = (low[:, 0, 0] <= values[-1]) & (values[-1] <= high[:, 0, 0])
+    assert abs(float(held.double().mean()) - share) < 0.02
 
 
 def test_components_have_deviation_one():
@@ -173,8 +192,14 @@ def test_every_row_is_a_model_and_says_what_it_is_told(data, encoder, tmp_path):
     torch.testing.assert_close(torch.from_numpy(anew.u.values[result.row]), result.shown["recomputed"])
     with pytest.raises(ValueError, match="recompute for a posterior.*Leave it out"):
         pdessl.load(tmp_path / "posterior").rollout(ds, steps, recompute=2)
-    # Told its steps, a network takes others; whether it is right there is for the user to measure.
-    assert np.isfinite(pdessl.load(tmp_path / "none").rollout(ds.isel(x=slice(None, None, 2)), 2).u).all()
+    # Told its steps, a network takes those between which it was trained, here a single one, and no others.
+    model = pdessl.load(tmp_path / "none")
+    assert model.surrogate.condition_std.tolist() == [1.0, 1.0]  # not what round-off makes of equal logarithms
+    with pytest.raises(FormatError, match="was told its steps, from .* in training"):
+        model.rollout(ds.isel(x=slice(None, None, 2)), 2)
+    assert dataclasses.replace(model, reach={"time": (1e-6, 9.0), "x": (1e-6, 9.0)}).rollout(
+        ds.isel(x=slice(None, None, 2)), 2
+    )
 
 
 def test_a_law_without_a_code_is_corrected_all_the_same(data, tmp_path):
