@@ -40,7 +40,7 @@ def test_what_linear_feedback_goes_on_to_pay_is_learned(linear):
     """What linear feedback of a linear system goes on to pay is known from its own matrices."""
     env, system = linear, linearise(linear)
     feedback = lqr(system)
-    terminal = learn_critic(env, lambda _: LinearFeedback(env, feedback), range(20), 1, discount=0.8, steps=500)
+    terminal = learn_critic(env, lambda _: LinearFeedback(env, feedback), range(40), 1, discount=0.8, steps=500)
     now = env.start(range(1000, 1030))
     closed = system.transition - system.entry @ feedback.gains[0]
     x, weight, mean = env.coordinates(now), 0.0, 0.0

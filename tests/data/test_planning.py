@@ -37,7 +37,7 @@ def test_a_field_is_looked_at_once_and_gives_the_step_on_every_grid(name, monkey
             for grid in (probe, chosen.points)
         )
         # An extreme may lie between the nodes of the coarser grid.
-        torch.testing.assert_close(looked, own, rtol=0.05, atol=0)
+        torch.testing.assert_close(looked, own, rtol=0.1, atol=0)
         assert all(n % o == 0 for n, o in zip(chosen.points, recipe.observed, strict=True))
 
 

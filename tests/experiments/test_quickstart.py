@@ -68,7 +68,7 @@ def test_the_report_says_what_the_numbers_say(tiny_run):
     line = next(line for line in printed.splitlines() if line.startswith("8 labels"))
     assert f"{ours:.1f} %" in line
     assert f"{floor:.1f} %" in line
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 8
     assert "pdessl quickstart --preset tiny" in page
     assert report["versions"]["torch"] == torch.__version__
 
