@@ -8,7 +8,7 @@ import torch
 
 import pdessl
 from pdessl import cli
-from pdessl.control import Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
+from pdessl.control import EnergyLimit, Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.evaluation.report import read_report
 from pdessl.experiments.adapting import adapt
@@ -130,9 +130,23 @@ def test_a_model_that_sees_sensors_plans_from_the_last_frames_of_them(ks4_store,
 def test_several_models_plan_together(run, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "1", "--horizon", "2", "--every", "2", "--no-oracle"]
     words += ["--search", "iterations=1", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", "--price", "probe", *words]) == 0
+    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", *words]) == 0
     assert "gradient, 2 world models" in capsys.readouterr().out
     assert model_of([run, run], load_environment("ks_control_4", QUICK), announce=str).steps == 320
+
+
+def test_the_price_of_a_model_that_is_made_already_is_its_own(run):
+    env = load_environment("ks_control_4", QUICK)
+    decoded, latent = load_world(run, env), load_world(run, env, "latent")
+    for model, price, limits in (
+        (latent, "decoded", [EnergyLimit(5.0)]),
+        (latent, "probe", ()),
+        (decoded, "latent", ()),
+    ):
+        with pytest.raises(DataError, match="plans would cost the decoded field all the same"):
+            pdessl.plan(env, model, price=price, guardrails=limits, announce=str)
+    found = pdessl.plan(env, latent, planner=Gradient(1), episodes=1, horizon=2, every=2, oracle=False, announce=str)
+    assert list(found.episodes)[-1] == "Gradient, LatentWorld"
 
 
 def test_linear_feedback_of_a_model_is_made_from_its_derivative_at_rest(run):
