@@ -8,10 +8,10 @@ import torch
 
 import pdessl
 from pdessl import cli
-from pdessl.control import EnergyLimit, Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
+from pdessl.control import EnergyLimit, Gradient, Imagined, Random, RecedingHorizon, VectorEnvironment, load_environment
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.evaluation.report import read_report
-from pdessl.experiments.adapting import adapt
+from pdessl.experiments.adapting import _fewest, _quantile, adapt
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.world import load_world, model_of
 from pdessl.models import load, roll_out, save_pretrained
@@ -204,6 +204,28 @@ def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards
     assert all(torch.equal(value, before[key]) for key, value in world.predictor.state_dict().items())
     with pytest.raises(DataError, match="0 rounds, level 0.9, episodes of 24"):
         adapt(world, steered, [0], rounds=0)
+
+
+def test_short_episodes_take_as_many_sound_runs_as_the_level_needs(run):
+    env = load_environment("ks_control_4", QUICK | {"control.steps": 9})  # a window an episode
+    world = load_world(run, env)
+
+    def chance(model):
+        return Random(env)
+
+    found = adapt(world, chance, range(30), level=0.9, steps=1)
+    assert found.periods == (9 + 30) * 9 and 0 < found.usual < 1e3
+    assert adapt(world, chance, [0], level=0.5, steps=1).periods == (6 + 1) * 9
+    short = load_environment("ks_control_4", QUICK | {"control.steps": 7})
+    with pytest.raises(DataError, match="episodes of 7 periods; expected .* 8 periods or more"):
+        adapt(load_world(run, short), chance, [0])
+
+
+@pytest.mark.parametrize("level", [1e-3, 0.3, 0.5, 0.9, 0.95, 0.99, 0.999])
+def test_the_fewest_errors_that_have_a_quantile_are_needed_for_it(level):
+    fewest = _fewest(level)
+    assert _quantile(torch.arange(fewest).double(), level) == fewest - 1  # the largest
+    assert fewest == 1 or (fewest - 1) < level * fewest - 1e-9  # one less: of n + 1, n are too few
 
 
 def test_models_of_something_else_are_refused(run, tmp_path):
