@@ -221,8 +221,11 @@ def plan(
         with stages.stage("adapt"):
             better = adapt_world(made.model, planned, range(ADAPTED, ADAPTED + episodes), adapt)
         imagining, expert = better.world, planned(better.world)
-        notes.append(f"{made.title}: {better}")
+        first = found[title]
         learned(f"{title}, adapted", expert, better.periods)
+        was, now = better.errors(first, found[title])
+        told = "Mean error of all windows of the episodes of its row and of the row before, which it was not trained on"
+        notes.append(f"{made.title}: {better} {told}: {was:.3g} as it was, {now:.3g} adapted.")
         models[title] = imagining
         saved["adapted"] = lambda folder: save_adapted(folder, better, made.steps)
     if critic:
