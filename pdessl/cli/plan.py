@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         choices=("decoded", "probe", "latent"),
         default="decoded",
         help="a world model's plans cost what is read from the latent as field (decoded) or as energy (probe), or the "
-        "distance to the latent of the target",
+        "distance to the latent of the target; the last two: one model, without limits or a critic",
     )
     parser.add_argument("--doubt", type=float, default=1.0, metavar="W", help="price of a disagreement of models")
     parser.add_argument("--trust", type=float, metavar="E", help="plans end where a model's relative error passes this")

@@ -24,7 +24,8 @@ class Ensemble:
         x̂ = 1/n Σ_i x̂_i,    doubt = w/n Σ_i mean (û_i - û)²
 
     A plan that the models disagree about leads where they were not trained, and a search finds such plans: errors of a
-    single model look like good luck.
+    single model look like good luck. States are averaged: a price of the models' own
+    (:class:`pdessl.control.receding.Priced`) is not asked.
 
     Args:
         environment: what is controlled.

@@ -33,7 +33,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Priced(Protocol):
-    """A model that may read the mean of (u - u*)² from what it imagines without making states of it."""
+    """A model that may read the mean of (u - u*)² from what it imagines without making states of it.
+
+    Not asked where guardrails or a terminal are there: these read states, and the cost is then that of the states.
+    """
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
         """Return the mean of (u - u*)² (B, N, H) after each period; None: states are to be measured."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pdessl.control import Environment, record_runs, run_episodes
+from pdessl.control import Environment, Episodes, record_runs, run_episodes
 from pdessl.control.episodes import Controller
 from pdessl.errors import DataError
 from pdessl.experiments.world import LatentWorld
@@ -22,7 +22,7 @@ from pdessl.models import roll_out, save_pretrained
 __all__ = ["Adapted", "Windows", "adapt", "save_adapted"]
 
 SOUND = 3_000_000  # first seed of the runs that say which errors are usual
-SOUND_RUNS = 6
+SOUND_RUNS = 6  # at least
 WINDOW = 8  # control periods: what shipped recipes train on
 _BATCH = 256
 _FLOOR = 1e-3  # of the mean square of the sound runs: below it errors are not relative any more
@@ -59,25 +59,35 @@ class Adapted:
     """A world model after its rounds.
 
     Args:
-        world: the model.
+        world: the model as it is.
+        before: as it was.
         periods: control periods of the environment that this took.
         stored: windows that surprised it, in each round.
         usual: the error that windows of sound runs seldom pass, relative to the mean square of the field.
-        before, after: mean error of all windows that were stored, by the model as it was and as it is.
+        floor: added to that mean square.
     """
 
     world: LatentWorld
+    before: LatentWorld
     periods: int
     stored: tuple[int, ...]
     usual: float
-    before: float
-    after: float
+    floor: float
+
+    def errors(self, *runs: Episodes) -> tuple[float, float]:
+        """Return the mean error of all windows of episodes, by the model as it was and as it is.
+
+        Of episodes of other seeds than it was adapted in: stored windows were trained on, and were stored because the
+        model erred. A model errs more where its own plans go; give episodes that each of the two steered.
+        """
+        windows = [Windows.cut(run.fields.float(), run.actions.float(), WINDOW) for run in runs]
+        found = [torch.cat([_errors(w, each, self.floor) for each in windows]) for w in (self.before, self.world)]
+        return float(found[0].mean()), float(found[1].mean())
 
     def __str__(self) -> str:
         """Return it in words."""
         told = f"adapted in {len(self.stored)} rounds; windows stored, with an error above {self.usual:.3g}: "
-        told += ", ".join(map(str, self.stored))
-        return told + (f". Their mean error: {self.before:.3g}, now {self.after:.3g}." if any(self.stored) else ".")
+        return told + ", ".join(map(str, self.stored)) + "."
 
 
 def adapt(
@@ -95,8 +105,9 @@ def adapt(
         e = Σ_k mean (û_k - u_k)² / Σ_k mean u_k²,    stored where e > q
 
     q is passed by a share of at most 1 - level of windows of sound runs (recorded for this, under amplitudes of
-    all behaviours). The predictor is trained on all windows that were stored so far and as many sound ones, on the
-    same relative error of latents; the encoder and what is read from it stay, so that nothing can collapse.
+    all behaviours: six, or as many as have level / (1 - level) windows). The predictor is trained on all windows that
+    were stored so far and as many sound ones, on the same relative error of latents; the encoder and what is read from
+    it stay, so that nothing can collapse.
 
     Args:
         world: the model; it is not changed.
@@ -119,9 +130,10 @@ def adapt(
     if rounds < 1 or not 0 < level < 1 or env.steps < WINDOW:
         raise DataError(
             f"adapt got {rounds} rounds, level {level}, episodes of {env.steps} periods; expected at least one round, "
-            f"a level between 0 and 1 and {WINDOW} periods."
+            f"a level between 0 and 1 and {WINDOW} periods or more, which a window takes."
         )
-    sound = _sound(env)
+    recorded = max(SOUND_RUNS, math.ceil(_fewest(level) / (env.steps // WINDOW)))
+    sound = _sound(env, recorded)
     floor = _FLOOR * float(sound.fields.square().mean())
     usual = _quantile(_errors(world, sound, floor), level)
     generator, stored, counts, now = torch.Generator().manual_seed(seed), None, [], world
@@ -133,23 +145,25 @@ def adapt(
         stored = strange if stored is None else stored + strange
         if len(stored):
             now = _retrained(now, stored, sound, floor, steps, learning_rate, generator)
-    assert stored is not None  # noqa: S101  (there is a round)
-    nothing = float("nan")
-    before, after = ((float(_errors(w, stored, floor).mean()) if len(stored) else nothing) for w in (world, now))
-    periods = SOUND_RUNS * env.steps + rounds * len(seeds) * env.steps
-    return Adapted(now, periods, tuple(counts), usual, before, after)
+    periods = recorded * env.steps + rounds * len(seeds) * env.steps
+    return Adapted(now, world, periods, tuple(counts), usual, floor)
 
 
-def _sound(env: Environment) -> Windows:
-    runs = record_runs(env, range(SOUND, SOUND + SOUND_RUNS))
+def _sound(env: Environment, count: int) -> Windows:
+    runs = record_runs(env, range(SOUND, SOUND + count))
     fields = torch.from_numpy(runs["u"].values)
     actions = torch.from_numpy(runs["actions"].values).mT.float()
     return Windows.cut(fields, actions, WINDOW)
 
 
+def _fewest(level: float) -> int:
+    """Return how many errors have a quantile of that level among them."""
+    return max(1, math.ceil(level / (1 - level) - 1e-9))
+
+
 def _quantile(errors: Tensor, level: float) -> float:
     rank = math.ceil((len(errors) + 1) * level - 1e-9)
-    return math.inf if rank > len(errors) else float(errors.sort().values[rank - 1])
+    return float(errors.sort().values[rank - 1])
 
 
 def _latents(world: LatentWorld, fields: Tensor) -> Tensor:

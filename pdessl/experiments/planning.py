@@ -115,7 +115,8 @@ def plan(
             their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
         price: what a world model's plans cost: ``decoded``, the field read from its latent; ``probe``, the energy read
-            from it; ``latent``, the distance to the latent of the target.
+            from it; ``latent``, the distance to the latent of the target. The last two are of one world model in a
+            search without guardrails or a critic, which read states; the probe where the target is 0.
         doubt: what a disagreement of several models costs, in mean squares.
         trust: the model is believed for as many periods ahead as its error under random amplitudes, over the mean
             square of the field, stays below this in nine starts of ten; plans in it end there. None: everywhere.
@@ -146,8 +147,8 @@ def plan(
         CatalogError: no such environment or planner.
         CheckpointError: a folder without a world model.
         DependencyError: an agent without the extra ``rl``.
-        DataError: numbers out of range, a model of another equation, one that cannot be adapted, or, with lqr, one
-            that linear feedback cannot hold.
+        DataError: numbers out of range, a price that plans would not cost, a model of another equation, one that
+            cannot be adapted, or, with lqr, one that linear feedback cannot hold.
         ShapeError: a model of another number of actuators, or another grid.
         StoreError: a folder that cannot be written.
     """
@@ -160,6 +161,7 @@ def plan(
         )
     if search is None and (adapt or critic):
         raise DataError("lqr imagines nothing: adapt and critic go with a planner that searches, as gradient.")
+    _check_price(price, model, env, search is None, bool(guardrails), bool(critic))
     if out is not None:
         check_writable(Path(out))
     word = planner if isinstance(planner, str) else type(planner).__name__
@@ -219,8 +221,11 @@ def plan(
         with stages.stage("adapt"):
             better = adapt_world(made.model, planned, range(ADAPTED, ADAPTED + episodes), adapt)
         imagining, expert = better.world, planned(better.world)
-        notes.append(f"{made.title}: {better}")
+        first = found[title]
         learned(f"{title}, adapted", expert, better.periods)
+        was, now = better.errors(first, found[title])
+        told = "Mean error of all windows of the episodes of its row and of the row before, which it was not trained on"
+        notes.append(f"{made.title}: {better} {told}: {was:.3g} as it was, {now:.3g} adapted.")
         models[title] = imagining
         saved["adapted"] = lambda folder: save_adapted(folder, better, made.steps)
     if critic:
@@ -253,6 +258,38 @@ def plan(
         }
         announce(f"report: {_write(Path(out), result, recipe, commands, stages)}")
     return result
+
+
+def _check_price(
+    price: Price,
+    model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None,
+    env: Environment,
+    linear: bool,
+    limited: bool,
+    critic: bool,
+) -> None:
+    """Refuse a price that plans would not cost, because states are read, or because the model has no prices."""
+    one = model[0] if isinstance(model, Sequence) and not isinstance(model, str) and len(model) == 1 else model
+    several = isinstance(one, Sequence) and not isinstance(one, str)
+    folder = isinstance(one, (str, os.PathLike)) and str(one) != "law"
+    asked = one.price if isinstance(one, LatentWorld) and price == "decoded" else price
+    if asked == "decoded":
+        return
+    reasons = {
+        "several models": several,
+        "no world model's folder": not several and not folder and getattr(one, "price", None) != asked,
+        "guardrails": limited,
+        "a critic": critic,
+        "linear feedback alone": linear,
+        "a target other than 0": asked == "probe" and env.file.cost.target is not None,
+    }
+    found = [reason for reason, there in reasons.items() if there]
+    if found:
+        raise DataError(
+            f"price '{asked}' with {' and '.join(found)}: plans would cost the decoded field all the same. Take the "
+            f"price 'decoded', or leave that out: '{asked}' is of one world model (--model FOLDER) and a planner that "
+            "searches."
+        )
 
 
 def _feedback(

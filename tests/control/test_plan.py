@@ -6,7 +6,7 @@ import torch
 import pdessl
 from pdessl import cli
 from pdessl.control import EnergyLimit, Gradient, load_environment
-from pdessl.errors import CatalogError, DataError
+from pdessl.errors import CatalogError, CheckpointError, DataError
 from pdessl.evaluation.report import read_report
 
 QUICK = {"burn_in": 5.0, "control.steps": 6}
@@ -106,6 +106,32 @@ def test_wrong_words_are_told(capsys):
         pdessl.plan("ks_control_4", planner="best")
     with pytest.raises(DataError, match="at least one episode"):
         pdessl.plan("ks_control_4", episodes=-1)
+
+
+@pytest.mark.parametrize("price", ["probe", "latent"])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--model", "a", "b"], "with several models:"),
+        (["--model", "a", "--critic", "1"], "with a critic:"),
+        (["--model", "a", "--energy-limit", "5", "--critic", "1"], "with guardrails and a critic:"),
+        (["--model", "a", "--amplitude-limit", "5"], "with guardrails:"),
+        (["--model", "a", "--planner", "lqr"], "with linear feedback alone:"),
+        (["--model", "law"], "with no world model's folder:"),
+        ([], "with no world model's folder:"),
+    ],
+)
+def test_a_price_that_plans_would_not_cost_is_refused_before_anything_is_run(price, words, reason, capsys):
+    assert cli.main(["plan", "--environment", "ks_control_4", "--price", price, *words]) == 2
+    said = capsys.readouterr().err
+    assert f"price '{price}' {reason}" in said and "Take the price 'decoded'" in said
+
+
+def test_energies_are_not_read_where_the_target_is_another_field():
+    with pytest.raises(DataError, match="price 'probe' with a target other than 0"):
+        pdessl.plan("burgers_target", "a", price="probe", announce=str)
+    with pytest.raises(CheckpointError, match="a holds no world model"):  # the latent of a target is there
+        pdessl.plan("burgers_target", "a", price="latent", announce=str)
 
 
 def test_linear_feedback_alone_needs_no_search_and_is_refused_where_it_cannot_work():

@@ -1,6 +1,7 @@
 """A world model from runs to a closed loop: trained, read out, saved, loaded, planned with; and a collapsed one."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,22 @@ import torch
 
 import pdessl
 from pdessl import cli
-from pdessl.control import Gradient, Imagined, RecedingHorizon, VectorEnvironment, load_environment
+from pdessl.control import (
+    EnergyLimit,
+    Gradient,
+    Imagined,
+    Random,
+    RecedingHorizon,
+    Situation,
+    VectorEnvironment,
+    load_environment,
+    record_runs,
+    run_episodes,
+)
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.evaluation.report import read_report
-from pdessl.experiments.adapting import adapt
+from pdessl.experiments.adapting import SOUND, SOUND_RUNS, _fewest, _quantile, adapt
+from pdessl.experiments.planning import HELD_OUT
 from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.world import load_world, model_of
 from pdessl.models import load, roll_out, save_pretrained
@@ -130,9 +143,23 @@ def test_a_model_that_sees_sensors_plans_from_the_last_frames_of_them(ks4_store,
 def test_several_models_plan_together(run, capsys):
     words = ["--environment", "ks_control_4", "--episodes", "1", "--horizon", "2", "--every", "2", "--no-oracle"]
     words += ["--search", "iterations=1", "--set", *(f"{k}={v}" for k, v in QUICK.items())]
-    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", "--price", "probe", *words]) == 0
+    assert cli.main(["plan", "--model", str(run), str(run), "--doubt", "2", *words]) == 0
     assert "gradient, 2 world models" in capsys.readouterr().out
     assert model_of([run, run], load_environment("ks_control_4", QUICK), announce=str).steps == 320
+
+
+def test_the_price_of_a_model_that_is_made_already_is_its_own(run):
+    env = load_environment("ks_control_4", QUICK)
+    decoded, latent = load_world(run, env), load_world(run, env, "latent")
+    for model, price, limits in (
+        (latent, "decoded", [EnergyLimit(5.0)]),
+        (latent, "probe", ()),
+        (decoded, "latent", ()),
+    ):
+        with pytest.raises(DataError, match="plans would cost the decoded field all the same"):
+            pdessl.plan(env, model, price=price, guardrails=limits, announce=str)
+    found = pdessl.plan(env, latent, planner=Gradient(1), episodes=1, horizon=2, every=2, oracle=False, announce=str)
+    assert list(found.episodes)[-1] == "Gradient, LatentWorld"
 
 
 def test_linear_feedback_of_a_model_is_made_from_its_derivative_at_rest(run):
@@ -166,9 +193,15 @@ def test_a_model_learns_from_what_surprised_it_and_is_saved(run, tmp_path, capsy
     assert (first, last) == ("gradient, the world model", "gradient, the world model, adapted, with a critic")
     assert rows[adapted]["training_periods"] == 320 + 6 * 24 + 2 * 24
     assert rows[last]["training_periods"] == rows[adapted]["training_periods"] + 2 * 24
-    assert any("windows stored, with an error above" in note for note in report["control"]["notes"])
-    again = load_world(out / "adapted", load_environment("ks_control_4", QUICK))
-    world = load_world(run, again.environment)
+    env = load_environment("ks_control_4", QUICK | {"control.steps": 24})
+    again, world = load_world(out / "adapted", env), load_world(run, env)
+    (note,) = (note for note in report["control"]["notes"] if "windows stored, with an error above" in note)
+    was, now = map(float, re.search(r"not trained on: (\S+) as it was, (\S+) adapted", note).groups())
+    steered = [_steered(env, model, HELD_OUT) for model in (world, again)]
+    sound = torch.from_numpy(record_runs(env, range(SOUND, SOUND + SOUND_RUNS))["u"].values)
+    floor = 1e-3 * float(sound.square().mean())
+    for model, told in ((world, was), (again, now)):  # what the page says is of the episodes of its rows
+        assert told == pytest.approx(_error(model, steered, floor), rel=2e-2)
     fields = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.encoded(fields), world.encoded(fields))  # the encoder stays
     assert pdessl.load(out / "critic").coordinates == again.environment.coordinates_count
@@ -176,7 +209,7 @@ def test_a_model_learns_from_what_surprised_it_and_is_saved(run, tmp_path, capsy
     assert "cannot be adapted" in capsys.readouterr().err
 
 
-def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards(run):
+def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards_and_others_are_measured(run):
     env = load_environment("ks_control_4", QUICK | {"control.steps": 24})
     world = load_world(run, env)
     before = {key: value.clone() for key, value in world.predictor.state_dict().items()}
@@ -186,10 +219,55 @@ def test_windows_above_the_usual_error_are_stored_and_imagined_better_afterwards
 
     found = adapt(world, steered, range(2), rounds=2, level=0.3, steps=40)
     assert min(found.stored) > 0 and found.periods == (6 + 2 * 2) * 24
-    assert found.after < 0.8 * found.before and f"{found.stored[0]}, {found.stored[1]}" in str(found)
+    assert f"{found.stored[0]}, {found.stored[1]}" in str(found)
+    others = [_steered(env, model, 100) for model in (world, found.world)]
+    was, now = found.errors(*others)
+    assert was == pytest.approx(_error(world, others, found.floor), rel=1e-3)
+    assert now == pytest.approx(_error(found.world, others, found.floor), rel=1e-3)
+    met = _steered(env, world, 0)  # the episodes of the first round
+    assert found.errors(met)[1] < 0.8 * found.errors(met)[0]
     assert all(torch.equal(value, before[key]) for key, value in world.predictor.state_dict().items())
     with pytest.raises(DataError, match="0 rounds, level 0.9, episodes of 24"):
         adapt(world, steered, [0], rounds=0)
+
+
+def _steered(env, model, seed):
+    return run_episodes(env, RecedingHorizon(env, model, Gradient(2), 4, 4), range(seed, seed + 2))
+
+
+def _error(model, runs, floor):
+    """The mean error of windows of eight periods, each imagined by itself as a planner would."""
+    env, errors = model.environment, []
+    for run in runs:
+        for fields, actions in zip(run.fields.double(), run.actions, strict=True):
+            for start in range(0, env.steps - 7, 8):
+                real = fields[start + 1 : start + 9]
+                now = Situation(fields[None, start], env.state(fields[None, start]), None, start, (0,), ())
+                dreamed = env.field(model.imagine(now, actions[None, None, start : start + 8])[0, 0])
+                errors.append(float((dreamed - real).square().mean() / (real.square().mean() + floor)))
+    return sum(errors) / len(errors)
+
+
+def test_short_episodes_take_as_many_sound_runs_as_the_level_needs(run):
+    env = load_environment("ks_control_4", QUICK | {"control.steps": 9})  # a window an episode
+    world = load_world(run, env)
+
+    def chance(model):
+        return Random(env)
+
+    found = adapt(world, chance, range(30), level=0.9, steps=1)
+    assert found.periods == (9 + 30) * 9 and 0 < found.usual < 1e3
+    assert adapt(world, chance, [0], level=0.5, steps=1).periods == (6 + 1) * 9
+    short = load_environment("ks_control_4", QUICK | {"control.steps": 7})
+    with pytest.raises(DataError, match="episodes of 7 periods; expected .* 8 periods or more"):
+        adapt(load_world(run, short), chance, [0])
+
+
+@pytest.mark.parametrize("level", [1e-3, 0.3, 0.5, 0.9, 0.95, 0.99, 0.999])
+def test_the_fewest_errors_that_have_a_quantile_are_needed_for_it(level):
+    fewest = _fewest(level)
+    assert _quantile(torch.arange(fewest).double(), level) == fewest - 1  # the largest
+    assert fewest == 1 or (fewest - 1) < level * fewest - 1e-9  # one less: of n + 1, n are too few
 
 
 def test_models_of_something_else_are_refused(run, tmp_path):
