@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from pdessl.experiments.laboratory import read_result, write_experiment
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.files import write_json
 from pdessl.schema import Overrides, dump_yaml, read_yaml
+from pdessl.solvers import random_stream
 from pdessl.written import say
 
 __all__ = ["WAYS", "DesignResult", "chooser_of", "design", "drawn_noise", "provenance"]
@@ -135,7 +137,7 @@ def design(
         by: a word of :data:`WAYS`.
         experiments: most of them, >= 1.
         until: weight of an answer at which it is taken as sure.
-        seed: of the search and the noise.
+        seed: of the search and the noise, which are drawn from different streams; >= 0.
         out: folder; None: nothing is written, and the first experiment is returned.
         overrides: other values of the study by dotted key.
         where: the file that content is from, for messages.
@@ -149,9 +151,10 @@ def design(
         StoreError: a folder that cannot be written.
     """
     problem = load_problem(study, overrides, where)
-    if experiments < 1 or not 0 < until < 1:
+    if experiments < 1 or not 0 < until < 1 or seed < 0:
         raise DataError(
-            f"experiments {experiments}, until {until}: expected one or more, and a weight between 0 and 1."
+            f"experiments {experiments}, until {until}, seed {seed}: expected one or more, a weight between 0 and 1, "
+            "and 0 or more."
         )
     chooser = chooser_of(by, seed, experiments)
     if out is not None:
@@ -199,8 +202,9 @@ def _loop(
 
 def drawn_noise(seed: int, experiments: int, size: int) -> Tensor:
     """Return the noise of every experiment of a seed, standard normal, (experiments, size)."""
-    stream = torch.Generator().manual_seed(seed)
-    return torch.randn(experiments, size, generator=stream, dtype=torch.float64)
+    # A stream of its own: the search draws from torch's generators of nearby seeds, and must not know the noise.
+    rows = [random_stream(seed, "experiments", k, "noise").standard_normal(size) for k in range(experiments)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _truth(problem: Problem, truth: Mapping[str, Any]) -> tuple[int, dict[str, float]]:

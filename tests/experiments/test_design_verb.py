@@ -10,6 +10,7 @@ import pdessl
 from pdessl import catalog, cli
 from pdessl.control.rivals import load_problem
 from pdessl.errors import CatalogError, DataError, FormatError
+from pdessl.experiments.design import drawn_noise
 from pdessl.experiments.design_comparison import compare_designs
 from pdessl.schema import dump_yaml, read_yaml
 
@@ -127,6 +128,19 @@ def test_ways_are_compared_under_the_same_noise(tmp_path):
         above = [[k for k, w in enumerate(c.tolist()) if w >= 0.95] for c in curves]
         assert row["needed"] == [a[0] if a else None for a in above]
         assert row["reached"] == f"{sum(map(bool, above))} of 2"
+
+
+def test_the_noise_is_none_of_the_draws_that_the_search_knows():
+    for seed in range(4):
+        noise = drawn_noise(seed, 24, 2).flatten()
+        for stream in range(seed, seed + 8):  # of the search: seed + 2 number, and one more
+            draws = torch.randn(64, 2, generator=torch.Generator().manual_seed(stream), dtype=torch.float64)
+            assert float(torch.cdist(noise[:, None], draws.flatten()[:, None]).min()) > 1e-9
+        assert torch.equal(drawn_noise(seed, 3, 2), drawn_noise(seed, 24, 2)[:3])  # of experiment k, whatever follows
+    many = drawn_noise(0, 2000, 2)
+    assert float(many.mean().abs()) < 0.05 and float(many.std()) == pytest.approx(1, abs=0.05)
+    with pytest.raises(DataError, match="seed -1: expected .* 0 or more"):
+        pdessl.design(TINY, seed=-1)
 
 
 @pytest.mark.parametrize("name", STUDIES)
