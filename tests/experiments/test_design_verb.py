@@ -8,11 +8,12 @@ import torch
 
 import pdessl
 from pdessl import catalog, cli
+from pdessl.control.choosing import Record
 from pdessl.control.rivals import load_problem
 from pdessl.errors import CatalogError, DataError, FormatError
 from pdessl.experiments.design import drawn_noise
-from pdessl.experiments.design_comparison import compare_designs
-from pdessl.schema import dump_yaml, read_yaml
+from pdessl.experiments.design_comparison import DesignComparison, compare_designs
+from pdessl.schema import dump_yaml, override, read_yaml
 
 TINY = {
     "hypotheses": {
@@ -25,6 +26,7 @@ TINY = {
     "times": {"count": 2, "step": 0.1, "end": 0.4},
     "noise": 0.01,
 }
+PAIR = override(TINY, ["hypotheses.burgers.parameters.viscosity.count=2"])
 STUDIES = [n for n in catalog.names("configs") if n.startswith("design/")]
 
 
@@ -128,6 +130,19 @@ def test_ways_are_compared_under_the_same_noise(tmp_path):
         above = [[k for k, w in enumerate(c.tolist()) if w >= 0.95] for c in curves]
         assert row["needed"] == [a[0] if a else None for a in above]
         assert row["reached"] == f"{sum(map(bool, above))} of 2"
+
+
+@pytest.mark.parametrize("needed, median", [((1, 3), "2"), ((1, None), "> 3"), ((None, 2, 1), "2"), ((2, 1), "1.5")])
+def test_the_median_of_an_even_number_of_seeds_is_between_the_middle_ones(needed, median):
+    def record(first):
+        curve = [
+            torch.tensor([w, 1 - w]) for w in (0.99 if first is not None and k >= first else 0.5 for k in range(4))
+        ]
+        return Record(weights=curve)
+
+    found = DesignComparison(load_problem(PAIR), {"random": [record(n) for n in needed]}, [0] * len(needed), 0.95, 3)
+    (row,) = found.rows()
+    assert row["needed"] == list(needed) and row["median_needed"] == median
 
 
 def test_the_noise_is_none_of_the_draws_that_the_search_knows():
