@@ -277,12 +277,22 @@ class Space:
             self._sensors.of(cube[:, self._setting : end]) % self.points, self._times.of(cube[:, end:]),
         )  # fmt: skip
 
-    def evenly(self, share: Tensor) -> Tensor:
-        """Return points of the cube (n, d) with equally spaced sensors and times; ``share`` (n, d) gives the rest."""
+    def evenly(self, share: Tensor, scale: float = 1.0) -> Tensor:
+        """Return points of the cube (n, d) with equally spaced sensors and times.
+
+        Args:
+            share: points (n, d). Of the sensors, and of the times, the first number says where in its part of the
+                range each stands.
+            scale: what is left of the distance of amplitudes, mean and force from the middle of their ranges, 0 to 1.
+        """
         found = share.clone()
+        k = len(self.initial.wave_numbers)
+        for part in (slice(0, k), slice(2 * k, self._setting)):  # phases are between them
+            found[:, part] = 0.5 + (share[:, part] - 0.5) * scale
         for start, places in ((self._setting, self._sensors), (self._setting + self._sensors.free, self._times)):
-            middle = (torch.arange(places.free, dtype=share.dtype) + 0.5) / max(places.free, 1)
-            found[:, start : start + places.free] = middle
+            if places.free:
+                parts = torch.arange(places.free, dtype=share.dtype)
+                found[:, start : start + places.free] = (parts + share[:, start, None]) / places.free
         return found
 
     def fields(self, experiments: Experiments) -> Tensor:

@@ -253,8 +253,24 @@ def test_floors_are_reproducible_admissible_and_spread_as_they_say():
     free = changed("limits.peak=5")
     lattice = torch.stack([Equal(4).choose(free, free.weights, k).point for k in range(4)])
     assert torch.allclose(lattice[:, :4].sort(dim=0).values[:, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]).double())
-    chosen = free.space.decoded(lattice)
-    assert len(chosen.sensors.unique(dim=0)) == 1 and len(chosen.times.unique(dim=0)) == 1
+
+
+def test_of_equal_spacing_every_number_takes_equally_spaced_values_also_one_sensor_and_one_time():
+    cells = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
+    words = ["times.end=2", "force={positions: [1.0], width: 0.5, amplitude: [-0.1, 0.1]}", "initial.mean=[-0.1,0.1]"]
+    for sensors, times in ((1, 1), (3, 2)):
+        problem = changed(f"sensors.count={sensors}", f"times.count={times}", "limits.peak=5", *words)
+        lattice = torch.stack([Equal(4).choose(problem, problem.weights, k).point for k in range(4)])
+        assert torch.allclose(lattice[:, :6].sort(dim=0).values, cells[:, None].expand(4, 6))
+        for start, count in ((6, sensors), (6 + sensors, times)):
+            part = lattice[:, start : start + count]
+            assert torch.allclose(part[:, 0].sort().values, cells / count)  # each in its own part of the range
+            assert torch.allclose(part.diff(dim=1), torch.full((4, count - 1), 1 / count, dtype=torch.float64))
+        # Where a limit refuses the point, only the strengths are drawn in: no phase, no place, no time.
+        tight = changed(f"sensors.count={sensors}", f"times.count={times}", "limits.force=0.05", *words)
+        drawn = torch.stack([Equal(4).choose(tight, tight.weights, k).point for k in range(4)])
+        assert torch.equal(drawn[:, 2:4], lattice[:, 2:4]) and torch.equal(drawn[:, 6:], lattice[:, 6:])
+        assert float((drawn - lattice)[:, 5].abs().max()) > 0.1
 
 
 def test_the_loop_finds_the_truth_and_stops_when_it_is_sure():
