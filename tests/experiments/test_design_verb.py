@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import pdessl
 from pdessl import catalog, cli
 from pdessl.control.choosing import Record
 from pdessl.control.rivals import load_problem
-from pdessl.errors import CatalogError, DataError, FormatError
+from pdessl.errors import CatalogError, DataError, FormatError, StoreError
 from pdessl.experiments.design import drawn_noise
 from pdessl.experiments.design_comparison import DesignComparison, compare_designs
+from pdessl.experiments.laboratory import write_experiment
 from pdessl.schema import dump_yaml, override, read_yaml
 
 TINY = {
@@ -82,6 +84,31 @@ def test_a_design_that_was_changed_counts_as_it_was_made_and_a_forbidden_one_is_
     place.write_text(dump_yaml({**other, "initial": {"mean": 0.0, "terms": terms}}))
     with pytest.raises(DataError, match=r"design.yaml: not admissible: 'limits.peak.* is 0.8, at most 0.7"):
         pdessl.design(study, by="sobol", out=tmp_path)
+
+
+def test_no_result_is_written_over_when_an_experiment_was_taken_away_and_copies_are_none(tmp_path, capsys):
+    study = tmp_path / "mine.yaml"
+    study.write_text(dump_yaml({**TINY, "noise": 10.0}))  # never sure
+    words = ["design", str(study), "--by", "sobol", "--out", str(tmp_path / "desk")]
+    desk = tmp_path / "desk"
+    for number in range(1, 4):
+        assert cli.main(words) == 0
+        place = desk / f"experiment_{number:03d}" / "result.csv"
+        assert f"fill in {place}," in capsys.readouterr().out
+        filled(place, [0.1 * number] * 2)
+    shutil.rmtree(desk / "experiment_002")
+    shutil.copytree(desk / "experiment_003", desk / "experiment_003 (copy)")
+    shutil.copytree(desk / "experiment_001", desk / "experiment_999_old")
+    (desk / "experiment_003").rename(desk / "experiment_1000")
+    before = {path: path.read_bytes() for path in desk.glob("experiment*/*")}
+    found = pdessl.design(study, by="sobol", out=desk)
+    assert [float(read[0]) for read in found.observed] == pytest.approx([0.1, 0.3])
+    assert found.folder == desk / "experiment_1001" and (found.folder / "result.csv").is_file()
+    assert found.following not in found.made and all(path.read_bytes() == held for path, held in before.items())
+    assert cli.main(words) == 0 and f"fill in {found.folder / 'result.csv'}," in capsys.readouterr().out
+    with pytest.raises(StoreError, match="experiment_001 is there already, and may hold a result"):
+        problem = load_problem(TINY)
+        write_experiment(desk / "experiment_001", problem, problem.space.read(found.following, "it"))
 
 
 @pytest.mark.parametrize(
