@@ -327,8 +327,8 @@ class Space:
         found: dict[str, Any] = {"initial": {"mean": float(e.mean[row]), "terms": terms}}
         if self.force is not None:
             found["force"] = e.force[row].tolist()
-        found["sensors"] = [round(int(i) * node, 9) for i in e.sensors[row]]
-        found["times"] = [round(int(i) * self.times.step, 9) for i in e.times[row]]
+        found["sensors"] = [_short(int(i) * node) for i in e.sensors[row]]
+        found["times"] = [_short(int(i) * self.times.step) for i in e.times[row]]
         return found
 
     def read(self, content: Mapping[str, Any], where: str) -> Experiments:
@@ -352,7 +352,7 @@ class Space:
             ("times", found.times, self.times.count, self.times.step, self.frames),
         ):
             numbers = [round(v / unit) for v in values]
-            off = any(abs(v / unit - i) > 1e-6 for v, i in zip(values, numbers, strict=True))
+            off = any(abs(v / unit - i) > 1e-6 * max(1, abs(i)) for v, i in zip(values, numbers, strict=True))
             if off or len(numbers) != count or min(numbers, default=0) < 0 or max(numbers, default=0) > most:
                 raise SchemaError(f"{where}: {what} {list(values)}; expected {count} multiples of {unit:g}.")
             parts.append(torch.tensor(sorted(numbers))[None])
@@ -363,6 +363,11 @@ class Space:
             torch.tensor([[t.phase for t in terms]], dtype=torch.float64),
             force, *parts,
         )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """Return a number to nine digits, whatever its unit: 0.3, not 0.30000000000000004."""
+    return float(f"{value:.9g}")
 
 
 @dataclass(frozen=True, eq=False)

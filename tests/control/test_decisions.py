@@ -201,6 +201,21 @@ def test_an_experiment_as_plain_data_is_the_same_experiment():
         problem.space.read({**told, "initial": {"mean": 0.0, "terms": told["initial"]["terms"][:1]}}, "design.yaml")
 
 
+@pytest.mark.parametrize("length, step", [(1e-7, 1e-10), (2 * math.pi, 0.1), (1.23456789e7, 1.23456789e5 / 7)])
+def test_places_and_times_are_read_back_in_any_unit(length, step):
+    times = f"times={{count: 40, step: {step}, end: {1000 * step}}}"
+    problem = changed(f"domain.length={length}", times, "points=512", "sensors.count=40", "sensors.distance=0")
+    chosen = problem.space.decoded(cube(3, problem.dimensions))
+    for row in range(3):
+        told = problem.space.described(chosen, row)
+        again = problem.space.read(told, "design.yaml")
+        assert torch.equal(again.sensors[0], chosen.sensors[row]) and torch.equal(again.times[0], chosen.times[row])
+        for what, unit in (("sensors", length / 512), ("times", step)):
+            off = [*told[what][:-1], told[what][-1] + 0.01 * unit]
+            with pytest.raises(SchemaError, match=f"{what} .* expected 40 multiples of"):
+                problem.space.read({**told, what: off}, "design.yaml")
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
