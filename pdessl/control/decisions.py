@@ -47,7 +47,7 @@ class Decision(Protocol):
         ...
 
     def outcomes(self, cube: Tensor) -> Tensor:
-        """Return what every hypothesis foresees of experiments (n, d), (n, H, D)."""
+        """Return what every hypothesis foresees of experiments (n, d), (n, H, D); not finite where a model fails."""
         ...
 
     def refusals(self, cube: Tensor) -> list[Refusal]:

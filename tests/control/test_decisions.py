@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdessl.control.choosing import Best, Known, Record, experiment
-from pdessl.control.decisions import Equal, Sobol, Uniform, over_limits
+from pdessl.control.decisions import Equal, Sobol, Uniform, admissible, over_limits
 from pdessl.control.information import entropy, information_gain, noise_draws, separation, told_of, updated
 from pdessl.control.interventions import Refusal
 from pdessl.control.rivals import load_problem
@@ -177,6 +177,52 @@ def test_a_force_moves_what_is_foreseen_and_holds_over_its_interval():
     limited = changed(words, "limits.force=0.1")
     with pytest.raises(DataError, match="limits.force, root mean square of amplitudes' is 1, at most 0.1"):
         over_limits(limited.refusals(torch.ones(1, limited.dimensions, dtype=torch.float64)), "it")
+
+
+def test_a_force_that_makes_fields_too_sharp_for_the_grid_is_refused_and_the_others_are_right():
+    force = "force={positions: [1.0, 3.0], width: 0.5, amplitude: [-2, 2], intervals: 2}"
+    words = [force, "points=64", "times.end=1.5", "initial.wave_numbers=[1,2]", "initial.amplitude=[0,0.1]"]
+    words += ["hypotheses.burgers.parameters.viscosity={low: 0.08, high: 0.2, count: 2}"]
+    problem, fine = changed(*words), changed(*words, "points=512")
+    points = cube(48, problem.dimensions)
+    calm = points.clone()
+    calm[:, 4:8] = 0.5
+    good = admissible(problem, points)
+    assert bool(admissible(problem, calm).all()) and 8 <= int(good.sum()) <= 40  # refused for the force alone
+    chosen = problem.space.decoded(points[good][:8])
+    values = {"viscosity": torch.full((8,), 0.08, dtype=torch.float64)}
+    gap = (problem._fields(chosen, 0, values) - fine._fields(chosen, 0, values)[:, :, ::8]).abs()
+    assert float(gap.max()) < 1e-3  # of fields up to 1.5: neither grid nor step is too coarse
+    with pytest.raises(DataError, match="'points, those that resolve the solution' is .*, at most 64"):
+        over_limits(problem.refusals(points[~good][:1]), "it")
+    told = Best(pool=32, rounds=1, kept=2, moved=4, draws=16).choose(problem, problem.weights, 0)
+    # No solution is higher than the field at the start and the force together can be.
+    assert float(problem.outcomes(told.point[None]).abs().max()) <= 0.2 + 1.5 * 2 * 2
+
+
+class Failing(Linear):
+    """A model that gives no number for a part of the experiments, 0 and more of the first coordinate."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def outcomes(self, x):
+        found = super().outcomes(x)
+        found[x[:, 0] >= self.share, 3] = math.nan
+        return found
+
+
+def test_experiments_that_a_model_fails_at_are_left_out_and_refused_where_none_is_left():
+    some, none = Failing(0.4), Failing(0.0)
+    search = Best(pool=64, draws=32)
+    choice = search.choose(some, some.weights, 0)
+    assert float(choice.point[0]) < 0.4 and math.isfinite(choice.value)
+    assert float(some.sensitivity(choice.point[None])) >= 0.97 * 1.2 * math.sin(0.4 * math.pi)
+    with pytest.raises(DataError, match="none of 64 admissible experiments has finite outcomes.* A finer grid"):
+        search.choose(none, none.weights, 0)
+    with pytest.raises(DataError, match="experiment 1: what is foreseen of it is not finite"):
+        experiment(none, Uniform(), lambda point, k: torch.zeros(1, dtype=torch.float64), 2)
 
 
 def test_least_distances_hold_for_every_point_of_the_cube_also_across_the_period():
