@@ -4,8 +4,9 @@
     python benchmarks/tables.py write                                                          # write all tables again
 
 ``collect`` keeps what tables need, and where it comes from, of the ``report.json`` of a quickstart, of ``regress`` or
-``timestep``, or of the ``results.json`` of a study: rows, versions, machine, seconds, recipe. A file that is there is
-not written over. ``write`` fills every table of results/*.md, which stands between two comments,
+``timestep``, of ``design --compare``, or of the ``results.json`` of a study: rows, versions, machine, seconds, recipe.
+A file that is there is not written over. ``write`` fills every table of results/*.md, which stands between two
+comments,
 
     <!-- table: KIND FILE [FILE ...] [OPTION=VALUE ...] -->
     <!-- end of table -->
@@ -38,7 +39,8 @@ from pdessl.files import write_json, write_text
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 _TABLE = re.compile(r"<!-- table: (?P<words>[^>]*?) -->\n.*?<!-- end of table -->", re.DOTALL)
 _KEPT = (
-    "title", "commands", "law", "model", "regression", "intervals", "robustness", "elsewhere", "timestepping", "data",
+    "rows", "truths", "level", "title", "commands", "law", "model", "regression", "intervals", "robustness",
+    "elsewhere", "timestepping", "data",
     "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control",
 )  # fmt: skip
 _OWN = ("frozen", "neighbours", "finetuned", "norms", "attentive")  # methods of a pretrained encoder

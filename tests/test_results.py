@@ -26,10 +26,10 @@ def test_a_changed_row_changes_the_table(tmp_path, monkeypatch):
     run.mkdir()
     error = {"mean": 1.5, "standard_error": 0.25, "values": [1.25, 1.75]}
     row = {"method": "frozen", "title": "frozen encoder", "group": "pretrained", "labels": 8, "relative_error": error}
-    (run / "report.json").write_text(json.dumps({"regression": {"rows": [row]}, "embedding": [1]}))
+    (run / "report.json").write_text(json.dumps({"regression": {"rows": [row]}, "rows": [1], "embedding": [1]}))
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     tables.main(["collect", str(run), str(kept)])
-    assert "embedding" not in json.loads(kept.read_text())
+    assert set(json.loads(kept.read_text())) == {"regression", "rows"}  # rows: of ``design --compare``
     page = tmp_path / "results/page.md"
     page.write_text("before\n<!-- table: regression mine.json -->\n| 9 |\n<!-- end of table -->\nafter\n")
     tables.main(["write"])

@@ -100,9 +100,8 @@ def main(arguments: Sequence[str]) -> int:
         where=where,
     )
     say(result)
-    if result.following is not None and options.out is not None:
-        number = len(result.made) + 1
-        say(f"fill in {options.out / f'experiment_{number:03d}' / 'result.csv'}, and run the same command again")
+    if result.folder is not None:
+        say(f"fill in {result.folder / 'result.csv'}, and run the same command again")
     return 0
 
 

@@ -50,8 +50,10 @@ class Best(Chooser):
 
     Good values: the defaults; a choice then simulates 256 experiments once and 96 more each time.
 
+    Experiments of which a hypothesis foresees something that is not finite are left out.
+
     Raises:
-        DataError: no admissible experiment.
+        DataError: no admissible experiment, or none with finite outcomes.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Best(Chooser):
             tried = (points[top][:, None] + step * moves).flatten(0, 1).clamp(0, 1)
             tried = tried[admissible(decision, tried)]
             if len(tried):
-                foreseen = decision.outcomes(tried)
+                tried, foreseen = _foreseen(decision, tried)
                 points, outcomes = torch.cat([points[top], tried]), torch.cat([outcomes[top], foreseen])
                 values = value(decision, outcomes, weights, number)[0]
             step *= _SHRINK
@@ -116,8 +118,21 @@ class Best(Chooser):
             good = admissible(decision, points)
             if not bool(good.any()):
                 raise refuse(decision, points)
-            self._pool = _Pool(decision, points[good], decision.outcomes(points[good]))
+            held = _foreseen(decision, points[good])
+            if not len(held[0]):
+                raise DataError(
+                    f"none of {int(good.sum())} admissible experiments has finite outcomes under every hypothesis: the "
+                    "models fail. A finer grid, or smaller ranges of what is set, would help."
+                )
+            self._pool = _Pool(decision, *held)
         return self._pool
+
+
+def _foreseen(decision: Decision, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the experiments of which every hypothesis foresees something finite, and what that is."""
+    outcomes = decision.outcomes(points)
+    finite = torch.isfinite(outcomes).flatten(1).all(dim=1)
+    return points[finite], outcomes[finite]
 
 
 class Known(Chooser):
@@ -191,7 +206,7 @@ def experiment(
         announce: receives each choice with the weights after it.
 
     Raises:
-        DataError: no admissible experiment, or nothing was read.
+        DataError: no admissible experiment, nothing was read, or something was foreseen that is not finite.
     """
     if count < 1 or (until is not None and not 0 < until < 1):
         raise DataError(f"count {count}, until {until}: expected one or more, and a weight between 0 and 1.")
@@ -202,6 +217,8 @@ def experiment(
         choice = chooser.choose(decision, record.weights[-1], number)
         read = observe(choice.point, number)
         foreseen = decision.outcomes(choice.point[None])[0]
+        if not bool(torch.isfinite(foreseen).all()):
+            raise DataError(f"experiment {number + 1}: what is foreseen of it is not finite; the models fail there.")
         record.choices.append(choice)
         record.observed.append(read)
         record.weights.append(updated(record.weights[-1], foreseen, read, decision.noise))

@@ -22,6 +22,7 @@ __all__ = [
 
 _TRIES = 4096  # points that are tried until one is admissible
 _BATCH = 64
+_SCALES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 
 
 class Decision(Protocol):
@@ -46,7 +47,7 @@ class Decision(Protocol):
         ...
 
     def outcomes(self, cube: Tensor) -> Tensor:
-        """Return what every hypothesis foresees of experiments (n, d), (n, H, D)."""
+        """Return what every hypothesis foresees of experiments (n, d), (n, H, D); not finite where a model fails."""
         ...
 
     def refusals(self, cube: Tensor) -> list[Refusal]:
@@ -178,9 +179,10 @@ class Sobol(Chooser):
 class Equal(Chooser):
     """Equal spacing: of ``total`` experiments every number takes equally spaced values, once each.
 
-    Points of a rank-one lattice, centred in their cells; sensors and times of one experiment are equally spaced where
-    the decision can say so (``evenly``). A point that is not admissible is drawn towards the middle of the ranges of
-    amplitudes step by step, and replaced by the next one where that does not help.
+    Points of a rank-one lattice, centred in their cells. Where the decision can say so (``evenly``), sensors and times
+    of one experiment are equally spaced, and move from experiment to experiment. A point that is not admissible is
+    drawn towards the middle of the ranges of amplitudes, mean and force (of all numbers, where the decision cannot say
+    which these are) step by step, and replaced by the next one where that does not help.
 
     Args:
         total: number of experiments that are planned, >= 1.
@@ -201,10 +203,8 @@ class Equal(Chooser):
         lattice = (order.double() + 0.5) / n
         wanted = lattice[[(number + i) % n for i in range(n)]]
         evenly = getattr(getattr(decision, "space", None), "evenly", None)
-        wanted = wanted if evenly is None else evenly(wanted)
-        shares = [0.5 + (wanted - 0.5) * s for s in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)]
-        tried = torch.cat([torch.stack([share[i] for share in shares]) for i in range(n)])
-        tried = tried if evenly is None else evenly(tried)
+        drawn = [0.5 + (wanted - 0.5) * s if evenly is None else evenly(wanted, s) for s in _SCALES]
+        tried = torch.stack(drawn, dim=1).flatten(0, 1)
         good = admissible(decision, tried).nonzero()
         if not len(good):
             raise refuse(decision, tried)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdessl.control.places import Places, on_lattice
 from pdessl.errors import DataError, SchemaError, ShapeError
 from pdessl.schema import Count, Finite, Natural, Positive, fill
 from pdessl.solvers import Actuators, fourier_series
@@ -210,10 +211,10 @@ class Space:
         first, last = math.ceil(low / node - 1e-9), math.floor(high / node + 1e-9)
         apart = max(1, math.ceil(sensors.distance / node - 1e-9))
         last = min(last, first + points - apart)  # also across the end of the period
-        self._sensors = self._places("sensors", sensors.count, sensors.positions, node, first, last, apart)
+        self._sensors = Places.between("sensors", sensors.count, sensors.positions, node, first, last, apart)
         apart = max(1, math.ceil(times.gap / times.step - 1e-9))
         first = max(1, math.ceil((times.start or times.step) / times.step - 1e-9))
-        self._times = self._places("times", times.count, times.positions, times.step, first, self.frames, apart)
+        self._times = Places.between("times", times.count, times.positions, times.step, first, self.frames, apart)
         k = len(waves)
         self._mean_free = initial.mean[0] < initial.mean[1]
         self._force_size = len(force.positions) * force.intervals if force else 0
@@ -225,28 +226,6 @@ class Space:
             if force
             else torch.zeros(0, points, dtype=torch.float64)
         )
-
-    @staticmethod
-    def _places(
-        what: str, count: int, fixed: tuple[float, ...] | None, unit: float, first: int, last: int, apart: int
-    ) -> _Places:
-        if fixed is not None:
-            numbers = sorted(round(value / unit) for value in fixed)
-            close = any(b - a < apart for a, b in zip(numbers, numbers[1:], strict=False))
-            off = [v for v in fixed if abs(v / unit - round(v / unit)) > 1e-6 or not first <= round(v / unit) <= last]
-            if len(fixed) != count or close or off:
-                raise SchemaError(
-                    f"{what}.positions {list(fixed)}: expected {count} multiples of {unit:g} from {first * unit:g} to "
-                    f"{last * unit:g}, {apart * unit:g} apart."
-                )
-            return _Places(count, first, 0, apart, torch.tensor(numbers))
-        slots = last - first + 1 - (count - 1) * apart
-        if slots < 1:
-            raise SchemaError(
-                f"{what}: {count} of them, {apart * unit:g} apart, do not fit between {first * unit:g} and "
-                f"{last * unit:g}. Fewer of them, a smaller distance, or a wider range would."
-            )
-        return _Places(count, first, slots, apart, None)
 
     def decoded(self, cube: Tensor) -> Experiments:
         """Return the experiments of points of the cube (n, d).
@@ -277,12 +256,22 @@ class Space:
             self._sensors.of(cube[:, self._setting : end]) % self.points, self._times.of(cube[:, end:]),
         )  # fmt: skip
 
-    def evenly(self, share: Tensor) -> Tensor:
-        """Return points of the cube (n, d) with equally spaced sensors and times; ``share`` (n, d) gives the rest."""
+    def evenly(self, share: Tensor, scale: float = 1.0) -> Tensor:
+        """Return points of the cube (n, d) with equally spaced sensors and times.
+
+        Args:
+            share: points (n, d). Of the sensors, and of the times, the first number says where in its part of the
+                range each stands.
+            scale: what is left of the distance of amplitudes, mean and force from the middle of their ranges, 0 to 1.
+        """
         found = share.clone()
+        k = len(self.initial.wave_numbers)
+        for part in (slice(0, k), slice(2 * k, self._setting)):  # phases are between them
+            found[:, part] = 0.5 + (share[:, part] - 0.5) * scale
         for start, places in ((self._setting, self._sensors), (self._setting + self._sensors.free, self._times)):
-            middle = (torch.arange(places.free, dtype=share.dtype) + 0.5) / max(places.free, 1)
-            found[:, start : start + places.free] = middle
+            if places.free:
+                parts = torch.arange(places.free, dtype=share.dtype)
+                found[:, start : start + places.free] = (parts + share[:, start, None]) / places.free
         return found
 
     def fields(self, experiments: Experiments) -> Tensor:
@@ -317,8 +306,8 @@ class Space:
         found: dict[str, Any] = {"initial": {"mean": float(e.mean[row]), "terms": terms}}
         if self.force is not None:
             found["force"] = e.force[row].tolist()
-        found["sensors"] = [round(int(i) * node, 9) for i in e.sensors[row]]
-        found["times"] = [round(int(i) * self.times.step, 9) for i in e.times[row]]
+        found["sensors"] = [_short(int(i) * node) for i in e.sensors[row]]
+        found["times"] = [_short(int(i) * self.times.step) for i in e.times[row]]
         return found
 
     def read(self, content: Mapping[str, Any], where: str) -> Experiments:
@@ -341,9 +330,8 @@ class Space:
             ("sensors", found.sensors, self.sensors.count, self.domain.length / self.points, self.points - 1),
             ("times", found.times, self.times.count, self.times.step, self.frames),
         ):
-            numbers = [round(v / unit) for v in values]
-            off = any(abs(v / unit - i) > 1e-6 for v, i in zip(values, numbers, strict=True))
-            if off or len(numbers) != count or min(numbers, default=0) < 0 or max(numbers, default=0) > most:
+            numbers, on = on_lattice(values, unit)
+            if not on or len(numbers) != count or min(numbers, default=0) < 0 or max(numbers, default=0) > most:
                 raise SchemaError(f"{where}: {what} {list(values)}; expected {count} multiples of {unit:g}.")
             parts.append(torch.tensor(sorted(numbers))[None])
         terms = found.initial.terms
@@ -355,25 +343,9 @@ class Space:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Places:
-    """Numbered places of which some are taken, ``apart`` from each other: shares in any order -> numbers."""
-
-    count: int
-    first: int
-    slots: int
-    apart: int
-    fixed: Tensor | None
-
-    @property
-    def free(self) -> int:
-        return 0 if self.fixed is not None else self.count
-
-    def of(self, share: Tensor) -> Tensor:
-        if self.fixed is not None:
-            return self.fixed.expand(len(share), -1)
-        within = (share.sort(dim=1).values * self.slots).floor().clamp_max(self.slots - 1).long()
-        return self.first + within + self.apart * torch.arange(self.count)
+def _short(value: float) -> float:
+    """Return a number to nine digits, whatever its unit: 0.3, not 0.30000000000000004."""
+    return float(f"{value:.9g}")
 
 
 @dataclass(frozen=True)

@@ -195,19 +195,44 @@ class Problem:
     # ------------------------------------------------------------------------------- what is foreseen
 
     def outcomes(self, cube: Tensor) -> Tensor:
-        """Return what every hypothesis foresees of experiments (n, d), (n, H, D), without noise."""
-        return self.foreseen(self.space.decoded(cube))
+        """Return what every hypothesis foresees of experiments (n, d), (n, H, D), without noise.
+
+        Not finite where a solver fails.
+        """
+        return self._foreseen(self.space.decoded(cube))
 
     def refusals(self, cube: Tensor) -> list[Refusal]:
         """Return every limit with the values of experiments (n, d)."""
         return self.refusals_of(self.space.decoded(cube))
 
     def refusals_of(self, experiments: Experiments) -> list[Refusal]:
-        """Return every limit with the values of experiments: those of the study, and what the grid resolves."""
+        """Return every limit with the values of experiments: those of the study, and what the grid resolves.
+
+        Initial fields say how many points are needed. A force makes fields that they do not foretell: of experiments
+        that no limit refuses the solutions are looked at too, at all steps.
+        """
+        limits = self.space.refusals(experiments)
         fields = self.space.fields(experiments)[:, None]
         needed = torch.stack([self._needed(i, fields) for i in range(len(self.kinds))]).amax(dim=0)
-        grid = Refusal("points, those that resolve the solution", needed, float(self.file.points))
-        return [*self.space.refusals(experiments), grid]
+        if self.file.force is not None:
+            passed = [needed <= self.file.points, *(limit.values <= limit.limit for limit in limits)]
+            rows = torch.stack(passed).all(dim=0).nonzero().flatten()
+            if len(rows):
+                needed[rows] = needed[rows].maximum(self._needed_later(_rows(experiments, rows)))
+        return [*limits, Refusal("points, those that resolve the solution", needed, float(self.file.points))]
+
+    def _needed_later(self, experiments: Experiments) -> Tensor:
+        """Return the points that the sharpest field of any hypothesis needs, (n,); infinite where a solver fails."""
+        found = torch.zeros(len(experiments), dtype=torch.float64)
+        for rival, values in enumerate(self.values):
+            for h in range(max([1, *(len(v) for v in values.values())])):
+                own = {name: v[h : h + 1] for name, v in values.items()}
+                fields = self._fields(experiments, rival, {n: v.repeat(len(experiments)) for n, v in own.items()})
+                needed = self._solver(rival, own, None).points_needed(fields.flatten(0, 1)[:, None])
+                needed = needed.unflatten(0, fields.shape[:2]).amax(dim=1)
+                good = torch.isfinite(fields).flatten(1).all(dim=1) & torch.isfinite(needed)
+                found = found.maximum(needed.masked_fill(~good, math.inf))
+        return found
 
     def _needed(self, rival: int, fields: Tensor) -> Tensor:
         """Return the points that the hypothesis of a rival with the sharpest solutions needs, (n,)."""
@@ -242,6 +267,11 @@ class Problem:
                 clock = torch.arange(self.file.force.intervals, dtype=torch.float64) * each
                 forcing = Actuators(self.space.profiles, experiments.force[cut], clock)
             solver = self._solver(rival, {n: v[cut] for n, v in values.items()}, forcing)
+            if forcing is not None:
+                # As high as the force can lift the field; the default step is that of the initial one.
+                lift = torch.einsum("nas,ax->nsx", forcing.signals, forcing.profiles).abs().amax(dim=2).sum(dim=1)
+                reach = initial[cut].abs() + (each * lift)[:, None, None]
+                solver.time_step = float(solver.step_needed(reach).amin())
             with torch.no_grad():
                 parts.append(solver.solve(initial[cut], times).trajectories.fields[:, 0])
         return torch.cat(parts)
@@ -252,6 +282,12 @@ class Problem:
         Raises:
             DataError: a solution that is not finite.
         """
+        found = self._foreseen(experiments)
+        if not bool(torch.isfinite(found).all()):
+            raise DataError("a solver returned values that are not finite: more points, or smaller amplitudes.")
+        return found
+
+    def _foreseen(self, experiments: Experiments) -> Tensor:
         setting = torch.cat([experiments.mean[:, None], experiments.amplitudes, experiments.phases,
                              experiments.force.flatten(1)], dim=1)  # fmt: skip
         _, place = torch.unique(setting, dim=0, return_inverse=True)
@@ -265,10 +301,7 @@ class Problem:
             own = {name: v.repeat(len(first)) for name, v in values.items()}
             fields = self._fields(_rows(experiments, rows), rival, own).unflatten(0, (len(first), h))
             parts.append(_readings(fields, experiments, place))
-        found = torch.cat(parts, dim=1)
-        if not bool(torch.isfinite(found).all()):
-            raise DataError("a solver returned values that are not finite: more points, or smaller amplitudes.")
-        return found
+        return torch.cat(parts, dim=1)
 
     def run(self, experiments: Experiments, rival: int, values: Mapping[str, float], noise: Tensor) -> Tensor:
         """Return what the sensors read of one experiment under given parameters: the loop in the solver, (D,).

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from pdessl.experiments.laboratory import read_result, write_experiment
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.files import write_json
 from pdessl.schema import Overrides, dump_yaml, read_yaml
+from pdessl.solvers import random_stream
 from pdessl.written import say
 
 __all__ = ["WAYS", "DesignResult", "chooser_of", "design", "drawn_noise", "provenance"]
@@ -36,6 +39,7 @@ WAYS: dict[str, str] = {
     "equal": "equal spacing",
 }
 _SHOWN = 6
+_EXPERIMENT = re.compile(r"experiment_(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ class DesignResult:
         weights: belief in the hypotheses before, and after each, (n + 1, H).
         following: the experiment to make next, as plain data; None where one answer is sure enough, or enough are made.
         value: what is expected of it, in nats or in standard deviations of the noise; None for floors.
+        folder: where it was written.
     """
 
     problem: Problem
@@ -57,6 +62,7 @@ class DesignResult:
     weights: Tensor
     following: Mapping[str, Any] | None = None
     value: float | None = None
+    folder: Path | None = None
 
     @property
     def answers(self) -> dict[str, float]:
@@ -135,7 +141,7 @@ def design(
         by: a word of :data:`WAYS`.
         experiments: most of them, >= 1.
         until: weight of an answer at which it is taken as sure.
-        seed: of the search and the noise.
+        seed: of the search and the noise, which are drawn from different streams; >= 0.
         out: folder; None: nothing is written, and the first experiment is returned.
         overrides: other values of the study by dotted key.
         where: the file that content is from, for messages.
@@ -149,9 +155,10 @@ def design(
         StoreError: a folder that cannot be written.
     """
     problem = load_problem(study, overrides, where)
-    if experiments < 1 or not 0 < until < 1:
+    if experiments < 1 or not 0 < until < 1 or seed < 0:
         raise DataError(
-            f"experiments {experiments}, until {until}: expected one or more, and a weight between 0 and 1."
+            f"experiments {experiments}, until {until}, seed {seed}: expected one or more, a weight between 0 and 1, "
+            "and 0 or more."
         )
     chooser = chooser_of(by, seed, experiments)
     if out is not None:
@@ -199,8 +206,9 @@ def _loop(
 
 def drawn_noise(seed: int, experiments: int, size: int) -> Tensor:
     """Return the noise of every experiment of a seed, standard normal, (experiments, size)."""
-    stream = torch.Generator().manual_seed(seed)
-    return torch.randn(experiments, size, generator=stream, dtype=torch.float64)
+    # A stream of its own: the search draws from torch's generators of nearby seeds, and must not know the noise.
+    rows = [random_stream(seed, "experiments", k, "noise").standard_normal(size) for k in range(experiments)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _truth(problem: Problem, truth: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
@@ -226,23 +234,32 @@ def _truth(problem: Problem, truth: Mapping[str, Any]) -> tuple[int, dict[str, f
 
 def _desk(problem: Problem, chooser: Chooser, experiments: int, until: float, out: Path | None) -> DesignResult:
     weights, made, observed = [problem.weights], [], []
-    folders = sorted(out.glob("experiment_[0-9]*")) if out is not None else []
-    for folder in folders:
+    numbered = _numbered(out)
+    for _, folder in numbered:
         content = read_yaml(folder / "design.yaml")
         chosen = problem.space.read(content, str(folder / "design.yaml"))
         over_limits(problem.refusals_of(chosen), str(folder / "design.yaml"))
         read = read_result(folder / "result.csv", problem, chosen)
         if read is None:
-            return DesignResult(problem, made, observed, torch.stack(weights), content)
+            return DesignResult(problem, made, observed, torch.stack(weights), content, folder=folder)
         weights.append(updated(weights[-1], problem.foreseen(chosen)[0], read, problem.noise))
         made.append(problem.space.described(chosen, 0))
         observed.append(read)
     sure = float(answer_weights(weights[-1], problem.answers).max())
     if sure >= until or len(made) >= experiments:
         return DesignResult(problem, made, observed, torch.stack(weights))
-    choice = chooser.choose(problem, weights[-1], len(made))
+    # After the last one there is, also where others were taken away: its number belongs to a result.
+    last = max((number for number, _ in numbered), default=0)
+    choice = chooser.choose(problem, weights[-1], last)
     following = problem.space.decoded(choice.point[None])
-    if out is not None:
-        write_experiment(out / f"experiment_{len(made) + 1:03d}", problem, following)
+    folder = None if out is None else out / f"experiment_{last + 1:03d}"
+    if folder is not None:
+        write_experiment(folder, problem, following)
     described = problem.space.described(following, 0)
-    return DesignResult(problem, made, observed, torch.stack(weights), described, choice.value)
+    return DesignResult(problem, made, observed, torch.stack(weights), described, choice.value, folder)
+
+
+def _numbered(out: Path | None) -> list[tuple[int, Path]]:
+    """Return the experiments of a desk by number: ``experiment_001``, no copies or other names."""
+    found = [] if out is None else [(_EXPERIMENT.fullmatch(path.name), path) for path in out.iterdir()]
+    return sorted((int(match[1]), path) for match, path in found if match)

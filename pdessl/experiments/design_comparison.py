@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class DesignComparison:
                     "title": WAYS.get(way, way),
                     "needed": [None if math.isinf(n) else int(n) for n in needed],
                     "mean_needed_at_least": float(capped.mean()),
-                    "median_needed": _told(float(capped.median()), most),
+                    "median_needed": _told(statistics.median(needed), most),  # infinite where a middle one is never
                     "reached": f"{sum(not math.isinf(n) for n in needed)} of {len(needed)}",
                     "area": float(curves.mean()),
                     "weight_of_truth": curves.mean(dim=0).tolist(),

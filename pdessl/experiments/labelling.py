@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from pdessl.written import cell, say
 
 __all__ = ["Labelling", "compare_labelling", "label_next"]
 
+_COLUMNS = ("run", "value")
 _PIECE = 256
 _POOL = 0.5  # share of the labelled runs that a seed may choose from
 
@@ -55,10 +56,19 @@ class Labelling:
                           *(f"  {name}  run {row}" for name, row in self.runs)])  # fmt: skip
 
 
-def _read(source: Source, split: str, encoder: Any) -> tuple[Tensor, list[tuple[str, int]]]:
-    """Return features (n, D) of the runs of a split, and where each run is."""
+def _parts(source: Source, split: str | None) -> list[str]:
+    """Return what is chosen from: a split with its parts of other lengths, or the default one."""
+    if split is not None:
+        return parts_of(source.known(split), source.splits)
+    there = [name for name, count in source.splits.items() if count]
+    waiting = [name for name in there if split_of_part(name) == "unlabelled"]
+    return waiting or [name for name in there if split_of_part(name) not in ("validation", "test")] or there
+
+
+def _read(source: Source, parts: Sequence[str], encoder: Any) -> tuple[Tensor, list[tuple[str, int]]]:
+    """Return features (n, D) of the runs of some splits, and where each run is."""
     rows, places = [], []
-    for part in parts_of(source.known(split), source.splits):
+    for part in parts:
         for start in range(0, source.splits[part], _PIECE):
             cut = slice(start, min(start + _PIECE, source.splits[part]))
             runs = source.load(part, cut).without_parameters(())
@@ -66,10 +76,43 @@ def _read(source: Source, split: str, encoder: Any) -> tuple[Tensor, list[tuple[
             if isinstance(source, Files):
                 places += source.origins(part)[cut]
             else:
-                places += [(split_of_part(part), row) for row in range(cut.start, cut.stop)]
+                places += [(part, row) for row in range(cut.start, cut.stop)]
     if not rows:
-        raise DataError(f"{source.name}: split '{split}' holds no runs.")
+        told = ", ".join(f"{name} {count}" for name, count in source.splits.items())
+        raise DataError(f"{source.name}: no runs to choose from in {', '.join(parts)}. Runs by split: {told}.")
     return torch.cat(rows), places
+
+
+def _filled(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return columns and filled rows of a table that was written before.
+
+    Raises:
+        DataError: another table.
+    """
+    if not table.exists():
+        return list(_COLUMNS), []
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, restkey="", restval="")
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{table}: cannot be read as a table: {error}. Choose another name.") from None
+    if not set(_COLUMNS) <= set(columns) or any("" in row for row in rows):
+        raise DataError(
+            f"{table}: columns {', '.join(columns)}; expected run and value, of runs that were labelled: such a table "
+            "is added to. Choose another name."
+        )
+    return columns, [row for row in rows if row["value"].strip()]
+
+
+def _known(places: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, str]]) -> Tensor:
+    """Return numbers of the runs that a table has values of; files are also known by name, as ``regress`` has it."""
+    told = {row["run"].strip() for row in rows}
+    names = [(name, Path(name).name, Path(name).stem) for name, _ in places]
+    return torch.tensor(
+        [i for i, (_, row) in enumerate(places) if any(cell(f"{name}:{row}") in told for name in names[i])],
+        dtype=torch.long,
+    )
 
 
 def label_next(
@@ -90,28 +133,29 @@ def label_next(
         data: a store, or files of any layout that :func:`pdessl.open` reads.
         count: how many.
         by: a word of :data:`pdessl.inference.labelling.ACQUISITIONS`.
-        split: that is chosen from; default ``unlabelled`` where there is one, else all of them.
+        split: that is chosen from; default ``unlabelled`` where it holds runs, else all but validation and test.
         mapping: how files are read.
         seed: of ways by chance.
         out: CSV file with columns ``run`` (``FILE:NUMBER``, or ``SPLIT:NUMBER`` of a store) and ``value``, to fill in;
-            of files it is what ``pdessl regress --labels`` reads.
+            of files it is what ``pdessl regress --labels`` reads. A table that is there is added to: rows with a
+            value stay and their runs are labelled ones, rows without make room for the new ones.
 
     Raises:
-        DataError: too many runs, or another way.
+        DataError: too many runs, another way, or another table in the place of ``out``.
         CheckpointError: no encoder there.
     """
     network, _ = read_encoder(encoder)
     source = open_data(data, mapping)
-    named = [split] if split else ["unlabelled"] if "unlabelled" in source.splits else list(source.splits)
-    parts = [_read(source, name, network) for name in named]
-    places = [place for _, found in parts for place in found]
-    chosen = next_to_label(torch.cat([rows for rows, _ in parts]), count, by, seed=seed)
-    found = Labelling([places[row] for row in chosen.tolist()], by, len(places))
+    columns, filled = _filled(Path(out)) if out is not None else ([], [])
+    rows, places = _read(source, _parts(source, split), network)
+    labelled = _known(places, filled)
+    chosen = next_to_label(rows, count, by, labelled, seed=seed)
+    found = Labelling([places[row] for row in chosen.tolist()], by, len(places) - len(labelled))
     if out is not None:
         with replacing(Path(out)) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["run", "value"])
-            writer.writerows([cell(f"{name}:{row}"), ""] for name, row in found.runs)
+            writer = csv.DictWriter(handle, columns, restval="")
+            writer.writeheader()
+            writer.writerows([*filled, *({"run": cell(f"{name}:{row}")} for name, row in found.runs)])
     return found
 
 
@@ -157,7 +201,7 @@ def compare_labelling(
         labels = source.parameter_values(source.known(split)).get(target)
         if labels is None:
             raise DataError(f"{source.name}: the runs of '{split}' have no '{target}'; comparing needs labels of them.")
-        held[split] = _read(source, split, network)[0], torch.from_numpy(labels)
+        held[split] = _read(source, _parts(source, split), network)[0], torch.from_numpy(labels)
     (x, y), (queries, truth) = held["labelled"], held["test"]
     log = bool((y > 0).all() and (truth > 0).all())
     scaled, kind = (y.log() if log else y), "best" if gives_codes(network) else "ridge"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdessl.control.interventions import Experiments
 from pdessl.control.rivals import Problem
-from pdessl.errors import FormatError
+from pdessl.errors import FormatError, StoreError
 from pdessl.files import replacing, write_text
 from pdessl.schema import dump_yaml
 
@@ -32,11 +32,17 @@ def write_experiment(folder: Path, problem: Problem, chosen: Experiments) -> Non
     """Write an experiment that somebody else makes: the design, the initial field, and a table to fill in.
 
     Args:
-        folder: to write.
+        folder: to write, which is not there yet.
         problem: the study.
         chosen: one experiment.
+
+    Raises:
+        StoreError: the folder is there: it may hold a result.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise StoreError(f"{folder} is there already, and may hold a result. Move it away, and call again.") from None
     write_text(folder / "design.yaml", dump_yaml(problem.space.described(chosen, 0)))
     for name, rows in (
         ("initial.csv", [["x", "u"], *_field(problem, chosen)]),

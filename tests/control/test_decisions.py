@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdessl.control.choosing import Best, Known, Record, experiment
-from pdessl.control.decisions import Equal, Sobol, Uniform, over_limits
+from pdessl.control.decisions import Equal, Sobol, Uniform, admissible, over_limits
 from pdessl.control.information import entropy, information_gain, noise_draws, separation, told_of, updated
 from pdessl.control.interventions import Refusal
 from pdessl.control.rivals import load_problem
@@ -179,6 +179,52 @@ def test_a_force_moves_what_is_foreseen_and_holds_over_its_interval():
         over_limits(limited.refusals(torch.ones(1, limited.dimensions, dtype=torch.float64)), "it")
 
 
+def test_a_force_that_makes_fields_too_sharp_for_the_grid_is_refused_and_the_others_are_right():
+    force = "force={positions: [1.0, 3.0], width: 0.5, amplitude: [-2, 2], intervals: 2}"
+    words = [force, "points=64", "times.end=1.5", "initial.wave_numbers=[1,2]", "initial.amplitude=[0,0.1]"]
+    words += ["hypotheses.burgers.parameters.viscosity={low: 0.08, high: 0.2, count: 2}"]
+    problem, fine = changed(*words), changed(*words, "points=512")
+    points = cube(48, problem.dimensions)
+    calm = points.clone()
+    calm[:, 4:8] = 0.5
+    good = admissible(problem, points)
+    assert bool(admissible(problem, calm).all()) and 8 <= int(good.sum()) <= 40  # refused for the force alone
+    chosen = problem.space.decoded(points[good][:8])
+    values = {"viscosity": torch.full((8,), 0.08, dtype=torch.float64)}
+    gap = (problem._fields(chosen, 0, values) - fine._fields(chosen, 0, values)[:, :, ::8]).abs()
+    assert float(gap.max()) < 1e-3  # of fields up to 1.5: neither grid nor step is too coarse
+    with pytest.raises(DataError, match="'points, those that resolve the solution' is .*, at most 64"):
+        over_limits(problem.refusals(points[~good][:1]), "it")
+    told = Best(pool=32, rounds=1, kept=2, moved=4, draws=16).choose(problem, problem.weights, 0)
+    # No solution is higher than the field at the start and the force together can be.
+    assert float(problem.outcomes(told.point[None]).abs().max()) <= 0.2 + 1.5 * 2 * 2
+
+
+class Failing(Linear):
+    """A model that gives no number for a part of the experiments, 0 and more of the first coordinate."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def outcomes(self, x):
+        found = super().outcomes(x)
+        found[x[:, 0] >= self.share, 3] = math.nan
+        return found
+
+
+def test_experiments_that_a_model_fails_at_are_left_out_and_refused_where_none_is_left():
+    some, none = Failing(0.4), Failing(0.0)
+    search = Best(pool=64, draws=32)
+    choice = search.choose(some, some.weights, 0)
+    assert float(choice.point[0]) < 0.4 and math.isfinite(choice.value)
+    assert float(some.sensitivity(choice.point[None])) >= 0.97 * 1.2 * math.sin(0.4 * math.pi)
+    with pytest.raises(DataError, match="none of 64 admissible experiments has finite outcomes.* A finer grid"):
+        search.choose(none, none.weights, 0)
+    with pytest.raises(DataError, match="experiment 1: what is foreseen of it is not finite"):
+        experiment(none, Uniform(), lambda point, k: torch.zeros(1, dtype=torch.float64), 2)
+
+
 def test_least_distances_hold_for_every_point_of_the_cube_also_across_the_period():
     problem = changed("sensors.count=4", "sensors.distance=1.5", "times.gap=0.2", "times.end=0.3")
     points = torch.cat([cube(200, problem.dimensions), torch.zeros(1, 10), torch.ones(1, 10)]).double()
@@ -199,6 +245,21 @@ def test_an_experiment_as_plain_data_is_the_same_experiment():
         problem.space.read({**told, "sensors": [0.1, 0.2]}, "design.yaml")
     with pytest.raises(SchemaError, match=r"wave numbers \[1\].* expected those of the study"):
         problem.space.read({**told, "initial": {"mean": 0.0, "terms": told["initial"]["terms"][:1]}}, "design.yaml")
+
+
+@pytest.mark.parametrize("length, step", [(1e-7, 1e-10), (2 * math.pi, 0.1), (1.23456789e7, 1.23456789e5 / 7)])
+def test_places_and_times_are_read_back_in_any_unit(length, step):
+    times = f"times={{count: 40, step: {step}, end: {1000 * step}}}"
+    problem = changed(f"domain.length={length}", times, "points=512", "sensors.count=40", "sensors.distance=0")
+    chosen = problem.space.decoded(cube(3, problem.dimensions))
+    for row in range(3):
+        told = problem.space.described(chosen, row)
+        again = problem.space.read(told, "design.yaml")
+        assert torch.equal(again.sensors[0], chosen.sensors[row]) and torch.equal(again.times[0], chosen.times[row])
+        for what, unit in (("sensors", length / 512), ("times", step)):
+            off = [*told[what][:-1], told[what][-1] + 0.01 * unit]
+            with pytest.raises(SchemaError, match=f"{what} .* expected 40 multiples of"):
+                problem.space.read({**told, what: off}, "design.yaml")
 
 
 @pytest.mark.parametrize(
@@ -253,8 +314,24 @@ def test_floors_are_reproducible_admissible_and_spread_as_they_say():
     free = changed("limits.peak=5")
     lattice = torch.stack([Equal(4).choose(free, free.weights, k).point for k in range(4)])
     assert torch.allclose(lattice[:, :4].sort(dim=0).values[:, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]).double())
-    chosen = free.space.decoded(lattice)
-    assert len(chosen.sensors.unique(dim=0)) == 1 and len(chosen.times.unique(dim=0)) == 1
+
+
+def test_of_equal_spacing_every_number_takes_equally_spaced_values_also_one_sensor_and_one_time():
+    cells = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
+    words = ["times.end=2", "force={positions: [1.0], width: 0.5, amplitude: [-0.1, 0.1]}", "initial.mean=[-0.1,0.1]"]
+    for sensors, times in ((1, 1), (3, 2)):
+        problem = changed(f"sensors.count={sensors}", f"times.count={times}", "limits.peak=5", *words)
+        lattice = torch.stack([Equal(4).choose(problem, problem.weights, k).point for k in range(4)])
+        assert torch.allclose(lattice[:, :6].sort(dim=0).values, cells[:, None].expand(4, 6))
+        for start, count in ((6, sensors), (6 + sensors, times)):
+            part = lattice[:, start : start + count]
+            assert torch.allclose(part[:, 0].sort().values, cells / count)  # each in its own part of the range
+            assert torch.allclose(part.diff(dim=1), torch.full((4, count - 1), 1 / count, dtype=torch.float64))
+        # Where a limit refuses the point, only the strengths are drawn in: no phase, no place, no time.
+        tight = changed(f"sensors.count={sensors}", f"times.count={times}", "limits.force=0.05", *words)
+        drawn = torch.stack([Equal(4).choose(tight, tight.weights, k).point for k in range(4)])
+        assert torch.equal(drawn[:, 2:4], lattice[:, 2:4]) and torch.equal(drawn[:, 6:], lattice[:, 6:])
+        assert float((drawn - lattice)[:, 5].abs().max()) > 0.1
 
 
 def test_the_loop_finds_the_truth_and_stops_when_it_is_sure():

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
 
 import pdessl
 from pdessl import catalog, cli
+from pdessl.control.choosing import Record
 from pdessl.control.rivals import load_problem
-from pdessl.errors import CatalogError, DataError, FormatError
-from pdessl.experiments.design_comparison import compare_designs
-from pdessl.schema import dump_yaml, read_yaml
+from pdessl.errors import CatalogError, DataError, FormatError, StoreError
+from pdessl.experiments.design import drawn_noise
+from pdessl.experiments.design_comparison import DesignComparison, compare_designs
+from pdessl.experiments.laboratory import write_experiment
+from pdessl.schema import dump_yaml, override, read_yaml
 
 TINY = {
     "hypotheses": {
@@ -24,6 +28,7 @@ TINY = {
     "times": {"count": 2, "step": 0.1, "end": 0.4},
     "noise": 0.01,
 }
+PAIR = override(TINY, ["hypotheses.burgers.parameters.viscosity.count=2"])
 STUDIES = [n for n in catalog.names("configs") if n.startswith("design/")]
 
 
@@ -81,6 +86,31 @@ def test_a_design_that_was_changed_counts_as_it_was_made_and_a_forbidden_one_is_
         pdessl.design(study, by="sobol", out=tmp_path)
 
 
+def test_no_result_is_written_over_when_an_experiment_was_taken_away_and_copies_are_none(tmp_path, capsys):
+    study = tmp_path / "mine.yaml"
+    study.write_text(dump_yaml({**TINY, "noise": 10.0}))  # never sure
+    words = ["design", str(study), "--by", "sobol", "--out", str(tmp_path / "desk")]
+    desk = tmp_path / "desk"
+    for number in range(1, 4):
+        assert cli.main(words) == 0
+        place = desk / f"experiment_{number:03d}" / "result.csv"
+        assert f"fill in {place}," in capsys.readouterr().out
+        filled(place, [0.1 * number] * 2)
+    shutil.rmtree(desk / "experiment_002")
+    shutil.copytree(desk / "experiment_003", desk / "experiment_003 (copy)")
+    shutil.copytree(desk / "experiment_001", desk / "experiment_999_old")
+    (desk / "experiment_003").rename(desk / "experiment_1000")
+    before = {path: path.read_bytes() for path in desk.glob("experiment*/*")}
+    found = pdessl.design(study, by="sobol", out=desk)
+    assert [float(read[0]) for read in found.observed] == pytest.approx([0.1, 0.3])
+    assert found.folder == desk / "experiment_1001" and (found.folder / "result.csv").is_file()
+    assert found.following not in found.made and all(path.read_bytes() == held for path, held in before.items())
+    assert cli.main(words) == 0 and f"fill in {found.folder / 'result.csv'}," in capsys.readouterr().out
+    with pytest.raises(StoreError, match="experiment_001 is there already, and may hold a result"):
+        problem = load_problem(TINY)
+        write_experiment(desk / "experiment_001", problem, problem.space.read(found.following, "it"))
+
+
 @pytest.mark.parametrize(
     "text", ["time,sensor\n0.1,0\n", "time,sensor,value\n0.1,0,much\n", "time,sensor,value\n9,9,1\n"]
 )
@@ -127,6 +157,32 @@ def test_ways_are_compared_under_the_same_noise(tmp_path):
         above = [[k for k, w in enumerate(c.tolist()) if w >= 0.95] for c in curves]
         assert row["needed"] == [a[0] if a else None for a in above]
         assert row["reached"] == f"{sum(map(bool, above))} of 2"
+
+
+@pytest.mark.parametrize("needed, median", [((1, 3), "2"), ((1, None), "> 3"), ((None, 2, 1), "2"), ((2, 1), "1.5")])
+def test_the_median_of_an_even_number_of_seeds_is_between_the_middle_ones(needed, median):
+    def record(first):
+        curve = [
+            torch.tensor([w, 1 - w]) for w in (0.99 if first is not None and k >= first else 0.5 for k in range(4))
+        ]
+        return Record(weights=curve)
+
+    found = DesignComparison(load_problem(PAIR), {"random": [record(n) for n in needed]}, [0] * len(needed), 0.95, 3)
+    (row,) = found.rows()
+    assert row["needed"] == list(needed) and row["median_needed"] == median
+
+
+def test_the_noise_is_none_of_the_draws_that_the_search_knows():
+    for seed in range(4):
+        noise = drawn_noise(seed, 24, 2).flatten()
+        for stream in range(seed, seed + 8):  # of the search: seed + 2 number, and one more
+            draws = torch.randn(64, 2, generator=torch.Generator().manual_seed(stream), dtype=torch.float64)
+            assert float(torch.cdist(noise[:, None], draws.flatten()[:, None]).min()) > 1e-9
+        assert torch.equal(drawn_noise(seed, 3, 2), drawn_noise(seed, 24, 2)[:3])  # of experiment k, whatever follows
+    many = drawn_noise(0, 2000, 2)
+    assert float(many.mean().abs()) < 0.05 and float(many.std()) == pytest.approx(1, abs=0.05)
+    with pytest.raises(DataError, match="seed -1: expected .* 0 or more"):
+        pdessl.design(TINY, seed=-1)
 
 
 @pytest.mark.parametrize("name", STUDIES)

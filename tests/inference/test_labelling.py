@@ -103,6 +103,47 @@ def test_files_are_named_in_a_table_that_regress_reads(tmp_path):
     assert labels == {run: float(k) for k, run in enumerate(found.runs)}
 
 
+@pytest.mark.parametrize("by", ["random", "k_centre"])
+def test_a_table_with_labels_is_added_to(by, small_store, tmp_path):
+    place = tmp_path / "labels.csv"
+    first = label_next(Extremes(), small_store, 4, by, out=place)
+    again = label_next(Extremes(), small_store, 4, by, out=place)  # nothing was filled in: the same are waited for
+    assert again.runs == first.runs and again.of == 32
+    names = [f"{split}:{row}" for split, row in first.runs]
+    kept = [["run", "value", "standard_error"], *([name, f"0.{k}", "0.01"] for k, name in enumerate(names[:3], 1))]
+    with place.open("w", newline="", encoding="utf-8-sig") as handle:  # as spreadsheets write it
+        csv.writer(handle).writerows([*kept, [names[3], "", ""]])
+    second = label_next(Extremes(), small_store, 5, by, out=place)
+    assert not {*first.runs[:3]} & {*second.runs} and second.of == 29 and len(set(second.runs)) == 5
+    with place.open(newline="") as handle:
+        table = list(csv.reader(handle))
+    assert table == [*kept, *([f"{split}:{row}", "", ""] for split, row in second.runs)]
+    for text in ("name,value\na,1\n", "run,value\na,1,2\n"):
+        place.write_text(text)
+        with pytest.raises(DataError, match="expected run and value.* Choose another name"):
+            label_next(Extremes(), small_store, 4, by, out=place)
+        assert place.read_text() == text
+
+
+def test_without_unlabelled_runs_the_others_are_chosen_from_and_each_once(tmp_path):
+    store = tmp_path / "store"
+    pdessl.generate("burgers_small", store, size={"unlabelled": 0, "labelled": 6, "validation": 2, "test": 2})
+    found = label_next(Extremes(), store, 6)
+    assert {split for split, _ in found.runs} == {"labelled"} and found.of == 6
+    with pytest.raises(DataError, match="no runs to choose from in unlabelled. Runs by split: .*labelled 6"):
+        label_next(Extremes(), store, 2, split="unlabelled")
+    runs = pdessl.simulate("burgers_small", "unlabelled", range(5)).without_parameters().to_xarray()
+    files = tmp_path / "files"
+    files.mkdir()
+    for k, frames in enumerate((None, None, 20)):  # runs of another length are a part of the split
+        runs.isel(trajectory=slice(k, k + 1), time=slice(frames)).to_netcdf(files / f"r{k}.nc", engine="h5netcdf")
+    found = label_next(Extremes(), files, 3)
+    assert found.of == 3 and len(set(found.runs)) == 3
+    place = tmp_path / "labels.csv"
+    place.write_text("run,value\nr1.nc:0,0.1\n")  # the short name that regress knows too
+    assert sorted(name[-4:] for name, _ in label_next(Extremes(), files, 2, out=place).runs) == ["0.nc", "2.nc"]
+
+
 def test_ways_are_compared_on_the_same_halves(small_store, tmp_path):
     told = []
     found = compare_labelling(
