@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pdessl.control.environment import Environment
 from pdessl.control.episodes import Controller, VectorEnvironment
+from pdessl.control.policy import minimise_in_batches
 from pdessl.errors import DataError, ShapeError
 from pdessl.models import Critic
 
 __all__ = ["Terminal", "discounted_means", "learn_critic"]
 
 KEPT = 2  # rounds that are remembered: costs of older ones are those of a controller that is no more
-PASSES = 200  # over the memory in a fit, at most
 
 
 def discounted_means(costs: Tensor, discount: float) -> Tensor:
@@ -146,15 +146,8 @@ def _remember(env: Environment, controller: Controller, seeds: Sequence[int], di
 
 def _fit(critic: Critic, seen: Tensor, wanted: Tensor, steps: int, generator: torch.Generator) -> None:
     critic.scale.fill_(float(seen.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)))
-    optimiser = torch.optim.AdamW(critic.parameters(), lr=2e-3, weight_decay=1e-4)
-    size = min(256, len(seen))
-    steps = min(steps, PASSES * len(seen) // size)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    with torch.enable_grad():
-        for _ in range(steps):
-            rows = torch.randint(len(seen), (size,), generator=generator)
-            error = (critic(seen[rows]).sqrt() - wanted[rows].clamp_min(0.0).sqrt()).square().mean()
-            optimiser.zero_grad()
-            error.backward()
-            optimiser.step()
-            fall.step()
+
+    def error(rows: Tensor) -> Tensor:
+        return (critic(seen[rows]).sqrt() - wanted[rows].clamp_min(0.0).sqrt()).square().mean()
+
+    minimise_in_batches(critic, error, len(seen), steps, generator)

@@ -16,7 +16,7 @@ from pdessl.errors import SchemaError, did_you_mean
 from pdessl.schema import Count, Finite, Natural, Overrides, Positive, check_keys, fill, override, read_yaml
 from pdessl.solvers import FAMILIES, SIMULATORS, InitialCondition, PeriodicSimulator
 
-__all__ = ["ActuatorLayout", "CostWeights", "EnvironmentFile", "SensorLayout", "read_environment"]
+__all__ = ["ActuatorLayout", "CostWeights", "Domain", "EnvironmentFile", "SensorLayout", "read_environment"]
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdessl.control.description import Domain
 from pdessl.control.places import Places, on_lattice
 from pdessl.errors import DataError, SchemaError, ShapeError
 from pdessl.schema import Count, Finite, Natural, Positive, fill
 from pdessl.solvers import Actuators, fourier_series
 
 __all__ = [
-    "Domain",
     "Experiments",
     "FieldRange",
     "ForceRange",
@@ -28,14 +28,6 @@ __all__ = [
     "Space",
     "TimeChoice",
 ]
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A periodic interval [0, length)."""
-
-    length: Positive
-    unit: str = "length"
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdessl.control.environment import Environment
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment
 from pdessl.errors import DataError, ShapeError
 from pdessl.models import Policy
 
-__all__ = ["Distilled", "distil"]
+__all__ = ["Distilled", "distil", "minimise_in_batches"]
 
-_PASSES = 200  # over the labelled states in a fit, at most
+_PASSES = 200  # over a memory of states in a fit, at most
 
 
 class Distilled:
@@ -105,15 +105,33 @@ def distil(
 def _fit(policy: Policy, observations: Tensor, actions: Tensor, steps: int, generator: torch.Generator) -> None:
     policy.centre.copy_(observations.mean(dim=0))
     policy.scale.copy_(observations.std(dim=0).clamp_min(1e-6))
-    optimiser = torch.optim.AdamW(policy.parameters(), lr=2e-3, weight_decay=1e-4)
-    size = min(256, len(observations))
-    steps = min(steps, _PASSES * len(observations) // size)
+
+    def error(rows: Tensor) -> Tensor:
+        return (policy(observations[rows]) - actions[rows]).square().mean()
+
+    minimise_in_batches(policy, error, len(observations), steps, generator)
+
+
+def minimise_in_batches(
+    network: nn.Module, error: Callable[[Tensor], Tensor], count: int, steps: int, generator: torch.Generator
+) -> None:
+    """Train a small network on a memory that fits into the computer's, by AdamW with a falling rate.
+
+    Args:
+        network: what is trained.
+        error: of rows of the memory, numbers (256,) or fewer, a scalar.
+        count: rows of the memory.
+        steps: at most; no more than 200 passes over the memory.
+        generator: of the rows of each step.
+    """
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-4)
+    size = min(256, count)
+    steps = min(steps, _PASSES * count // size)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with torch.enable_grad():
         for _ in range(steps):
-            rows = torch.randint(len(observations), (size,), generator=generator)
-            error = (policy(observations[rows]) - actions[rows]).square().mean()
+            found = error(torch.randint(count, (size,), generator=generator))
             optimiser.zero_grad()
-            error.backward()
+            found.backward()
             optimiser.step()
             fall.step()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pdessl import catalog
+from pdessl.control.description import Domain
 from pdessl.control.interventions import (
-    Domain,
     Experiments,
     FieldRange,
     ForceRange,
