@@ -6,6 +6,9 @@ from pdessl import catalog
 from pdessl.data import generate
 from pdessl.experiments.controlled_runs import generate as generate_runs
 
+# Also while fixtures of a module or session are made: with another number of threads their last bits may be others.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
@@ -92,7 +95,6 @@ def store_of(request):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """What a test sets does not reach the next one."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)

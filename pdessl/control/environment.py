@@ -43,8 +43,9 @@ class Environment:
         u_t = F(u) + Σ_j a_j(t) b_j(x),        a_j held over each control period
 
     The state is the field's kept Fourier modes, (B, K), complex128; :meth:`field` gives it on the grid. Every method
-    acts on rows independently: a row's result is the same, bit by bit, in any batch. An episode is a function of the
-    environment, a seed and the actions alone. :meth:`step` is differentiable in state and actions.
+    acts on rows independently: with one thread a row's result is the same, bit by bit, in any batch; the Fourier
+    transforms of more threads may differ in the last bit. An episode is a function of the environment, a seed and the
+    actions alone. :meth:`step` is differentiable in state and actions.
 
     Args:
         name: for messages and reports.

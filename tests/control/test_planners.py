@@ -137,8 +137,8 @@ def test_a_planner_with_the_true_linear_model_finds_riccatis_plan(linear_problem
     _, problem, best = linear_problem
     found = Newton(iterations=2).plan(problem, torch.zeros_like(best), math.inf, generator())
     assert float(best.abs().max()) > 0.1
-    torch.testing.assert_close(found.actions, best, rtol=0, atol=1e-13)
-    torch.testing.assert_close(found.cost, problem.cost(best[:, None])[:, 0], rtol=1e-14, atol=0)
+    torch.testing.assert_close(found.actions, best, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.cost, problem.cost(best[:, None])[:, 0], rtol=1e-12, atol=0)
 
 
 def test_other_planners_come_close_to_riccatis_cost_and_none_goes_below(linear_problem):
