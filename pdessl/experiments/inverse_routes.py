@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pdessl.errors import ShapeError
 from pdessl.evaluation.classical import weak_form
+from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import frame_terms
 from pdessl.experiments.inverse_network import Network, Tailoring, tailor, train
 from pdessl.experiments.inverse_sets import Held, windows
@@ -40,10 +41,11 @@ class Route:
     Args:
         kind: ``constant`` (the one number that fits the labels best), ``least_squares`` (the equation between
             frames, :func:`pdessl.evaluation.frame_terms.frame_terms`), ``weak_form``
-            (:func:`pdessl.evaluation.classical.weak_form`), ``shooting`` (the simulator from frame to frame,
+            (:func:`pdessl.evaluation.classical.weak_form`), ``energy_balance`` (of flows that nothing drives, whose one
+            unknown is the viscosity, :func:`pdessl.evaluation.energy_balance.energy_balance`), ``shooting`` (the simulator from frame to frame,
             :func:`pdessl.inference.frame_shooting.shoot_frames`), ``network``, or ``operator`` (a law found in the
             training runs without labels, whose code is read from few).
-        smooth: least squares, weak form and operator: whether windows go through the filter of
+        smooth: least squares, weak form, energy balance and operator: whether windows go through the filter of
             :func:`pdessl.inference.frame_shooting.smoothed` first.
         network: how a network is made.
         tailoring: whether and how it is trained at test time.
@@ -51,7 +53,7 @@ class Route:
         sets: names of sets that it is run on; default all.
     """
 
-    kind: Literal["constant", "least_squares", "weak_form", "shooting", "network", "operator"]
+    kind: Literal["constant", "least_squares", "weak_form", "energy_balance", "shooting", "network", "operator"]
     smooth: bool = False
     network: Network = Network()
     tailoring: Tailoring | None = None
@@ -99,8 +101,8 @@ def reader(route: Route, setting: Setting) -> Reader:
         PdesslError: windows that the route cannot read.
     """
     return {
-        "constant": _constant, "least_squares": _least_squares, "weak_form": _weak_form, "shooting": _shooting,
-        "network": _network, "operator": _operator,
+        "constant": _constant, "least_squares": _least_squares, "weak_form": _weak_form,
+        "energy_balance": _energy_balance, "shooting": _shooting, "network": _network, "operator": _operator,
     }[route.kind](route, setting)  # fmt: skip
 
 
@@ -141,6 +143,19 @@ def _weak_form(route: Route, setting: Setting) -> Reader:
 
     def read(runs: Trajectories) -> tuple[Tensor, Tensor]:
         shown = held.of.shown(weak_form(_equation(held), _filtered(route, setting, runs), list(held.of.targets)))
+        return shown, _logarithms(shown)
+
+    return read
+
+
+def _energy_balance(route: Route, setting: Setting) -> Reader:
+    held = setting.held
+
+    if len(held.of.targets) > 1:
+        raise ShapeError(f"the energy balance has one unknown; the set has {', '.join(held.of.targets)}.")
+
+    def read(runs: Trajectories) -> tuple[Tensor, Tensor]:
+        shown = held.of.shown(energy_balance(_filtered(route, setting, runs))[:, :1])
         return shown, _logarithms(shown)
 
     return read

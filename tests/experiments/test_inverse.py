@@ -11,6 +11,7 @@ from pdessl import catalog, cli
 from pdessl.data import load_recipe, simulate
 from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.classical import least_squares
+from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import FrameTerms, frame_terms
 from pdessl.experiments.inverse_network import Network, Tailoring, channels, tailor, train
 from pdessl.experiments.inverse_routes import best_constant
@@ -28,6 +29,10 @@ PUBLISHED = {
     "kdv": {"low": 0.8, "high": 5.0, "values": 100, "in": 60, "middle": 20, "extreme": 20},
     # 28 values are published, where they lie is not: the counts are those of equal distances.
     "reaction": {"low": 0.005, "high": 0.1, "values": 28, "in": 11, "middle": 12, "extreme": 5},
+    # 101 values are published, and the ranges of their logarithms: counts of equal distances of the logarithm, ends included.
+    "flow": {"low": 1e-4, "high": 1e-2, "values": 101, "in": 62, "middle": 19, "extreme": 20},
+    # Values of ours, in the proportions published.
+    "forced flow": {"low": 0.04, "high": 0.12, "values": 41, "in": 26, "middle": 7, "extreme": 8},
 }
 # Twelve values of delta, of which six are trained on.
 TINY = {
@@ -38,6 +43,8 @@ TINY = {
             "size": {"labelled": 24, "validation": 24, "test": 12},
         },
         "reaction": None,
+        "flow": None,
+        "forced flow": None,
     },
 }
 
@@ -90,6 +97,21 @@ def test_regenerated_runs_solve_their_equation():
     runs = simulate(recipe, "test", range(0, 100, 11), workers=1)
     found = least_squares("kdv_coefficients", bare(runs), "dispersion")
     torch.testing.assert_close(found, runs.parameters["dispersion"].double(), rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["flow", "forced flow"])
+def test_regenerated_flows_solve_their_equation(name):
+    """Also where the force is not told: what it drives is left out of the equation."""
+    of = SETS[name]
+    recipe = load_recipe(of.recipe(), overrides=["observation.frames=2", "observation.start=0.5", "observation.end=0.52"])
+    runs = simulate(recipe, "test", [9, 24, 39], workers=1)
+    assert runs.equation == recipe.equation and recipe.simulator.__name__ == "NavierStokes2D"
+    truth = runs.parameters["viscosity"].double()
+    given = {n: torch.full_like(truth, v) for n, v in recipe.constants.items()}
+    found = frame_terms(recipe.equation, runs.replace(parameters=given), "viscosity").solve()[:, 0]
+    torch.testing.assert_close(found, truth, rtol=1e-2, atol=0)
+    if name == "flow":
+        torch.testing.assert_close(energy_balance(runs)[:, 0], truth, rtol=1e-2, atol=0)
 
 
 def test_the_rule_between_frames_is_of_second_order():

@@ -36,6 +36,7 @@ DIMENSIONS = {
     "kdv_burgers_kuramoto": (3, 3),
     "kdv_coefficients": (4, 2),
     "kolmogorov_flow": (6, 2),
+    "kolmogorov_flow_any_force": (7, 2),
     "kuramoto_sivashinsky": (3, 0),
     "kuramoto_sivashinsky_coefficients": (3, 3),
     "navier_stokes_2d": (12, 1),
