@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         examples=[
             "pdessl study objectives_burgers --out runs/objectives --workers 2",
             "pdessl study objectives_burgers --out runs/objectives --only VICReg SIE --set study.seeds=1",
+            "pdessl study search_burgers --out runs/search --set search.trials=20",
             "pdessl study inverse_benchmark --out runs/inverse",
             "pdessl study rerun runs/inverse/rows/kdv-shooting-frames2-noise0.01-seed0.json",
         ],

@@ -39,12 +39,12 @@ class Route:
     """One way to find parameters.
 
     Args:
-        kind: ``constant`` (the one number that fits the labels best), ``least_squares`` (the equation between
-            frames, :func:`pdessl.evaluation.frame_terms.frame_terms`), ``weak_form``
+        kind: ``constant`` (the one number that fits the labels best), ``least_squares`` (the equation between frames,
+            :func:`pdessl.evaluation.frame_terms.frame_terms`), ``weak_form``
             (:func:`pdessl.evaluation.classical.weak_form`), ``energy_balance`` (of flows that nothing drives, whose one
-            unknown is the viscosity, :func:`pdessl.evaluation.energy_balance.energy_balance`), ``shooting`` (the simulator from frame to frame,
-            :func:`pdessl.inference.frame_shooting.shoot_frames`), ``network``, or ``operator`` (a law found in the
-            training runs without labels, whose code is read from few).
+            unknown is the viscosity, :func:`pdessl.evaluation.energy_balance.energy_balance`), ``shooting`` (the
+            simulator from frame to frame, :func:`pdessl.inference.frame_shooting.shoot_frames`), ``network``, or
+            ``operator`` (a law found in the training runs without labels, whose code is read from few).
         smooth: least squares, weak form, energy balance and operator: whether windows go through the filter of
             :func:`pdessl.inference.frame_shooting.smoothed` first.
         network: how a network is made.

@@ -15,6 +15,7 @@ from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.inverse_study import inverse_study
 from pdessl.experiments.provenance import machine, versions
+from pdessl.experiments.search import search
 from pdessl.experiments.stepping_study import stepping_study
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
 from pdessl.experiments.study_table import table
@@ -43,7 +44,8 @@ def study(
         config: recipe of a study, by name or file: ``study`` (see :class:`Study`), ``base`` (what the pretraining
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
             One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`; one with ``routes`` an
-            inverse benchmark: :func:`inverse_study`.
+            inverse benchmark: :func:`inverse_study`; one with ``search`` in place of ``variants`` a search:
+            :func:`search`.
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
         overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
         only: names of variants (or routes); default all. The floors are always run.
@@ -64,6 +66,17 @@ def study(
         return stepping_study(content, str(config), Path(out), only, workers, announce, any_version)
     if "routes" in content:
         return inverse_study(content, str(config), Path(out), only, workers, announce, any_version)
+    if "search" in content:
+        if only:
+            raise SchemaError(f"{config} is a search and has no variants to choose from; found {', '.join(only)}.")
+        base, described = _on_data(content.get("base", {}), str(config))
+
+        def confirm(path: Path, folder: Path) -> dict[str, Any]:
+            return study(path, folder, None, (), workers, announce, allow, any_version)
+
+        return search(
+            content, str(config), Path(out), confirm, base, described["hash"], workers, announce, allow, any_version
+        )
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:
@@ -76,12 +89,8 @@ def study(
     if missing:
         raise SchemaError(f"{config} has no variant '{missing[0]}'. Variants: {', '.join(variants)}.")
     settings = fill(Study, content["study"], f"{config}: study")
-    base = content.get("base", {})
-    path = str(Path(base.get("data", {}).get("path", "")).resolve())
-    if not (Path(path) / "manifest.json").is_file():
-        raise StoreError(f"{config}: no store at base.data.path ({path}). Generate it, or set base.data.path=FOLDER.")
-    base = merge(base, {"data": {"path": path}})
-    folder, described = Path(out), _store(path)
+    base, described = _on_data(content.get("base", {}), str(config))
+    folder = Path(out)
     jobs = [
         Job(
             name,
@@ -128,6 +137,11 @@ def _line(result: Mapping[str, Any]) -> str:
     return f"{', '.join(errors)} ({result['seconds']:.0f} s)"
 
 
-def _store(path: str) -> dict[str, Any]:
+def _on_data(base: Mapping[str, Any], config: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the base with the absolute path of its store, and what the store is."""
+    path = str(Path(base.get("data", {}).get("path", "")).resolve())
+    if not (Path(path) / "manifest.json").is_file():
+        raise StoreError(f"{config}: no store at base.data.path ({path}). Generate it, or set base.data.path=FOLDER.")
     store = open_data(path)
-    return {"dataset": store.manifest["dataset"], "hash": store.manifest["recipe_hash"], "splits": store.splits}
+    described = {"dataset": store.manifest["dataset"], "hash": store.manifest["recipe_hash"], "splits": store.splits}
+    return merge(base, {"data": {"path": path}}), described

@@ -35,7 +35,7 @@ from pdessl.inference.views import Views
 from pdessl.models import Encoder
 from pdessl.schema import Count, Size
 
-__all__ = ["FLOORS", "SUPERVISED", "Job", "Study", "finished"]
+__all__ = ["FLOORS", "SUPERVISED", "Job", "Study", "data_of", "finished", "trained_encoder", "untrained_encoder"]
 
 FLOORS, SUPERVISED = "floors", "supervised from scratch"
 _ON_ENCODER = ("frozen", "trunk", "neighbours")
@@ -153,8 +153,7 @@ def _run(job: Job) -> dict[str, Any]:
     with quietly():
         try:
             encoder, monitors = _encoder(job)
-            data = _data(job)
-            found = compare_methods(encoder, data, job.study.regression(job.variant, job.seed))
+            found = compare_methods(encoder, data_of(job.recipe), job.study.regression(job.variant, job.seed))
         except Exception as error:  # whatever went wrong in one variant, the others are worth having
             said = " ".join(str(error).split())[:300]
             return {"failed": said if isinstance(error, PdesslError) else f"{type(error).__name__}: {said}"}
@@ -164,9 +163,12 @@ def _run(job: Job) -> dict[str, Any]:
     return result
 
 
-def _data(job: Job) -> PDEDataModule:
-    # As pretraining reads them (fields, crop, splits, ...): a comparison on other splits might see what was trained on.
-    data = PDEDataModule(**job.recipe["data"])
+def data_of(recipe: Mapping[str, Any]) -> PDEDataModule:
+    """Return the data as the pretraining of a recipe reads them (fields, crop, splits, ...).
+
+    A comparison on other splits might see what was trained on.
+    """
+    data = PDEDataModule(**recipe["data"])
     data.setup()
     return data
 
@@ -175,6 +177,12 @@ def _encoder(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     """Return the encoder of a job, pretrained, or untrained for floors; and the last monitors."""
     if job.variant in (FLOORS, SUPERVISED):
         return untrained_encoder(job.recipe, job.seed), {}
+    return trained_encoder(job)[:2]
+
+
+def trained_encoder(job: Job) -> tuple[nn.Module, dict[str, float], float]:
+    """Pretrain by the recipe of a job; return the encoder, the last losses and monitors, and the seconds it took."""
+    started = time.monotonic()
     recipe = copy.deepcopy(job.recipe)
     recipe.setdefault("model", {})["seed"] = job.seed
     recipe["seed_everything"] = job.seed
@@ -184,7 +192,7 @@ def _encoder(job: Job) -> tuple[nn.Module, dict[str, Any]]:
     torch.manual_seed(job.seed)
     run = pretrain(path, (), job.folder, allow=job.allow)
     monitors = {k: v[-1] for k, v in run.curves.items() if k.startswith(("monitor/", "train/")) and v}
-    return run.task.encoder.eval(), monitors
+    return run.task.encoder.eval(), monitors, time.monotonic() - started
 
 
 def untrained_encoder(recipe: dict[str, Any], seed: int) -> nn.Module:

@@ -29,7 +29,7 @@ PUBLISHED = {
     "kdv": {"low": 0.8, "high": 5.0, "values": 100, "in": 60, "middle": 20, "extreme": 20},
     # 28 values are published, where they lie is not: the counts are those of equal distances.
     "reaction": {"low": 0.005, "high": 0.1, "values": 28, "in": 11, "middle": 12, "extreme": 5},
-    # 101 values are published, and the ranges of their logarithms: counts of equal distances of the logarithm, ends included.
+    # 101 values are published, and ranges of their logarithms: counts of equal ratios, ends included.
     "flow": {"low": 1e-4, "high": 1e-2, "values": 101, "in": 62, "middle": 19, "extreme": 20},
     # Values of ours, in the proportions published.
     "forced flow": {"low": 0.04, "high": 0.12, "values": 41, "in": 26, "middle": 7, "extreme": 8},
@@ -103,7 +103,8 @@ def test_regenerated_runs_solve_their_equation():
 def test_regenerated_flows_solve_their_equation(name):
     """Also where the force is not told: what it drives is left out of the equation."""
     of = SETS[name]
-    recipe = load_recipe(of.recipe(), overrides=["observation.frames=2", "observation.start=0.5", "observation.end=0.52"])
+    early = ["observation.frames=2", "observation.start=0.5", "observation.end=0.52"]
+    recipe = load_recipe(of.recipe(), overrides=early)
     runs = simulate(recipe, "test", [9, 24, 39], workers=1)
     assert runs.equation == recipe.equation and recipe.simulator.__name__ == "NavierStokes2D"
     truth = runs.parameters["viscosity"].double()
