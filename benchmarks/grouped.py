@@ -3,7 +3,6 @@
 python benchmarks/grouped.py burgers DATA --out ROWS            # DATA: pdessl generate burgers_grouped --out DATA
 python benchmarks/grouped.py smoke DATA --out ROWS --fields u v # DATA: pdessl generate smoke_buoyancy_grouped_small
 python benchmarks/grouped.py burgers DATA --out ROWS --encoder RUN --name "VICReg, grouped"   # a pretraining of yours
-python benchmarks/grouped.py table ROWS                         # writes the table to standard output
 """
 
 import argparse
@@ -141,30 +140,10 @@ def pretrained(rows, folder, name):
         rows.write(f"{name}, {layer}", data.get("grouped") is not None, found, 0.0, note)
 
 
-def table(folder):
-    rows = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("*.json"))]
-    for case in TARGETS:
-        mine = [r for r in rows if r["case"] == case]
-        if not mine:
-            continue
-        labels = list(mine[0]["error"])
-        print(
-            f"\n| {TARGETS[case][0]}, fields {', '.join(mine[0]['fields'])} | positives | "
-            + " | ".join(f"{n} labels [%]" for n in labels)
-            + f" | R² at {labels[0]} / {labels[-1]} | s | |"
-        )
-        print("|" + "---|" * (len(labels) + 5))
-        for r in sorted(mine, key=lambda r: statistics.mean(r["error"][labels[0]])):
-            cells = [f"{statistics.mean(r['error'][n]):.2f} ± {statistics.stdev(r['error'][n]):.2f}" for n in labels]
-            ends = " / ".join(f"{statistics.mean(r['r2'][n]):.3f}" for n in (labels[0], labels[-1]))
-            kind = "*grouped*" if r["grouped"] else "–"
-            print(f"| {r['method']} | {kind} | {' | '.join(cells)} | {ends} | {r['seconds']:.0f} | {r['note']} |")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=[*TARGETS, "table"])
-    parser.add_argument("data", help="the store; of the table, the folder of rows")
+    parser.add_argument("case", choices=[*TARGETS])
+    parser.add_argument("data", help="the store")
     parser.add_argument("--out", default="rows")
     parser.add_argument("--fields", nargs="+")
     parser.add_argument("--frames", type=int, help="use the first frames only")
@@ -173,9 +152,6 @@ def main():
     parser.add_argument("--encoder", help="folder of a pretraining: its rows only")
     parser.add_argument("--name", default="pretrained")
     given = parser.parse_args()
-    if given.case == "table":
-        table(given.data)
-        return
     torch.set_num_threads(1)
     data = PDEDataModule(given.data, fields=given.fields, grouped="file")
     rows = Rows(given.case, data, given.out, given.labels, given.seeds, given.frames)

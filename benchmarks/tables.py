@@ -16,7 +16,8 @@ that have a pretrained encoder), ``shifts`` (errors at the most labels on other 
 ``intervals``, ``noticed`` (the saved model on other runs), ``spread`` (over pretraining seeds), ``study``, ``steps``,
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways``,
 ``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
-file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each). Options: ``ways=``,
+file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each);
+``grouped`` (rows of grouped.py, a file each). Options: ``ways=``,
 ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
@@ -298,6 +299,23 @@ def _inverse(reports: dict[str, Any], options: dict[str, str]) -> str:
     return inverse_table(list(reports.values()), options.get("value", "error"))
 
 
+def _grouped(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows of benchmarks/grouped.py, of which ``where=KEY:VALUE`` holds, the best first."""
+    key, value = options["where"].split(":")
+    rows = [r for r in reports.values() if str(r[key]) == value]
+    labels = list(rows[0]["error"])
+    head = [f"fields {', '.join(rows[0]['fields'])}", "positives", *(f"{n} labels [%]" for n in labels)]
+    head += [f"R² at {labels[0]} / {labels[-1]}", "s", ""]
+    lines = []
+    for r in sorted(rows, key=lambda r: statistics.mean(r["error"][labels[0]])):
+        cells = [f"{statistics.mean(r['error'][n]):.2f} ± {statistics.stdev(r['error'][n]):.2f}" for n in labels]
+        ends = " / ".join(f"{statistics.mean(r['r2'][n]):.3f}" for n in (labels[0], labels[-1]))
+        lines.append(
+            [r["method"], "*grouped*" if r["grouped"] else "–", *cells, ends, f"{r['seconds']:.0f}", r["note"]]
+        )
+    return _lines(head, lines)
+
+
 def _seconds(reports: dict[str, Any], options: dict[str, str]) -> str:
     stages = list(dict.fromkeys(stage for report in reports.values() for stage in report["seconds"]))
     rows = [[s, *(f"{report['seconds'].get(s, 0):.0f}" for report in reports.values())] for s in stages]
@@ -335,7 +353,7 @@ _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
-    "inverse": _inverse,
+    "inverse": _inverse, "grouped": _grouped,
 }  # fmt: skip
 
 
