@@ -2,15 +2,19 @@
 
 python benchmarks/timestep.py                          4 x 3 x 128 x 128 and 16 x 1 x 256, as results/timestepping.md
 python benchmarks/timestep.py --repeats 1 --tiny       to see that it runs
+python benchmarks/timestep.py --out results/rows/timestep_speed.json    the rows of its table
 """
 
 import argparse
 import importlib.util
 import platform
 import time
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
+from pdessl.files import write_json
 from pdessl.models import FNO, DilatedNetwork, Surrogate, UNet
 
 
@@ -46,12 +50,14 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--tiny", action="store_true", help="small grids")
+    parser.add_argument("--out", type=Path, help="JSON file of the rows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {options.threads} thread(s)")
     cases = [(4, 3, (128, 128)), (16, 1, (256,))]
     if options.tiny:
         cases = [(2, 3, (16, 16)), (2, 1, (32,))]
+    rows = []
     for batch, channels, grid in cases:
         modes = min(16, min(grid) // 2)
         size = f"{batch} x {channels} x {' x '.join(map(str, grid))}"
@@ -65,13 +71,27 @@ def main():
             rolled = Surrogate(network)
             taken = seconds(step, options.repeats)
             rollout = seconds(lambda: rolled.rollout(frames, 10, condition), options.repeats)  # noqa: B023
+            rows.append({"frames": size, "network": name, "training_step_s": taken, "rollout_step_s": rollout / 10})
             print(f"{size:18s} {name:15s} {taken:8.4f} s forward + backward, {rollout / 10:8.4f} s a step of a rollout")
         other = theirs(channels, options.width, modes, len(grid))
         if other is None:
             print(f"{size:18s} neuraloperator is not installed: pip install neuraloperator")
             continue
         taken = seconds(lambda: other(frames[:, :, 0]).square().mean().backward(), options.repeats)  # noqa: B023
-        print(f"{size:18s} {'neuraloperator':15s} {taken:8.4f} s forward + backward")
+        rows.append(
+            {"frames": size, "network": f"neuraloperator {version('neuraloperator')}", "training_step_s": taken}
+        )
+        ours = next(r for r in rows if (r["frames"], r["network"]) == (size, "FNO"))
+        ours["times_as_fast"] = taken / ours["training_step_s"]
+        print(
+            f"{size:18s} {'neuraloperator':15s} {taken:8.4f} s forward + backward, {ours['times_as_fast']:.2f} x ours"
+        )
+    if options.out is not None:
+        machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
+        settings = {"width": options.width, "repeats": options.repeats}
+        write_json(
+            options.out, {"rows": rows, "machine": machine, "versions": {"torch": torch.__version__}, **settings}
+        )
 
 
 if __name__ == "__main__":
