@@ -83,9 +83,7 @@ def main():
         )
         ours = next(r for r in rows if (r["frames"], r["network"]) == (size, "FNO"))
         ours["times_as_fast"] = taken / ours["training_step_s"]
-        print(
-            f"{size:18s} {'neuraloperator':15s} {taken:8.4f} s forward + backward, {ours['times_as_fast']:.2f} x our FNO"
-        )
+        print(f"{size:18s} {name:15s} {taken:8.4f} s forward + backward, {ours['times_as_fast']:.2f} x our FNO")
     if options.out is not None:
         machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
         settings = {"width": options.width, "repeats": options.repeats}
