@@ -60,14 +60,16 @@ class LabelledFile(Container):
         if self.path is not None:
             self._prepare(self.path)
         self._kept: dict[str, np.ndarray] = {}
+        # What is asked for many times while files are compared is kept: opening a file takes longer than reading it.
+        self._arrays: dict[str, Array] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}
         self._plain: Description | None = self._guard.described() if self._guard is not None else None
         if self._plain is not None:
             self._arrays, self._attributes = self._plain.arrays, self._plain.attributes
             return
         held = self.dataset()
-        self._arrays = {str(n): self._describe(str(n), v) for n, v in held.variables.items()}
-        # What is asked for many times while files are compared is kept: opening a file takes longer than reading it.
-        self._attributes = {n: _plain(held.variables[n]) for n in self._arrays} | {"": _plain(held)}
+        self._arrays |= {str(n): self._describe(str(n), v) for n, v in held.variables.items()}
+        self._attributes |= {n: _plain(held.variables[n]) for n in self._arrays} | {"": _plain(held)}
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)

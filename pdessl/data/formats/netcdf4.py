@@ -46,9 +46,9 @@ def describe(file: h5py.File) -> Description | None:
     """Describe a netCDF-4 file as xarray does, or return None where that takes more than names and numbers.
 
     xarray goes through a file in some hundreds of steps, each from its root; for small files they take longer than
-    reading. Here a file is described in one pass, if all of it is of the simple kind: numbers in the root group that are
-    not packed, every axis along one named dimension that is as long. Anything else (groups, text, enumerations, packed
-    values, axes without names, unlimited dimensions that some arrays do not fill) is left to xarray.
+    reading. Here a file is described in one pass, if all of it is of the simple kind: numbers in the root group that
+    are not packed, every axis along one named dimension that is as long. Anything else (groups, text, enumerations,
+    packed values, axes without names, unlimited dimensions that some arrays do not fill) is left to xarray.
 
     Args:
         file: open for reading, known to hold no link out of it.
