@@ -352,7 +352,7 @@ class Part:
             def faces(cut: slice) -> np.ndarray:
                 return self._array(prefix, first, cuts | {self.axes[axis]: cut})
 
-            return [to_centres(faces, cuts[self.axes[axis]], size, 2 + axis, kind, self.label)]
+            return [to_centres(faces, cuts[self.axes[axis]], size, 2 + axis, kind, self.label, self.axes[axis])]
         if len(channels) == 1:
             return [self._array(prefix, first, cuts)]
         return self._components(prefix, channels, cuts)
