@@ -118,10 +118,9 @@ def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) ->
     if lost:
         lines.append(f"The representation loses to hand-made physics features (spectra, moments) at {', '.join(lost)}.")
     classical = [r for r in rows if r["group"] == "classical"]
-    learned = [r for r in rows if r["group"] == "pretrained"]
     if lines and classical:
         known = min(classical, key=lambda r: r["relative_error"]["mean"])
-        best = min(learned, key=lambda r: r["relative_error"]["mean"])
+        best = min((r for r in rows if r["group"] != "classical"), key=lambda r: r["relative_error"]["mean"])
         error, ours = known["relative_error"]["mean"], best["relative_error"]["mean"]
         words = "less than any other row" if error < ours else f"more than {ours:.2g} %, {best['title']}"
         lines.append(f"Who knows the equation and needs no labels: {known['title']} {error:.2g} %, {words}.")

@@ -125,7 +125,16 @@ def test_figures_are_vector_files_beside_the_page(tmp_path):
     assert 0 < left < 7 and len(list((tmp_path / "figures").iterdir())) == left
 
 
-def test_no_error_is_none(tmp_path):
+def test_what_needs_no_label_is_compared_with_every_row():
+    rows = [
+        regression_row("frozen", "frozen", "pretrained", 20, [33.3], [1.0]),
+        regression_row("balance", "energy balance, calibrated", "floor", 20, [0.24], [0.0]),
+        regression_row("itself", "energy balance itself", "classical", None, [2.1], [0.0]),
+    ]
+    assert findings(rows)[-1].endswith("energy balance itself 2.1 %, more than 0.24 %, energy balance, calibrated.")
+
+
+def test_no_error_is_none():
     rows = [
         regression_row("law", "the law", "pretrained", 20, [0.0264], [0.0]),
         regression_row("mean", "mean", "floor", 20, [83.76], [1.0]),
