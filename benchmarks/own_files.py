@@ -172,7 +172,10 @@ def commands(kind: str, runs: str = "runs/", work: str = "work") -> list[list[st
 
 
 def errors(folder: Path, kind: str, truth: dict[str, float]) -> dict[str, float]:
-    """Mean relative error in percent, and share of runs in their interval, over the runs without a label."""
+    """Mean relative error in percent, and share of runs in their interval, over the runs without a label.
+
+    The share also of the runs for which intervals promise it: those that ``predict`` calls like those of training.
+    """
     target, rows = TARGETS[kind], []
     with (folder / f"{target}.csv").open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
@@ -181,9 +184,16 @@ def errors(folder: Path, kind: str, truth: dict[str, float]) -> dict[str, float]
             value = truth[Path(row["file"]).name]
             found, low, high = (float(row[f"{target}{end}"]) for end in ("", "_low", "_high"))
             if not known:
-                rows.append((abs(found / value - 1), low <= value <= high))
+                rows.append((abs(found / value - 1), low <= value <= high, row["in_distribution"] == "True"))
     each = np.array(rows, dtype=float)
-    return {"runs": len(each), "error in percent": 100 * each[:, 0].mean(), "in their interval": each[:, 1].mean()}
+    alike = each[:, 2] > 0  # intervals promise nothing of a run whose value lies outside the labels
+    return {
+        "runs": len(each),
+        "error in percent": 100 * each[:, 0].mean(),
+        "in their interval": each[:, 1].mean(),
+        "like those of training": int(alike.sum()),
+        "of these in their interval": each[alike, 1].mean() if alike.any() else float("nan"),
+    }
 
 
 def path(kind: str, folder: Path, extra: list[str], **sizes: int | None) -> dict[str, float]:
