@@ -2,14 +2,16 @@
 
     python benchmarks/own_files.py make turbulence runs/ [--runs 60 --labelled 20 --points 64 --frames 32]
     python benchmarks/own_files.py make reaction runs/ [--points 128 --frames 48]
-    python benchmarks/own_files.py path turbulence FOLDER [--epochs N]
+    python benchmarks/own_files.py path turbulence FOLDER [--set trainer.max_epochs=10]
+    python benchmarks/own_files.py time reaction FOLDER
 
 ``make`` writes one netCDF file per run, with numpy and xarray alone: what a solver that has never heard of pdessl
 leaves behind. Vorticity of decaying two-dimensional turbulence on a periodic square, viscosity over a decade as an
 attribute of the labelled files; or a bistable (Nagumo) reaction-diffusion front between no-flux walls,
 u_t = D u_xx + r u (1 - u)(u - 1/4), reaction rate r over a decade as a scalar variable. Some runs end early. The true
 values of all runs are in ``truth.csv`` beside the folder. ``path`` makes the files and gives the four commands of
-docs/own_files.md.
+docs/own_files.md. ``time`` makes them and prints what ``inspect`` and ``convert`` of them take, in processor seconds
+(imports and the process that looks at the files included) and on the clock.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -169,7 +172,10 @@ def commands(kind: str, runs: str = "runs/", work: str = "work") -> list[list[st
 
 
 def errors(folder: Path, kind: str, truth: dict[str, float]) -> dict[str, float]:
-    """Mean relative error in percent, and share of runs in their interval, over the runs without a label."""
+    """Mean relative error in percent, and share of runs in their interval, over the runs without a label.
+
+    The share also of the runs for which intervals promise it: those that ``predict`` calls like those of training.
+    """
     target, rows = TARGETS[kind], []
     with (folder / f"{target}.csv").open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
@@ -178,9 +184,16 @@ def errors(folder: Path, kind: str, truth: dict[str, float]) -> dict[str, float]
             value = truth[Path(row["file"]).name]
             found, low, high = (float(row[f"{target}{end}"]) for end in ("", "_low", "_high"))
             if not known:
-                rows.append((abs(found / value - 1), low <= value <= high))
+                rows.append((abs(found / value - 1), low <= value <= high, row["in_distribution"] == "True"))
     each = np.array(rows, dtype=float)
-    return {"runs": len(each), "error in percent": 100 * each[:, 0].mean(), "in their interval": each[:, 1].mean()}
+    alike = each[:, 2] > 0  # intervals promise nothing of a run whose value lies outside the labels
+    return {
+        "runs": len(each),
+        "error in percent": 100 * each[:, 0].mean(),
+        "in their interval": each[:, 1].mean(),
+        "like those of training": int(alike.sum()),
+        "of these in their interval": each[alike, 1].mean() if alike.any() else float("nan"),
+    }
 
 
 def path(kind: str, folder: Path, extra: list[str], **sizes: int | None) -> dict[str, float]:
@@ -203,9 +216,23 @@ def path(kind: str, folder: Path, extra: list[str], **sizes: int | None) -> dict
     return found
 
 
+def times(kind: str, folder: Path, **sizes: int | None) -> dict[str, dict[str, float]]:
+    """Make the files, inspect and convert them, print and return the seconds of each."""
+    make(kind, folder / "runs", **sizes)
+    found = {}
+    for words in (["inspect", "runs/"], ["convert", "runs/", "--out", "store"]):
+        before, started = os.times(), time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pdessl", *words], cwd=folder, capture_output=True, check=True)
+        wall, after = time.perf_counter() - started, os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        found[words[0]] = {"processor": round(used, 2), "wall": round(wall, 2)}
+    print(json.dumps(found))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("make", "path"))
+    parser.add_argument("what", choices=("make", "path", "time"))
     parser.add_argument("kind", choices=tuple(TARGETS))
     parser.add_argument("folder", type=Path)
     for name, default in (
@@ -222,6 +249,8 @@ def main() -> None:
     sizes = {n: getattr(options, n) for n in ("runs", "labelled", "points", "frames", "short", "seed")}
     if options.what == "make":
         print(f"{len(make(options.kind, options.folder, **sizes))} files in {options.folder}")
+    elif options.what == "time":
+        times(options.kind, options.folder, **sizes)
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
         path(options.kind, options.folder, ["--set", *options.set] if options.set else [], **sizes)

@@ -8,19 +8,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from pdessl.conventions import DEFAULT_FILLS, repeated_nodes
 from pdessl.errors import DataError, ShapeError, did_you_mean
 
+if TYPE_CHECKING:
+    import xarray as xr  # loaded where a dataset is made: that takes a second
+
 __all__ = ["BOUNDARIES", "Trajectories"]
 
 BOUNDARIES = ("periodic", "wall", "window")
+NamedArray = tuple[tuple[str, ...], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,28 +328,38 @@ class Trajectories:
         variable ``actions`` over ``trajectory, actuator, interval``, the intervals between frames, with the positions
         of the actuators as coordinates.
         """
+        import xarray as xr
+
+        data, coordinates, attributes = self.to_arrays()
+        return xr.Dataset(data, coords=coordinates, attrs=attributes)
+
+    def to_arrays(self) -> tuple[dict[str, NamedArray], dict[str, NamedArray], dict[str, str]]:
+        """Return what :meth:`to_xarray` makes a dataset of: variables and coordinates, each as names of its dimensions
+        and values, and attributes.
+        """
         cpu = self.to("cpu")
         dims = ("trajectory", "time", *self.axis_names)
-        data: dict[str, Any] = {name: (dims, cpu.fields[:, i].numpy()) for i, name in enumerate(self.field_names)}
-        data |= {name: ("trajectory", value.numpy()) for name, value in cpu.parameters.items()}
-        coordinates: dict[str, Any] = {}
+        data: dict[str, NamedArray] = {n: (dims, cpu.fields[:, i].numpy()) for i, n in enumerate(self.field_names)}
+        data |= {name: (("trajectory",), value.numpy()) for name, value in cpu.parameters.items()}
+        coordinates: dict[str, NamedArray] = {}
         for name, nodes in {"time": cpu.time, **dict(zip(self.axis_names, cpu.space, strict=True))}.items():
             if bool((nodes == nodes[:1]).all()):
-                coordinates[name] = (name, nodes[0].numpy())
+                coordinates[name] = ((name,), nodes[0].numpy())
             else:
                 coordinates[f"{name}_nodes"] = (("trajectory", name), nodes.numpy())
         if cpu.actions is not None:
             data["actions"] = (("trajectory", "actuator", "interval"), cpu.actions.numpy())
             for axis, name in enumerate(self.axis_names if self.actuators else ()):
-                coordinates[f"actuator_{name}"] = ("actuator", np.array([p[axis] for p in self.actuators]))
-        coordinates["trajectory"] = np.arange(len(self)) if cpu.index is None else cpu.index.numpy()
+                coordinates[f"actuator_{name}"] = (("actuator",), np.array([p[axis] for p in self.actuators]))
+        index = np.arange(len(self)) if cpu.index is None else cpu.index.numpy()
+        coordinates["trajectory"] = (("trajectory",), index)
         for i, name in enumerate(self.axis_names):
-            data[f"length_{name}"] = ("trajectory", cpu.lengths[:, i].numpy())
+            data[f"length_{name}"] = (("trajectory",), cpu.lengths[:, i].numpy())
         attributes = {"boundary": ",".join(self.boundary), "fields": ",".join(self.field_names)}
         attributes["parameters"] = ",".join(self.parameters)
         if self.equation:
             attributes["equation"] = self.equation
-        return xr.Dataset(data, coords=coordinates, attrs=attributes)
+        return data, coordinates, attributes
 
     @staticmethod
     def from_xarray(

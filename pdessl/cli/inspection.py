@@ -44,13 +44,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for another program to read")
     options = parser.parse_args(arguments)
 
-    from pdessl.control import describe_environment, load_environment
     from pdessl.data.inspection import inspect, verify
-    from pdessl.experiments.controlled_runs import is_environment
 
-    if is_environment(options.path) and not Path(options.path).is_dir():
-        say(describe_environment(load_environment(options.path, options.set)))
-        return 0
+    if not Path(options.path).is_dir() and Path(options.path).suffix in ("", ".yaml", ".yml"):
+        from pdessl.control import describe_environment, load_environment
+        from pdessl.experiments.controlled_runs import is_environment
+
+        if is_environment(options.path):
+            say(describe_environment(load_environment(options.path, options.set)))
+            return 0
     mapping = parser.mapping(options)
     if options.print_config:
         return 0

@@ -9,11 +9,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import xarray as xr
 
 import pdessl
 from pdessl.data.arrays import FileArray
@@ -23,7 +22,10 @@ from pdessl.data.manifest import REPAIR_WRITING
 from pdessl.data.recipe import DatasetRecipe
 from pdessl.errors import DataError, FormatError
 from pdessl.files import checksum, fast_checksum, versions, write_bytes
-from pdessl.trajectory import BOUNDARIES, Trajectories
+from pdessl.trajectory import BOUNDARIES, NamedArray, Trajectories
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "VERIFIED",
@@ -253,6 +255,8 @@ def open_shard(path: str | os.PathLike[str], expected_bytes: int | None = None) 
     path = Path(path)
     size = check_file(path, expected_bytes)
     try:
+        import xarray as xr
+
         with h5py.File(path, "r") as file:
             check_contained(file, str(path), soft_links=False, repair=FOREIGN)
         # Times stay the numbers they are: with units "seconds" xarray would make them integer nanoseconds.
@@ -282,17 +286,24 @@ def recipe_units(recipe: DatasetRecipe | ConvertedRecipe) -> dict[str, str]:
 
 def describe(dataset: xr.Dataset, recipe: DatasetRecipe | ConvertedRecipe) -> xr.Dataset:
     """Add units and long names from the recipe to a dataset of trajectories, in place."""
+    for name, said in _described(recipe).items():
+        if name in dataset.variables:
+            dataset[name].attrs |= said
+    return dataset
+
+
+def _described(recipe: DatasetRecipe | ConvertedRecipe) -> dict[str, dict[str, str]]:
+    """Return units and long names of the variables that trajectories may have, by their names."""
+    found: dict[str, dict[str, str]] = {}
     for name, unit in recipe_units(recipe).items():
         for variable in (name, f"{name}_nodes", f"length_{name}"):
-            if variable in dataset.variables:
-                dataset[variable].attrs["units"] = unit
+            found.setdefault(variable, {})["units"] = unit
     for name, entry in recipe.content.get("fields", {}).items():
-        if name in dataset and isinstance(entry, Mapping):
-            dataset[name].attrs["long_name"] = str(entry.get("description", name))
+        if isinstance(entry, Mapping):
+            found.setdefault(name, {})["long_name"] = str(entry.get("description", name))
     for name in recipe.parameters:
-        if name in dataset:
-            dataset[name].attrs["long_name"] = name.replace("_", " ")
-    return dataset
+        found.setdefault(name, {})["long_name"] = name.replace("_", " ")
+    return found
 
 
 def write_shard(
@@ -300,8 +311,8 @@ def write_shard(
 ) -> None:
     """Write trajectories as a netCDF-4 file with units and provenance, atomically."""
     converted = isinstance(recipe, ConvertedRecipe)
-    dataset = describe(trajectories.to_xarray(), recipe)
-    dataset.attrs |= {
+    data, coordinates, said = trajectories.to_arrays()
+    attributes = said | {
         "Conventions": "CF-1.11",
         "title": str(recipe.content.get("title", recipe.name)).strip(),
         "source": f"{recipe.origin if converted else 'simulated'} by pdessl {pdessl.__version__}",
@@ -313,13 +324,24 @@ def write_shard(
         "recipe_hash": recipe.hash,
         "versions": json.dumps(versions(), sort_keys=True),
     }
-    image = _netcdf4(dataset)
+    image = _netcdf4(data, coordinates, _described(recipe), attributes)
     # Not written by HDF5 itself: that library crashes the process when a disk fills up while a file is closed.
     write_bytes(path, image.getbuffer(), REPAIR_WRITING)
 
 
-def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:
-    """Return a dataset as the bytes of a netCDF-4 file, which depend on the dataset only.
+def _netcdf4(
+    data: Mapping[str, NamedArray],
+    coordinates: Mapping[str, NamedArray],
+    described: Mapping[str, Mapping[str, str]],
+    attributes: Mapping[str, Any],
+) -> io.BytesIO:
+    """Return arrays as the bytes of a netCDF-4 file, which depend on what is given only.
+
+    Args:
+        data: numbers, see :meth:`Trajectories.to_arrays`.
+        coordinates: likewise.
+        described: attributes of arrays, by name; names that are no arrays do not matter.
+        attributes: those of the file.
 
     Written with h5py: h5netcdf makes a dimension and then the variable of that name in its place, and where HDF5 puts
     the new one depends on when Python lets go of the old. A profiler (every Dask worker has one) delays that. Here
@@ -327,39 +349,33 @@ def _netcdf4(dataset: xr.Dataset) -> io.BytesIO:
 
     Source: Unidata, NetCDF-4 file format specification: dimension scales, _Netcdf4Dimid, _Netcdf4Coordinates.
     """
-    for variable in dataset.variables.values():
-        if variable.dtype.kind == "f":
-            variable.encoding = {"_FillValue": None}
-    # Coordinates that are no dimension are named in an attribute.
-    variables, attributes = xr.conventions.cf_encoder(*xr.conventions.encode_dataset_coordinates(dataset))
-    numbers = {str(name): number for number, name in enumerate(dataset.sizes)}
+    variables = {**data, **coordinates}
+    sizes = {d: n for dims, v in variables.values() for d, n in zip(dims, v.shape, strict=True)}
+    numbers = {name: number for number, name in enumerate(sizes)}
+    # CF: coordinates that are no dimension are named in an attribute of the variables that have their dimensions.
+    beside = {n: set(dims) for n, (dims, _) in coordinates.items() if dims != (n,)}
     image = io.BytesIO()
     with h5py.File(image, "w", track_order=True) as file:
         kept: dict[str, h5py.Dataset] = {}
-        for name, variable in variables.items():
-            values = np.asarray(variable.values)
-            text = values.dtype.kind in "OSU"
-            kept[name] = file.create_dataset(
-                name,
-                data=values.astype(object) if text else values,
-                dtype=h5py.string_dtype() if text else values.dtype,
-                track_order=True,
-            )
+        for name, (_, values) in variables.items():
+            kept[name] = file.create_dataset(name, data=values, dtype=values.dtype, track_order=True)
         for name, number in numbers.items():
             label = name
             if name not in kept:
-                size = dataset.sizes[name]
-                kept[name] = file.create_dataset(name, (size,), ">f4", track_order=True)
-                label = f"This is a netCDF dimension but not a netCDF variable. {size:9d}"
+                kept[name] = file.create_dataset(name, (sizes[name],), ">f4", track_order=True)
+                label = f"This is a netCDF dimension but not a netCDF variable. {sizes[name]:9d}"
             kept[name].make_scale(label)
             kept[name].attrs["_Netcdf4Dimid"] = np.int32(number)
-        for name, variable in variables.items():
-            if variable.dims != (name,):
-                for axis, along in enumerate(variable.dims):
+        for name, (dims, _) in variables.items():
+            if dims != (name,):
+                for axis, along in enumerate(dims):
                     kept[name].dims[axis].attach_scale(kept[along])
-            if variable.dims:
-                kept[name].attrs["_Netcdf4Coordinates"] = np.array([numbers[d] for d in variable.dims], np.int32)
-            _attributes(kept[name], variable.attrs)
+            if dims:
+                kept[name].attrs["_Netcdf4Coordinates"] = np.array([numbers[d] for d in dims], np.int32)
+            said = dict(described.get(name, {}))
+            if name in data and (along_these := sorted(n for n, needed in beside.items() if needed <= set(dims))):
+                said["coordinates"] = " ".join(along_these)
+            _attributes(kept[name], said)
         file.attrs["_NCProperties"] = np.bytes_(
             f"version=2,h5py={h5py.version.version},hdf5={h5py.version.hdf5_version}"
         )

@@ -9,16 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from pdessl.data.arrays import all_finite, cuts
 from pdessl.data.memory import check_memory
 from pdessl.errors import CatalogError, DataError, did_you_mean
 from pdessl.trajectory import Trajectories
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Coordinates", "Indices", "Source"]
 

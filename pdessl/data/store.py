@@ -10,10 +10,9 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from pdessl import catalog
 from pdessl.data.converted import ConvertedRecipe
@@ -25,6 +24,9 @@ from pdessl.data.source import Coordinates, Indices, Source
 from pdessl.errors import CatalogError, DataError, FormatError, PdesslError, StoreError, did_you_mean
 from pdessl.files import checksum
 from pdessl.trajectory import Trajectories
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Store", "finish", "open"]
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ __all__ = ["read_report", "write_report"]
 
 def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
     """Write ``report.json``, ``report.npz`` (the arrays of the figures) and ``report.html``; return the page's path.
+
+    The figures of the page are beside it, too, for slides and papers: ``figures/figure_1.svg`` and so on, in its order.
 
     Args:
         folder: made if it does not exist. Each file appears whole or not at all.
@@ -67,6 +70,12 @@ def write_report(folder: str | os.PathLike[str], report: Mapping[str, Any], arra
     write_bytes(folder / "report.npz", packed.getvalue())
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", page)
+    figures = re.findall(r"<figure>(<svg.*?</svg>)", page, re.DOTALL)
+    for number, drawn in enumerate(figures, 1):
+        write_text(folder / "figures" / f"figure_{number}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{drawn}\n')
+    for old in (folder / "figures").glob("figure_*.svg"):  # of a report with more of them
+        if old.stem.removeprefix("figure_").isdigit() and int(old.stem.removeprefix("figure_")) > len(figures):
+            old.unlink()
     return folder / "report.html"
 
 

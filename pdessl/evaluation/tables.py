@@ -79,6 +79,12 @@ def compare(ours: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, s
     return score, "not told apart (within two standard errors)"
 
 
+def _percent(row: Mapping[str, Any]) -> str:
+    """Write an error to a tenth of a percent, a smaller one to two digits: no error is 0.0 %."""
+    error = row["relative_error"]["mean"]
+    return f"{error:.1f} %" if error >= 1 else f"{error:.2g} %"
+
+
 def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) -> list[str]:
     """Say, for each number of labels, how the best use of the pretrained encoder compares with the best floor.
 
@@ -99,8 +105,8 @@ def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) ->
         if test_size is not None and test_size < FEWEST_TESTED:
             words = f"{test_size} test runs are too few to test the difference"
         lines.append(
-            f"{count} labels: {ours['title']} {ours['relative_error']['mean']:.1f} %, best floor "
-            f"({floor['title']}) {floor['relative_error']['mean']:.1f} %: {words}."
+            f"{count} labels: {ours['title']} {_percent(ours)}, best floor ({floor['title']}) {_percent(floor)}: "
+            f"{words}."
         )
     lost = []
     for count in sorted({r["labels"] for r in rows if r["method"] == "physics"}):
@@ -112,10 +118,9 @@ def findings(rows: Sequence[Mapping[str, Any]], test_size: int | None = None) ->
     if lost:
         lines.append(f"The representation loses to hand-made physics features (spectra, moments) at {', '.join(lost)}.")
     classical = [r for r in rows if r["group"] == "classical"]
-    learned = [r for r in rows if r["group"] == "pretrained"]
     if lines and classical:
         known = min(classical, key=lambda r: r["relative_error"]["mean"])
-        best = min(learned, key=lambda r: r["relative_error"]["mean"])
+        best = min((r for r in rows if r["group"] != "classical"), key=lambda r: r["relative_error"]["mean"])
         error, ours = known["relative_error"]["mean"], best["relative_error"]["mean"]
         words = "less than any other row" if error < ours else f"more than {ours:.2g} %, {best['title']}"
         lines.append(f"Who knows the equation and needs no labels: {known['title']} {error:.2g} %, {words}.")

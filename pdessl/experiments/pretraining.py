@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pdessl import catalog
 from pdessl.errors import CatalogError, PdesslError, SchemaError, did_you_mean
 from pdessl.experiments.allowed_classes import check_allowed
+from pdessl.experiments.loggers import with_loggers
 from pdessl.experiments.recipes import read_recipe
 from pdessl.files import writes_to
 from pdessl.schema import Overrides, override
@@ -48,6 +49,7 @@ class PretrainingRun:
 
 def _command_line(content: Mapping[str, Any], allow: Collection[str], dry: bool = False) -> LightningCLI:
     """Return task, data and trainer of a recipe; only its complete settings where ``dry``."""
+    content = with_loggers(content)
     check_allowed(content, allow, "pdessl pretrain")
     import torch
     from jsonargparse import ArgumentError, Namespace

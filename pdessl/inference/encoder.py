@@ -42,7 +42,8 @@ class SimulationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         features = SimulationEncoder("runs/x").fit(ds).transform(ds)          # DataArray (trajectory, feature)
         make_pipeline(SimulationEncoder("runs/x"), StandardScaler(), RidgeCV()).fit(ds, ds.viscosity)
 
-    Model selection counts and cuts samples, which datasets, files and stores are not: give it
+    Datasets, arrays with names, trajectories, paths, lists of files (each one run) and stores are read alike. Model
+    selection counts and cuts samples, which a dataset, a path and a store are not: give it
     :class:`pdessl.inference.Runs` of them. ``set_output(transform="pandas")`` and ``get_feature_names_out`` work as of
     any transformer.
 

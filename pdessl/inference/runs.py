@@ -31,21 +31,27 @@ class Runs(Sequence["Runs"]):
     Of files and stores nothing is read but what an estimator is given; every split counts, one after the other.
 
     Args:
-        data: the runs. Those of a dataset are along the dimension of trajectories, whatever its name.
+        data: the runs. Those of a dataset are along the dimension of trajectories, whatever its name. Of a list of
+            files each is one run, in the order given.
         rows: numbers of those that are meant, (n,); default all.
 
     Attributes:
         shape: (n,).
 
     Raises:
-        DataError: a dataset without a dimension of runs.
+        DataError: a dataset without a dimension of runs, or files of a list that are not one run each.
         FormatError: a path where nothing is.
     """
 
     def __init__(
-        self, data: xr.Dataset | Trajectories | Source | str | os.PathLike[str], rows: ArrayLike | None = None
+        self,
+        data: xr.Dataset | Trajectories | Source | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        rows: ArrayLike | None = None,
     ) -> None:
-        self.data = open_data(data) if isinstance(data, (str, os.PathLike)) else data
+        if isinstance(data, (list, tuple)):
+            data, order = _of_files(data)
+            rows = order if rows is None else order[np.asarray(rows)]
+        self.data: Any = open_data(data) if isinstance(data, (str, os.PathLike)) else data
         count = self.data.sizes[_dimension(self.data)] if isinstance(self.data, xr.Dataset) else len(self.data)
         self.rows: NDArray[np.int64] = np.arange(count) if rows is None else np.asarray(rows, dtype=np.int64)
 
@@ -88,7 +94,7 @@ class Runs(Sequence["Runs"]):
         return np.full(len(self.rows), array) if array.ndim == 0 else array[self.rows]
 
     def load(self) -> xr.Dataset | Trajectories:
-        """Return the runs: a part of the dataset, or trajectories, which are read if they are not in memory.
+        """Return the runs: a part of the dataset, or trajectories; what is read from files is a dataset with its units.
 
         Raises:
             ShapeError: runs of files that differ in length; take those of one split.
@@ -103,22 +109,47 @@ class Runs(Sequence["Runs"]):
         parts = [self.data.load(names[k], self.rows[number == k] - starts[k]) for k in np.unique(number)]
         whole = Trajectories.concatenate([part.without_parameters() for part in parts])
         order = np.argsort(np.concatenate([np.flatnonzero(number == k) for k in np.unique(number)]))
-        return whole[order]
+        return self.data.described(whole[order].to_xarray())
 
 
 def joined(data: Any) -> Any:
     """Return data as an encoder takes them: :class:`Runs` loaded, a list of runs put together, anything else as it is.
 
-    A list is what scikit-learn makes of trajectories it has indexed one by one.
+    A list is what scikit-learn makes of trajectories it has indexed one by one. A path, a list of files and a source
+    are read; an :class:`xarray.DataArray` over time is a dataset of one field.
     """
+    if isinstance(data, (str, os.PathLike, Source)) or _are_paths(data):
+        data = Runs(data)
     if isinstance(data, Runs):
         return data.load()
+    if isinstance(data, xr.DataArray) and "time" in data.dims:
+        return data.to_dataset(name=data.name or "u")
     if isinstance(data, (list, tuple)) and data and all(isinstance(d, (Runs, Trajectories, xr.Dataset)) for d in data):
         parts = [joined(d) for d in data]
         if all(isinstance(part, Trajectories) for part in parts):
             return Trajectories.concatenate(parts)
         return xr.concat(parts, run_name(parts[0].dims), join="exact")
     return data
+
+
+def _are_paths(data: Any) -> bool:
+    return isinstance(data, (list, tuple)) and len(data) > 0 and all(isinstance(d, (str, os.PathLike)) for d in data)
+
+
+def _of_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[Source, NDArray[np.int64]]:
+    """Return files opened together, which brings them to one set of units, and the number of each one's run."""
+    if not _are_paths(paths):
+        raise DataError("expected runs, or a list of files; found a list of something else, or an empty one.")
+    named = [os.fspath(p) for p in paths]
+    source = open_data(list(dict.fromkeys(named)))
+    found = [file for split in source.splits for file, _ in source.origins(split)]
+    wrong = next((n for n in named if found.count(n) != 1), None)
+    if wrong is not None:
+        raise DataError(
+            f"{wrong} holds {found.count(wrong)} runs; of a list of files each is one. Give the folder, or one file: "
+            "Runs(path) counts the runs in it."
+        )
+    return source, np.array([found.index(n) for n in named], dtype=np.int64)
 
 
 def _dimension(data: xr.Dataset) -> str:

@@ -103,17 +103,18 @@ def _generator(generator: Mapping[str, Any], equation: Mapping[str, Any], typed:
     if generator["warning"]:
         lines.append(_wrapped(f"warning: {generator['warning']}"))
     if generator["not_batched"]:
-        lines.append(_wrapped(f"not applied to batches: {generator['not_batched'].split(' = ')[0]} "
-                              f"{_reason(generator['not_batched'])}, outside the slice-affine class"))  # fmt: skip
+        lines.append(_wrapped(f"not applied to batches: {_reason(generator['not_batched'])}"))
     if unknown:
         lines.append(_wrapped(f"to name it, declare: {generator['declaration']}"))
     return "\n".join(lines)
 
 
 def _reason(obstruction: str) -> str:
+    """Return why a flow is not slice-affine, without the image that is shown above."""
     for verb in ("depends on", "is not affine", "multiplies", "adds more"):
         if verb in obstruction:
-            return obstruction[obstruction.rindex(verb) :]
+            what = f"{obstruction.split(' = ')[0]} {obstruction[obstruction.rindex(verb) :]}"
+            return f"{what}, outside the slice-affine class"
     return obstruction
 
 

@@ -491,17 +491,13 @@ def test_the_bytes_of_a_shard_do_not_depend_on_what_a_profiler_holds(tmp_path):
     assert len(found) == 1
 
 
-def test_text_dimensions_without_variable_and_truth_values_survive(tmp_path):
-    data = xr.Dataset(
-        {
-            "u": (("run", "x"), np.arange(6, dtype="f4").reshape(2, 3), {"units": "m", "valid": [1.0, 2.0]}),
-            "good": ("run", np.array([True, False])),
-            "name": ("run", np.array(["a", "Übung"], dtype=object)),
-            "total": ((), np.int64(5)),
-        },
-        coords={"run": [3, 4], "nodes": (("run", "x"), np.arange(6.0).reshape(2, 3))},
-        attrs={"title": "ein Titel", "number": 7},
-    )
-    (tmp_path / "a.nc").write_bytes(_netcdf4(data.copy(deep=True)).getvalue())
+def test_dimensions_without_variable_and_coordinates_beside_them_survive(tmp_path):
+    u, nodes = np.arange(6, dtype="f4").reshape(2, 3), np.arange(6.0).reshape(2, 3)
+    data = {"u": (("run", "x"), u), "k": (("run",), np.array([1, 2])), "total": ((), np.array(5))}
+    coordinates = {"run": (("run",), np.array([3, 4])), "nodes": (("run", "x"), nodes)}
+    said = {"u": {"units": "m"}, "absent": {"units": "s"}}
+    (tmp_path / "a.nc").write_bytes(_netcdf4(data, coordinates, said, {"title": "ein Titel", "number": 7}).getvalue())
+    expected = xr.Dataset(data, coordinates, {"title": "ein Titel", "number": 7})
+    expected["u"].attrs["units"] = "m"
     with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as found:
-        xr.testing.assert_identical(found.load(), data)
+        xr.testing.assert_identical(found.load(), expected)

@@ -2,6 +2,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -108,6 +109,37 @@ def test_the_page_is_whole_self_contained_and_shows_the_numbers(tmp_path):
     assert "simulate" in words
     assert "3.5" in words  # the sum of the stages
     assert len(text) < 3_000_000
+
+
+def test_figures_are_vector_files_beside_the_page(tmp_path):
+    report, arrays = sample()
+    page = write_report(tmp_path, report, arrays).read_text()
+    files = [tmp_path / "figures" / f"figure_{n}.svg" for n in range(1, 8)]
+    assert sorted((tmp_path / "figures").iterdir()) == files
+    for file in files:
+        drawn = file.read_text(encoding="utf-8")
+        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+        assert drawn.split("\n", 1)[1].strip() in page
+    fewer = {k: v for k, v in report.items() if k != "regression"} | {"title": "fewer"}
+    left = write_report(tmp_path, fewer, arrays).read_text().count("<figure><svg")
+    assert 0 < left < 7 and len(list((tmp_path / "figures").iterdir())) == left
+
+
+def test_what_needs_no_label_is_compared_with_every_row():
+    rows = [
+        regression_row("frozen", "frozen", "pretrained", 20, [33.3], [1.0]),
+        regression_row("balance", "energy balance, calibrated", "floor", 20, [0.24], [0.0]),
+        regression_row("itself", "energy balance itself", "classical", None, [2.1], [0.0]),
+    ]
+    assert findings(rows)[-1].endswith("energy balance itself 2.1 %, more than 0.24 %, energy balance, calibrated.")
+
+
+def test_no_error_is_none():
+    rows = [
+        regression_row("law", "the law", "pretrained", 20, [0.0264], [0.0]),
+        regression_row("mean", "mean", "floor", 20, [83.76], [1.0]),
+    ]
+    assert findings(rows)[0].startswith("20 labels: the law 0.026 %, best floor (mean) 83.8 %")
 
 
 def test_report_json_holds_every_value_behind_the_means(tmp_path):

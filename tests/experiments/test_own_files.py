@@ -357,3 +357,15 @@ def test_the_energy_balance_is_a_row_that_needs_no_label(flow, reaction):
         Regression("reaction_rate", methods=("mean", "balance")),
     )
     assert "decay" not in {r["method"] for r in other.rows}
+
+
+def test_seconds_of_inspecting_and_converting_are_measured(tmp_path, monkeypatch, capsys):
+    def here(words, cwd, **how):
+        monkeypatch.chdir(cwd)
+        assert cli.main(words[3:]) == 0
+
+    monkeypatch.setattr(OWN.subprocess, "run", here)
+    found = OWN.times("reaction", tmp_path, runs=3, labelled=2, points=16, frames=6, short=0)
+    assert set(found) == {"inspect", "convert"} and all(f["wall"] >= 0 <= f["processor"] for f in found.values())
+    assert (tmp_path / "store" / "manifest.json").is_file()
+    assert '"convert": {"processor"' in capsys.readouterr().out

@@ -229,3 +229,27 @@ def test_runs_that_are_none_are_refused(labelled):
         Runs(labelled.to_xarray().isel(trajectory=0))
     with pytest.raises(DataError, match="no parameter 'speed'"):
         Runs(labelled).labels("speed")
+
+
+def test_paths_files_and_arrays_with_names_are_what_they_hold(tmp_path, encoder, labelled):
+    runs = labelled[:6].without_parameters()
+    whole = SimulationEncoder(encoder).fit(runs)
+    expected = np.asarray(whole.transform(runs))
+    factor = {0: (1.0, "m/s"), 1: (100.0, "cm/s")}
+    for number in range(len(runs)):
+        data = runs[[number]].to_xarray().isel(trajectory=0, drop=True)
+        scale, unit = factor[number % 2]
+        data["u"] = (scale * data.u).assign_attrs(units=unit)
+        data.to_netcdf(tmp_path / f"run{number}.nc", engine="h5netcdf")
+    files = [str(tmp_path / f"run{number}.nc") for number in range(len(runs))]
+    for data in (str(tmp_path), tmp_path, files, Runs(files), pdessl.open(tmp_path)):
+        found = np.asarray(SimulationEncoder(encoder).fit(data).transform(data))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    order = [4, 0, 4, 1]  # as cross-validation cuts it, or a bootstrap
+    found = SimulationEncoder(encoder).fit(files).transform([files[k] for k in order])
+    np.testing.assert_allclose(np.asarray(found), expected[order], rtol=1e-3, atol=1e-4)
+    named = runs.to_xarray()["u"]
+    np.testing.assert_allclose(np.asarray(SimulationEncoder(encoder).fit(named).transform(named)).shape, expected.shape)
+    runs.to_xarray().to_netcdf(tmp_path / "all.nc", engine="h5netcdf")
+    with pytest.raises(DataError, match="all.nc holds 6 runs; of a list of files each is one"):
+        whole.transform([*files, str(tmp_path / "all.nc")])

@@ -53,17 +53,30 @@ def agree(parts: Sequence[Part], mapping: DatasetMapping) -> tuple[dict[str, str
 
 
 def _same(part: Part, first: Part) -> None:
-    for what, a, b, repair in (
-        ("fields", tuple(part.mapping.fields), tuple(first.mapping.fields), "fields: {NAME: {}}"),
-        ("axes", part.axes, first.axes, "space: {x: {}}"),
-        ("boundaries", part.boundary, first.boundary, "boundary: {x: periodic}"),
-        ("value types", part.dtype, first.dtype, "dtype: float32"),
+    fields, axes = (tuple(part.mapping.fields), tuple(first.mapping.fields)), (part.axes, first.axes)
+    for what, (a, b), repair in (
+        ("fields", fields, f"fields: {_shared(fields)}"),
+        ("axes", axes, f"space: {_shared(axes)}"),
+        ("boundaries", (part.boundary, first.boundary), f"boundary: {_kinds(first, part)}"),
+        ("value types", (part.dtype, first.dtype), "dtype: float32"),
     ):
         if a != b:
             raise FormatError(
                 f"{part.label} has other {what} ({_words(a)}) than {first.label} ({_words(b)}). Open them apart, or "
                 f"choose what they share in a mapping:  {repair}"
             )
+
+
+def _shared(names: tuple[tuple[str, ...], tuple[str, ...]]) -> str:
+    """Return a mapping's entry that names what two files share; NAME where that is nothing."""
+    both = [n for n in names[1] if n in names[0]]
+    return "{" + ", ".join(f"{n}: {{}}" for n in both or ["NAME"]) + "}"
+
+
+def _kinds(first: Part, other: Part) -> str:
+    """Return a mapping's entry that gives the axes on which two files differ the kind of the first file."""
+    pairs = zip(first.axes, first.boundary, other.boundary, strict=False)
+    return "{" + ", ".join(f"{axis}: {a}" for axis, a, b in pairs if a != b) + "}"
 
 
 def _words(value: object) -> str:

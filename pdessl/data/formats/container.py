@@ -76,6 +76,10 @@ class Container(ABC):
         """Return how much of an array was never written, in words; empty where all of it was."""
         return ""
 
+    def mapped(self, name: str) -> bool:
+        """Whether an array lies in one plain run in the file and is read through a mapping of it."""
+        return False
+
     def dates(self, name: str) -> str:
         """Return ``date`` or ``timedelta`` for an array of dates or durations, which is read as seconds, else ""."""
         return ""

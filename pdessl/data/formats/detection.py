@@ -8,20 +8,21 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from pdessl import catalog
 from pdessl.data.formats.collecting import LABELLED_SUFFIXES, collect, label_of
 from pdessl.data.formats.container import Container
 from pdessl.data.formats.files import Files, container_of, split_of
 from pdessl.data.formats.hdf5 import HDF5File
-from pdessl.data.formats.in_memory import source_from_xarray
+from pdessl.data.formats.in_memory import is_dataset, source_from_xarray
 from pdessl.data.formats.isolation import LIMIT, cheap, isolated
 from pdessl.data.formats.mapping import SPLIT_WORDS, DatasetMapping, load_mapping, mapping_names
 from pdessl.data.source import Source
 from pdessl.errors import FormatError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["apart", "described_apart", "detect", "open_apart", "open_source", "recognise", "recognised"]
 
@@ -47,7 +48,7 @@ def open_apart(
         FormatError: the files are damaged in a way the library does not survive, or see :func:`open_source`.
     """
     zarr = isinstance(path, (str, os.PathLike)) and Path(path).suffix == ".zarr"
-    if isinstance(path, xr.Dataset) or zarr or not cheap():
+    if is_dataset(path) or zarr or not cheap():
         return open_source(path, mapping)
     if mapping is not None:
         mapping = load_mapping(mapping)
@@ -107,10 +108,10 @@ def apart(
     # What is no data file is read here: it is kept for the next time, and cannot crash.
     if mapping is not None:
         mapping = load_mapping(mapping)
-    else:
-        _known()
     single = isinstance(path, (str, os.PathLike))
     files = collect(path, mapping.get("files", ()) if mapping is not None else ())
+    if mapping is None and files[0].suffix.lower() not in LABELLED_SUFFIXES:
+        _known()
     label = label_of([path] if single else files)
     return isolated(function, path, mapping, label=label, limit=LIMIT + 4 * len(files))
 
@@ -145,7 +146,7 @@ def open_source(
             and how to map it.
         DataError: coordinates are missing or irregular.
     """
-    if isinstance(path, xr.Dataset):
+    if is_dataset(path):
         return source_from_xarray(path, {"format": "xarray", "layout": "labelled"} if mapping is None else mapping)
     if mapping is not None:
         return Files(path, load_mapping(mapping))

@@ -17,6 +17,7 @@ import numpy as np
 from pdessl.data.arrays import FileArray
 from pdessl.data.containment import check_contained, check_inside
 from pdessl.data.formats.container import Array, Container
+from pdessl.data.formats.netcdf4 import Description, describe
 from pdessl.data.formats.unwritten import Holes, hdf5_holes, stated_fills, without_fills
 from pdessl.data.memory import check_memory
 from pdessl.errors import FormatError, PdesslError
@@ -283,12 +284,31 @@ class HDF5File(Container):
                 self._places[name] = FileArray(self.path, name, _opened(self.path))
         return self._places[name]
 
+    def described(self) -> Description | None:
+        """Return what the file says of itself as a netCDF-4 file of the simple kind, None: it is of another."""
+        with readable(self.label):
+            return describe(_opened(self.path))
+
     def read(self, name: str, selection: Sequence[slice | int] = ()) -> np.ndarray:  # noqa: D102
+        self.array(name)
+        return self.masked(name, selection, self.fills(name), self.fill_is_value)
+
+    def masked(
+        self, name: str, selection: Sequence[slice | int], fills: Sequence[float], fill_is_value: bool
+    ) -> np.ndarray:
+        """Read an array, or a piece of it, with NaN where nothing was written.
+
+        Args:
+            name: the array.
+            selection: of its first axes.
+            fills: numbers that stand for nothing, besides those of netCDF.
+            fill_is_value: what was never written holds the fill value of the file.
+        """
         place, array = self.place(name), self.array(name)
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
         with readable(f"{self.label}: '{name}'"):
-            values = without_fills(place[tuple(selection)], self.fills(name))
-        holes = None if self.fill_is_value else self.holes(name)
+            values = without_fills(place[tuple(selection)], fills)
+        holes = None if fill_is_value else self.holes(name)
         if holes is None:
             return values
         mask = holes.mask(selection, array.shape)

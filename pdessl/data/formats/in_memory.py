@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from pdessl.data.formats.explicit import explicit
 from pdessl.data.formats.files import Files
@@ -14,7 +13,16 @@ from pdessl.data.formats.mapping import DatasetMapping, load_mapping
 from pdessl.errors import DataError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["from_xarray", "source_from_xarray"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["from_xarray", "is_dataset", "source_from_xarray"]
+
+
+def is_dataset(value: object) -> bool:
+    """Whether a value is an :class:`xarray.Dataset`; there are none where nobody has loaded xarray."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(value, xarray.Dataset)
 
 
 def from_xarray(
@@ -70,7 +78,7 @@ def from_xarray(
         FormatError: a field is not floating-point, or has a further dimension.
         CatalogError: no such equation.
     """
-    if not isinstance(dataset, xr.Dataset):
+    if not is_dataset(dataset):
         raise DataError(
             f"expected an xarray.Dataset, found {type(dataset).__name__}. Make one:  "
             f"xr.Dataset({{'u': (('run', 'time', 'x'), values)}}, coords={{'time': t, 'x': x}})"

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
-from xarray.core import indexing
 
 from pdessl.conventions import DEFAULT_FILLS
 from pdessl.data.formats.container import Array, Container
 from pdessl.data.formats.hdf5 import HDF5File, readable, selected_size
-from pdessl.data.formats.unwritten import Holes, Masked, with_default_fills, without_fills, zarr_holes
+from pdessl.data.formats.netcdf4 import Description
+from pdessl.data.formats.unwritten import Holes, without_fills, zarr_holes
 from pdessl.data.memory import check_memory
 from pdessl.errors import FormatError
+
+if TYPE_CHECKING:
+    import xarray as xr  # loaded where a file needs it: that takes a second
 
 __all__ = ["LabelledFile", "close_labelled"]
 
 MAX_OPEN = 128
 _SMALL = 1 << 16  # bytes of a coordinate that is kept once it was read
-
-# Indexes are for selection by label, which nobody here does; making them reads every coordinate.
-_PLAIN = {"create_default_indexes": False} if "create_default_indexes" in signature(xr.open_dataset).parameters else {}
 
 _open_files: dict[tuple[int, str, int], xr.Dataset] = {}
 
@@ -39,17 +35,6 @@ def close_labelled() -> None:
     for key in [k for k in _open_files if k[0] == os.getpid()]:
         with contextlib.suppress(Exception):
             _open_files.pop(key).close()
-
-
-def _decoded(raw: xr.Dataset, numbers: Mapping[str, bool]) -> xr.Dataset:
-    """What :func:`xarray.decode_cf` makes of a dataset, but without indexes."""
-    variables, attributes, named = xr.conventions.decode_cf_variables(raw.variables, raw.attrs, **numbers)
-    named |= set(raw.coords)
-    coordinates = {n: v for n, v in variables.items() if n in named or v.dims == (n,)}
-    fields = {n: v for n, v in variables.items() if n not in coordinates}
-    found = xr.Dataset(fields, xr.Coordinates(coordinates, indexes={}), attributes)
-    found.set_close(raw.close)
-    return found
 
 
 class LabelledFile(Container):
@@ -71,13 +56,20 @@ class LabelledFile(Container):
         self._memory = dataset
         self._guard: HDF5File | None = None
         self._missing: dict[str, Holes | None] = {}
+        self._classic = False
         if self.path is not None:
             self._prepare(self.path)
-        held = self.dataset()
-        self._arrays = {str(n): self._describe(str(n), v) for n, v in held.variables.items()}
-        # What is asked for many times while files are compared is kept: opening a file takes longer than reading it.
-        self._attributes = {n: _plain(held.variables[n]) for n in self._arrays} | {"": _plain(held)}
         self._kept: dict[str, np.ndarray] = {}
+        # What is asked for many times while files are compared is kept: opening a file takes longer than reading it.
+        self._arrays: dict[str, Array] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}
+        self._plain: Description | None = self._guard.described() if self._guard is not None else None
+        if self._plain is not None:
+            self._arrays, self._attributes = self._plain.arrays, self._plain.attributes
+            return
+        held = self.dataset()
+        self._arrays |= {str(n): self._describe(str(n), v) for n, v in held.variables.items()}
+        self._attributes |= {n: _plain(held.variables[n]) for n in self._arrays} | {"": _plain(held)}
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -116,27 +108,10 @@ class LabelledFile(Container):
         if key not in _open_files:
             while len(_open_files) >= MAX_OPEN:
                 _open_files.pop(next(iter(_open_files))).close()
-            _open_files[key] = self._opened(path)
-        return _open_files[key]
+            from pdessl.data.formats.decoding import decoded
 
-    def _opened(self, path: Path) -> xr.Dataset:
-        numbers: dict[str, Any] = {"decode_times": False, "decode_timedelta": False}
-        options = {**numbers, "mask_and_scale": False}
-        with readable(str(path)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if path.is_dir():
-                raw = xr.open_zarr(path, chunks=None, **options)
-                for name, variable in raw.variables.items():
-                    _without_zero_fill(path / str(name), variable)
-            else:
-                raw = xr.open_dataset(path, engine="scipy" if self._classic else "h5netcdf", **options, **_PLAIN)
-                with_default_fills(raw)
-            found = _decoded(raw, numbers)
-            for name, variable in found.variables.items():
-                if variable.dtype.kind == "f" and self._holes(str(name)) is not None:
-                    masked = Masked(variable.copy(deep=False), functools.partial(self._holes, str(name)))
-                    variable.data = indexing.LazilyIndexedArray(masked)
-            return found
+            _open_files[key] = decoded(path, self._classic, self._holes)
+        return _open_files[key]
 
     def _holes(self, name: str) -> Holes | None:
         """Return which chunks of an array were never written."""
@@ -162,7 +137,9 @@ class LabelledFile(Container):
         )
 
     def dates(self, name: str) -> str:  # noqa: D102
-        kind = self.dataset().variables[name].dtype.kind if name in self._arrays else ""
+        if self._plain is not None or name not in self._arrays:
+            return ""
+        kind = self.dataset().variables[name].dtype.kind
         return {"M": "date", "m": "timedelta"}.get(kind, "")
 
     def arrays(self) -> dict[str, Array]:  # noqa: D102
@@ -184,6 +161,9 @@ class LabelledFile(Container):
 
     def _read(self, name: str, array: Array, selection: Sequence[slice | int]) -> np.ndarray:
         check_memory(selected_size(array, selection) * array.dtype.itemsize, f"{self.label}: reading '{name}'")
+        if self._plain is not None and self._guard is not None:
+            fills = self._plain.fills.get(name, ()) or _default_fill(array)
+            return self._guard.masked(name, selection, fills, self.fill_is_value)
         with readable(f"{self.label}: '{name}'"):
             values = np.asarray(self.dataset().variables[name][tuple(selection)].values)
         if values.dtype.kind == "m":
@@ -194,13 +174,20 @@ class LabelledFile(Container):
             first = self.dataset().variables[name].values.reshape(-1)[0]
             return np.array([(v - first).total_seconds() for v in values.reshape(-1)]).reshape(values.shape)
         if values.dtype.kind in "fiu" and values.ndim:
-            fill = DEFAULT_FILLS.get(f"{values.dtype.kind}{values.dtype.itemsize}")
-            integer = values.dtype.kind in "iu" and self._guard is not None and fill is not None
-            values = without_fills(values, (fill,) if integer and fill is not None else ())
+            values = without_fills(values, _default_fill(array) if self._guard is not None else ())
         return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+    def mapped(self, name: str) -> bool:  # noqa: D102
+        return self._plain is not None and self._guard is not None and self._guard.mapped(name)
 
     def attributes(self, of: str = "") -> Mapping[str, Any]:  # noqa: D102
         return self._attributes.get(of, {})
+
+
+def _default_fill(array: Array) -> tuple[float, ...]:
+    """Return what netCDF writes for nothing into an array of integers; of other numbers it is known to who reads."""
+    fill = DEFAULT_FILLS.get(f"{array.dtype.kind}{array.dtype.itemsize}") if array.dtype.kind in "iu" else None
+    return () if fill is None or not array.shape else (fill,)
 
 
 def _plain(described: xr.Dataset | xr.Variable) -> dict[str, Any]:
@@ -209,7 +196,7 @@ def _plain(described: xr.Dataset | xr.Variable) -> dict[str, Any]:
         str(k): v.item() if isinstance(v, (np.generic, np.ndarray)) and v.size == 1 else v
         for k, v in described.attrs.items()
     }
-    dates = isinstance(described, xr.Variable) and (described.dtype.kind in "mM" or _cftime(described))
+    dates = hasattr(described, "dtype") and (described.dtype.kind in "mM" or _cftime(described))  # no file has a type
     return found | ({"units": "s"} if dates else {})
 
 
@@ -232,19 +219,6 @@ def _zarr_chunks(folder: Path) -> tuple[list[int], list[int]]:
     grid = content.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")
     chunks = content.get("chunks", grid)
     return (list(content["shape"]), list(chunks)) if chunks else ([], [])
-
-
-def _without_zero_fill(folder: Path, variable: xr.Variable) -> None:
-    """Take back that 0 stands for nothing in a Zarr array of format 2, unless its own attributes say so.
-
-    There xarray takes the fill value for a mask; but it is only what chunks that are not there hold, and 0 is what zarr
-    writes unasked.
-    """
-    attributes = folder / ".zattrs"
-    if (folder / ".zarray").is_file() and "_FillValue" in variable.attrs and variable.attrs["_FillValue"] == 0:
-        own = json.loads(attributes.read_text(encoding="utf-8")) if attributes.is_file() else {}
-        if "_FillValue" not in own:
-            del variable.attrs["_FillValue"]
 
 
 def check_zarr(path: Path) -> None:

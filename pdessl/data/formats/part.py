@@ -227,7 +227,7 @@ class Part:
         """Yield the names of the arrays of channels that are not mapped from a plain run of the file."""
         for prefix in self.prefixes:
             for name in dict.fromkeys(prefix + channel.dataset for channel in self.channels):
-                if not (isinstance(self.container, HDF5File) and self.container.mapped(name)):
+                if not self.container.mapped(name):
                     yield name
 
     def probe(self, name: str) -> None:
@@ -352,7 +352,7 @@ class Part:
             def faces(cut: slice) -> np.ndarray:
                 return self._array(prefix, first, cuts | {self.axes[axis]: cut})
 
-            return [to_centres(faces, cuts[self.axes[axis]], size, 2 + axis, kind, self.label)]
+            return [to_centres(faces, cuts[self.axes[axis]], size, 2 + axis, kind, self.label, self.axes[axis])]
         if len(channels) == 1:
             return [self._array(prefix, first, cuts)]
         return self._components(prefix, channels, cuts)

@@ -52,7 +52,7 @@ TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {"cole_hopf": cole_hopf}
 
 
 def to_centres(
-    read: Callable[[slice], np.ndarray], cut: slice, size: int, axis: int, boundary: str, label: str
+    read: Callable[[slice], np.ndarray], cut: slice, size: int, axis: int, boundary: str, label: str, name: str
 ) -> np.ndarray:
     """Return the mean of the lower and the upper face of cells.
 
@@ -63,6 +63,7 @@ def to_centres(
         axis: number of the axis in the array that ``read`` gives.
         boundary: beyond the last cell lies the first (``periodic``), or a face where the value is 0 (``wall``).
         label: file, for messages.
+        name: of the axis, for messages.
 
     Raises:
         DataError: the axis is a ``window``: what lies beyond its last cell is not known.
@@ -70,7 +71,7 @@ def to_centres(
     if boundary == "window":
         raise DataError(
             f"{label}: staggering 'centred' needs to know what lies beyond the last cell. Say so in the mapping:  "
-            f"boundary: {{x: wall}} or periodic; or read the values as stored:  staggering: stored"
+            f"boundary: {{{name}: wall}}  or periodic; or read the values as stored:  staggering: stored"
         )
     start, stop, step = cut.indices(size)
     last = range(start, stop, step)[-1]

@@ -5,19 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
-from pdessl.conventions import DEFAULT_FILLS, is_default_fill
+from pdessl.conventions import is_default_fill
 
-__all__ = ["Holes", "Masked", "hdf5_holes", "stated_fills", "with_default_fills", "without_fills", "zarr_holes"]
+__all__ = ["Holes", "hdf5_holes", "stated_fills", "without_fills", "zarr_holes"]
 
 
 MAX_CHUNKS = 1 << 24  # no real array has more; one that claims them is refused for its size when it is read
@@ -92,27 +88,6 @@ def zarr_holes(folder: Path, shape: Sequence[int], chunks: Sequence[int]) -> Hol
     return Holes(missing, chunks) if missing.any() else None
 
 
-class Masked(BackendArray):
-    """An array of floating-point numbers, read lazily, with NaN where nothing was written.
-
-    Args:
-        variable: the array as it is stored.
-        holes: returns what is missing of it; None: nothing.
-    """
-
-    def __init__(self, variable: xr.Variable, holes: Callable[[], Holes | None]) -> None:
-        self.variable, self.holes = variable, holes
-        self.shape, self.dtype = variable.shape, variable.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Return some of the values."""
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._values)
-
-    def _values(self, key: tuple[Any, ...]) -> np.ndarray:
-        values, holes = np.asarray(self.variable[key].values), self.holes()
-        return values if holes is None else np.where(holes.mask(key, self.shape), self.dtype.type(np.nan), values)
-
-
 def stated_fills(dataset: h5py.Dataset) -> tuple[float, ...]:
     """Return the numbers that a file says stand for nothing: its attributes, and a fill value that is set and not 0."""
     if dataset.dtype.kind not in "fiu":
@@ -132,17 +107,3 @@ def without_fills(values: np.ndarray, fills: Sequence[float] = ()) -> np.ndarray
     if not missing.any():
         return values
     return np.where(missing, np.nan, values).astype(values.dtype if values.dtype.kind == "f" else np.float64)
-
-
-def with_default_fills(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a netCDF dataset, not decoded yet, in which variables that name no fill value have that of netCDF.
-
-    Integers get one only where they are packed floating-point numbers: others would change their type by it.
-    """
-    for variable in dataset.variables.values():
-        attributes, dtype = variable.attrs, variable.dtype
-        packed = dtype.kind in "iu" and {"scale_factor", "add_offset"} & set(attributes)
-        fill = DEFAULT_FILLS.get(f"{dtype.kind}{dtype.itemsize}")
-        if not {"_FillValue", "missing_value"} & set(attributes) and fill is not None and (dtype.kind == "f" or packed):
-            attributes["_FillValue"] = dtype.newbyteorder("=").type(fill)
-    return dataset

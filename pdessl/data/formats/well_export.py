@@ -100,7 +100,9 @@ def _centred(data: Trajectories, source: Source) -> Trajectories:
             return values[..., cut]
 
         size = values.shape[-1]
-        values[...] = to_centres(faces, slice(None), size, values.ndim - 1, data.boundary[axis], source.name)
+        values[...] = to_centres(
+            faces, slice(None), size, values.ndim - 1, data.boundary[axis], source.name, data.axis_names[axis]
+        )
     return data.replace(fields=torch.from_numpy(fields))
 
 
