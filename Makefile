@@ -21,16 +21,27 @@ help:
 
 install: $(VENV)/.installed
 
-# The stamp is written last, so that an interrupted installation starts over, and a finished one does nothing.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+CHECK = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "pdessl needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
 	    exit 1; }
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# The stamp is written last, so that an interrupted installation starts over, and a finished one does nothing.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(CHECK)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PIP) -e '.[test]'
 	@touch $@
 
-quickstart: $(VENV)/.installed
+# What the quickstart needs, and no tools of developers. Python compiles what is imported; to compile all of it takes
+# as long as a stage of the quickstart.
+$(VENV)/.running: pyproject.toml constraints.txt
+	$(CHECK)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --no-compile -e .
+	@touch $@
+
+quickstart: $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.running)
 	$(VENV)/bin/pdessl quickstart $(ARGS)
 
 test: $(VENV)/.installed

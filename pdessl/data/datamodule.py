@@ -276,14 +276,19 @@ class PDEDataModule(lightning.LightningDataModule):
         Raises:
             DataError: there are fewer.
         """
-        return self._trajectories("labelled", self._subset(labels, seed))
+        return self._trajectories("labelled", self.labelled_numbers(labels, seed))
 
     def label_errors(self, target: str, labels: int | None = None, seed: int = 0) -> np.ndarray | None:
         """Return the standard errors of the labels of :meth:`labelled_subset`, (n,), nan where none; None if none."""
-        errors, numbers = errors_of(self.selections("labelled"), target), self._subset(labels, seed)
+        errors, numbers = errors_of(self.selections("labelled"), target), self.labelled_numbers(labels, seed)
         return errors if errors is None or numbers is None else errors[numbers]
 
-    def _subset(self, labels: int | None, seed: int) -> np.ndarray | None:
+    def labelled_runs(self, numbers: np.ndarray) -> Trajectories:
+        """Return the labelled trajectories of these numbers, in their order."""
+        return self._trajectories("labelled", numbers)
+
+    def labelled_numbers(self, labels: int | None, seed: int = 0) -> np.ndarray | None:
+        """Return which of the labelled trajectories :meth:`labelled_subset` returns, (n,); None: all, in order."""
         if labels is None:
             return None
         there = sum(map(len, self.selections("labelled")))
@@ -319,7 +324,7 @@ class PDEDataModule(lightning.LightningDataModule):
         return self._part("unlabelled") if self.train_split == "unlabelled" else self._labelled_part()
 
     def _labelled_part(self) -> Windows:
-        part, numbers = self._part("labelled"), self._subset(self.labels, self.seed)
+        part, numbers = self._part("labelled"), self.labelled_numbers(self.labels, self.seed)
         return part if numbers is None else part.subset(numbers)
 
     def _loader(self, part: Windows, shuffle: bool = False, pairs: GroupPairs | None = None) -> TrajectoryLoader:

@@ -274,9 +274,9 @@ def render(report: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str
     """
     title = _text(report.get("title", "pdessl report"))
     parts = [f"<h1>{title}</h1>"]
-    parts += [f'<p class="lead">{_text(p)}</p>' for p in report.get("summary", [])]
-    if report.get("law"):
+    if report.get("law"):  # a sentence and a picture, before what is explained
         parts.append(_section("law", law_section, report, arrays))
+    parts += [f'<p class="lead">{_text(p)}</p>' for p in report.get("summary", [])]
     if report.get("regression"):
         found = report["regression"]
         lines = findings(found["rows"], found.get("test_size"))

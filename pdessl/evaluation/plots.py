@@ -93,6 +93,7 @@ def law_figure(
     field: tuple[ArrayLike, ArrayLike, ArrayLike, str] | None = None,
     errors: Mapping[str, float] | None = None,
     labels: int | None = None,
+    law: str = "",
 ) -> Figure:
     """Three panels: a run as observed, the code of every test run beside its parameter, errors of some methods.
 
@@ -104,6 +105,7 @@ def law_figure(
         field: values (T, X), times (T,), positions (X,) and a title; None leaves the panel out.
         errors: method -> relative error in %; fewer than two leave the panel out.
         labels: how many labels these had.
+        law: title of the panel of the code.
     """
     x, y = np.asarray(parameter, dtype=float), np.asarray(shown, dtype=float)
     bars = errors or {}
@@ -130,7 +132,7 @@ def law_figure(
             axes.set(xscale="log", yscale="log")
             _plain_log_axis(axes.xaxis)
             _plain_log_axis(axes.yaxis)
-        axes.set(xlabel=f"true {name}", ylabel=shown_name, title=f"{len(x)} test runs")
+        axes.set(xlabel=f"true {name} of {len(x)} test runs", ylabel=shown_name, title=law)
         if len(bars) > 1:
             axes = _styled(grid.pop(0))
             order = sorted(bars, key=lambda method: -bars[method])

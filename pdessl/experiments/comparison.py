@@ -23,7 +23,7 @@ from pdessl.evaluation.tables import regression_row
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.comparison_result import RegressionResult
 from pdessl.experiments.estimates import Classical, equation_estimates
-from pdessl.experiments.processes import Shared, each
+from pdessl.experiments.processes import Shared, Workers, each
 from pdessl.experiments.regression import METHODS, Regression
 from pdessl.experiments.robustness import INTERVALS, interval_rows, reliability
 from pdessl.experiments.routes import Route
@@ -61,7 +61,7 @@ def compare_methods(
     data: PDEDataModule,
     settings: Regression,
     report: Callable[[str], None] = lambda line: None,
-    workers: int = 1,
+    workers: int | Workers = 1,
     law: LatentOperator | None = None,
 ) -> RegressionResult:
     """Run every method at every number of labels and seed, and score it on the test split.
@@ -131,7 +131,7 @@ class _Comparison:
         data: PDEDataModule,
         settings: Regression,
         report: Callable[[str], None],
-        workers: int,
+        workers: int | Workers,
         law: LatentOperator | None,
     ) -> None:
         self.workers, self.law = workers, law
@@ -311,10 +311,12 @@ class _Comparison:
         test = route.held("", self.test)
         if test is None:
             raise FormatError(f"the test runs cannot be read like the labelled ones: {route.refused['']}")
-        for (n, k), runs in subsets.items():
-            if k not in seeds:
-                continue
-            labelled = route.encode(runs)
+        chosen = {key: self.data.labelled_numbers(*key) for key in subsets if key[1] in seeds}
+        # A run of several subsets is encoded once.
+        union = np.unique(np.concatenate(list(chosen.values())))
+        encoded = route.labelled(with_target(self.data.labelled_runs(union), self.settings.target))
+        for (n, k), numbers in chosen.items():
+            labelled = encoded[np.searchsorted(union, numbers)]
             for method, readout in readouts.items():
                 try:
                     model = route.fit(labelled, readout, errors=self._errors(n, k))

@@ -7,8 +7,10 @@ process of two.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.pool
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from pdessl.experiments.training import quietly
 from pdessl.models import load, save_pretrained
 from pdessl.models.encoder import network_of
 
-__all__ = ["Shared", "each", "spread"]
+__all__ = ["Shared", "Workers", "each", "spread"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -39,6 +41,37 @@ class Shared:
 
 
 _shared: Shared | None = None
+_prepared_for = ""  # the call that this process was last prepared for
+
+
+class Workers:
+    """Processes that serve several calls of :func:`each` or :func:`spread`: started at the first, ended at the end.
+
+    A process imports torch and Lightning first, which takes as long as many a training.
+
+    Args:
+        count: of processes, at most as many as the first call has jobs; with 1 everything runs here.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: multiprocessing.pool.Pool | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()  # also on an error or Ctrl-C
+            self._pool.join()
+            self._pool = None
+
+    def run(self, work: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield what :func:`_work` gives of every piece of work, in order."""
+        if self._pool is None:
+            processes = min(self.count, max(len(work), 1))
+            self._pool = multiprocessing.get_context("spawn").Pool(processes, _start)
+        yield from self._pool.imap(_work, work)
 
 
 def _prepare(encoder: str, allow: tuple[str, ...], data_settings: Mapping[str, Any], settings: Any) -> None:
@@ -78,7 +111,7 @@ def _refuse_other_data(data: PDEDataModule) -> None:
 def spread(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
-    workers: int = 1,
+    workers: int | Workers = 1,
     prepare: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
@@ -87,29 +120,40 @@ def spread(
     Args:
         function: of the top level of a module.
         jobs: picklable values.
-        workers: processes; with 1 everything runs here.
-        prepare: called once in every process with ``arguments``.
+        workers: processes, or how many to start for these jobs alone; with 1 everything runs here.
+        prepare: called once in every process with ``arguments``, before its first job.
         arguments: picklable.
     """
-    if workers <= 1:
+    if isinstance(workers, int):
+        with Workers(workers) as own:
+            yield from spread(function, jobs, own, prepare, arguments)
+        return
+    if workers.count <= 1:
         for job in jobs:
             yield function(job)
         return
-    context = multiprocessing.get_context("spawn")
-    # Leaving the block terminates the workers, also on an error or Ctrl-C.
-    with context.Pool(min(workers, max(len(jobs), 1)), _start, (prepare, arguments)) as pool:
-        yield from pool.imap(function, jobs)
+    call = uuid.uuid4().hex
+    yield from workers.run([(call, prepare, arguments, function, job) for job in jobs])
 
 
-def _start(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
-    if prepare is not None:
-        prepare(*arguments)
+
+
+def _work(work: tuple[str, Callable[..., None] | None, tuple[Any, ...], Callable[[Any], Any], Any]) -> Any:
+    """Do a job in a worker, which is prepared for the call that it belongs to unless it is already."""
+    global _prepared_for
+    call, prepare, arguments, function, job = work
+    if call != _prepared_for:
+        if prepare is not None:
+            prepare(*arguments)
+        _prepared_for = call
+    return function(job)
 
 
 def each(
-    function: Callable[[Shared, Job], Result], jobs: Sequence[Job], shared: Shared, workers: int = 1
+    function: Callable[[Shared, Job], Result], jobs: Sequence[Job], shared: Shared, workers: int | Workers = 1
 ) -> Iterator[Result]:
     """Yield ``function(shared, job)`` for every job, in order.
 
@@ -117,13 +161,14 @@ def each(
         function: of the top level of a module; results must be picklable and should hold numpy arrays, not tensors.
         jobs: small picklable values.
         shared: what all jobs work on.
-        workers: processes. With 1 everything runs here. With more, a script that calls this must be guarded by
-            ``if __name__ == "__main__":``, as everywhere in :mod:`multiprocessing`.
+        workers: processes, or how many to start for these jobs alone. With 1 everything runs here. With more, a script
+            that calls this must be guarded by ``if __name__ == "__main__":``, as everywhere in :mod:`multiprocessing`.
 
     Raises:
         DataError: more than one worker, and data that another process could not make again.
     """
-    if workers <= 1 or len(jobs) <= 1:
+    count = workers if isinstance(workers, int) else workers.count
+    if count <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield function(shared, job)
         return

@@ -25,6 +25,7 @@ from pdessl.experiments.comparison_result import as_report
 from pdessl.experiments.law_report import as_report as law_report
 from pdessl.experiments.law_report import read_law
 from pdessl.experiments.pretraining import pretrain
+from pdessl.experiments.processes import Workers
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.recipes import read_recipe, recipe_path
 from pdessl.experiments.regress import saved_model
@@ -177,21 +178,22 @@ def quickstart(
             given = merge({"trainer": {"enable_progress_bar": False}}, given)
         run = pretrain(settings.pretraining.recipe, given, folder / "pretraining", preset=settings.pretraining.preset)
     encoder = load(run.folder)
-    with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
-        result = compare_methods(encoder, data, settings.regression, workers=settings.workers, law=law)
-        name = str(folder / "pretraining")
-        result.model = saved_model(result, data, settings.regression, name, encoder)
+    with Workers(settings.workers) as workers:  # of both, as starting them takes long
+        with stages.stage(f"regress {settings.regression.target} from few labels"), quietly():
+            result = compare_methods(encoder, data, settings.regression, workers=workers, law=law)
+            name = str(folder / "pretraining")
+            result.model = saved_model(result, data, settings.regression, name, encoder)
+        with stages.stage("step in time"), quietly():
+            stepped = compare_steppers(encoder, data, settings.timestepping, workers=workers)
     if result.model is not None:
         result.model.save(folder / "model")
         report["model"] = result.model.record["method"]
-    sections, held = as_report(result, settings.regression)
-    report |= sections
-    arrays |= held
-    with stages.stage("step in time"), quietly():
-        stepped = compare_steppers(encoder, data, settings.timestepping, workers=settings.workers)
-    sections, held = stepping_report(stepped, settings.timestepping)
-    report |= sections
-    arrays |= held
+    for sections, held in (
+        as_report(result, settings.regression),
+        stepping_report(stepped, settings.timestepping),
+    ):
+        report |= sections
+        arrays |= held
     with stages.stage("report"):
         report["training"] = {"curves": _shown_curves(run.curves)}
         report["views"], held = _views_section(settings, data)

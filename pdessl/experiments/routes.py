@@ -77,8 +77,12 @@ class Route:
         self.format = InputFormat.of(labelled, encoder, self.views, data.store.units, constants)
         self.refused: dict[str, str] = {}
         self._held: dict[str, Encoded] = {}
-        validation = labelled_validation(data, settings.target) if calibrate else None
-        self.validation = None if validation is None else self.encode(validation)
+        self._labelled: Encoded | None = None
+        self.validation: Encoded | None = None
+        if above is not None:
+            self.validation = None if above.validation is None else _below(above.validation)
+        elif calibrate and (validation := labelled_validation(data, settings.target)) is not None:
+            self.validation = self.encode(validation)
 
     def encode(self, runs: Trajectories) -> Encoded:
         """Read and encode runs.
@@ -92,6 +96,16 @@ class Route:
             # That runs were regridded is in the notes of the comparison.
             warnings.simplefilter("ignore", UserWarning)
             return encode(runs, self.encoder, self.format, self.views, 0, _both(self.layer), every=True)
+
+    def labelled(self, runs: Trajectories) -> Encoded:
+        """Return all labelled runs that models are fitted on encoded, once; a subset is a part of it.
+
+        Raises:
+            FormatError: as :meth:`encode`.
+        """
+        if self._labelled is None:
+            self._labelled = self.encode(runs) if self.above is None else _below(self.above.labelled(runs))
+        return self._labelled
 
     def held(self, name: str, runs: Trajectories) -> Encoded | None:
         """Return runs of a name encoded, once; None where they are refused, which ``refused`` says why."""

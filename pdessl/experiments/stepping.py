@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.statistics import far_from_zero, field_statistics
 from pdessl.errors import DataError
-from pdessl.experiments.processes import Shared, each
+from pdessl.experiments.processes import Shared, Workers, each
 from pdessl.experiments.stepping_conditions import Told, told
 from pdessl.experiments.stepping_scores import Scores, SteppingResult, scores
 from pdessl.experiments.stepping_training import Job, model_of, split, step_through
@@ -120,7 +120,7 @@ def compare_steppers(
     data: PDEDataModule,
     settings: Stepping,
     report: Callable[[str], None] = lambda line: None,
-    workers: int = 1,
+    workers: int | Workers = 1,
     out: str | os.PathLike[str] | None = None,
 ) -> SteppingResult:
     """Train every time-stepper on the labelled runs and roll it out on the test runs.

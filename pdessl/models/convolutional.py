@@ -199,8 +199,10 @@ class ConvEncoder(nn.Module):
         for values in stages if self.pool == "all" else stages[-1:]:
             # Statistics over the grid in float32 at least: a bfloat16 mean of 1,000 nodes keeps two digits.
             values = values.flatten(2).to(torch.promote_types(values.dtype, torch.float32))
-            variance, mean = torch.var_mean(values, dim=2, correction=0)
-            pooled += [mean, torch.sqrt(variance + 1e-5)]
+            # Two plain means: torch.var_mean is many times as slow where channels lie last.
+            mean = values.mean(dim=2, keepdim=True)
+            variance = (values - mean).square().mean(dim=2)
+            pooled += [mean[:, :, 0], torch.sqrt(variance + 1e-5)]
         return torch.cat(pooled, dim=1)
 
     def tokens(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:

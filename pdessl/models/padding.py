@@ -64,7 +64,16 @@ class GridConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolved grid."""
         for axis, reach in self._wrap:
-            # One concatenation: torch's circular padding makes several copies and forgets channels-last.
-            size = x.shape[axis]
-            x = torch.cat([x.narrow(axis, size - reach, reach), x, x.narrow(axis, 0, reach)], dim=axis)
+            x = _wrapped(x, axis, reach)
         return self.convolution(x)
+
+
+def _wrapped(x: Tensor, axis: int, reach: int) -> Tensor:
+    """Return the grid with ``reach`` nodes of a periodic axis repeated beyond each end."""
+    # One concatenation: torch's circular padding makes several copies and forgets channels-last.
+    between = x.shape[axis] - 2 * reach
+    if between < 0:
+        return torch.cat([x.narrow(axis, between + reach, reach), x, x.narrow(axis, 0, reach)], dim=axis)
+    # Split, not narrowed: the gradient of a part that was narrowed is a whole grid of zeros around it.
+    first, middle, last = x.split((reach, between, reach), dim=axis)
+    return torch.cat([last, first, middle, last, first], dim=axis)

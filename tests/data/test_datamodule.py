@@ -48,6 +48,16 @@ def test_validation_has_labels_in_fixed_order(module):
     assert next(iter(module.test_dataloader())).index.tolist() == list(range(8))
 
 
+def test_labelled_subsets_are_known_by_number(small_store):
+    data = PDEDataModule(small_store.path)
+    data.setup()
+    numbers = data.labelled_numbers(3, seed=1)
+    assert len(set(numbers.tolist())) == 3 and (numbers[:2] == data.labelled_numbers(2, seed=1)).all()
+    subset, whole = data.labelled_subset(3, seed=1), data.labelled_subset(None)
+    for runs in (data.labelled_runs(numbers), whole[numbers.tolist()]):
+        assert torch.equal(runs.fields, subset.fields)
+
+
 def test_supervised_training_uses_the_labelled_subset(small_store):
     made = PDEDataModule(small_store.path, batch_size=4, labels=6, train="labelled")
     made.setup()

@@ -9,6 +9,7 @@ import pytest
 
 from pdessl import cli
 from pdessl.errors import FormatError
+from pdessl.evaluation.law_section import sentence
 from pdessl.evaluation.plots import principal_components, training_figure, views_figure
 from pdessl.evaluation.report import read_report, write_report
 from pdessl.evaluation.tables import compare, findings, measured, regression_row
@@ -248,3 +249,17 @@ def test_figures_take_curves_with_gaps_and_views_of_other_sizes():
         ["b", "c"],
     )
     assert re.search("b", figure.axes[0].get_title())
+
+
+def test_the_first_sentence_says_the_law_and_what_others_have_with_the_same_labels():
+    rows = [
+        regression_row("law", "law", "pretrained", 16, [0.9], [0.1]),
+        regression_row("scratch", "supervised", "floor", 16, [13.0], [0.2]),
+        regression_row("scratch", "supervised", "floor", 64, [5.0], [0.2]),
+    ]
+    section = {"equation": ["    u_t = z u_xx"], "target": "viscosity", "labels": 16, "runs": 1024, "error": 0.9}
+    said = sentence({**section, "shown": "z"}, rows)
+    assert "1,024 unlabelled runs" in said and ": u_t = z u_xx. With 16 labels z" in said
+    assert said.endswith("is the viscosity to 0.9 % (a network trained on the same labels 13 %).")
+    two = sentence({**section, "equation": ["u_t = z u_xx", "v_t = z v_xx"], "shown": "predicted"}, [])
+    assert "the law that they obey" in two and "=" not in two and two.endswith("to 0.9 %.")

@@ -10,7 +10,7 @@ from torch import nn
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.data.windows import Crop
 from pdessl.errors import DataError
-from pdessl.experiments.processes import Shared, each
+from pdessl.experiments.processes import Shared, Workers, each
 
 
 def fields_of(shared, split):
@@ -57,7 +57,12 @@ def test_workers_have_crop_splits_mapping_fields_and_seed(tmp_path):
     data.setup()
     shared = Shared(Mean().eval(), data, None)
     alone = list(each(fields_of, ["test", "validation"], shared))
-    spread = list(each(fields_of, ["test", "validation"], shared, workers=2))
+    whole = PDEDataModule(tmp_path / "runs", mapping=str(tmp_path / "mapping.yaml"), splits={"test": 0.5})
+    whole.setup()
+    with Workers(2) as workers:  # the same processes serve calls on other data
+        spread = list(each(fields_of, ["test", "validation"], shared, workers))
+        other = list(each(fields_of, ["test", "test"], Shared(Mean().eval(), whole, None), workers))
+    assert [sorted(names.tolist()) for _, names in other] == [["rho", "u"]] * 2
     assert alone[0][0].shape == (6, 1, 6, 16) and alone[0][1].tolist() == ["rho"]
     for (a, names), (b, others) in zip(alone, spread, strict=True):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b)) and names.tolist() == others.tolist()

@@ -50,6 +50,21 @@ def test_grid_convolution_wraps_around():
         GridConvolution(1, 1, 4, (True,))
 
 
+@pytest.mark.parametrize("nodes", [3, 4, 9])  # fewer than both ends that are repeated, just these, and more
+def test_wrapping_and_its_gradient_are_those_of_circular_padding(nodes):
+    x = field(2, 3, nodes).double().requires_grad_()
+    same = x.detach().clone().requires_grad_()
+    convolution = GridConvolution(3, 2, 3, (True,), dilation=2).double()
+    found = convolution(x)
+    inner = convolution.convolution
+    padded = torch.nn.functional.pad(same, (2, 2), mode="circular")
+    expected = torch.nn.functional.conv1d(padded, inner.weight, inner.bias, dilation=2)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, same.grad)
+
+
 def test_errors_name_found_and_expected():
     with pytest.raises(ShapeError, match=r"fields \(2, 3, 8, 8\); expected \(B, 1, T, \*X\) with 1 space axes"):
         ConvEncoder(width=4)(field(2, 3, 8, 8))

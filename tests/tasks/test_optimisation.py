@@ -9,7 +9,7 @@ import torch
 from pdessl.models import ConvEncoder
 from pdessl.objectives import VICReg
 from pdessl.tasks import Pretraining
-from pdessl.tasks.optimisation import cosine_with_warmup
+from pdessl.tasks.optimisation import cosine_with_warmup, optimiser_and_schedule, parameter_groups
 
 from .toy import WaveData, trainer
 
@@ -89,3 +89,27 @@ def test_an_accumulated_gradient_is_the_mean_over_micro_batches_and_is_clipped_a
     torch.testing.assert_close(found, gradient(by_hand), rtol=1e-4, atol=1e-6)
     _, _, clipped = fit(tmp_path, accumulate_grad_batches=4, gradient_clip_val=1e-2)
     torch.testing.assert_close(clipped, found * (1e-2 / found.norm()), rtol=1e-3, atol=1e-7)
+
+
+def test_weights_move_as_adamw_moves_them():
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2).double()
+    same = torch.nn.Linear(3, 2).double()
+    same.load_state_dict(network.state_dict())
+    made = optimiser_and_schedule(parameter_groups([network], 0.1), 0.05, math.inf, 0.0)
+    plain = torch.optim.AdamW(parameter_groups([same], 0.1), lr=0.05, foreach=False, fused=False)
+    for seed in range(4):
+        x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        for module, optimiser in ((network, made["optimizer"]), (same, plain)):
+            optimiser.zero_grad()
+            module(x).square().sum().backward()
+            optimiser.step()
+    torch.testing.assert_close(network.state_dict(), same.state_dict())
+
+
+def test_complex_weights_are_moved_too():
+    weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
+    optimiser = optimiser_and_schedule([{"params": [weight]}], 0.1, math.inf, 0.0)["optimizer"]
+    weight.abs().square().sum().backward()
+    optimiser.step()
+    assert bool((weight.abs() < 1).all())
