@@ -103,11 +103,13 @@ def _share(found: Tensor, true: Tensor) -> float:
 
 
 def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: dict[str, Any]) -> None:
-    """Write predictor and read-outs of a trained world model beside its encoder, each for :func:`pdessl.load`."""
+    """Write predictor, latent variable and read-outs of a world model beside its encoder, each for pdessl.load."""
     runs = data.unlabelled
     periods = len(runs) * (runs.fields.shape[2] - 1)
     provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
     save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
+    if task.latent_variable is not None:
+        save_pretrained(folder / "latent_variable", task.latent_variable, {"provenance": provenance})
     if runs.fields.ndim == 4 and runs.fields.shape[1] == 1:
         save_pretrained(folder / "readout", fit_readout(task, runs, data.validation), {"provenance": provenance})
 
