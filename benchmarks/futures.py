@@ -46,7 +46,13 @@ Step = Callable[[Tensor, torch.Generator], Tensor]  # latents (n, X, 1) -> one o
 
 def trained(recipe: str, data: Path, out: Path, words: list[str], seed: int = 0) -> WorldModel:
     """Return a world model of a recipe."""
-    given = [*words, f"data.path={data}", f"model.seed={seed}", f"seed_everything={seed}", "trainer.enable_progress_bar=false"]
+    given = [
+        *words,
+        f"data.path={data}",
+        f"model.seed={seed}",
+        f"seed_everything={seed}",
+        "trainer.enable_progress_bar=false",
+    ]
     with quietly():
         task = pretrain(recipe, given, out).task
     assert isinstance(task, WorldModel)
@@ -67,9 +73,8 @@ def plain(task: WorldModel) -> Step:
 
 
 def free(task: WorldModel) -> Step:
-    """Return a step with ξ from the prior."""
-    size = task.predictor.undetermined
-    return lambda z, generator: task.predictor(z, torch.randn(len(z), size, generator=generator))
+    """Return a step with ξ drawn."""
+    return lambda z, generator: task.predictor(z, task.latent_variable.sample(len(z), generator))
 
 
 def residuals(task: WorldModel, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +232,10 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
     module.setup()
     sets = {"validation": module.validation, "test": module.test}
     words = list(options.set)
-    without = [trained(recipe_name, data, folder / f"{data.name}_w{i}", [*words, *WITHOUT], i) for i in range(1 if amplitude == 0 else MEMBERS)]
+    without = [
+        trained(recipe_name, data, folder / f"{data.name}_w{i}", [*words, *WITHOUT], i)
+        for i in range(1 if amplitude == 0 else MEMBERS)
+    ]
     kinds = {"latent variable, KL": []}
     if amplitude is None:
         size = KNOWN[case]
@@ -235,7 +243,10 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
             f"model.predictor.init_args.undetermined={size}", f"model.latent_variable.init_args.size={size}",
             "model.latent_variable.init_args.regularised=noise", "model.latent_variable.init_args.noise=0.1",
         ]  # fmt: skip
-    latent = {n: trained(recipe_name, data, folder / f"{data.name}_{i}", [*words, *w]) for i, (n, w) in enumerate(kinds.items())}
+    latent = {
+        n: trained(recipe_name, data, folder / f"{data.name}_{i}", [*words, *w])
+        for i, (n, w) in enumerate(kinds.items())
+    }
     z = latents_of(without[0], sets["test"])
     start, horizons = z[:, START], [h for h in (1, 4, 16) if START + h < z.shape[1]]
     truth, most = z[:, START + 1 :, :, 0], horizons[-1]
@@ -278,7 +289,9 @@ def main() -> None:
                 rows += measured(case, options, Path(folder), amplitude)
     for row in rows:
         inside = f"{row['coverage']:.0f} of {row['promised']:.0f} %" if "coverage" in row else ""
-        best = " ".join(f"{row[f'best_of_{n}']:.4f}" if row[f"best_of_{n}"] is not None else "-" for n in (MEMBERS, SAMPLES))
+        best = " ".join(
+            f"{row[f'best_of_{n}']:.4f}" if row[f"best_of_{n}"] is not None else "-" for n in (MEMBERS, SAMPLES)
+        )
         print(
             f"{row['data']:18s} {row['forecaster']:50s} {row['steps']:3d} steps: energy score {row['energy_score']:.4f} "
             f"best {best} {inside}"

@@ -89,6 +89,19 @@ def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
     return latents.double().cpu(), windows[:, :, -1].double()
 
 
+@torch.no_grad()
+def _unseen(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
+    """Return mean and logarithmic variance (n, d) of what a world model infers that nobody saw, from a part of the runs."""
+    task.eval()
+    horizon = runs.fields.shape[2] - task.frames
+    whole = runs[slice(0, max(1, math.ceil(_STATES / horizon)))]
+    states = whole.fields.unfold(2, task.frames, 1).movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
+    latents = task.latent(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+    actions = task.amplitudes(whole).to(latents)
+    found = task.inferred(latents, latents[:, 1:], actions)
+    return tuple(part.flatten(0, 1) for part in found)  # type: ignore[return-value]
+
+
 def _observed(fields: Tensor, length: Tensor) -> Tensor:
     """Return energy and dissipation (n, 2) of fields (n, 1, X) on a periodic interval."""
     modes = torch.fft.rfft(fields[:, 0], norm="forward")
@@ -109,6 +122,7 @@ def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: 
     provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
     save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
     if task.latent_variable is not None:
+        task.latent_variable.set_moments(*_unseen(task, runs))
         save_pretrained(folder / "latent_variable", task.latent_variable, {"provenance": provenance})
     if runs.fields.ndim == 4 and runs.fields.shape[1] == 1:
         save_pretrained(folder / "readout", fit_readout(task, runs, data.validation), {"provenance": provenance})

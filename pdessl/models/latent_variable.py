@@ -21,8 +21,9 @@ class LatentVariable(nn.Module):
 
         q(ξ | z_t, z_{t+1}) = N(m, s²),    m, log s² = g(z_t, z_{t+1} - P(z_t, a_t, 0)),    p(ξ) = N(0, 1)
 
-    In training ξ is drawn from q, and what it may tell is priced by :meth:`price`, in nats; afterwards it is drawn from
-    p, swept, or left at 0, which is the deterministic predictor. A direction of the error of which ξ would take off v
+    In training ξ is drawn from q, and what it may tell is priced by :meth:`price`, in nats; afterwards it is drawn by
+    :meth:`sample`, swept, or left at 0, which is the deterministic predictor. Samples are Gaussian with the moments that ξ
+    had over training runs (:meth:`set_moments`): those of p only where training has come to its end. A direction of the error of which ξ would take off v
     (in units of the loss) is described where v > β/2, β the weight of the price, and then down to an error of β/2
     (water-filling of rate-distortion theory, for Gaussian errors and a linear P): β says which errors are not worth a
     number. What z_t and a_t tell costs the same nats and takes nothing off the error, so ξ does not hold it.
@@ -49,6 +50,9 @@ class LatentVariable(nn.Module):
         (2022), A path towards autonomous machine intelligence, section 4.3; water-filling: Cover, Thomas, section 10.3.
     """
 
+    centre: Tensor
+    root: Tensor
+
     def __init__(
         self,
         latent: int,
@@ -74,6 +78,8 @@ class LatentVariable(nn.Module):
             layers += [nn.GELU()] if number else []
             layers.append(nn.Linear(a, b))
         self.network = nn.Sequential(*layers)
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("root", torch.eye(size))
 
     def forward(self, latent: Tensor, missed: Tensor) -> tuple[Tensor, Tensor]:
         """Return m and log s² of q, from latents and from what the predictor without ξ missed after them."""
@@ -94,6 +100,23 @@ class LatentVariable(nn.Module):
         """Return m + s noise, (B, d), with gradients; noise standard normal."""
         return mean + (log_variance / 2).exp() * noise
 
+    @torch.no_grad()
+    def set_moments(self, mean: Tensor, log_variance: Tensor) -> None:
+        """Set what :meth:`sample` draws from: the moments of ξ over all rows, from m and log s² (n, d) of training runs.
+
+        Raises:
+            ShapeError: fewer than two rows more than numbers.
+        """
+        self._check_rows(mean)
+        centre, covariance = _moments(mean.double(), log_variance.double())
+        self.centre.copy_(centre)
+        self.root.copy_(torch.linalg.cholesky(covariance))
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return ``count`` draws of ξ, (count, d)."""
+        noise = torch.randn(count, self.size, generator=generator, dtype=self.root.dtype, device=self.root.device)
+        return self.centre + noise @ self.root.T
+
     def price(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Return what ξ tells, in nats per row, as far as it is limited: a scalar >= 0.
 
@@ -102,10 +125,19 @@ class LatentVariable(nn.Module):
         """
         if self.regularised == "kl":
             return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        rows, size = mean.shape
-        if rows < size + 2:
-            raise ShapeError(f"{rows} rows do not tell the moments of {size} numbers; expected {size + 2} or more.")
-        centre = mean.mean(dim=0)
-        away = mean - centre
-        moments = away.T @ away / (rows - 1) + torch.diag(log_variance.exp().mean(dim=0))
-        return 0.5 * (moments.diagonal().sum() + centre.square().sum() - size - torch.logdet(moments))
+        self._check_rows(mean)
+        centre, moments = _moments(mean, log_variance)
+        return 0.5 * (moments.diagonal().sum() + centre.square().sum() - self.size - torch.logdet(moments))
+
+    def _check_rows(self, mean: Tensor) -> None:
+        if len(mean) < self.size + 2:
+            raise ShapeError(
+                f"{len(mean)} rows do not tell the moments of {self.size} numbers; expected {self.size + 2} or more."
+            )
+
+
+def _moments(mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and covariance of ξ over rows of q."""
+    centre = mean.mean(dim=0)
+    away = mean - centre
+    return centre, away.T @ away / (len(mean) - 1) + torch.diag(log_variance.exp().mean(dim=0))

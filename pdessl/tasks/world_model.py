@@ -157,9 +157,7 @@ class WorldModel(RepresentationTask):
             if self.augmentation is not None:
                 view, _ = self.augmentation(view, generator)
         fields, b = view.fields, len(view)
-        actions = fields.new_zeros(b, self.horizon, 0)
-        if not self._unacted:
-            actions = view.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype)  # (B, K, A)
+        actions = self.amplitudes(view)
         states = fields.unfold(2, self.frames, 1).movedim(-1, 3).movedim(2, 1)  # (B, K + 1, C, H, *X)
         latents = self.latent(states.flatten(0, 1)).unflatten(0, (b, -1))
         target = latents[:, 1:]
@@ -200,6 +198,13 @@ class WorldModel(RepresentationTask):
         assert self.latent_variable is not None  # noqa: S101  (asked only with one)
         found = self.latent_variable(before.flatten(0, 1), missed.flatten(0, 1))
         return tuple(part.unflatten(0, after.shape[:2]) for part in found)  # type: ignore[return-value]
+
+    def amplitudes(self, runs: Trajectories) -> Tensor:
+        """Return the amplitudes that act after each state of runs but the last, (B, K, A), as the predictor reads them."""
+        fields = runs.fields
+        if self._unacted or runs.actions is None:
+            return fields.new_zeros(len(fields), fields.shape[2] - self.frames, 0)
+        return runs.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype)
 
     @property
     def _unacted(self) -> bool:
