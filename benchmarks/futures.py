@@ -2,9 +2,10 @@
 
     python benchmarks/futures.py --only burgers --out results/rows/imagination/futures_burgers.json
 
-Trained are the recipe ``world/burgers_futures`` (or ``ks_futures``), whose predictor has a latent variable, and the same
-without; each is rolled out from one frame of every test run, 39 times where it knows of more than one future. Errors and
-energy scores are in deviations of the field; the energy score is that of whole fields, coverage that of single nodes.
+Trained are the recipe ``world/burgers_futures`` (or ``ks22_futures``), whose predictor has a latent variable, and the
+same without; each is rolled out from one frame of every test run, 39 times where it knows of more than one future.
+Errors and energy scores are in deviations of the field; the energy score is that of whole fields, coverage that of
+single nodes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pdessl.trajectory import Trajectories
 
 CASES = {
     "burgers": ("burgers_random_force", "world/burgers_futures"),
-    "ks": ("kuramoto_sivashinsky_random_force", "world/ks_futures"),
+    "ks": ("kuramoto_sivashinsky_random_force", "world/ks22_futures"),
 }
 SAMPLES, MEMBERS, START = 39, 4, 8
 WITHOUT = ["model.predictor.init_args.undetermined=0", "model.latent_variable=null"]
@@ -147,12 +148,11 @@ def solved(recipe: DatasetRecipe, runs: Trajectories, start: int, horizon: int, 
     nodes = runs.fields.shape[3]
     modes = torch.fft.rfft(runs.fields[:, 0, start].double(), norm="forward")
     fine = torch.fft.irfft(modes, n=points, norm="forward")[:, None]
+    drawn = [family.draw(random_stream(1, "futures", i, "forcing")) for i in range(samples * len(runs))]
     simulator = recipe.simulator(
         **recipe.constants, domain_length=float(runs.lengths[0, 0]), points=points, check_resolution=False,
         dtype=torch.float64,
-        forcing=family.forcing(
-            torch.stack([family.draw(random_stream(1, "futures", i, "forcing")) for i in range(samples * len(runs))]), points
-        ),
+        forcing=family.forcing(torch.stack(drawn), points),
     )  # fmt: skip
     times = float(runs.time_step[0]) * torch.arange(horizon + 1, dtype=torch.float64)
     found = simulator(fine.repeat(samples, 1, 1), times).fields[:, 0, 1:, :: points // nodes]
@@ -226,7 +226,7 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
     changes = {} if amplitude is None else {"forcing.amplitude": amplitude}
     recipe = load_recipe(dataset, overrides=changes)
     data = folder / f"{case}_{amplitude}"
-    size = {"unlabelled": options.unlabelled, "validation": 64, "test": options.runs}
+    size = {"unlabelled": options.unlabelled, "labelled": 1, "validation": 64, "test": options.runs}
     generate(dataset, data, size=size, overrides=changes, progress=False)
     module = PDEDataModule(path=str(data))
     module.setup()
@@ -293,8 +293,8 @@ def main() -> None:
             f"{row[f'best_of_{n}']:.4f}" if row[f"best_of_{n}"] is not None else "-" for n in (MEMBERS, SAMPLES)
         )
         print(
-            f"{row['data']:18s} {row['forecaster']:50s} {row['steps']:3d} steps: energy score {row['energy_score']:.4f} "
-            f"best {best} {inside}"
+            f"{row['data']:18s} {row['forecaster']:50s} {row['steps']:3d} steps: energy score "
+            f"{row['energy_score']:.4f} best {best} {inside}"
         )
         if "nats" in row:
             print({n: row[n] for n in row if n in ("numbers_in_use", "of", "nats") or n.startswith("r2")})

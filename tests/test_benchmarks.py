@@ -38,6 +38,12 @@ RUNS = {
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
+    "futures": [
+        (
+            "--only burgers --unlabelled 16 --runs 3 --head-steps 2 --set trainer.max_epochs=1",
+            r"Gaussian head[^$]*the solver, other draws of the force +1 steps: energy score \d[^$]*no force +deterministic",
+        )
+    ],
     "label_moving": [
         ("--labels 8 --seeds 1 --test 8 --views 1", r"noise 0.02  moved, noise made equal +8 labels +\d+\.\d+ %"),
     ],

@@ -24,7 +24,7 @@ def _flat(samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
-    """Return the energy score of each row, (n,): the smaller, the better; in the mean only the true distribution has least.
+    """Return the energy score of each row, (n,): the smaller, the better; least, in the mean, for the truth.
 
         mean_m |x_m - y| - ½ mean_{m ≠ k} |x_m - x_k|,    |·| the root mean square over the entries of a row
 

@@ -91,7 +91,7 @@ def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _unseen(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
-    """Return mean and logarithmic variance (n, d) of what a world model infers that nobody saw, from a part of the runs."""
+    """Return mean and logarithmic variance (n, d) of what a world model infers of what nobody saw, on some runs."""
     task.eval()
     horizon = runs.fields.shape[2] - task.frames
     whole = runs[slice(0, max(1, math.ceil(_STATES / horizon)))]

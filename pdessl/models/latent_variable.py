@@ -22,18 +22,20 @@ class LatentVariable(nn.Module):
         q(ξ | z_t, z_{t+1}) = N(m, s²),    m, log s² = g(z_t, z_{t+1} - P(z_t, a_t, 0)),    p(ξ) = N(0, 1)
 
     In training ξ is drawn from q, and what it may tell is priced by :meth:`price`, in nats; afterwards it is drawn by
-    :meth:`sample`, swept, or left at 0, which is the deterministic predictor. Samples are Gaussian with the moments that ξ
-    had over training runs (:meth:`set_moments`): those of p only where training has come to its end. A direction of the error of which ξ would take off v
-    (in units of the loss) is described where v > β/2, β the weight of the price, and then down to an error of β/2
-    (water-filling of rate-distortion theory, for Gaussian errors and a linear P): β says which errors are not worth a
-    number. What z_t and a_t tell costs the same nats and takes nothing off the error, so ξ does not hold it.
+    :meth:`sample`, swept, or left at 0, which is the deterministic predictor. Samples are Gaussian with the moments
+    that ξ had over training runs (:meth:`set_moments`): those of p only where training has come to its end.
+
+    A direction of the error of which ξ would take off v (in units of the loss) is described where v > β/2, β the weight
+    of the price, and then down to an error of β/2 (water-filling of rate-distortion theory, for Gaussian errors and a
+    linear P): β says which errors are not worth a number. What z_t and a_t tell costs the same nats and takes nothing
+    off the error, so ξ does not hold it.
 
     Args:
         latent: width of a latent, its tokens together, D.
         size: d, >= 1. More than there are undetermined directions does no harm with ``kl``: those too many stay at the
             prior.
         hidden: widths of the hidden layers of g.
-        regularised: ``kl``: the price is the mean divergence of q from p, row by row. ``noise``: s is ``noise`` for all
+        regularised: ``kl``: the price is the mean divergence of q from p, row by row. ``noise``: s is ``noise`` in all
             rows, so that ξ cannot tell more than about log(1/noise) nats in each of its dimensions, and the price is
             the divergence from p of one Gaussian with the moments of all rows: what is drawn from p looks like what was
             inferred, and nothing limits ξ but its dimension and the noise.
@@ -46,8 +48,8 @@ class LatentVariable(nn.Module):
         SchemaError: a setting out of range.
         ShapeError: latents of another width.
 
-    Source: Kingma, Welling (2014), arXiv:1312.6114; latent variables of world models limited by dimension or noise: LeCun
-        (2022), A path towards autonomous machine intelligence, section 4.3; water-filling: Cover, Thomas, section 10.3.
+    Source: Kingma, Welling (2014), arXiv:1312.6114; limited by dimension or noise: LeCun (2022),
+        A path towards autonomous machine intelligence, section 4.3; water-filling: Cover, Thomas, section 10.3.
     """
 
     centre: Tensor
@@ -64,8 +66,8 @@ class LatentVariable(nn.Module):
         super().__init__()
         if latent < 1 or size < 1 or regularised not in ("kl", "noise") or not 0 < noise < 1:
             raise SchemaError(
-                f"LatentVariable got latent {latent}, size {size}, regularised '{regularised}', noise {noise}; expected "
-                "numbers >= 1, 'kl' or 'noise', and a noise between 0 and 1."
+                f"LatentVariable got latent {latent}, size {size}, regularised '{regularised}', noise {noise}; "
+                "expected numbers >= 1, 'kl' or 'noise', and a noise between 0 and 1."
             )
         self.init_args: dict[str, Any] = {
             "latent": latent, "size": size, "hidden": [int(h) for h in hidden], "regularised": regularised,
@@ -102,7 +104,7 @@ class LatentVariable(nn.Module):
 
     @torch.no_grad()
     def set_moments(self, mean: Tensor, log_variance: Tensor) -> None:
-        """Set what :meth:`sample` draws from: the moments of ξ over all rows, from m and log s² (n, d) of training runs.
+        """Set what :meth:`sample` draws from: the moments of ξ over all rows, from m, log s² (n, d) of training runs.
 
         Raises:
             ShapeError: fewer than two rows more than numbers.

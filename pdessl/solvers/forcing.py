@@ -264,7 +264,7 @@ class SineForcing:
 class RandomForcing:
     """Family of forces with no memory on a periodic domain: new random amplitudes of a few waves in every interval.
 
-        f(t, x) = Σ_k σ_k [a_k(t) cos(2π k x / L) + b_k(t) sin(2π k x / L)],    σ_k² ∝ k^(-2 slope),  Σ_k σ_k² = amplitude²
+        f(t, x) = Σ_k σ_k [a_k(t) cos(2π k x / L) + b_k(t) sin(2π k x / L)],    σ_k ∝ k^(-slope),  Σ_k σ_k² = amplitude²
 
     a_k, b_k are standard normal, independent between waves and intervals; k runs from wave_numbers[0] to
     wave_numbers[1]. At every place and time f has mean 0 and deviation ``amplitude``. Nothing that was seen before an
@@ -276,8 +276,8 @@ class RandomForcing:
         duration: time that is covered, from 0; the last amplitudes hold afterwards.
         wave_numbers: lowest and highest k, 1 <= low <= high.
         slope: of the spectrum.
-        interpolation: ``hold``, or ``linear``: joined by straight lines, so that the force is continuous and what it does
-            next is partly told by what it does now.
+        interpolation: ``hold``, or ``linear``: joined by straight lines, so that the force is continuous and what it
+            does next is partly told by what it does now.
     """
 
     amplitude: float

@@ -30,8 +30,9 @@ class WorldModel(RepresentationTask):
         loss = objective(ẑ, z, z_t) + ω mean (a_t - g(z_t, z_{t+1}))² + ω mean (a_t .. a_{t+K-1} - h(z_t, z_{t+K}))²
                + δ mean (z_{t+1} - z_t)²
 
-    With a latent variable the predictor is P(z, a, ξ): ξ_t is drawn from q(ξ | z_t, z_{t+1}), and what it tells is priced,
-    + β nats a period. It takes up what state and actions do not determine; see :class:`pdessl.models.LatentVariable`.
+    With a latent variable the predictor is P(z, a, ξ): ξ_t is drawn from q(ξ | z_t, z_{t+1}), and what it tells is
+    priced, + β nats a period. It takes up what state and actions do not determine; see
+    :class:`pdessl.models.LatentVariable`.
 
     f: encoder, P: predictor, g, h: inverse dynamics over one period and over the window. The inverse dynamics are what
     makes the latent keep directions that the actuators move: without, unstable modes may be left out of it. Gradients
@@ -67,9 +68,9 @@ class WorldModel(RepresentationTask):
         learning_rate, weight_decay, warmup, seed: see :class:`RepresentationTask`.
 
     Raises:
-        SchemaError: a setting out of range; neither an anti-collapse term nor a teacher, and an encoder that learns: the
-            constant one would solve the task; ``on_tokens`` and an encoder with a head, which nothing would train; or a
-            latent variable of another size than the predictor's.
+        SchemaError: a setting out of range; neither an anti-collapse term nor a teacher, and an encoder that learns:
+            the constant one would solve the task; ``on_tokens`` and an encoder with a head, which nothing would train;
+            or a latent variable of another size than the predictor's.
         DataError: runs without actions.
         ShapeError: runs shorter than a window.
 
@@ -105,8 +106,8 @@ class WorldModel(RepresentationTask):
         if min(horizon, frames, windows) < 1 or min(inverse_weight, similarity, price) < 0 or not bound > 0:
             raise SchemaError(
                 f"WorldModel got horizon {horizon}, frames {frames}, windows {windows}, inverse_weight "
-                f"{inverse_weight}, similarity {similarity}, price {price}, bound {bound}; expected counts >= 1, weights "
-                ">= 0 and a bound > 0."
+                f"{inverse_weight}, similarity {similarity}, price {price}, bound {bound}; expected counts >= 1, "
+                "weights >= 0 and a bound > 0."
             )
         learns = any(True for _ in self.encoder.parameters())
         if learns and teacher is None and isinstance(objective, Guarded) and not objective.guarded:
@@ -119,8 +120,8 @@ class WorldModel(RepresentationTask):
         inferred, read = getattr(latent_variable, "size", 0), getattr(predictor, "undetermined", 0)
         if inferred != read:
             raise SchemaError(
-                f"WorldModel got a latent variable of {inferred} numbers and a predictor with undetermined {read}; expected "
-                "the same: give both latent_variable and predictor.undetermined, or neither."
+                f"WorldModel got a latent variable of {inferred} numbers and a predictor with undetermined {read}; "
+                "expected the same: give both latent_variable and predictor.undetermined, or neither."
             )
         self.predictor, self.objective = predictor, objective
         self.latent_variable, self.price = latent_variable, price
@@ -200,7 +201,7 @@ class WorldModel(RepresentationTask):
         return tuple(part.unflatten(0, after.shape[:2]) for part in found)  # type: ignore[return-value]
 
     def amplitudes(self, runs: Trajectories) -> Tensor:
-        """Return the amplitudes that act after each state of runs but the last, (B, K, A), as the predictor reads them."""
+        """Return the amplitudes after each state of runs but the last, (B, K, A), as the predictor reads them."""
         fields = runs.fields
         if self._unacted or runs.actions is None:
             return fields.new_zeros(len(fields), fields.shape[2] - self.frames, 0)
