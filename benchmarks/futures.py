@@ -37,7 +37,7 @@ CASES = {
     "burgers": ("burgers_random_force", "world/burgers_futures"),
     "ks": ("kuramoto_sivashinsky_random_force", "world/ks22_futures"),
 }
-SAMPLES, MEMBERS, START = 39, 4, 8
+SAMPLES, FEW, START = 39, 4, 8
 WITHOUT = ["model.predictor.init_args.undetermined=0", "model.latent_variable=null"]
 # The number of sines and cosines of the force: what a dimension that is known limits ξ to.
 KNOWN = {"burgers": 4, "ks": 6}
@@ -171,7 +171,7 @@ def scored(name: str, futures: Tensor, truth: Tensor, horizons: list[int]) -> li
             "energy_score": float(score.mean()),
             "standard_error": float(score.std() / len(score) ** 0.5),
             "error_of_the_mean": float((x.double().mean(dim=0) - y).square().mean(dim=1).sqrt().mean()),
-            f"best_of_{MEMBERS}": float(best_error(x, y, MEMBERS).mean()) if len(x) >= MEMBERS else None,
+            f"best_of_{FEW}": float(best_error(x, y, FEW).mean()) if len(x) >= FEW else None,
             f"best_of_{SAMPLES}": float(best_error(x, y, SAMPLES).mean()) if len(x) >= SAMPLES else None,
         }
         if len(x) > 1:
@@ -234,7 +234,7 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
     words = list(options.set)
     without = [
         trained(recipe_name, data, folder / f"{data.name}_w{i}", [*words, *WITHOUT], i)
-        for i in range(1 if amplitude == 0 else MEMBERS)
+        for i in range(1 if amplitude == 0 else options.members)
     ]
     kinds = {"latent variable, KL": []}
     if amplitude is None:
@@ -253,7 +253,7 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
     rows = scored("deterministic", rolled(plain(without[0]), start, most, 1), truth, horizons)
     if amplitude is None:
         futures = torch.cat([rolled(plain(task), start, most, 1) for task in without])
-        rows += scored(f"ensemble of {MEMBERS}", futures, truth, horizons)
+        rows += scored(f"ensemble of {len(without)}", futures, truth, horizons)
         seen = latents_of(without[0], module.unlabelled)
         head = by_node(without[0], seen, options.head_steps)
         rows += scored("Gaussian head, node by node", rolled(head, start, most, SAMPLES), truth, horizons)
@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--unlabelled", type=int, default=512)
     parser.add_argument("--runs", type=int, default=48, help="test runs")
+    parser.add_argument("--members", type=int, default=4, help="of the ensemble")
     parser.add_argument("--head-steps", type=int, default=400, help="of the Gaussian head")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values of the recipes")
     parser.add_argument("--out", type=Path)
@@ -290,7 +291,7 @@ def main() -> None:
     for row in rows:
         inside = f"{row['coverage']:.0f} of {row['promised']:.0f} %" if "coverage" in row else ""
         best = " ".join(
-            f"{row[f'best_of_{n}']:.4f}" if row[f"best_of_{n}"] is not None else "-" for n in (MEMBERS, SAMPLES)
+            f"{row[f'best_of_{n}']:.4f}" if row[f"best_of_{n}"] is not None else "-" for n in (FEW, SAMPLES)
         )
         print(
             f"{row['data']:18s} {row['forecaster']:50s} {row['steps']:3d} steps: energy score "

@@ -27,7 +27,17 @@ from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LatentWorld", "Planned", "Price", "fit_readout", "load_world", "model_of", "save_world"]
+__all__ = [
+    "LatentWorld",
+    "Planned",
+    "Price",
+    "fit_readout",
+    "frames_of",
+    "load_world",
+    "model_of",
+    "provenance_of",
+    "save_world",
+]
 
 Price = Literal["decoded", "probe", "latent"]
 OBSERVABLES = ("energy", "dissipation")
@@ -275,11 +285,9 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, price: 
     encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
-    said = _provenance(place)
-    frames = said.get("frames", 1)
-    frames = frames if isinstance(frames, int) and frames > 0 else 1
+    said = provenance_of(place)
     tokens = bool(said.get("on_tokens"))
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames)
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said))
 
 
 def _sensor_nodes(environment: Environment) -> list[int] | None:
@@ -300,7 +308,7 @@ def _sensor_nodes(environment: Environment) -> list[int] | None:
     return [round(share) % environment.points for share in shares]
 
 
-def _provenance(folder: Path) -> Mapping[str, Any]:
+def provenance_of(folder: Path) -> Mapping[str, Any]:
     """Return what was noted of a world model when it was trained; empty where nothing can be read."""
     try:
         recipe = json.loads((folder / "predictor" / "recipe.json").read_text(encoding="utf-8"))
@@ -308,6 +316,12 @@ def _provenance(folder: Path) -> Mapping[str, Any]:
         return {}
     found = recipe.get("provenance") if isinstance(recipe, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def frames_of(provenance: Mapping[str, Any]) -> int:
+    """Return how many frames a state of a world model has."""
+    frames = provenance.get("frames", 1)
+    return frames if isinstance(frames, int) and frames > 0 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,7 +390,7 @@ def model_of(
         )
     for line in notes:
         announce(line)
-    periods = _provenance(Path(model)).get("periods")
+    periods = provenance_of(Path(model)).get("periods")
     return Planned(world, "the world model", tuple(notes), periods if isinstance(periods, int) else None)
 
 
