@@ -262,13 +262,13 @@ def measured(case: str, options: argparse.Namespace, folder: Path, amplitude: fl
     for name, task in latent.items():
         off = scored(f"{name}, ξ = 0", rolled(plain(task), start, most, 1), truth, horizons)
         on = scored(name, rolled(free(task), start, most, SAMPLES), truth, horizons)
-        on[0] |= examined(task, sets, recipe)
+        on[0] |= examined(task, sets, recipe) | {"table": "xi"}
         rows += [*on, *off]
     if amplitude is None:
         mean, std = (torch.tensor(without[0].encoder.statistics[n]) for n in ("mean", "std"))
         exact = solved(recipe, sets["test"], START, most, SAMPLES)
         rows += scored("the solver, other draws of the force", (exact - mean) / std, truth, horizons)
-    return [{"data": case if amplitude is None else f"{case}, no force", **row} for row in rows]
+    return [{"data": case if amplitude is None else f"{case}_unforced", **row} for row in rows]
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ RUNS = {
     "futures": [
         (
             "--only burgers --unlabelled 16 --runs 2 --head-steps 2 --members 1 --set trainer.max_epochs=1",
-            r"Gaussian head[^$]*the solver, other draws of the force +1 steps: energy score \d[^$]*no force +deter",
+            r"Gaussian head[^$]*the solver, other draws of the force +1 steps: energy[^$]*burgers_unforced +deter",
         )
     ],
     "label_moving": [
