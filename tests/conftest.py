@@ -37,6 +37,14 @@ def ks_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def ks22_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ks22") / "data"
+    size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}
+    generate("kuramoto_sivashinsky_random_force", folder, size=size, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def kdv_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kdv") / "data"
     size = {"unlabelled": 32, "labelled": 16, "validation": 8, "test": 8}

@@ -38,6 +38,12 @@ RUNS = {
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
+    "futures": [
+        (
+            "--only burgers --unlabelled 16 --runs 2 --head-steps 2 --members 1 --set trainer.max_epochs=1",
+            r"Gaussian head[^$]*the solver, other draws of the force +1 steps: energy[^$]*burgers_unforced +deter",
+        )
+    ],
     "label_moving": [
         ("--labels 8 --seeds 1 --test 8 --views 1", r"noise 0.02  moved, noise made equal +8 labels +\d+\.\d+ %"),
     ],
@@ -59,9 +65,6 @@ RUNS = {
     "simulators": [
         ("--threads 1 --repeats 1 --size tiny", r"times ours[^$]*Burgers, 1024 points, 2 frames[^$]*KdV, two solitons"),
         ("ks --threads 1 --trajectories 2", r"2 KS trajectories, t <= 100, 256x128 kept, float32"),
-    ],
-    "surprise": [
-        ("--only kdv --runs 10 --unlabelled 32", r"law +dispersion x 1.3 +\d[^$]*drift of the mean +reflected")
     ],
     "stepping_protocol": [
         ("--only burgers --runs 2 --unlabelled 6 --steps 2 --tiny", r"Burgers, never seen +ours, one law for all +\d"),

@@ -24,7 +24,7 @@ from pdessl.data.distribution import Distribution
 from pdessl.data.recipe_checks import TEXTS, check_content, check_simulator, without_nulls
 from pdessl.errors import CatalogError, SchemaError, did_you_mean
 from pdessl.schema import Overrides, override, read_yaml
-from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, InitialCondition, Simulator, SineForcing
+from pdessl.solvers import FAMILIES, FORCINGS, SIMULATORS, ForcingFamily, InitialCondition, Simulator
 
 __all__ = ["DatasetRecipe", "differences", "import_simulator", "load_recipe"]
 
@@ -97,7 +97,7 @@ class DatasetRecipe:
         return FAMILIES[arguments.pop("family")](**arguments)
 
     @cached_property
-    def forcing(self) -> SineForcing | None:
+    def forcing(self) -> ForcingFamily | None:
         """The family of source terms with its arguments, or None."""
         if "forcing" not in self.content:
             return None

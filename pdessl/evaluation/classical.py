@@ -18,7 +18,7 @@ from pdessl.evaluation.equation_terms import Monomial, letters_of, unknown_terms
 from pdessl.operators.test_functions import bump, spacing
 from pdessl.trajectory import Trajectories
 
-__all__ = ["least_squares", "weak_form"]
+__all__ = ["WeakTerms", "least_squares", "weak_form", "weak_terms", "without_noise"]
 
 ENDS = 3  # frames whose time derivative is one-sided
 # A coefficient so large that its term balances the others is no estimate: the term is the rounding of a derivative of a
@@ -109,13 +109,59 @@ def weak_form(
 
     Source: Messenger and Bortz (2021), Weak SINDy for partial differential equations, arXiv:2007.02848.
     """
-    single, names, equation = isinstance(unknown, str), _listed(unknown), load_equation(equation)
-    runs, letters = _double(trajectories), letters_of(equation, names)
+    single, names = isinstance(unknown, str), _listed(unknown)
+    held = weak_terms(equation, trajectories, names, half_width, power, noise_level)
+    gram, right, added = (part.sum(dim=1) for part in (held.gram, held.right, held.noise))
+    found = _solve(without_noise(gram, added), right, held.rest.sum(dim=1))
+    return found[:, 0] if single else found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeakTerms:
+    """The squared weak residual at every position in time as a quadratic in the unknowns, pᵀ G p - 2 rᵀ p + c.
+
+    Args:
+        gram: G, (B, T', K, K), float64.
+        right: r, (B, T', K).
+        rest: c, (B, T').
+        noise: what white noise adds to G in expectation, likewise; 0 unless its size was given.
+        reach: frames on each side of the middle that a position has seen; the first middle is this frame.
+    """
+
+    gram: Tensor
+    right: Tensor
+    rest: Tensor
+    noise: Tensor
+    reach: int
+
+    def plus(self, other: WeakTerms) -> WeakTerms:
+        """Return the squared residual of two equations together."""
+        return WeakTerms(
+            self.gram + other.gram,
+            self.right + other.right,
+            self.rest + other.rest,
+            self.noise + other.noise,
+            self.reach,
+        )
+
+
+def weak_terms(
+    equation: str | Equation,
+    trajectories: Trajectories,
+    unknown: Sequence[str],
+    half_width: Sequence[int] | None = None,
+    power: int | None = None,
+    noise_level: float = 0.0,
+) -> WeakTerms:
+    """Write the weak form of an equation at every position of the test function in time, squared over space.
+
+    Arguments and errors are those of :func:`weak_form`, whose estimate is the minimum of the sum over positions.
+    """
+    equation = load_equation(equation)
+    runs, letters = _double(trajectories), letters_of(equation, unknown)
     projection = _Projection(equation, runs, half_width, power, noise_level)
     size = len(letters)
-    gram = torch.zeros(len(runs), size, size, dtype=torch.float64, device=runs.device)
-    right = torch.zeros(len(runs), size, dtype=torch.float64, device=runs.device)
-    added, others = torch.zeros_like(gram), torch.zeros_like(right[:, 0])
+    held: WeakTerms | None = None
     for _, terms in unknown_terms(equation, letters):
         parts: list[Tensor | None] = [None] * (size + 1)
         for k, term in terms:
@@ -123,18 +169,28 @@ def weak_form(
             parts[k] = value if before is None else before + value
         rest = parts[-1] if parts[-1] is not None else torch.zeros_like(next(p for p in parts if p is not None))
         columns = [torch.zeros_like(rest) if p is None else p for p in parts[:-1]]
-        factors = torch.stack([c.flatten(1) for c in columns], dim=2)
-        gram += torch.einsum("bnk,bnl->bkl", factors, factors)
-        right -= torch.einsum("bnk,bn->bk", factors, rest.flatten(1))
-        others += rest.flatten(1).square().sum(dim=1)
+        factors = torch.stack([c.flatten(2) for c in columns], dim=3)  # (B, T', n, K)
+        flat = rest.flatten(2)
+        gram = torch.einsum("btnk,btnl->btkl", factors, factors)
+        noise = torch.zeros_like(gram)
         if noise_level:
-            added += factors.shape[1] * projection.noise(terms, letters)
-    # Never below a tenth of what was measured: beyond that the data hold no information and 1/0 would be returned.
-    measured = gram.diagonal(dim1=1, dim2=2)
-    gram = gram - added
-    kept = torch.maximum(gram.diagonal(dim1=1, dim2=2), 0.1 * measured)
-    found = _solve(gram + torch.diag_embed(kept - gram.diagonal(dim1=1, dim2=2)), right, others)
-    return found[:, 0] if single else found
+            noise = noise + factors.shape[2] * projection.noise(terms, letters)[:, None]
+        found = WeakTerms(
+            gram, -torch.einsum("btnk,btn->btk", factors, flat), flat.square().sum(dim=2), noise, projection.half[0]
+        )
+        held = found if held is None else held.plus(found)
+    assert held is not None  # noqa: S101  (unknown_terms refuses an equation without unknowns)
+    return held
+
+
+def without_noise(gram: Tensor, noise: Tensor) -> Tensor:
+    """Take noise out of normal equations (..., K, K).
+
+    Never below a tenth of what was measured: beyond that the data hold no information and 1/0 would be returned.
+    """
+    left = gram - noise
+    kept = torch.maximum(left.diagonal(dim1=-2, dim2=-1), 0.1 * gram.diagonal(dim1=-2, dim2=-1))
+    return left + torch.diag_embed(kept - left.diagonal(dim1=-2, dim2=-1))
 
 
 class _Projection:

@@ -135,6 +135,7 @@ def complete(model: Namespace, view: Trajectories) -> None:
             continue
         expected = [False, *space] if name == TokenPredictor.__name__ else space
         given = settings["periodic"]
+        given = [given] if isinstance(given, bool) else given  # of a network on one axis
         if given is None:
             settings["periodic"] = expected
         elif len(given) != len(expected):

@@ -19,6 +19,7 @@ from pdessl.experiments.search import search
 from pdessl.experiments.stepping_study import stepping_study
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
 from pdessl.experiments.study_table import table
+from pdessl.experiments.surprise_study import surprise_study
 from pdessl.experiments.variant_names import check_names, folder_name
 from pdessl.files import write_json, write_text, writes_to
 from pdessl.schema import Overrides, fill, merge, override
@@ -44,8 +45,8 @@ def study(
         config: recipe of a study, by name or file: ``study`` (see :class:`Study`), ``base`` (what the pretraining
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
             One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`; one with ``routes`` an
-            inverse benchmark: :func:`inverse_study`; one with ``search`` in place of ``variants`` a search:
-            :func:`search`.
+            inverse benchmark: :func:`inverse_study`; one with ``surprise`` a study of detectors:
+            :func:`surprise_study`; one with ``search`` in place of ``variants`` a search: :func:`search`.
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
         overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
         only: names of variants (or routes); default all. The floors are always run.
@@ -77,6 +78,8 @@ def study(
         return search(
             content, str(config), Path(out), confirm, base, described["hash"], workers, announce, allow, any_version
         )
+    if "surprise" in content:
+        return surprise_study(content, str(config), Path(out), only, workers, announce, any_version)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}
     variants = content.get("variants") or {}
     if unknown or not variants or "study" not in content:

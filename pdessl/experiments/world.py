@@ -27,7 +27,17 @@ from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LatentWorld", "Planned", "Price", "fit_readout", "load_world", "model_of", "save_world"]
+__all__ = [
+    "LatentWorld",
+    "Planned",
+    "Price",
+    "fit_readout",
+    "frames_of",
+    "load_world",
+    "model_of",
+    "provenance_of",
+    "save_world",
+]
 
 Price = Literal["decoded", "probe", "latent"]
 OBSERVABLES = ("energy", "dissipation")
@@ -89,6 +99,19 @@ def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
     return latents.double().cpu(), windows[:, :, -1].double()
 
 
+@torch.no_grad()
+def _unseen(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
+    """Return mean and logarithmic variance (n, d) of what a world model infers of what nobody saw, on some runs."""
+    task.eval()
+    horizon = runs.fields.shape[2] - task.frames
+    whole = runs[slice(0, max(1, math.ceil(_STATES / horizon)))]
+    states = whole.fields.unfold(2, task.frames, 1).movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
+    latents = task.latent(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+    actions = task.amplitudes(whole).to(latents)
+    found = task.inferred(latents, latents[:, 1:], actions)
+    return tuple(part.flatten(0, 1) for part in found)  # type: ignore[return-value]
+
+
 def _observed(fields: Tensor, length: Tensor) -> Tensor:
     """Return energy and dissipation (n, 2) of fields (n, 1, X) on a periodic interval."""
     modes = torch.fft.rfft(fields[:, 0], norm="forward")
@@ -103,11 +126,14 @@ def _share(found: Tensor, true: Tensor) -> float:
 
 
 def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: dict[str, Any]) -> None:
-    """Write predictor and read-outs of a trained world model beside its encoder, each for :func:`pdessl.load`."""
+    """Write predictor, latent variable and read-outs of a world model beside its encoder, each for pdessl.load."""
     runs = data.unlabelled
     periods = len(runs) * (runs.fields.shape[2] - 1)
     provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
     save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
+    if task.latent_variable is not None:
+        task.latent_variable.set_moments(*_unseen(task, runs))
+        save_pretrained(folder / "latent_variable", task.latent_variable, {"provenance": provenance})
     if runs.fields.ndim == 4 and runs.fields.shape[1] == 1:
         save_pretrained(folder / "readout", fit_readout(task, runs, data.validation), {"provenance": provenance})
 
@@ -259,11 +285,9 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, price: 
     encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
-    said = _provenance(place)
-    frames = said.get("frames", 1)
-    frames = frames if isinstance(frames, int) and frames > 0 else 1
+    said = provenance_of(place)
     tokens = bool(said.get("on_tokens"))
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames)
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said))
 
 
 def _sensor_nodes(environment: Environment) -> list[int] | None:
@@ -284,7 +308,7 @@ def _sensor_nodes(environment: Environment) -> list[int] | None:
     return [round(share) % environment.points for share in shares]
 
 
-def _provenance(folder: Path) -> Mapping[str, Any]:
+def provenance_of(folder: Path) -> Mapping[str, Any]:
     """Return what was noted of a world model when it was trained; empty where nothing can be read."""
     try:
         recipe = json.loads((folder / "predictor" / "recipe.json").read_text(encoding="utf-8"))
@@ -292,6 +316,12 @@ def _provenance(folder: Path) -> Mapping[str, Any]:
         return {}
     found = recipe.get("provenance") if isinstance(recipe, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def frames_of(provenance: Mapping[str, Any]) -> int:
+    """Return how many frames a state of a world model has."""
+    frames = provenance.get("frames", 1)
+    return frames if isinstance(frames, int) and frames > 0 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,7 +390,7 @@ def model_of(
         )
     for line in notes:
         announce(line)
-    periods = _provenance(Path(model)).get("periods")
+    periods = provenance_of(Path(model)).get("periods")
     return Planned(world, "the world model", tuple(notes), periods if isinstance(periods, int) else None)
 
 

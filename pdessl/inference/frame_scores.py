@@ -17,9 +17,9 @@ from pdessl.operators import LatentOperator, surprise
 from pdessl.operators.following import one_step, shortened
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Foreseen", "FrameScores", "LawScores", "PlainScores", "StepScores", "scores_of"]
+__all__ = ["LEAST", "Foreseen", "FrameScores", "LawScores", "PlainScores", "StepScores", "scores_of"]
 
-_LEAST = 1e-12
+LEAST = 1e-12
 _BATCH = 64
 
 
@@ -126,7 +126,7 @@ class LawScores:
         channels = [found.per_frame() / before, places.flatten(2).amax(dim=2) / before]
         channels += [found.change] if self.law.rank else []
         known = found.frames + found.reach * runs.time_step[:, None].double()
-        values = torch.stack(channels, dim=2).clamp_min(_LEAST).log()
+        values = torch.stack(channels, dim=2).clamp_min(LEAST).log()
         return FrameScores(values, found.frames, known, places)
 
 
@@ -169,7 +169,7 @@ class StepScores:
         size = runs.fields[:, :, context:].double().square().flatten(3).mean(dim=(1, 3)).clamp_min(1e-300)
         values = missed.flatten(2).mean(dim=2) / size
         time = runs.time[:, context:]
-        return FrameScores(values.clamp_min(_LEAST).log()[..., None], time, time, missed)
+        return FrameScores(values.clamp_min(LEAST).log()[..., None], time, time, missed)
 
     def _missed(self, runs: Trajectories) -> Tensor:
         """Return squared errors, mean over fields, of every frame after the context, (B, T - context, *X)."""
@@ -213,7 +213,7 @@ class PlainScores:
                 "frames; expected (runs, frames), one number for each of the last frames."
             )
         time = runs.time[:, -values.shape[1] :]
-        return FrameScores(values.clamp_min(_LEAST).log()[..., None], time, time)
+        return FrameScores(values.clamp_min(LEAST).log()[..., None], time, time)
 
 
 def scores_of(model: Any) -> Foreseen:

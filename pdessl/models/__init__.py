@@ -9,8 +9,10 @@ from pdessl.models.convolutional import ConvEncoder
 from pdessl.models.embedding import embed, view_seed
 from pdessl.models.encoder import Encoder
 from pdessl.models.energies import EnergyEncoder
+from pdessl.models.field_state import FieldState
 from pdessl.models.fno import FNO
 from pdessl.models.heads import Head, Projector, SplitProjector
+from pdessl.models.latent_variable import LatentVariable
 from pdessl.models.normalisation import Normalisation
 from pdessl.models.policy import Critic, Policy
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
@@ -43,9 +45,11 @@ __all__ = [
     "DilatedNetwork",
     "Encoder",
     "EnergyEncoder",
+    "FieldState",
     "GridActionPredictor",
     "Head",
     "InverseDynamics",
+    "LatentVariable",
     "LowRank",
     "Normalisation",
     "Policy",

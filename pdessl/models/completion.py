@@ -45,10 +45,12 @@ def complete_networks(module: nn.Module, channels: int, periodic: Sequence[bool]
         axes = [False, *periodic] if part.time_first else list(periodic)
         values = {name: axes if name == "periodic" else channels for name in part.left_open}
         if any(part.init_args[name] != value for name, value in values.items()):
-            weight, training = next(part.parameters()), part.training
+            weight, training = next(part.parameters(), None), part.training
             # The same object: whoever holds the network holds the one that is trained.
             type(part).__init__(part, **(part.init_args | values))
-            part.to(weight.device, weight.dtype).train(training)
+            part.train(training)
+            if weight is not None:
+                part.to(weight.device, weight.dtype)
             built = True
         part.left_open = ()
     for part in module.modules():

@@ -108,31 +108,43 @@ class ActionPredictor(nn.Module):
 
     Args:
         latent: D.
-        actions: A.
+        actions: A; 0 for runs without actuators.
         hidden: widths of the layers of f.
         bound: of the amplitudes, in their unit.
+        undetermined: numbers ξ that act as amplitudes do and that nobody sees, see
+            :class:`pdessl.models.LatentVariable`.
 
     Shapes:
-        z (B, D), a (B, A) -> (B, D).
+        z (B, D), a (B, A), or (B, A + undetermined) with ξ behind a, -> (B, D). Without ξ it is 0.
 
     Raises:
         ShapeError: other shapes.
     """
 
-    def __init__(self, latent: int, actions: int, hidden: Sequence[int] = (256, 256), bound: float = 1.0) -> None:
+    def __init__(
+        self,
+        latent: int,
+        actions: int,
+        hidden: Sequence[int] = (256, 256),
+        bound: float = 1.0,
+        undetermined: int = 0,
+    ) -> None:
         super().__init__()
-        self.init_args = {"latent": latent, "actions": actions, "hidden": [int(h) for h in hidden], "bound": bound}
-        self.latent, self.actions, self.bound = latent, actions, bound
-        self.linear = nn.Linear(latent + actions, latent)
+        self.init_args = {
+            "latent": latent, "actions": actions, "hidden": [int(h) for h in hidden], "bound": bound,
+            "undetermined": undetermined,
+        }  # fmt: skip
+        self.latent, self.actions, self.bound, self.undetermined = latent, actions, bound, undetermined
+        size = latent + actions + undetermined
+        self.linear = nn.Linear(size, latent)
         nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
-        self.network = _layers([latent + actions, *hidden, latent])
+        self.network = _layers([size, *hidden, latent])
 
     def forward(self, latent: Tensor, actions: Tensor) -> Tensor:
         """Return the next latents."""
-        _check(self, latent, actions, (self.latent,))
-        given = torch.cat([latent, actions / self.bound], dim=-1)
+        given = torch.cat([latent, _acting(self, latent, actions, (self.latent,))], dim=-1)
         return latent + self.linear(given) + self.network(given)
 
 
@@ -143,16 +155,17 @@ class GridActionPredictor(nn.Module):
 
     Args:
         latent: D, width of a token.
-        actions: A.
+        actions: A; 0 for runs without actuators.
         tokens: nodes of the token grid.
         width: hidden channels.
         blocks: residual blocks, with dilations 1, 2, 4, 1, ...
         profiles: channels of a profile.
         bound: of the amplitudes, in their unit.
         periodic: whether the axis is periodic.
+        undetermined: numbers ξ, as in :class:`ActionPredictor`; each has a profile of its own.
 
     Shapes:
-        z (B, N, D), a (B, A) -> (B, N, D).
+        z (B, N, D), a (B, A), or (B, A + undetermined) with ξ behind a, -> (B, N, D). Without ξ it is 0.
 
     Raises:
         ShapeError: other shapes.
@@ -168,14 +181,16 @@ class GridActionPredictor(nn.Module):
         profiles: int = 2,
         bound: float = 1.0,
         periodic: bool = True,
+        undetermined: int = 0,
     ) -> None:
         super().__init__()
         self.init_args = {
             "latent": latent, "actions": actions, "tokens": tokens, "width": width, "blocks": blocks,
-            "profiles": profiles, "bound": bound, "periodic": periodic,
+            "profiles": profiles, "bound": bound, "periodic": periodic, "undetermined": undetermined,
         }  # fmt: skip
         self.latent, self.actions, self.tokens, self.bound = latent, actions, tokens, bound
-        self.profiles = nn.Parameter(torch.randn(actions, profiles, tokens) * 0.1)
+        self.undetermined = undetermined
+        self.profiles = nn.Parameter(torch.randn(actions + undetermined, profiles, tokens) * 0.1)
         self.lift = GridConvolution(latent + profiles, width, 3, [periodic])
         self.blocks = nn.ModuleList(
             GridConvolution(width, width, 3, [periodic], dilation=(1, 2, 4)[i % 3]) for i in range(blocks)
@@ -186,20 +201,26 @@ class GridActionPredictor(nn.Module):
 
     def forward(self, latent: Tensor, actions: Tensor) -> Tensor:
         """Return the next latents."""
-        _check(self, latent, actions, (self.tokens, self.latent))
-        acting = torch.einsum("ba,acn->bcn", actions / self.bound, self.profiles)
+        given = _acting(self, latent, actions, (self.tokens, self.latent))
+        acting = torch.einsum("ba,acn->bcn", given, self.profiles)
         x = self.lift(torch.cat([latent.transpose(1, 2), acting], dim=1))
         for block in self.blocks:
             x = x + block(nn.functional.gelu(x))
         return latent + self.lower(nn.functional.gelu(x)).transpose(1, 2)
 
 
-def _check(predictor: Any, latent: Tensor, actions: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(latent.shape[1:]) != shape or tuple(actions.shape) != (len(latent), predictor.actions):
+def _acting(predictor: Any, latent: Tensor, actions: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return what acts, (B, A + undetermined): amplitudes in units of their bound, and ξ, 0 where it is not given."""
+    seen, unseen = predictor.actions, predictor.undetermined
+    several = actions.ndim == 2 and actions.shape[1] == seen + unseen
+    if tuple(latent.shape[1:]) != shape or not (several or tuple(actions.shape) == (len(latent), seen)):
+        told = f"(B, {seen}), an amplitude per actuator" + (f", or (B, {seen + unseen})" if unseen else "")
         raise ShapeError(
             f"{type(predictor).__name__} got latents {tuple(latent.shape)} and actions {tuple(actions.shape)}; "
-            f"expected {('B', *shape)} and (B, {predictor.actions}), an amplitude per actuator."
+            f"expected {('B', *shape)} and {told}."
         )
+    xi = actions[:, seen:] if several else actions.new_zeros(len(actions), unseen)
+    return torch.cat([actions[:, :seen] / predictor.bound, xi], dim=1)
 
 
 @runtime_checkable
@@ -228,21 +249,35 @@ class CausalActionPredictor(nn.Module):
         hidden: width of h.
         layers: of the recurrent network.
         bound: of the amplitudes, in their unit.
+        undetermined: numbers ξ, as in :class:`ActionPredictor`.
 
     Shapes:
-        z (B, D), a (B, A) -> (B, D), the first latent of a sequence; :meth:`follow` and :meth:`roll_out` for more.
+        z (B, D), a (B, A), or (B, A + undetermined) with ξ behind a, -> (B, D), the first latent of a sequence;
+        :meth:`follow` and :meth:`roll_out` for more.
 
     Raises:
         ShapeError: other shapes.
     """
 
-    def __init__(self, latent: int, actions: int, hidden: int = 192, layers: int = 1, bound: float = 1.0) -> None:
+    def __init__(
+        self,
+        latent: int,
+        actions: int,
+        hidden: int = 192,
+        layers: int = 1,
+        bound: float = 1.0,
+        undetermined: int = 0,
+    ) -> None:
         super().__init__()
-        self.init_args = {"latent": latent, "actions": actions, "hidden": hidden, "layers": layers, "bound": bound}
-        self.latent, self.actions, self.bound = latent, actions, bound
-        self.linear = nn.Linear(latent + actions, latent)
+        self.init_args = {
+            "latent": latent, "actions": actions, "hidden": hidden, "layers": layers, "bound": bound,
+            "undetermined": undetermined,
+        }  # fmt: skip
+        self.latent, self.actions, self.bound, self.undetermined = latent, actions, bound, undetermined
+        size = latent + actions + undetermined
+        self.linear = nn.Linear(size, latent)
         nn.init.zeros_(self.linear.bias)
-        self.memory = nn.GRU(latent + actions, hidden, layers, batch_first=True)
+        self.memory = nn.GRU(size, hidden, layers, batch_first=True)
         self.lower = nn.Linear(hidden, latent)
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
@@ -250,7 +285,6 @@ class CausalActionPredictor(nn.Module):
 
     def forward(self, latent: Tensor, actions: Tensor) -> Tensor:
         """Return the latents after the first ones of sequences."""
-        _check(self, latent, actions, (self.latent,))
         return self.follow(latent[:, None], actions[:, None])[:, 0]
 
     def follow(self, latents: Tensor, actions: Tensor) -> Tensor:
@@ -259,7 +293,6 @@ class CausalActionPredictor(nn.Module):
 
     def roll_out(self, latent: Tensor, actions: Tensor) -> Tensor:
         """Return the latents (B, K, D) after each period from z (B, D) under a (B, K, A)."""
-        _check(self, latent, actions[:, 0], (self.latent,))
         found, memory = [], None
         for now in actions.unbind(dim=1):
             after, memory = self._step(latent[:, None], now[:, None], memory)
@@ -268,7 +301,8 @@ class CausalActionPredictor(nn.Module):
         return torch.stack(found, dim=1)
 
     def _step(self, latents: Tensor, actions: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        given = torch.cat([latents, actions / self.bound], dim=-1)
+        acting = _acting(self, latents.flatten(0, 1), actions.flatten(0, 1), (self.latent,))
+        given = torch.cat([latents, acting.unflatten(0, latents.shape[:2])], dim=-1)
         seen, memory = self.memory(given, memory)
         return latents + self.linear(given) + self.lower(seen), memory
 

@@ -7,7 +7,7 @@ from pdessl.solvers.burgers import Burgers
 from pdessl.solvers.burgers_2d import Burgers2D
 from pdessl.solvers.closed_box import ClosedBoxSmoke
 from pdessl.solvers.fitzhugh_nagumo import FitzHughNagumo
-from pdessl.solvers.forcing import Actuators, SineForcing, TimeVarying
+from pdessl.solvers.forcing import Actuators, ForcingFamily, RandomForcing, SineForcing, TimeVarying
 from pdessl.solvers.gray_scott import GrayScott
 from pdessl.solvers.harmonics import Harmonics
 from pdessl.solvers.heat import AdvectionDiffusion, Heat
@@ -45,6 +45,7 @@ __all__ = [
     "Burgers2D",
     "ClosedBoxSmoke",
     "FitzHughNagumo",
+    "ForcingFamily",
     "GaussianRandomField",
     "GrayScott",
     "Harmonics",
@@ -58,6 +59,7 @@ __all__ = [
     "PeriodicSimulator",
     "RandomField2D",
     "RandomFlow2D",
+    "RandomForcing",
     "ReactionPatches",
     "ShallowWater2D",
     "Simulator",
@@ -77,7 +79,7 @@ __all__ = [
 ]
 
 #: Source terms by the name a dataset file uses.
-FORCINGS: dict[str, type[SineForcing]] = {"sine": SineForcing}
+FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing}
 
 FAMILIES |= {
     "random_field_2d": RandomField2D,

@@ -1,4 +1,4 @@
-"""Source terms that vary in time: actuator signals, and a random family of travelling sines."""
+"""Source terms that vary in time: actuator signals, and families of random forces: travelling sines, and kicks."""
 
 # B batch, A actuators, S times of a signal, J terms of a series, C channels, X space (one axis per dimension)
 
@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,22 @@ from torch import Tensor
 
 from pdessl.errors import DataError, SchemaError, ShapeError
 
-__all__ = ["Actuators", "Forcing", "SineForcing", "TimeVarying", "delayed"]
+__all__ = ["Actuators", "Forcing", "ForcingFamily", "RandomForcing", "SineForcing", "TimeVarying", "delayed"]
 
 #: A source term: times (B,) -> fields (B, *X), or (B, C, *X) where the state has several channels.
 Forcing = Callable[[Tensor], Tensor]
+
+
+class ForcingFamily(Protocol):
+    """A family of random forces that a dataset file names."""
+
+    def draw(self, stream: np.random.Generator) -> Tensor:
+        """Return the numbers of one trajectory, of one shape for all; they do not depend on the grid."""
+        ...
+
+    def forcing(self, draws: Tensor, points: int) -> Forcing:
+        """Return the source term of a batch of such numbers, (B, ...), on a grid of so many points."""
+        ...
 
 
 class TimeVarying(ABC):
@@ -245,3 +258,78 @@ class SineForcing:
             )
 
         return evaluate
+
+
+@dataclass(frozen=True)
+class RandomForcing:
+    """Family of forces with no memory on a periodic domain: new random amplitudes of a few waves in every interval.
+
+        f(t, x) = Σ_k σ_k [a_k(t) cos(2π k x / L) + b_k(t) sin(2π k x / L)],    σ_k ∝ k^(-slope),  Σ_k σ_k² = amplitude²
+
+    a_k, b_k are standard normal, independent between waves and intervals; k runs from wave_numbers[0] to
+    wave_numbers[1]. At every place and time f has mean 0 and deviation ``amplitude``. Nothing that was seen before an
+    interval tells what the force does in it: of the fields after it, a forecaster can at best know the distribution.
+
+    Args:
+        amplitude: >= 0, unit of the field over time; 0 is no force.
+        interval: > 0, time over which amplitudes are held, best the step between frames.
+        duration: time that is covered, from 0; the last amplitudes hold afterwards.
+        wave_numbers: lowest and highest k, 1 <= low <= high.
+        slope: of the spectrum.
+        interpolation: ``hold``, or ``linear``: joined by straight lines, so that the force is continuous and what it
+            does next is partly told by what it does now.
+    """
+
+    amplitude: float
+    interval: float
+    duration: float
+    wave_numbers: Sequence[int] = (1, 2)
+    slope: float = 0.0
+    interpolation: str = "hold"
+
+    def __post_init__(self) -> None:
+        if self.amplitude < 0 or not 0 < self.interval <= self.duration:
+            raise SchemaError(
+                f"RandomForcing: amplitude {self.amplitude}, interval {self.interval}, duration {self.duration}; "
+                "expected an amplitude >= 0 and 0 < interval <= duration."
+            )
+        if len(self.wave_numbers) != 2 or not 1 <= self.wave_numbers[0] <= self.wave_numbers[1]:
+            raise SchemaError(
+                f"RandomForcing: wave_numbers must be [low, high] with 1 <= low <= high, found "
+                f"{list(self.wave_numbers)}."
+            )
+        if self.interpolation not in ("hold", "linear"):
+            raise SchemaError(f"RandomForcing: unknown interpolation '{self.interpolation}'. Known: hold, linear.")
+
+    @property
+    def waves(self) -> Tensor:
+        """The wave numbers k, (K,)."""
+        return torch.arange(self.wave_numbers[0], self.wave_numbers[1] + 1, dtype=torch.float64)
+
+    def draw(self, stream: np.random.Generator) -> Tensor:
+        """Return a and b of one trajectory, shape (2 K, S), float64, S the number of intervals."""
+        count = math.ceil(self.duration / self.interval - 1e-9)
+        return torch.from_numpy(stream.standard_normal((2 * len(self.waves), count)))
+
+    def forcing(self, draws: Tensor, points: int) -> Actuators:
+        """Return the source term of a batch as a function of times (B,).
+
+        Args:
+            draws: shape (B, 2 K, S), as :meth:`draw` gives them, on the device of the simulation.
+            points: grid points X of the solver, more than three times the highest wave number.
+
+        Raises:
+            SchemaError: a grid that cannot hold the waves.
+        """
+        waves = self.waves.to(draws)
+        if 3 * self.wave_numbers[1] >= points:
+            raise SchemaError(
+                f"RandomForcing has wave numbers up to {self.wave_numbers[1]}; {points} points keep those below "
+                f"{points / 3:.0f}."
+            )
+        size = waves**-self.slope
+        size = self.amplitude * size / size.square().sum().sqrt()
+        angle = waves[:, None] * torch.arange(points, dtype=draws.dtype, device=draws.device) * (2 * math.pi / points)
+        profiles = torch.cat([size[:, None] * torch.cos(angle), size[:, None] * torch.sin(angle)])
+        times = self.interval * torch.arange(draws.shape[2], dtype=torch.float64, device=draws.device)
+        return Actuators(profiles, draws, times, self.interpolation)

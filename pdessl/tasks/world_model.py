@@ -30,6 +30,10 @@ class WorldModel(RepresentationTask):
         loss = objective(ẑ, z, z_t) + ω mean (a_t - g(z_t, z_{t+1}))² + ω mean (a_t .. a_{t+K-1} - h(z_t, z_{t+K}))²
                + δ mean (z_{t+1} - z_t)²
 
+    With a latent variable the predictor is P(z, a, ξ): ξ_t is drawn from q(ξ | z_t, z_{t+1}), and what it tells is
+    priced, + β nats a period. It takes up what state and actions do not determine; see
+    :class:`pdessl.models.LatentVariable`.
+
     f: encoder, P: predictor, g, h: inverse dynamics over one period and over the window. The inverse dynamics are what
     makes the latent keep directions that the actuators move: without, unstable modes may be left out of it. Gradients
     go through both branches unless there is a teacher, whose latents are then the targets.
@@ -38,7 +42,9 @@ class WorldModel(RepresentationTask):
 
     Args:
         encoder: network on fields (B, C, H, *X).
-        predictor: called with latents and amplitudes (B, A), as :class:`pdessl.models.ActionPredictor`.
+        predictor: called with latents and amplitudes (B, A), as :class:`pdessl.models.ActionPredictor`; with a latent
+            variable with (B, A + d), and with (B, A) for ξ = 0. With ``actions`` 0 runs need none, and theirs are not
+            read: what the actuators do is then not determined.
         objective: called with prediction and target (B, K, D) (K N rows where latents are tokens) and the first latent,
             as :class:`pdessl.objectives.TemporalJEPA`.
         inverse: g, called with two latents, gives (B, 1, A) in units of ``bound``, as
@@ -56,11 +62,15 @@ class WorldModel(RepresentationTask):
         augmentation: called with windows and a generator, gives windows and what was drawn; it must move actions with
             the fields, as :class:`pdessl.augmentation.ActuatedSymmetries`. None: none.
         teacher: settings of the moving average (``start``, ``end``, ``schedule``); None: no teacher.
+        latent_variable: q, as :class:`pdessl.models.LatentVariable`, of as many numbers as the predictor has
+            ``undetermined``; None: without. What it is priced on are the rows of this process.
+        price: β >= 0, of a nat.
         learning_rate, weight_decay, warmup, seed: see :class:`RepresentationTask`.
 
     Raises:
-        SchemaError: a setting out of range; neither an anti-collapse term nor a teacher: the constant encoder would
-            solve the task; or ``on_tokens`` and an encoder with a head, which nothing would train.
+        SchemaError: a setting out of range; neither an anti-collapse term nor a teacher, and an encoder that learns:
+            the constant one would solve the task; ``on_tokens`` and an encoder with a head, which nothing would train;
+            or a latent variable of another size than the predictor's.
         DataError: runs without actions.
         ShapeError: runs shorter than a window.
 
@@ -85,26 +95,36 @@ class WorldModel(RepresentationTask):
         bound: float = 1.0,
         augmentation: nn.Module | None = None,
         teacher: dict[str, Any] | None = None,
+        latent_variable: nn.Module | None = None,
+        price: float = 1e-3,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, learning_rate, weight_decay, warmup, seed)
-        if min(horizon, frames, windows) < 1 or min(inverse_weight, similarity) < 0 or not bound > 0:
+        if min(horizon, frames, windows) < 1 or min(inverse_weight, similarity, price) < 0 or not bound > 0:
             raise SchemaError(
                 f"WorldModel got horizon {horizon}, frames {frames}, windows {windows}, inverse_weight "
-                f"{inverse_weight}, similarity {similarity}, bound {bound}; expected counts >= 1, weights >= 0 and a "
-                "bound > 0."
+                f"{inverse_weight}, similarity {similarity}, price {price}, bound {bound}; expected counts >= 1, "
+                "weights >= 0 and a bound > 0."
             )
-        if teacher is None and isinstance(objective, Guarded) and not objective.guarded:
+        learns = any(True for _ in self.encoder.parameters())
+        if learns and teacher is None and isinstance(objective, Guarded) and not objective.guarded:
             raise SchemaError(
                 "WorldModel got neither a teacher nor an objective with a regulariser: a constant encoder predicts "
                 "itself. Give the objective regulariser: vc (or sigreg)."
             )
         if on_tokens:
             refuse_untrained_head(self.encoder, "WorldModel on tokens")
+        inferred, read = getattr(latent_variable, "size", 0), getattr(predictor, "undetermined", 0)
+        if inferred != read:
+            raise SchemaError(
+                f"WorldModel got a latent variable of {inferred} numbers and a predictor with undetermined {read}; "
+                "expected the same: give both latent_variable and predictor.undetermined, or neither."
+            )
         self.predictor, self.objective = predictor, objective
+        self.latent_variable, self.price = latent_variable, price
         self.inverse, self.ends, self.augmentation = inverse, ends, augmentation
         self.horizon, self.frames, self.windows, self.on_tokens = horizon, frames, windows, on_tokens
         self.inverse_weight, self.similarity, self.bound = inverse_weight, similarity, bound
@@ -113,8 +133,8 @@ class WorldModel(RepresentationTask):
             self.teacher = ExponentialMovingAverage(self.encoder, **teacher)
 
     def trained(self) -> Sequence[nn.Module]:
-        """Return encoder, predictor, objective and inverse dynamics."""
-        parts = (self.encoder, self.predictor, self.objective, self.inverse, self.ends)
+        """Return encoder, predictor, objective, inverse dynamics and latent variable."""
+        parts = (self.encoder, self.predictor, self.objective, self.inverse, self.ends, self.latent_variable)
         return [part for part in parts if part is not None]
 
     def student(self) -> nn.Module:
@@ -138,22 +158,58 @@ class WorldModel(RepresentationTask):
             if self.augmentation is not None:
                 view, _ = self.augmentation(view, generator)
         fields, b = view.fields, len(view)
-        actions = view.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype)  # (B, K, A)
+        actions = self.amplitudes(view)
         states = fields.unfold(2, self.frames, 1).movedim(-1, 3).movedim(2, 1)  # (B, K + 1, C, H, *X)
         latents = self.latent(states.flatten(0, 1)).unflatten(0, (b, -1))
         target = latents[:, 1:]
         if self.teacher is not None:
             with torch.no_grad():
                 target = self.latent(states[:, 1:].flatten(0, 1), taught=True).unflatten(0, (b, -1))
-        imagined = roll_out(self.predictor, latents[:, 0], actions)
+        acting, nats = actions, None
+        if self.latent_variable is not None:
+            found = self.inferred(latents, target, actions)
+            noise = draw_rows(
+                lambda n, g: torch.randn((n, *found[0].shape[1:]), generator=g, device=fields.device), b, generator
+            ).to(fields.dtype)
+            acting = torch.cat([actions, self.latent_variable.drawn(*found, noise)], dim=2)
+            nats = self.latent_variable.price(*(part.flatten(0, 1) for part in found))
+        imagined = roll_out(self.predictor, latents[:, 0], acting)
         if self.teacher_forced:
-            forced = follow(self.predictor, latents[:, :-1], actions)
+            forced = follow(self.predictor, latents[:, :-1], acting)
             imagined, target = torch.cat([imagined, forced], dim=1), torch.cat([target, target], dim=1)
         rows = [_rows(z) for z in (imagined, target)]
         terms = Terms.of(self.objective(*rows, _rows(latents[:, :1])))
         terms = self._with_dynamics(terms, latents, actions / self.bound)
+        if nats is not None:
+            terms = Terms(terms.total + self.price * nats, {**terms.named, "nats": nats})
         self.log_terms(terms, fields)
         return terms.total
+
+    def inferred(self, latents: Tensor, after: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logarithmic variance of q(ξ | z_t, z_{t+1}), (B, K, d) each.
+
+        Args:
+            latents: z_t .. z_{t+K-1}, or one more, (B, K, ...).
+            after: z_{t+1} .. z_{t+K}, (B, K, ...).
+            actions: (B, K, A).
+        """
+        before = latents[:, : after.shape[1]]
+        # What is missed is a measurement: an error that is wanted for what ξ makes of it would be no prediction.
+        missed = (after - follow(self.predictor, before, actions)).detach()
+        assert self.latent_variable is not None  # noqa: S101  (asked only with one)
+        found = self.latent_variable(before.flatten(0, 1), missed.flatten(0, 1))
+        return tuple(part.unflatten(0, after.shape[:2]) for part in found)  # type: ignore[return-value]
+
+    def amplitudes(self, runs: Trajectories) -> Tensor:
+        """Return the amplitudes after each state of runs but the last, (B, K, A), as the predictor reads them."""
+        fields = runs.fields
+        if self._unacted or runs.actions is None:
+            return fields.new_zeros(len(fields), fields.shape[2] - self.frames, 0)
+        return runs.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype)
+
+    @property
+    def _unacted(self) -> bool:
+        return getattr(self.predictor, "actions", None) == 0
 
     def _with_dynamics(self, terms: Terms, latents: Tensor, actions: Tensor) -> Terms:
         named, total = dict(terms.named), terms.total
@@ -173,13 +229,13 @@ class WorldModel(RepresentationTask):
         """Return windows of H + K frames, ``windows`` of each run one after the other, at random places.
 
         Raises:
-            DataError: runs without actions.
+            DataError: runs without actions, and a predictor that reads some.
             ShapeError: runs that are shorter.
         """
-        if getattr(batch, "actions", None) is None:
+        if getattr(batch, "actions", None) is None and not self._unacted:
             raise DataError(
                 "WorldModel needs runs with actions. Make some: pdessl generate ENVIRONMENT --out FOLDER ('pdessl list "
-                "environments' prints them)."
+                "environments' prints them); or set the predictor's actions to 0."
             )
         size = self.frames + self.horizon
         return _cut(batch, size, self.windows, generator)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdessl.errors import DataError, SchemaError, ShapeError
-from pdessl.solvers import Actuators, Burgers, Heat, KuramotoSivashinsky, SineForcing, random_stream
+from pdessl.solvers import Actuators, Burgers, Heat, KuramotoSivashinsky, RandomForcing, SineForcing, random_stream
 
 NU = 0.5
 
@@ -224,3 +224,28 @@ def test_random_sines_are_drawn_in_their_ranges():
 def test_bad_families(arguments):
     with pytest.raises(SchemaError):
         SineForcing(**arguments)
+
+
+# -------------------------------------------------------------------------------------- drawn anew in every interval
+
+
+def test_random_forces_are_the_formula_held_over_their_interval_with_the_stated_spectrum():
+    family = RandomForcing(amplitude=0.6, interval=0.5, duration=2.0, wave_numbers=(1, 3), slope=1.0)
+    draws = torch.stack([family.draw(random_stream(0, "a", k, "forcing")) for k in range(500)])
+    assert draws.shape == (500, 6, 4)
+    force = family.forcing(draws, 32)
+    size = 0.6 * np.array([1.0, 1 / 2, 1 / 3]) / math.sqrt(1 + 1 / 4 + 1 / 9)
+    angle = np.arange(1, 4)[:, None] * 2 * math.pi * np.arange(32) / 32
+    a, b = draws[3, :3, 2].numpy(), draws[3, 3:, 2].numpy()
+    expected = (size * a) @ np.cos(angle) + (size * b) @ np.sin(angle)
+    for time in (1.0, 1.2, 1.49):
+        np.testing.assert_allclose(
+            force(torch.full((500,), time, dtype=torch.float64))[3].numpy(), expected, atol=1e-12
+        )
+    everywhere = torch.stack([force(torch.full((500,), t, dtype=torch.float64)) for t in (0.1, 0.6, 1.1, 1.6)])
+    assert float(everywhere.std()) == pytest.approx(0.6, rel=0.05)
+    with pytest.raises(SchemaError, match="9 points keep those below 3"):
+        family.forcing(draws, 9)
+    for wrong in ({"amplitude": -1.0}, {"interval": 3.0}, {"wave_numbers": (2, 1)}, {"interpolation": "cubic"}):
+        with pytest.raises(SchemaError, match="RandomForcing"):
+            RandomForcing(**{"amplitude": 0.6, "interval": 0.5, "duration": 2.0} | wrong)

@@ -13,8 +13,10 @@ from pdessl.models import (
     ActionPredictor,
     CausalActionPredictor,
     Encoder,
+    FieldState,
     GridActionPredictor,
     InverseDynamics,
+    LatentVariable,
     SpaceTimeTransformer,
     StateEncoder,
 )
@@ -217,3 +219,102 @@ def test_what_cannot_be_trained_is_refused_with_advice():
     with pytest.raises(ShapeError, match="lower horizon"):
         world(horizon=20).cut(acted(2, 1), generator)
     assert isinstance(world().encoder, Encoder)
+
+
+def unseen(size=2, **settings):
+    """The world model on runs whose amplitudes nobody recorded."""
+    torch.manual_seed(0)
+    latent = LatentVariable(6, size, hidden=(16,)) if size else None
+    objective = TemporalJEPA(regularise=("target",))
+    given = {"horizon": 3, "windows": 2, "learning_rate": 3e-3, "latent_variable": latent} | settings
+    predictor = ActionPredictor(6, 0, (16,), undetermined=size)
+    return WorldModel(StateEncoder(POINTS, 6, hidden=(16,)), predictor, objective, **given)
+
+
+def losses(task, runs):
+    seen = {}
+    task.log_terms = lambda terms, rows: seen.update(terms.named | {"total": terms.total.detach()})
+    task._trainer = type("Run", (), {"current_epoch": 0})()
+    seen["total"] = task.training_step(runs, 0)
+    return seen
+
+
+def test_the_loss_with_a_latent_variable_is_its_formula():
+    task, runs = unseen(price=0.3, windows=1).double(), acted(4, 5)
+    runs = runs.window(slice(0, 4)).replace(fields=runs.fields[:, :, :4].double(), actions=None)
+    noise = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0)).double()
+    task.latent_variable.drawn = lambda mean, spread, _: mean + (spread / 2).exp() * noise
+    seen = losses(task, runs)
+    latents = [task.encoder(runs.fields[:, :, t : t + 1]) for t in range(4)]
+    now, prediction, nats = latents[0], 0.0, 0.0
+    for step in range(3):
+        missed = latents[step + 1] - task.predictor(latents[step], torch.zeros(4, 2).double())
+        mean, spread = task.latent_variable(latents[step], missed)
+        now = task.predictor(now, mean + (spread / 2).exp() * noise[:, step])
+        prediction += (now - latents[step + 1]).square().mean() / 3
+        nats += task.latent_variable.price(mean, spread) / 3
+    torch.testing.assert_close(seen["prediction"], prediction)
+    torch.testing.assert_close(seen["nats"], nats)
+    torch.testing.assert_close(seen["total"], 2 * prediction + seen["regularity"] + 0.3 * nats)
+
+
+def test_a_latent_variable_that_is_off_is_the_deterministic_task():
+    """ξ = 0 in training: the same loss and the same gradients as a task without one, of the same weights."""
+    runs = acted(8, 5).replace(actions=None)
+    task, plain = unseen(price=0.0).double(), unseen(0).double()
+    task.latent_variable.drawn = lambda mean, spread, noise: torch.zeros_like(mean)
+    weights = task.state_dict()
+    plain.load_state_dict(
+        {n: weights[n][:, :6] if weights[n].shape != v.shape else weights[n] for n, v in plain.state_dict().items()}
+    )
+    runs = runs.window(slice(0, 4)).replace(fields=runs.fields[:, :, :4].double())  # one window fits: nothing is drawn
+    found, expected = losses(task, runs), losses(plain, runs)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    found["total"].backward()
+    expected["total"].backward()
+    torch.testing.assert_close(task.encoder.module.linear.weight.grad, plain.encoder.module.linear.weight.grad)
+
+
+def test_a_latent_variable_finds_what_nobody_recorded_and_nothing_that_is_foreseen():
+    """Waves that decay as they do, lifted by an amplitude nobody sees: ξ is it; without it ξ stays at the prior."""
+    for lifted in (True, False):
+        runs = acted(64, 1) if lifted else waves(64, 1)
+        runs = runs.replace(actions=None)
+        torch.manual_seed(0)
+        encoder = Encoder(FieldState(POINTS), *([0.0], [3.0]))
+        predictor = ActionPredictor(POINTS, 0, (16,), undetermined=2)
+        objective = TemporalJEPA(prediction=1.0, regulariser=None)
+        latent = LatentVariable(POINTS, 2, hidden=(16,))
+        task = WorldModel(encoder, predictor, objective, horizon=1, windows=8, latent_variable=latent, price=0.01)
+        task.log_terms = lambda terms, rows: None
+        task._trainer = type("Run", (), {"current_epoch": 0})()
+        optimiser = torch.optim.Adam(task.parameters(), lr=1e-2)
+        for step in range(120):
+            optimiser.zero_grad()
+            task.training_step(runs, step).backward()
+            optimiser.step()
+        with torch.no_grad():
+            z = encoder(runs.fields.movedim(2, 1).flatten(0, 1)[:, :, None]).unflatten(0, (64, FRAMES))
+            mean, spread = task.inferred(z[:, :-1], z[:, 1:], z.new_zeros(64, FRAMES - 1, 0))
+            nats = float(latent.price(mean.flatten(0, 1), spread.flatten(0, 1)))
+        if not lifted:
+            assert nats < 0.3
+            continue
+        amplitude = acted(64, 1).actions[:, 0].flatten()
+        fit = torch.linalg.lstsq(mean.flatten(0, 1).double(), amplitude[:, None])
+        left = (mean.flatten(0, 1).double() @ fit.solution)[:, 0] - amplitude
+        assert nats > 0.8 and float(left.square().mean() / amplitude.square().mean()) < 0.15
+
+
+def test_latent_variable_and_predictor_must_agree_and_an_encoder_that_learns_needs_a_guard():
+    with pytest.raises(SchemaError, match="give both latent_variable and predictor.undetermined, or neither"):
+        unseen(2, latent_variable=LatentVariable(6, 3))
+    with pytest.raises(SchemaError, match="or neither"):
+        unseen(2, latent_variable=None)
+    with pytest.raises(SchemaError, match="price -1"):
+        unseen(2, price=-1.0)
+    free = TemporalJEPA(regulariser=None)
+    with pytest.raises(SchemaError, match="constant encoder"):
+        WorldModel(StateEncoder(POINTS, 6), ActionPredictor(6, 0), free)
+    WorldModel(FieldState(POINTS), ActionPredictor(POINTS, 0), free)  # nothing of it can collapse
