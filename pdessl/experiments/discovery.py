@@ -108,11 +108,10 @@ def discover(
     most = tried_runs((0, *shape))
     few = unlabelled_runs(data, split, most if limit is None else min(limit, most), known)
     choice = choose(few, **options)
-    del few
     folder = None if scratch is None else Path(scratch).absolute()
     path = os.path.abspath(data)
     parts = [Part.of(source, path, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
-    return law_of(choice, grams_in_parts(parts, source, workers, scheduler), resamples, seed)
+    return law_of(choice, grams_in_parts(parts, source, workers, scheduler), few, resamples, seed)
 
 
 def learn(
