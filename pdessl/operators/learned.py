@@ -26,7 +26,7 @@ __all__ = ["Learned", "fit_learned"]
 _NUMBERS = 2**24  # of products that are held at once (128 MB)
 _MOST = 3  # codes looked at where their number is not given
 _WIDTHS = {1: ((9, 6, 4), (13, 9, 6, 4)), 2: ((6, 4), (4,), (4,))}
-_FUNCTIONS = 6  # drawn ones a field
+_FUNCTIONS = (6, 4)  # drawn ones, at least, and a field
 _FEWEST = 16
 _NOTHING = 3e-4  # of the time derivative: what the test functions' own sums leave of it
 
@@ -84,7 +84,7 @@ def fit_learned(
     Args:
         runs: B >= 16 unlabelled runs over one or two axes, periodic or not, equal frames.
         codes: R; None: 1 to 3, the smallest above which the unexplained share does not fall to 0.6 of it.
-        functions: drawn ones, besides the fields themselves; None: 6 a field.
+        functions: drawn ones, besides the fields themselves; None: 6, or 4 a field.
         half_width: of the test function, frames and nodes; None: 9 and 13, in the plane 6, 4 and 4, or what fits.
         left: left sides, see :class:`pdessl.operators.LearnedOperator`; None: the rate of the field. Of several fields
             the rates that codes explain much better, where two fields are a velocity without divergence whose curl is
@@ -107,7 +107,7 @@ def fit_learned(
     fields = runs.fields.shape[1]
     drawn = _Drawn(
         runs,
-        _FUNCTIONS * fields if functions is None else functions,
+        max(_FUNCTIONS[0], _FUNCTIONS[1] * fields) if functions is None else functions,
         tuple(half_width) if half_width is not None else _fitting(runs.fields.shape[2:]),
         seed,
     )
