@@ -24,6 +24,7 @@ from pdessl.trajectory import Trajectories
 __all__ = ["Learned", "fit_learned"]
 
 _NUMBERS = 2**24  # of products that are held at once (128 MB)
+_HELD = 2**26  # numbers of normal equations in memory (512 MB); what is above goes to disk
 _MOST = 3  # codes looked at where their number is not given
 _WIDTHS = {1: ((9, 6, 4), (13, 9, 6, 4)), 2: ((6, 4), (4,), (4,))}
 _FUNCTIONS = (6, 4)  # drawn ones, at least, and a field
@@ -115,7 +116,7 @@ def fit_learned(
     network = drawn.network(sides, 1)
     terms = network.kernels[0].numel()
     with ExitStack() as stack:
-        whole, halves, _ = stacked(_grams(network, runs, drawn), terms, False, stack)
+        whole, halves, _ = stacked(_grams(network, runs, drawn), terms, False, stack, _HELD)
         laws = {r: fit(whole, r) for r in ([codes] if codes else range(1, _MOST + 1))}
         tried = {r: _said(law, whole, halves) for r, law in laws.items()}
     rank = codes or _needed(tried)
