@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,12 +21,12 @@ from pdessl.operators.pile import stacked
 from pdessl.operators.resolution import nodes_in_a_wave
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
-from pdessl.operators.steady import steady_codes
+from pdessl.operators.steady import steadier, steady_codes
 from pdessl.operators.trials import Trials
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Choice", "choose", "discover", "law_of", "solenoidal", "tried_runs"]
+__all__ = ["Choice", "choose", "discover", "law_of", "sampled_runs", "solenoidal", "tried_runs"]
 
 _FEWEST = 4  # runs: a code that differs from run to run needs several
 _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
@@ -44,7 +45,8 @@ class Choice:
         form: the library and the left sides, and which terms the law of each may have.
         noise_removed: subtract the expected Gram of the estimated noise.
         rank: R.
-        steady: codes are read with less weight for positions that the law does not describe.
+        steady: codes are read with less weight for positions that the law does not describe; None: where halves of
+            runs then agree better.
         tried: the candidates, best first.
         field_names, axis_names: of the runs.
         waves: frames and nodes in a wave, in the tenth of the runs that have fewest.
@@ -54,7 +56,7 @@ class Choice:
     form: Form
     noise_removed: bool
     rank: int
-    steady: bool
+    steady: bool | None
     tried: tuple[Candidate, ...]
     field_names: tuple[str, ...]
     axis_names: tuple[str, ...]
@@ -113,9 +115,8 @@ def discover(
             that the runs do not record.
         ShapeError: runs too short or too coarse for any test function, or no velocity in a plane where one is declared.
     """
-    few = runs[slice(0, tried_runs(runs.fields.shape))]
     choice = choose(
-        few,
+        runs[slice(0, tried_runs(runs.fields.shape))],
         rank=rank,
         terms=terms,
         half_width=half_width,
@@ -129,15 +130,18 @@ def discover(
         steady=steady,
     )
     check(runs)
-    return law_of(choice, [weak_grams(runs, choice.projection)], few, resamples, seed)
+    some = runs[slice(0, sampled_runs(runs.fields.shape))]
+    return law_of(choice, [weak_grams(runs, choice.projection)], some, resamples, seed)
 
 
 def tried_runs(shape: Sequence[int]) -> int:
     """Return how many runs of fields (B, C, T, *X) settings are chosen on."""
-    numbers = 1
-    for n in shape[2:]:
-        numbers *= n
-    return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // numbers))
+    return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // math.prod(shape[2:])))
+
+
+def sampled_runs(shape: Sequence[int]) -> int:
+    """Return how many runs of fields (B, C, T, *X) tell which way codes are read: in few, chance decides."""
+    return min(_TRIED, max(_TRIED_FEWEST, 4 * _TRIED_NUMBERS // math.prod(shape[2:])))
 
 
 def check(runs: Trajectories, first: int = 0) -> None:
@@ -227,7 +231,7 @@ def choose(
         form,
         best.noise_removed,
         chosen,
-        trials.steady(replace(best, rank=chosen)) if steady is None else steady and chosen > 0,
+        steady,
         tuple(tried),
         few.field_names,
         few.axis_names,
@@ -254,7 +258,7 @@ def choose(
 
 
 def law_of(
-    choice: Choice, grams: Iterable[Grams], few: Trajectories, resamples: int = 20, seed: int = 0
+    choice: Choice, grams: Iterable[Grams], some: Trajectories, resamples: int = 20, seed: int = 0
 ) -> LatentOperator:
     """Fit the law on the Grams of all runs, which come part by part.
 
@@ -264,7 +268,7 @@ def law_of(
     Args:
         choice: how.
         grams: of parts of B >= 4 runs, made with ``choice.projection``.
-        few: some of the runs, in which errors of steady codes are measured.
+        some: of the runs, which tell how codes are read (:func:`sampled_runs`).
         resamples: of the bootstrap over runs.
         seed: of the bootstrap.
     """
@@ -291,12 +295,14 @@ def law_of(
             count=len(whole),
             tolerance=chosen_tolerance(law, whole),
             waves=choice.waves,
-            steady=choice.steady,
         )
-    if not choice.steady:
+    coarse = replace(choice.projection, stride=(1, *(max(1, h // 2) for h in choice.projection.half_width[1:])))
+    reading = law, some, coarse, choice.noise_removed
+    if not choice.rank or choice.steady is False or (choice.steady is None and not steadier(*reading)):
         return made
-    _, parts = steady_codes(law, few, choice.projection, choice.noise_removed)
-    return replace(made, spread=(parts[:, 0] - parts[:, 1]).abs().median(dim=0).values / 2)
+    _, halves_read = steady_codes(*reading)
+    spread = (halves_read[:, 0] - halves_read[:, 1]).abs().median(dim=0).values / 2
+    return replace(made, spread=spread, steady=True)
 
 
 def _poor(candidate: Candidate) -> bool:

@@ -14,7 +14,6 @@ from torch import Tensor
 from pdessl.operators.fit import encode, fit, gauged, reliability
 from pdessl.operators.latent import Candidate, normals
 from pdessl.operators.library import Form
-from pdessl.operators.steady import steadier
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -109,15 +108,6 @@ class Trials:
         kept = "rates" in least and least["rates"] <= 2 * min(least.values())
         lead = "rates" if kept else min(least, key=least.__getitem__)
         return sorted(found, key=lambda c: (c.form != lead, _score(c)))
-
-    def steady(self, best: Candidate) -> bool:
-        """Return whether codes are better read with less weight for positions that the law does not describe."""
-        projection, form = self.of(best)
-        if not best.rank:
-            return False
-        whole, _ = normals(self._grams(best), len(form.terms), best.noise_removed)
-        law = fit(whole, best.rank, allowed=torch.tensor(form.mask(best.rank), device=whole.right.device))
-        return steadier(gauged(law, whole), self.runs, projection, best.noise_removed)
 
     def _grams(self, candidate: Candidate) -> Grams:
         return next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(candidate))
