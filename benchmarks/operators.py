@@ -4,8 +4,10 @@ Every command keeps its rows as JSON in a folder; 'table' writes the tables of a
 
 python benchmarks/operators.py errors --only burgers,kdv --seed 1   laws of fresh draws, and errors from few labels
 python benchmarks/operators.py errors --only smoke                  all fields of smoke in a box
+python benchmarks/operators.py reading --seed 1                     smoke, half-widths given: two ways to read codes
 python benchmarks/operators.py shifts --only burgers,kdv            nothing found again, and found again in such runs
 python benchmarks/operators.py learned                              drawn functions and free kernels, no library
+python benchmarks/operators.py amortised --only burgers,smoke       an encoder beside a law, or a law, by gradient
 python benchmarks/operators.py distilled                            an encoder taught by a law, on poorer runs
 python benchmarks/operators.py unlabelled --only burgers --runs 16,64,256,1024,4096
 python benchmarks/operators.py diagnostics                          what is said of a wrong library or rank
@@ -37,7 +39,11 @@ from pdessl.files import write_json, write_text
 from pdessl.inference.affine import AffineReadout
 from pdessl.inference.encoding import features
 from pdessl.models import load
-from pdessl.operators import Term, default_library, discover, fit_learned, save_law
+from pdessl.operators import Projection, Term, default_library, discover, fit_learned, save_law, weak_grams
+from pdessl.operators.fit import encode, fit, gauged, loss
+from pdessl.operators.latent import normals
+from pdessl.operators.library import curl_form
+from pdessl.operators.steady import steady_codes
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ def said_of(law, seconds):
         "rank": law.rank,
         "half_width": list(law.half_width),
         "noise_removed": law.noise_removed,
+        "steady": law.steady,
         "high_pass": law.projection.high_pass,
         "noise": law.level.tolist(),
         "warnings": law.warnings(),
@@ -154,6 +161,31 @@ def errors(options):
         keep(options, f"errors-{name}-seed{options.seed}", row)
 
 
+def reading(options):
+    """Smoke, the law of the vorticity with all its terms, half-widths given: least squares, and steady codes."""
+    drawn = Drawn(CASES["smoke"], options)
+    runs = {split: drawn.runs(split) for split in ("labelled", "test")}
+    runs["unlabelled"] = drawn.runs("unlabelled", drawn.count).without_parameters()
+    named = runs["unlabelled"]
+    form = curl_form(named.field_names, named.axis_names, (0, 1))
+    terms = tuple(t for t, own in zip(form.terms, form.allowed[0], strict=True) if own)
+    known, truth = (runs[s].parameters["buoyancy"].double() for s in ("labelled", "test"))
+    for width in ((6, 4, 4), (9, 4, 4)):
+        projection = Projection(terms, width, form.targets[:1], form.derived, stride=(1, 2, 2))
+        whole, _ = normals(weak_grams(named, projection), len(terms), True)
+        law = gauged(fit(whole, 1), whole)
+        row = {"case": "smoke", "seed": options.seed, "unlabelled": len(named), "half_width": list(width), "ways": {}}
+        row["unexplained"] = float(loss(law, encode(law, whole), whole).mean())
+        for way, rounds in (("least squares", 0), ("steady", 8)):
+            made = {s: steady_codes(law, r, projection, True, rounds) for s, r in runs.items()}
+            first, second = made["unlabelled"][1].unbind(dim=1)
+            apart = float((2 * (first - second).abs() / (first.abs() + second.abs())).mean())
+            found, _ = of_labels(made["labelled"][0], known, made["test"][0], truth, options.labels, options.draws)
+            row["ways"][way] = {"halves apart": apart, "error": found}
+            print(width, way, f"{apart:.4f}", {n: stated(v) for n, v in found.items()}, flush=True)
+        keep(options, f"reading-smoke-{'x'.join(map(str, width))}-seed{options.seed}", row, quiet=True)
+
+
 def shifts(options):
     """Labels of runs as in training; test runs that differ: with the law found before, and one found in such runs."""
     options.labels = [32]
@@ -191,9 +223,9 @@ def beyond(law, drawn, target, options):
 
 def learned(options):
     """The same errors of laws whose functions and kernels nobody chose."""
-    for name in options.only or ["burgers", "kdv", "kuramoto_sivashinsky"]:
+    for name in options.only or ["burgers", "kdv", "kuramoto_sivashinsky", "smoke"]:
         drawn = Drawn(CASES[name], options)
-        runs = drawn.runs("unlabelled", options.unlabelled or 256).without_parameters()
+        runs = drawn.runs("unlabelled", options.unlabelled or min(256, drawn.count)).without_parameters()
         started = time.process_time()
         law = fit_learned(runs)
         seconds = time.process_time() - started
@@ -207,6 +239,37 @@ def learned(options):
             found, means = of_labels(codes, known, at_test, truth, options.labels, options.draws)
             row["targets"][target] = {"error": found, "mean of 16": means, "equation known": ""}
         keep(options, f"learned-{name}-seed{options.seed}", row)
+
+
+GRADIENT = {"burgers": "burgers", "kdv": "kdv", "kuramoto_sivashinsky": "ks", "smoke": "smoke"}  # names of recipes
+
+
+def amortised(options):
+    """The same errors of what is trained by gradient: an encoder beside a law, or a law of learned functions."""
+    for name in options.only or list(GRADIENT):
+        drawn, recipe = Drawn(CASES[name], options), f"pretrain/{GRADIENT[name]}_{options.recipe}"
+        with tempfile.TemporaryDirectory() as folder:
+            size = {"unlabelled": drawn.count, "labelled": 4, "validation": 32, "test": 4}
+            changes = {"seed": options.seed}
+            store = generate(drawn.case.dataset, Path(folder) / "data", size=size, overrides=changes, progress=False)
+            given = {"data.path": str(store.path), "trainer.enable_progress_bar": False}
+            given |= {"trainer.max_epochs": options.epochs} if options.epochs else {}
+            started = time.process_time()
+            run = pretrain(recipe, given, Path(folder) / "encoder")
+            seconds, encoder = time.process_time() - started, load(run.folder)
+        held, test = drawn.runs("labelled"), drawn.runs("test")
+        row = {"case": name, "seed": options.seed, "recipe": recipe, "unlabelled": drawn.count}
+        row |= {"epochs": run.task.trainer.max_epochs, "steps": run.task.trainer.global_step}
+        row |= {"seconds": round(seconds, 1), "targets": {}}
+        for way in ("minimised", "amortised") if options.recipe == "amortised" else ("minimised",):
+            encoder.module.inference = way
+            codes, at_test = (features(encoder, r) for r in (held, test))
+            for target in drawn.case.targets:
+                known, truth = held.parameters[target].double(), test.parameters[target].double()
+                found, means = of_labels(codes, known, at_test, truth, options.labels, options.draws)
+                said = {"error": found, "mean of 16": means, "equation known": ""}
+                row["targets"][f"{target}, {way}"] = said
+        keep(options, f"gradient-{GRADIENT[name]}_{options.recipe}-seed{options.seed}", row)
 
 
 POOR = {
@@ -236,7 +299,7 @@ def distilled(options):
         given = {
             "data.path": str(store),
             "model.augmentation.init_args.law": str(Path(folder) / "law"),
-            "trainer.max_epochs": options.epochs,
+            "trainer.max_epochs": options.epochs or 40,
             "trainer.enable_progress_bar": False,
         }
         run = pretrain("pretrain/burgers_distilled", given, Path(folder) / "encoder")
@@ -245,7 +308,7 @@ def distilled(options):
     for title, changes in POOR.items():
         drawn = Drawn(case, options, changes)
         known, test = drawn.runs("labelled"), drawn.runs("test")
-        row = {"case": "burgers", "seed": options.seed, "runs": title, "epochs": options.epochs}
+        row = {"case": "burgers", "seed": options.seed, "runs": title, "epochs": options.epochs or 40}
         row |= {"seconds": round(seconds, 1), "unlabelled": options.unlabelled or 1024}
         truth, labels = (r.parameters["viscosity"].double() for r in (test, known))
         row["encoder"], row["encoder, labels of training"] = (
@@ -453,6 +516,18 @@ def errors_table(folder):
     return lines([*head, "equation known", "reliability", "unexplained", "half-widths", "CPU-s (runs)"], body)
 
 
+def reading_table(folder):
+    rows = rows_of(folder, "reading-")
+    counts = sorted({int(n) for r in rows for w in r["ways"].values() for n in w["error"]})
+    body = [
+        [str(r["seed"]), "x".join(map(str, r["half_width"])), way, f"{held['halves apart']:.2%}",
+         *(stated(held["error"].get(str(n), [])) for n in counts), f"{r['unexplained']:.2%}"]
+        for r in rows for way, held in r["ways"].items()
+    ]  # fmt: skip
+    head = ["seed of the data", "half-widths", "codes", "halves of a run apart", *(f"{n} labels" for n in counts)]
+    return lines([*head, "unexplained"], body)
+
+
 def learned_table(folder):
     rows = rows_of(folder, "learned-")
     counts = sorted({int(n) for r in rows for t in r["targets"].values() for n in t["error"]})
@@ -464,6 +539,18 @@ def learned_table(folder):
     ]  # fmt: skip
     head = ["data, target", "seed of the data", "unlabelled runs", *(f"{n} labels" for n in counts)]
     return lines([*head, "reliability", "unexplained", "CPU-s"], body)
+
+
+def gradient_table(folder):
+    rows = rows_of(folder, "gradient-")
+    counts = sorted({int(n) for r in rows for t in r["targets"].values() for n in t["error"]})
+    body = [
+        [r["recipe"], t, str(r["seed"]), str(r["unlabelled"]),
+         *(stated(held["error"].get(str(n), [])) for n in counts), f"{r['steps']:,}", str(r["seconds"])]
+        for r in rows for t, held in r["targets"].items()
+    ]  # fmt: skip
+    head = ["recipe", "target, codes", "seed of the data", "unlabelled runs", *(f"{n} labels" for n in counts)]
+    return lines([*head, "steps", "CPU-s"], body)
 
 
 def distilled_table(folder):
@@ -527,7 +614,9 @@ def pysindy_table(folder):
 
 TABLES = {
     "errors": errors_table,
+    "reading": reading_table,
     "learned": learned_table,
+    "gradient": gradient_table,
     "distilled": distilled_table,
     "shifts": shifts_table,
     "unlabelled": unlabelled_table,
@@ -559,7 +648,20 @@ def numbers(text):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = [errors, learned, distilled, shifts, unlabelled, diagnostics, cost, memory, pysindy, table]
+    commands = [
+        errors,
+        reading,
+        learned,
+        amortised,
+        distilled,
+        shifts,
+        unlabelled,
+        diagnostics,
+        cost,
+        memory,
+        pysindy,
+        table,
+    ]
     parser.add_argument("what", choices=[c.__name__ for c in commands])
     parser.add_argument("page", nargs="?", help="of 'table': the page to write; default: print")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {', '.join(CASES)}")
@@ -568,7 +670,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the data")
     parser.add_argument("--unlabelled", type=int, help="runs; default 1024, of smoke 96")
     parser.add_argument("--runs", type=numbers)
-    parser.add_argument("--epochs", type=int, default=40, help="of the encoder of 'distilled'")
+    parser.add_argument("--epochs", type=int, help="of the encoder of 'distilled' (default 40), and of 'amortised'")
+    parser.add_argument("--recipe", choices=("amortised", "learned_law"), default="amortised", help="of 'amortised'")
     parser.add_argument("--out", default="results/operators", help="folder of the rows")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()

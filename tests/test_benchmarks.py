@@ -169,3 +169,16 @@ def test_closed_forms_on_groups_write_their_rows_and_the_table_is_made_of_them(t
     monkeypatch.setitem(tables["_table"].__globals__, "RESULTS", tmp_path)
     table = tables["written"]("<!-- table: grouped *.json where=case:burgers -->\n<!-- end of table -->")
     assert "| discriminant of moments | *grouped* |" in table and "| mean | – |" in table
+
+
+@pytest.mark.filterwarnings("ignore")  # what Lightning says about loaders and workers
+def test_what_is_trained_by_gradient_leaves_a_row_with_both_ways_to_read_codes(
+    tmp_path, monkeypatch, capsys, undisturbed
+):
+    words = "amortised --only burgers --unlabelled 64 --epochs 1 --labels 4 --draws 2".split()
+    monkeypatch.setattr(sys, "argv", ["operators.py", *words, "--out", str(tmp_path)])
+    runpy.run_path(str(FOLDER / "operators.py"), run_name="__main__")
+    row = json.loads((tmp_path / "gradient-burgers_amortised-seed0.json").read_text())
+    assert row["steps"] == 1 and row["epochs"] == 1 and row["unlabelled"] == 64
+    assert set(row["targets"]) == {"viscosity, minimised", "viscosity, amortised"}
+    assert all(len(held["error"]["4"]) == 2 for held in row["targets"].values())

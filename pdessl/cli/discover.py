@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--learned",
         action="store_true",
-        help="offer no polynomial and no derivative: drawn functions and free kernels; of one periodic axis. "
+        help="offer no polynomial and no derivative: drawn functions and free kernels, over one or two axes. "
         "Writes an encoder, and no equation",
     )
     parser.add_argument("--candidates", action="store_true", help="print everything that was tried")

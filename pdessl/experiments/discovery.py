@@ -17,7 +17,7 @@ from pdessl.experiments.discovery_parts import Part, grams_in_parts
 from pdessl.models import save_pretrained
 from pdessl.operators import LatentOperator, Learned, choose, fit_learned, law_of
 from pdessl.operators import discover as discover_law
-from pdessl.operators.search import tried_runs
+from pdessl.operators.search import sampled_runs, tried_runs
 from pdessl.trajectory import Trajectories
 
 __all__ = ["boundaries", "discover", "learn", "unlabelled_runs"]
@@ -105,14 +105,13 @@ def discover(
     source = open_data(data)
     pieces = _pieces(source, data, split, limit)
     shape = source.shape(pieces[0][0])
-    most = tried_runs((0, *shape))
-    few = unlabelled_runs(data, split, most if limit is None else min(limit, most), known)
-    choice = choose(few, **options)
-    del few
+    most = sampled_runs((0, *shape))
+    some = unlabelled_runs(data, split, most if limit is None else min(limit, most), known)
+    choice = choose(some[slice(0, tried_runs((0, *shape)))], **options)
     folder = None if scratch is None else Path(scratch).absolute()
     path = os.path.abspath(data)
     parts = [Part.of(source, path, *piece, choice.projection, known, folder) for piece in _cut(pieces, shape)]
-    return law_of(choice, grams_in_parts(parts, source, workers, scheduler), resamples, seed)
+    return law_of(choice, grams_in_parts(parts, source, workers, scheduler), some, resamples, seed)
 
 
 def learn(

@@ -16,6 +16,7 @@ from pdessl.operators.fit import Fitted, Normal, Normals, encode
 from pdessl.operators.library import Term
 from pdessl.operators.resolution import FEWEST
 from pdessl.operators.simple import simplified
+from pdessl.operators.steady import steady_codes
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
@@ -75,6 +76,8 @@ class LatentOperator:
             largest at which the runs are explained as well.
         waves: frames and nodes in a wave of the fields, in the tenth of the runs that have fewest
             (:func:`pdessl.operators.resolution.nodes_in_a_wave`).
+        steady: codes are read with less weight for positions that the law does not describe
+            (:func:`pdessl.operators.steady.steady_codes`); the law itself is of least squares.
 
     Source: latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011; weak form: Messenger and Bortz
         (2021), arXiv:2007.02848; the shared law with a code per run, in closed form, is ours.
@@ -92,6 +95,7 @@ class LatentOperator:
     count: int
     tolerance: float
     waves: tuple[float, ...] = ()
+    steady: bool = False
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -136,12 +140,15 @@ class LatentOperator:
 
     def normal(self, runs: Trajectories) -> tuple[Normal, tuple[Normal, Normal]]:
         """Return the normal equations of runs and of their halves."""
+        return normals(weak_grams(self._own(runs), self.projection), len(self.terms), self.noise_removed)
+
+    def _own(self, runs: Trajectories) -> Trajectories:
         if runs.field_names != self.field_names or runs.axis_names != self.axis_names:
             raise DataError(
                 f"the law is one of {', '.join(self.field_names)} over {', '.join(self.axis_names)}; the runs have "
                 f"{', '.join(runs.field_names)} over {', '.join(runs.axis_names)}. Choose or rename fields to match."
             )
-        return normals(weak_grams(runs, self.projection), len(self.terms), self.noise_removed)
+        return runs
 
     def encode(self, runs: Trajectories) -> tuple[Tensor, Tensor]:
         """Return the codes of runs and their standard errors, (B, R) each, float64.
@@ -154,9 +161,13 @@ class LatentOperator:
             DataError: other fields or axes than the law's, values that are not finite, unequal time steps.
             ShapeError: runs shorter or coarser than the law's test functions.
         """
-        whole, halves = self.normal(runs)
-        codes = encode(self.fitted, whole)
-        difference = half_difference(self.fitted, halves)
+        if self.steady:
+            own = self._own(runs).check_finite()
+            codes, parts = steady_codes(self.fitted, own, self.projection, self.noise_removed)
+            difference = (parts[:, 0] - parts[:, 1]).abs() / 2
+        else:
+            whole, halves = self.normal(runs)
+            codes, difference = encode(self.fitted, whole), half_difference(self.fitted, halves)
         return codes, ((difference.square() + 3 * self.spread.square()) / 4).sqrt()
 
     def residual(self, runs: Trajectories) -> Tensor:

@@ -1,9 +1,11 @@
 """A law with a library that nobody chose, fitted in closed form: drawn functions, free kernels, codes of runs."""
 
-# B runs, K functions times waves, R codes
+# B runs, K functions times waves, E left sides, R codes
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -11,19 +13,25 @@ from torch import Tensor
 
 from pdessl.errors import DataError, ShapeError
 from pdessl.models import Encoder
-from pdessl.operators.fit import Fitted, Normal, encode, fit, reliability
+from pdessl.operators.fit import Fitted, Normal, Normals, encode, fit, loss, reliability
 from pdessl.operators.networks import LearnedOperator
-from pdessl.operators.search import check
+from pdessl.operators.pile import stacked
+from pdessl.operators.search import check, solenoidal, tried_runs
 from pdessl.operators.test_functions import spacing
+from pdessl.operators.weak import Grams
 from pdessl.trajectory import Trajectories
 
 __all__ = ["Learned", "fit_learned"]
 
-_PART = 64  # runs whose products are held at once
+_NUMBERS = 2**24  # of products that are held at once (128 MB)
+_HELD = 2**26  # numbers of normal equations in memory (512 MB); what is above goes to disk
 _MOST = 3  # codes looked at where their number is not given
-_WIDTHS = ((9, 6, 4), (13, 9, 6, 4))
+_WIDTHS = {1: ((9, 6, 4), (13, 9, 6, 4)), 2: ((6, 4), (4,), (4,))}
+_FUNCTIONS = (6, 4)  # drawn ones, at least, and a field
 _FEWEST = 16
 _NOTHING = 3e-4  # of the time derivative: what the test functions' own sums leave of it
+
+Sides = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +40,7 @@ class Learned:
 
     Args:
         encoder: a :class:`pdessl.operators.LearnedOperator` with the normalisation of its fields.
+        sides: what stands on the left sides, for people.
         reliability: correlation over runs of the codes of their two halves, of the least reliable code.
         unexplained: mean share of the time derivative that the law leaves unexplained.
         tried: number of codes -> (reliability, unexplained).
@@ -39,6 +48,7 @@ class Learned:
     """
 
     encoder: Encoder
+    sides: tuple[str, ...]
     reliability: float
     unexplained: float
     tried: dict[int, tuple[float, float]]
@@ -49,18 +59,21 @@ class Learned:
         codes = "one number a run" if self.encoder.feature_dim == 1 else f"{self.encoder.feature_dim} numbers a run"
         functions, nodes = "some", "some"
         if isinstance(network, LearnedOperator):
-            functions, nodes = str(network.init_args["functions"]), str(2 * network.width[1] + 1)
+            functions = str(network.init_args["functions"])
+            nodes = " x ".join(str(2 * h + 1) for h in network.products.half_width[1:])
         return (
-            f"u_t = sum of {functions} drawn functions of the fields under free kernels of {nodes} nodes\n"
-            f"{codes}, reliability {self.reliability:.3f}, unexplained {self.unexplained:.1%}, {self.count:,} runs"
+            f"{', '.join(self.sides)} = sum of {functions} drawn functions of the fields under free kernels of {nodes} "
+            f"nodes\n{codes}, reliability {self.reliability:.3f}, unexplained {self.unexplained:.1%}, "
+            f"{self.count:,} runs"
         )
 
 
 def fit_learned(
     runs: Trajectories,
     codes: int | None = None,
-    functions: int = 6,
-    half_width: tuple[int, int] | None = None,
+    functions: int | None = None,
+    half_width: Sequence[int] | None = None,
+    left: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
 ) -> Learned:
     """Fit the law u_t = (κ0 + Σ_j z_j κ_j) * g(u) that unlabelled runs obey, g drawn and κ free, in closed form.
@@ -70,73 +83,138 @@ def fit_learned(
     test functions smooth it away). The result is an encoder like a network: saved, loaded, read by ``regress``.
 
     Args:
-        runs: B >= 16 unlabelled runs on one periodic axis, equal frames; the law is that of the first field.
+        runs: B >= 16 unlabelled runs over one or two axes, periodic or not, equal frames.
         codes: R; None: 1 to 3, the smallest above which the unexplained share does not fall to 0.6 of it.
-        functions: drawn ones, besides the fields themselves.
-        half_width: of the test function, frames and nodes; None: 9 and 13, or what fits the runs.
+        functions: drawn ones, besides the fields themselves; None: 6, or 4 a field.
+        half_width: of the test function, frames and nodes; None: 9 and 13, in the plane 6, 4 and 4, or what fits.
+        left: left sides, see :class:`pdessl.operators.LearnedOperator`; None: the rate of the field. Of several fields
+            the rates that codes explain much better, where two fields are a velocity without divergence whose curl is
+            explained much better than they are that of the curl in their place, as :func:`discover` has it.
         seed: of the functions.
 
     Raises:
         DataError: too few runs, constant fields, values that are not finite, or unequal frames.
-        ShapeError: other than one periodic axis, or runs too short or coarse.
+        ShapeError: other than one or two axes, or runs too short or coarse.
+        ValueError: half-widths or left sides that do not match the runs.
     """
     if len(runs) < _FEWEST:
         raise DataError(f"{len(runs)} runs; a law with a learned library needs {_FEWEST} or more.")
-    if runs.boundary != ("periodic",):
+    if len(runs.space) not in _WIDTHS:
         raise ShapeError(
-            f"runs over {', '.join(runs.axis_names)} with boundary {', '.join(runs.boundary)}; a learned library is of "
-            "one periodic axis. Use 'pdessl discover' without --library."
+            f"runs over {', '.join(runs.axis_names)}; a learned library is of one or two axes. Use 'pdessl discover' "
+            "without --learned."
         )
     check(runs)
-    steps = spacing(runs)
-    width = half_width or _fitting(runs.fields.shape[2:])
-    mean = runs.fields.double().mean(dim=(0, 2, 3))
-    std = runs.fields.double().std(dim=(0, 2, 3))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = LearnedOperator(runs.fields.shape[1], codes or 1, functions, half_width=width)
-    halves = torch.cat([_halves(network, part, mean, std) for part in runs.fields.double().split(_PART)])
-    terms = halves.shape[-1] - 1
-    nothing = torch.zeros_like(halves[:, 0])
-    whole = Normal.of(halves.mean(dim=1), nothing, terms)
-    parts = (Normal.of(halves[:, 0], nothing, terms), Normal.of(halves[:, 1], nothing, terms))
-    laws = {r: fit(whole, r) for r in ([codes] if codes else range(1, _MOST + 1))}
-    tried = {r: _said(law, whole, parts) for r, law in laws.items()}
+    fields = runs.fields.shape[1]
+    drawn = _Drawn(
+        runs,
+        max(_FUNCTIONS[0], _FUNCTIONS[1] * fields) if functions is None else functions,
+        tuple(half_width) if half_width is not None else _fitting(runs.fields.shape[2:]),
+        seed,
+    )
+    sides = _chosen(runs, drawn) if left is None else tuple(tuple(entry) for entry in left)
+    network = drawn.network(sides, 1)
+    terms = network.kernels[0].numel()
+    with ExitStack() as stack:
+        whole, halves, _ = stacked(_grams(network, runs, drawn), terms, False, stack, _HELD)
+        laws = {r: fit(whole, r) for r in ([codes] if codes else range(1, _MOST + 1))}
+        tried = {r: _said(law, whole, halves) for r, law in laws.items()}
     rank = codes or _needed(tried)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = LearnedOperator(runs.fields.shape[1], rank, functions, half_width=width)
+    network = drawn.network(sides, rank)
     law = laws[rank]
     with torch.no_grad():
-        values = torch.cat([law.constant[None], law.varying])[:, 0]
-        network.kernels.copy_(values.reshape(network.kernels.shape))
+        network.kernels.copy_(torch.cat([law.constant[None], law.varying]).reshape(network.kernels.shape))
         network.scale.fill_(1.0)
+    steps = spacing(runs)
     axes = ("time", *runs.axis_names)
     ranges = {n: [float(column.min()), float(column.max())] for n, column in zip(axes, steps.T, strict=True)}
     trained_on = {"equation": runs.equation, "steps": ranges} if runs.equation else {"steps": ranges}
-    encoder = Encoder(network, mean.tolist(), std.tolist(), trained_on).eval()
-    return Learned(encoder, *tried[rank], tried, len(runs))
+    encoder = Encoder(network, drawn.mean.tolist(), drawn.std.tolist(), trained_on).eval()
+    return Learned(encoder, tuple(_written(e, runs) for e in sides), *tried[rank], tried, len(runs))
 
 
-def _fitting(sizes: torch.Size) -> tuple[int, int]:
+class _Drawn:
+    """Networks with the same functions, for fields of the same size."""
+
+    def __init__(self, runs: Trajectories, functions: int, width: tuple[int, ...], seed: int) -> None:
+        flat = runs.fields.double().transpose(0, 1).flatten(1)
+        self.mean, self.std = flat.mean(dim=1), flat.std(dim=1)
+        self.periodic = [b == "periodic" for b in runs.boundary]
+        self.functions, self.width, self.seed = functions, width, seed
+
+    def network(self, sides: Sides, codes: int) -> LearnedOperator:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            found = LearnedOperator(
+                len(self.mean), codes, self.functions, half_width=self.width, left=sides, periodic=self.periodic
+            )
+        pair = found.products.pair
+        if pair is not None:
+            found.products.ratio.copy_(self.std[pair[1]] / self.std[pair[0]])
+        return found
+
+    def standardised(self, fields: Tensor) -> Tensor:
+        shape = (-1, *(1,) * (fields.ndim - 2))
+        return (fields.double() - self.mean.reshape(shape)) / self.std.reshape(shape)
+
+
+def _fitting(sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the widest test function that fits, such that the halves of a run can be compared."""
-    found = [next((h for h in wide if 2 * h + 1 <= 0.7 * n), 0) for wide, n in zip(_WIDTHS, sizes, strict=True)]
+    tried = zip(_WIDTHS[len(sizes) - 1], sizes, strict=True)
+    found = tuple(next((h for h in wide if 2 * h + 1 <= 0.7 * n), 0) for wide, n in tried)
     if not all(found):
-        raise ShapeError(f"{sizes[0]} frames of {sizes[1]} nodes; expected 13 or more of each.")
-    return found[0], found[1]
+        raise ShapeError(f"{sizes[0]} frames of {tuple(sizes[1:])} nodes; expected 13 or more of each.")
+    return found
 
 
-def _halves(network: LearnedOperator, fields: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the Grams of the two halves of every run in time, (B, 2, K + 1, K + 1)."""
-    products = network.library((fields - mean[:, None, None]) / std[:, None, None])
-    cut = max(1, products.shape[2] // 2)
-    flat = [piece.flatten(2) for piece in (products[:, :, :cut], products[:, :, cut:])]
-    return torch.stack([f @ f.mT / max(f.shape[2], 1) for f in flat], dim=1)
+def _grams(network: LearnedOperator, runs: Trajectories, drawn: _Drawn) -> Iterator[Grams]:
+    """Return the Grams of the two halves of every run in time, part by part."""
+    numbers = network.kernels[0].numel() * runs.fields[0, 0].numel()
+    step = max(1, _NUMBERS // numbers)
+    for start in range(0, len(runs), step):
+        part = runs[slice(start, start + step)]
+        products = network.library(drawn.standardised(part.fields), spacing(part))
+        cut = max(1, products.shape[2] // 2)
+        flat = [piece.flatten(2) for piece in (products[:, :, :cut], products[:, :, cut:])]
+        halves = torch.stack([f @ f.mT / max(f.shape[2], 1) for f in flat], dim=1)
+        yield Grams(halves, torch.zeros_like(halves[:, 0]), halves.new_zeros(len(part), runs.fields.shape[1]))
 
 
-def _said(law: Fitted, whole: Normal, parts: tuple[Normal, Normal]) -> tuple[float, float]:
-    loss = whole.loss(law.law(encode(law, whole))).mean().clamp_min(0.0)
-    return float(reliability(law, parts).min()), float(loss)
+def _chosen(runs: Trajectories, drawn: _Drawn) -> Sides:
+    """Return the left sides of which a law is found, by what a code explains of them in a few of the runs."""
+    rates: Sides = tuple((c,) for c in range(runs.fields.shape[1]))
+    few = runs[slice(0, max(_FEWEST, tried_runs(runs.fields.shape)))]
+    pair = solenoidal(few)
+    ways = [rates] if pair is None else [rates, (pair, *(e for e in rates if e[0] not in pair))]
+    if len(ways) == len(rates) == 1:
+        return rates
+    sides = tuple(dict.fromkeys(entry for way in ways for entry in way))
+    network = drawn.network(sides, 1)
+    grams = Grams.join(list(_grams(network, few, drawn)))
+    normal = Normal.of(grams.halves.mean(dim=1), grams.noise, network.kernels[0].numel())
+    found = []
+    for way in ways:
+        at = [sides.index(entry) for entry in way]
+        own = Normal(normal.gram[:, at], normal.right[:, at])
+        laws = [fit(own, r) for r in (0, 1)]
+        found.append([own.losses(law.law(encode(law, own))).mean(dim=0) for law in laws])
+    # As in the search for a law of a library: the curl has lost what the pressure did, codes may differ in some laws.
+    lead = 0 if float(found[0][1].mean()) <= 2 * float(found[-1][1].mean()) else -1
+    without, with_code = found[lead]
+    carried = tuple(e for e, a, b in zip(ways[lead], without.tolist(), with_code.tolist(), strict=True) if b < 0.6 * a)
+    return carried or ways[lead]
+
+
+def _written(entry: tuple[int, ...], runs: Trajectories) -> str:
+    names, axes = runs.field_names, runs.axis_names
+    if len(entry) == 1:
+        return f"{names[entry[0]]}_t"
+    return f"({names[entry[1]]}_{axes[0]} - {names[entry[0]]}_{axes[1]})_t"
+
+
+def _said(law: Fitted, whole: Normals, halves: tuple[Normals, Normals]) -> tuple[float, float]:
+    left = float(loss(law, encode(law, whole), whole).mean().clamp_min(0.0))
+    return float(reliability(law, halves).min()), left
 
 
 def _needed(tried: dict[int, tuple[float, float]]) -> int:

@@ -1,23 +1,24 @@
 """Laws that no library has: learned functions and kernels in place of monomials and derivatives, as encoders."""
 
-# B batch, C channels, T time frames, X nodes, F functions, R codes, N positions of the test function, K terms
+# B batch, C channels, T time frames, X nodes (d axes), F functions, R codes, N positions, K terms, E left sides
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import ShapeError
-from pdessl.models import Representation
-from pdessl.operators.test_functions import bump
+from pdessl.models import EnergyEncoder, Representation
+from pdessl.models.representation import left_open
+from pdessl.operators.library import Term, curl_library, default_library
+from pdessl.operators.products import Products, waves
 
 __all__ = ["AmortisedOperator", "LearnedOperator", "minimising_codes"]
 
-_POWER = 8
 _RIDGE = 1e-6  # of the mean size of what codes multiply
 
 
@@ -39,70 +40,19 @@ def minimising_codes(tokens: Tensor) -> Tensor:
     return torch.linalg.solve(left + _RIDGE * size[:, None, None] * eye, slopes.mT @ rest)[..., 0]
 
 
-class _Products(nn.Module):
-    """Integrals against smooth test functions along time and a periodic axis: what both networks share."""
-
-    def __init__(self, half_width: Sequence[int], stride: Sequence[int]) -> None:
-        super().__init__()
-        self.stride = (int(stride[0]), int(stride[1]))
-        frames, nodes = half_width
-        for order in (0, 1):
-            self.register_buffer(f"rate{order}", bump(frames, _POWER, order), persistent=False)
-        for order in range(5):
-            self.register_buffer(f"slope{order}", bump(nodes, _POWER, order), persistent=False)
-
-    def over_time(self, values: Tensor, order: int = 0) -> Tensor:
-        """Integrate the time derivative of an order of (B, F, T, X) over windows of frames, (B, F, T', X)."""
-        weights = getattr(self, f"rate{order}").to(values.dtype)
-        if values.shape[2] < len(weights):
-            raise ShapeError(
-                f"got {values.shape[2]} frames; expected {len(weights)} or more, the width of the test function. Give "
-                "longer runs or views, or a smaller half_width."
-            )
-        return torch.einsum("bftx,st->bfsx", values, _sliding(weights, values.shape[2], self.stride[0], False))
-
-    def along(self, values: Tensor, kernels: Tensor) -> Tensor:
-        """Correlate (B, F, T', X) with kernels (K, F, taps) along the axis, (B, K, T', X')."""
-        if values.shape[3] < kernels.shape[-1]:
-            raise ShapeError(
-                f"got {values.shape[3]} nodes; expected {kernels.shape[-1]} or more, the width of a kernel."
-            )
-        matrix = _sliding(kernels.to(values.dtype), values.shape[3], self.stride[1], True)
-        return torch.einsum("bftx,kfyx->bkty", values, matrix)
-
-    def slope(self, values: Tensor, order: int) -> Tensor:
-        """Integrate the derivative of an order along the axis, (B, 1, T', X) -> (B, 1, T', X')."""
-        return self.along(values, getattr(self, f"slope{order}")[None, None])
-
-    def target(self, x: Tensor) -> Tensor:
-        """Return the integrals of the time derivative of the first field, (B, 1, T', X'), per frame."""
-        return self.slope(self.over_time(x[:, :1], 1), 0)
-
-
-def _sliding(weights: Tensor, size: int, stride: int, wraps: bool) -> Tensor:
-    """Return matrices (..., positions, size) that correlate with weights (..., taps)."""
-    taps = weights.shape[-1]
-    starts = torch.arange(0, size if wraps else size - taps + 1, stride, device=weights.device)
-    index = starts[:, None] + torch.arange(taps, device=weights.device) - (taps // 2 if wraps else 0)
-    shape = (*weights.shape[:-1], len(starts))
-    spread = weights[..., None, :].expand(*shape, taps)
-    return weights.new_zeros(*shape, size).scatter_add(-1, (index % size).expand(*shape, taps), spread)
-
-
-def _waves(half_width: int) -> Tensor:
-    """Return sines and cosines under a window, what kernels are sums of, (K, taps), each of norm 1."""
-    j = np.arange(-half_width, half_width + 1) / (half_width + 1)
-    count = half_width // 2
-    waves = [np.cos(np.pi * m * j) for m in range(count + 1)] + [np.sin(np.pi * m * j) for m in range(1, count + 1)]
-    found = np.stack(waves) * (1 - j**2) ** 2
-    return torch.from_numpy(found / np.linalg.norm(found, axis=1, keepdims=True))
-
-
 def _tokens(target: Tensor, explained: Tensor) -> Tensor:
-    """Return what is left of the target, and what codes multiply, relative to the size of the target, (B, N, 1 + R)."""
-    size = target.flatten(1).square().mean(dim=1).clamp_min(1e-30).sqrt()
-    parts = torch.cat([target - explained[:, :1], explained[:, 1:]], dim=1)
-    return (parts.flatten(2) / size[:, None, None]).mT
+    """Return what is left of the targets, and what codes multiply, relative to the size of each target.
+
+    Args:
+        target: (B, E, T', *X').
+        explained: without a code, and by each code, (B, 1 + R, E, T', *X').
+
+    Returns:
+        (B, N, 1 + R), N: positions of all targets.
+    """
+    size = target.flatten(2).square().mean(dim=2).clamp_min(1e-30).sqrt()
+    parts = torch.cat([target[:, None] - explained[:, :1], explained[:, 1:]], dim=1)
+    return (parts.flatten(3) / size[:, None, :, None]).flatten(2).mT
 
 
 class LearnedOperator(nn.Module):
@@ -110,7 +60,7 @@ class LearnedOperator(nn.Module):
 
         ∫∫ φ u_t = κ0 * g(u) + Σ_j z_j κ_j * g(u),      z = argmin of what is left unexplained in the run
 
-    g: the fields at a node and F functions of them (a perceptron); κ: kernels along x, sums of waves under a window.
+    g: the fields at a node and F functions of them (a perceptron); κ: kernels over space, sums of waves under a window.
     Both are integrated over time against the test function. Where :class:`pdessl.operators.LatentOperator` knows
     monomials and derivatives, this knows only "first order in time, the same everywhere, as far as a kernel reaches".
 
@@ -121,66 +71,69 @@ class LearnedOperator(nn.Module):
     other cancel: all arithmetic is in float64.
 
     Args:
-        in_channels: C; the law is that of the first field.
-        codes: R >= 1.
+        in_channels: C; None: the data's.
+        codes: R >= 1, shared by all left sides.
         functions: F, besides the fields.
         hidden: width of the perceptron.
-        half_width: of the test function, frames and nodes; a kernel has 2 h + 1 taps.
-        stride: distance of the positions, frames and nodes.
+        half_width: of the test function, frames and nodes along each axis; a kernel has 2 h + 1 taps. None: see
+            :class:`pdessl.operators.products.Products`.
+        stride: distance of the positions, frames and nodes along each axis; None: 2.
+        left: left sides of the law, ``[c]`` for the rate of field c, ``[a, b]`` for that of the curl of a velocity.
+        periodic: per space axis, whether it wraps round; None: as the views are.
 
     Shapes:
-        standardised fields (B, C, T, X) on a periodic axis -> features (B, R), tokens (B, N, 1 + R); see
-        :func:`minimising_codes`. Frames and nodes have the steps of training.
+        standardised fields (B, C, T, *X) on one or two axes -> features (B, R), tokens (B, N, 1 + R); see
+        :func:`minimising_codes`. Frames and nodes have the steps of training. With a curl ``spacing`` (B, 1 + d) too.
 
     Raises:
-        ShapeError: other than one axis, or fewer frames or nodes than a test function.
+        ShapeError: another number of axes, or fewer frames or nodes than a test function.
+        ValueError: half-widths, strides or left sides that do not match the axes and the fields.
 
     Source: ours; latent parameters by prediction: Lu, Kim, Soljačić (2020), arXiv:1907.06011; fixed random functions:
         Rahimi and Recht (2008).
     """
 
-    gives_codes = True
-    waves: Tensor
+    gives_codes: ClassVar[bool] = True
+    time_first: ClassVar[bool] = False  # of the entries of ``periodic``
     scale: Tensor
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         codes: int = 1,
         functions: int = 6,
         hidden: int = 16,
-        half_width: Sequence[int] = (9, 13),
-        stride: Sequence[int] = (2, 2),
+        half_width: Sequence[int] | None = None,
+        stride: Sequence[int] | None = None,
+        left: Sequence[Sequence[int]] = ((0,),),
+        periodic: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.feature_dim, self.width = in_channels, codes, tuple(half_width)
-        self.init_args = {
-            "in_channels": in_channels,
-            "codes": codes,
-            "functions": functions,
-            "hidden": hidden,
-            "half_width": list(half_width),
-            "stride": list(stride),
-        }
-        self.products = _Products(half_width, stride)
-        first = nn.Conv2d(in_channels, hidden, 1, dtype=torch.float64)
+        self.left_open = left_open(in_channels=in_channels, periodic=periodic)
+        self.products = Products(in_channels, half_width, stride, periodic, left)
+        self.in_channels, self.feature_dim = self.products.fields, codes
+        self.uses_spacing = self.products.pair is not None
+        self.init_args = {"codes": codes, "functions": functions, "hidden": hidden, **self.products.arguments}
+        first = nn.Conv2d(self.in_channels, hidden, 1, dtype=torch.float64)
         with torch.no_grad():
             for weight in first.parameters():
                 weight.mul_(1.5)  # of fields of size one: bent within their range
         self.functions = nn.Sequential(first, nn.GELU(), nn.Conv2d(hidden, functions, 1, dtype=torch.float64))
-        basis = _waves(half_width[1])
-        self.register_buffer("waves", basis, persistent=False)
-        self.kernels = nn.Parameter(torch.randn(1 + codes, in_channels + functions, len(basis), dtype=torch.float64))
+        self._waves = [waves(h) for h in self.products.half_width[1:]]
+        count = self.in_channels + functions
+        size = math.prod(len(w) for w in self._waves)
+        rows = (1 + codes) * len(self.products.left)
+        self.kernels = nn.Parameter(torch.randn(rows, count, size, dtype=torch.float64))
         self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
 
     def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
         """Return codes, and the tokens that they are found from."""
-        _refuse_other_axes(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.kernels.dtype)
-            made = torch.cat([x, self.functions(x)], dim=1)
-            explained = self.products.along(self.products.over_time(made), self.kernels @ self.waves)
-            target = self.products.target(x)
+            self.products.look(x, spacing)
+            target = self.products.rates(x, spacing)
+            explained = self.products.under(self._made(x), self._shapes())
+            explained = explained.unflatten(1, (-1, target.shape[1]))
             if self.training and not bool(self.scale > 0):
                 with torch.no_grad():  # weights of the order of one, whatever the step in time
                     ratio = target.square().mean().sqrt() / explained.square().mean().sqrt().clamp_min(1e-30)
@@ -188,18 +141,28 @@ class LearnedOperator(nn.Module):
             tokens = _tokens(target, self.scale * explained)
             return Representation(minimising_codes(tokens), None, tokens)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return codes (B, R)."""
-        return self.represent(x).features
+        return self.represent(x, spacing).features
 
     @torch.no_grad()
-    def library(self, x: Tensor) -> Tensor:
-        """Return products with every function and wave, and the target last, (B, K + 1, T', X'): terms of a law."""
-        _refuse_other_axes(x)
+    def library(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
+        """Return products with every function and wave, and the targets last, (B, K + E, T', *X'): terms of a law."""
         x = x.to(self.kernels.dtype)
-        smooth = self.products.over_time(torch.cat([x, self.functions(x)], dim=1))
-        terms = self.products.along(smooth.flatten(0, 1)[:, None], self.waves[:, None])
-        return torch.cat([terms.unflatten(0, smooth.shape[:2]).flatten(1, 2), self.products.target(x)], dim=1)
+        terms = self.products.under_each(self._made(x), [w.to(x.device) for w in self._waves])
+        return torch.cat([terms, self.products.rates(x, spacing)], dim=1)
+
+    def _made(self, x: Tensor) -> Tensor:
+        """Return the fields and the functions of them, integrated over time, (B, C + F, T', *X)."""
+        made = self.functions(x.flatten(3)).unflatten(3, x.shape[3:])
+        return self.products.over_time(torch.cat([x, made], dim=1))
+
+    def _shapes(self) -> Tensor:
+        """Return the kernels, ((1 + R)·E, C + F, *taps)."""
+        shapes = self.kernels.unflatten(2, [len(w) for w in self._waves])
+        for wave in self._waves:
+            shapes = torch.tensordot(shapes, wave.to(shapes.device), dims=([2], [0]))
+        return shapes
 
 
 class AmortisedOperator(nn.Module):
@@ -207,21 +170,18 @@ class AmortisedOperator(nn.Module):
 
         ∫∫ φ u_t = c0·W + Σ_j z_j C_j·W,      z = MLP(log energies of learned filters of the fields)
 
-    W: weak products of the first field: u to order 4, u² to order 2, (u³)_x; c0 and C are learned too. A forecast in
-    weak form, without a solver and without frames to be predicted. With ``inference: minimised`` the features are the
-    codes that leave least unexplained in the run itself, which costs no more and errs less where fields are resolved;
-    ``amortised`` is what the encoder says.
+    W: weak products of the fields, the library that :func:`pdessl.operators.discover` offers; c0 and C are learned too.
+    A forecast in weak form, without a solver and without frames to be predicted. With ``inference: minimised`` the
+    features are the codes that leave least unexplained in the run itself, which costs no more and errs less where
+    fields are resolved; ``amortised`` is what the encoder says.
 
     Train it as :class:`LearnedOperator`.
 
     Args:
-        in_channels: C.
-        codes: R >= 1.
-        filters: learned filters, whose energies over the run the encoder sees.
-        size: of a filter, frames and nodes.
-        hidden: width of the MLP.
-        half_width: of the test function, frames and nodes.
-        stride: distance of the positions, frames and nodes.
+        in_channels: C; None: the data's.
+        codes: R >= 1, shared by all left sides.
+        filters, size, windows, hidden: of the encoder, see :class:`pdessl.models.EnergyEncoder`.
+        half_width, stride, left, periodic: of the law, see :class:`LearnedOperator`.
         inference: of features in evaluation mode: ``amortised`` or ``minimised``.
 
     Shapes, Raises:
@@ -230,76 +190,92 @@ class AmortisedOperator(nn.Module):
     Source: ours; amortised inference: Kingma and Welling (2014), arXiv:1312.6114.
     """
 
-    gives_codes = True
+    gives_codes: ClassVar[bool] = True
+    time_first: ClassVar[bool] = False  # of the entries of ``periodic``
     scale: Tensor
-    _ORDERS = ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1), (2, 2), (3, 1))
+    allowed: Tensor
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         codes: int = 1,
         filters: int = 48,
-        size: Sequence[int] = (5, 9),
+        size: Sequence[int] | None = None,
+        windows: int = 1,
         hidden: int = 64,
-        half_width: Sequence[int] = (9, 10),
-        stride: Sequence[int] = (2, 2),
+        half_width: Sequence[int] | None = None,
+        stride: Sequence[int] | None = None,
+        left: Sequence[Sequence[int]] = ((0,),),
+        periodic: Sequence[bool] | None = None,
         inference: Literal["amortised", "minimised"] = "amortised",
     ) -> None:
         super().__init__()
         if inference not in ("amortised", "minimised"):
             raise ValueError(f"AmortisedOperator got inference '{inference}'; expected amortised or minimised.")
-        self.in_channels, self.feature_dim, self.inference, self.size = in_channels, codes, inference, tuple(size)
-        self.init_args = {
-            "in_channels": in_channels,
-            "codes": codes,
-            "filters": filters,
-            "size": list(size),
-            "hidden": hidden,
-            "half_width": list(half_width),
-            "stride": list(stride),
-            "inference": inference,
-        }
-        self.products = _Products(half_width, stride)
-        self.filters = nn.Parameter(torch.randn(filters, in_channels * size[0] * size[1]))
-        self.encode = nn.Sequential(
-            nn.BatchNorm1d(filters), nn.Linear(filters, hidden), nn.GELU(), nn.Linear(hidden, codes)
+        self.left_open = left_open(in_channels=in_channels, periodic=periodic)
+        self.products = Products(in_channels, half_width, stride, periodic, left)
+        self.in_channels, self.feature_dim, self.inference = self.products.fields, codes, inference
+        self.uses_spacing = self.products.pair is not None
+        own = {"filters": filters, "size": size, "windows": windows, "hidden": hidden, "inference": inference}
+        self.init_args = {"codes": codes, **own, **self.products.arguments}
+        self.encode = EnergyEncoder(
+            self.in_channels,
+            filters,
+            size,
+            windows,
+            stride=self.products.axes,
+            features=codes,
+            hidden=hidden,
+            periodic=self.products.periodic,
         )
+        self._terms, allowed = _library(self.products)
+        self.register_buffer("allowed", allowed, persistent=False)
         # Terms have sizes that differ by orders of magnitude: coefficients are learned relative to them.
-        self.register_buffer("scale", torch.zeros(len(self._ORDERS)))
-        self.law = nn.Parameter(0.1 * torch.randn(1 + codes, len(self._ORDERS)))
+        self.register_buffer("scale", torch.zeros(allowed.shape))
+        self.law = nn.Parameter(0.1 * torch.randn(1 + codes, *allowed.shape))
 
     def represent(self, x: Tensor, spacing: Tensor | None = None) -> Representation:
         """Return codes, and the tokens that say what they leave unexplained."""
-        _refuse_other_axes(x)
-        target = self.products.target(x)
-        smooth = {m: self.products.over_time(x[:, :1] ** m) for m in (1, 2, 3)}
-        library = torch.cat([self.products.slope(smooth[m], r) for m, r in self._ORDERS], dim=1)
-        if self.training and not bool((self.scale > 0).any()):
-            with torch.no_grad():
-                ratio = library.square().mean(dim=(0, 2, 3)).sqrt() / target.square().mean().sqrt().clamp_min(1e-30)
-                self.scale.copy_(ratio)
-        law = self.law / self.scale.clamp_min(1e-30)
-        tokens = _tokens(target, torch.einsum("rk,bktx->brtx", law, library))
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.law.dtype)
+            self.products.look(x, spacing)
+            target, library = self.products.rates(x, spacing), self._integrated(x, spacing)
+            if self.training and not bool((self.scale > 0).any()):
+                with torch.no_grad():
+                    sizes = [v.transpose(0, 1).flatten(1).square().mean(dim=1).sqrt() for v in (target, library)]
+                    self.scale.copy_(sizes[1] / sizes[0][:, None].clamp_min(1e-30))
+            law = self.law * self.allowed / self.scale.clamp_min(1e-30)
+            tokens = _tokens(target, torch.einsum("rek,bk...->bre...", law, library))
         if self.inference == "minimised" and not self.training:
             return Representation(minimising_codes(tokens), None, tokens)
-        return Representation(self.encode(self.energies(x)), None, tokens)
+        return Representation(self.encode(x), None, tokens)
 
-    def energies(self, x: Tensor) -> Tensor:
-        """Return logarithms of the mean squares of what the filters make of fields: of p·C·p, C that of all patches."""
-        frames, nodes = self.size
-        padded = torch.cat([x, x[..., : nodes - 1]], dim=3)
-        patches = padded.unfold(2, frames, 1).unfold(3, nodes, 1).movedim(1, 3).flatten(3).flatten(1, 2)
-        products = patches.mT @ patches / patches.shape[1]
-        return torch.einsum("kp,bpq,kq->bk", self.filters, products, self.filters).clamp_min(1e-12).log()
+    def _integrated(self, x: Tensor, spacing: Tensor | None) -> Tensor:
+        """Return the integrals of all terms, (B, K, T', *X')."""
+        fields = self.in_channels
+        units = [tuple(int(i == c) for i in range(fields)) for c in self.products.pair or ()]
+        plain = [t.powers[:fields] for t in self._terms if not any(t.powers[fields:])]
+        powers = list(dict.fromkeys([*units, *plain]))
+        one = torch.ones_like(x[:, 0])
+        values = [math.prod([x[:, c] ** m for c, m in enumerate(p) if m], start=one) for p in powers]
+        smooth = dict(zip(powers, self.products.over_time(torch.stack(values, dim=1)).unbind(1), strict=True))
+        found = []
+        for term in self._terms:
+            if any(term.powers[fields:]):
+                found.append(self.products.curl([smooth[u] for u in units], term.orders, spacing))
+            else:
+                found.append(self.products.along(smooth[term.powers[:fields]], term.orders))
+        return torch.stack(found, dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return codes (B, R)."""
-        return self.represent(x).features
+        return self.represent(x, spacing).features
 
 
-def _refuse_other_axes(x: Tensor) -> None:
-    if x.ndim != 4:
-        raise ShapeError(
-            f"got fields {tuple(x.shape)}; learned laws are of one periodic axis, (B, C, T, X). In the plane use "
-            "'pdessl discover'."
-        )
+def _library(products: Products) -> tuple[tuple[Term, ...], Tensor]:
+    """Return the terms of a law, and which of them each left side may have, (E, K) of 0 and 1."""
+    none = (0,) if products.pair else ()
+    plain = tuple(replace(t, powers=(*t.powers, *none)) for t in default_library(products.fields, products.axes))
+    own = [plain if len(e) == 1 else curl_library(products.fields, (e[0], e[1])) for e in products.left]
+    terms = tuple(dict.fromkeys(term for library in own for term in library))
+    return terms, torch.tensor([[float(t in library) for t in terms] for library in own])

@@ -51,6 +51,7 @@ def save_law(law: LatentOperator, folder: str | os.PathLike[str], boundary: dict
         "count": law.count,
         "tolerance": law.tolerance,
         "waves": list(law.waves),
+        "steady": law.steady,
         "candidates": [dataclasses.asdict(c) for c in law.candidates],
     }
     equation = law.equation()
@@ -102,6 +103,7 @@ def load_law(folder: str | os.PathLike[str]) -> LatentOperator:
             count=int(content["count"]),
             tolerance=float(content["tolerance"]),
             waves=tuple(map(float, content["waves"])),
+            steady=bool(content.get("steady", False)),  # laws of before have none
         )
     except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

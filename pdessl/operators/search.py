@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,11 +21,12 @@ from pdessl.operators.pile import stacked
 from pdessl.operators.resolution import nodes_in_a_wave
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
+from pdessl.operators.steady import steadier, steady_codes
 from pdessl.operators.trials import Trials
 from pdessl.operators.weak import Grams, Projection, weak_grams
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Choice", "choose", "discover", "law_of", "tried_runs"]
+__all__ = ["Choice", "choose", "discover", "law_of", "sampled_runs", "solenoidal", "tried_runs"]
 
 _FEWEST = 4  # runs: a code that differs from run to run needs several
 _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewer, as each says more
@@ -43,6 +45,8 @@ class Choice:
         form: the library and the left sides, and which terms the law of each may have.
         noise_removed: subtract the expected Gram of the estimated noise.
         rank: R.
+        steady: codes are read with less weight for positions that the law does not describe; None: where halves of
+            runs then agree better.
         tried: the candidates, best first.
         field_names, axis_names: of the runs.
         waves: frames and nodes in a wave, in the tenth of the runs that have fewest.
@@ -52,6 +56,7 @@ class Choice:
     form: Form
     noise_removed: bool
     rank: int
+    steady: bool | None
     tried: tuple[Candidate, ...]
     field_names: tuple[str, ...]
     axis_names: tuple[str, ...]
@@ -71,6 +76,7 @@ def discover(
     known: Sequence[str] = (),
     high_pass: int | None = None,
     advected: bool | None = False,
+    steady: bool | None = None,
     resamples: int = 20,
     seed: int = 0,
 ) -> LatentOperator:
@@ -99,6 +105,8 @@ def discover(
         advected: take time derivatives along the flow of two fields that are a velocity without divergence, as frames
             need that are so far apart that structures pass many nodes between them
             (:func:`pdessl.operators.advection.traced`); None: tried beside derivatives at nodes.
+        steady: read codes of runs with less weight for positions of the test function that the law does not describe
+            (:func:`pdessl.operators.steady.steady_codes`); None: where the halves of runs then agree better.
         resamples: of the bootstrap that gives standard errors of the coefficients.
         seed: of the bootstrap.
 
@@ -119,17 +127,21 @@ def discover(
         known=known,
         high_pass=high_pass,
         advected=advected,
+        steady=steady,
     )
     check(runs)
-    return law_of(choice, [weak_grams(runs, choice.projection)], resamples, seed)
+    some = runs[slice(0, sampled_runs(runs.fields.shape))]
+    return law_of(choice, [weak_grams(runs, choice.projection)], some, resamples, seed)
 
 
 def tried_runs(shape: Sequence[int]) -> int:
     """Return how many runs of fields (B, C, T, *X) settings are chosen on."""
-    numbers = 1
-    for n in shape[2:]:
-        numbers *= n
-    return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // numbers))
+    return min(_TRIED, max(_TRIED_FEWEST, _TRIED_NUMBERS // math.prod(shape[2:])))
+
+
+def sampled_runs(shape: Sequence[int]) -> int:
+    """Return how many runs of fields (B, C, T, *X) tell which way codes are read: in few, chance decides."""
+    return min(_TRIED, max(_TRIED_FEWEST, 4 * _TRIED_NUMBERS // math.prod(shape[2:])))
 
 
 def check(runs: Trajectories, first: int = 0) -> None:
@@ -164,6 +176,7 @@ def choose(
     known: Sequence[str] = (),
     high_pass: int | None = None,
     advected: bool | None = False,
+    steady: bool | None = None,
 ) -> Choice:
     """Choose how the law of runs is to be fitted, on some of them; see :func:`discover`."""
     if len(few) < _FEWEST:
@@ -199,11 +212,11 @@ def choose(
         for edge in edges:
             trials.add_like(tried[0], edge)
         again = trials.scored(at)
-        steady = [c for c in again if c.high_pass and 1 - c.reliability < 0.5 * (1 - tried[0].reliability)]
-        if steady:
+        surer = [c for c in again if c.high_pass and 1 - c.reliability < 0.5 * (1 - tried[0].reliability)]
+        if surer:
             # The lowest edge that is nearly as reliable as the best: above it waves are lost that say something.
-            surest = max(min(1 - c.reliability for c in steady), 1e-4)
-            edge = min(c.high_pass for c in steady if 1 - c.reliability <= 2 * surest)
+            surest = max(min(1 - c.reliability for c in surer), 1e-4)
+            edge = min(c.high_pass for c in surer if 1 - c.reliability <= 2 * surest)
             tried = [c for c in again if c.high_pass == edge] + [c for c in again if c.high_pass != edge]
     best = tried[0]
     needed = trials.rank(best, tried)  # also where it is given, so that one too large is told
@@ -218,6 +231,7 @@ def choose(
         form,
         best.noise_removed,
         chosen,
+        steady,
         tuple(tried),
         few.field_names,
         few.axis_names,
@@ -236,13 +250,16 @@ def choose(
         time_order=time_order,
         known=known,
         high_pass=high_pass,
+        steady=steady,
     )
     if other.tried[0].unexplained > 0.5 * best.unexplained:
         return choice
     return replace(other, tried=(*other.tried, *choice.tried))
 
 
-def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: int = 0) -> LatentOperator:
+def law_of(
+    choice: Choice, grams: Iterable[Grams], some: Trajectories, resamples: int = 20, seed: int = 0
+) -> LatentOperator:
     """Fit the law on the Grams of all runs, which come part by part.
 
     In memory are one part, some numbers of every run (its codes and coefficients), and 8 MB of normal equations at
@@ -251,6 +268,7 @@ def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: in
     Args:
         choice: how.
         grams: of parts of B >= 4 runs, made with ``choice.projection``.
+        some: of the runs, which tell how codes are read (:func:`sampled_runs`).
         resamples: of the bootstrap over runs.
         seed: of the bootstrap.
     """
@@ -264,7 +282,7 @@ def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: in
             reliability=float(reliability(law, halves).min()) if choice.rank else 1.0,
             unexplained=float(loss(law, codes, whole).mean().clamp_min(0.0)),
         )
-        return LatentOperator(
+        made = LatentOperator(
             projection=choice.projection,
             fitted=law,
             noise_removed=choice.noise_removed,
@@ -278,6 +296,13 @@ def law_of(choice: Choice, grams: Iterable[Grams], resamples: int = 20, seed: in
             tolerance=chosen_tolerance(law, whole),
             waves=choice.waves,
         )
+    coarse = replace(choice.projection, stride=(1, *(max(1, h // 2) for h in choice.projection.half_width[1:])))
+    reading = law, some, coarse, choice.noise_removed
+    if not choice.rank or choice.steady is False or (choice.steady is None and not steadier(*reading)):
+        return made
+    _, halves_read = steady_codes(*reading)
+    spread = (halves_read[:, 0] - halves_read[:, 1]).abs().median(dim=0).values / 2
+    return replace(made, spread=spread, steady=True)
 
 
 def _poor(candidate: Candidate) -> bool:
@@ -293,7 +318,7 @@ def _forms(
 ) -> list[Form]:
     fields, axes = runs.fields.shape[1], len(runs.space)
     plain = plain_form(fields, axes, order, terms, known)
-    pair = _solenoidal(runs) if divergence_free is not False and terms is None and order == 1 else None
+    pair = solenoidal(runs) if divergence_free is not False and terms is None and order == 1 else None
     if pair is None:
         if divergence_free:
             raise ShapeError(
@@ -307,7 +332,7 @@ def _forms(
 
 def _flow(runs: Trajectories, advected: bool | None) -> tuple[int, ...]:
     """Return the numbers of the fields that are the velocity which derivatives are taken along, or none."""
-    found = None if advected is False else _solenoidal(runs)
+    found = None if advected is False else solenoidal(runs)
     if advected and found is None:
         raise ShapeError(
             f"no two of the fields {', '.join(runs.field_names)} over {', '.join(runs.axis_names)} are a velocity "
@@ -316,7 +341,7 @@ def _flow(runs: Trajectories, advected: bool | None) -> tuple[int, ...]:
     return found or ()
 
 
-def _solenoidal(runs: Trajectories) -> tuple[int, int] | None:
+def solenoidal(runs: Trajectories) -> tuple[int, int] | None:
     """Return the numbers of two fields without divergence over a plane, or None."""
     fields = runs.fields.shape[1]
     if len(runs.space) != 2 or fields < 2 or min(runs.fields.shape[2:]) < 9:

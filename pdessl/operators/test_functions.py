@@ -13,7 +13,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Windows", "bump", "spacing"]
+__all__ = ["Windows", "bump", "sliding", "spacing"]
 
 
 def bump(half_width: int, power: int, order: int) -> Tensor:
@@ -41,6 +41,17 @@ def bump(half_width: int, power: int, order: int) -> Tensor:
     # Sums over nodes are not quite integrals: a multiple of φ by a polynomial mends all moments to this order.
     mended = slope + np.linalg.solve((powers * values) @ powers.T, wanted - powers @ slope) @ (powers * values)
     return torch.from_numpy(mended / (values.sum() * (half_width + 1) ** order))
+
+
+def sliding(weights: Tensor, size: int, wraps: bool) -> Tensor:
+    """Return the matrix (positions, size) that sums nodes with weights (taps,) from every node on.
+
+    Positions are those whose taps all lie on the axis: size - taps + 1, or all nodes where it wraps round.
+    """
+    taps = len(weights)
+    rows = size if wraps else size - taps + 1
+    columns = torch.arange(rows)[:, None] + torch.arange(taps)
+    return weights.new_zeros(rows, size).scatter_add(1, columns % size, weights.expand(rows, -1))
 
 
 class Windows:
@@ -83,12 +94,8 @@ class Windows:
     def matrix(self, axis: int, order: int, low: bool = False) -> Tensor:
         """Return (positions, nodes); ``low``: only the waves below the high pass, along a periodic axis."""
         if (axis, order, low) not in self._made:
-            h, n = self.half[axis], self.sizes[axis]
-            weights = bump(h, self.power, order)
-            rows = n if self.periodic[axis] else n - 2 * h
-            columns = torch.arange(rows)[:, None] + torch.arange(2 * h + 1)
-            found = torch.zeros(rows, n, dtype=torch.float64)
-            found.scatter_add_(1, columns % n, weights.expand(rows, -1).contiguous())
+            n = self.sizes[axis]
+            found = sliding(bump(self.half[axis], self.power, order), n, self.periodic[axis])
             if low and self.periodic[axis]:
                 waves = torch.fft.rfft(found, dim=1)
                 waves[:, self.high_pass :] = 0

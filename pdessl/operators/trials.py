@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pdessl.operators.fit import encode, fit, gauged, loss, reliability
+from pdessl.operators.fit import encode, fit, gauged, reliability
 from pdessl.operators.latent import Candidate, normals
 from pdessl.operators.library import Form
 from pdessl.operators.weak import Grams, Projection, weak_grams
@@ -26,11 +26,15 @@ _NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of
 
 
 class _Codes(NamedTuple):
-    """Codes of the halves of runs as coefficients, (B, R) each, in units of their typical size."""
+    """Codes of the halves of runs as coefficients, (B, R) each, in units of their typical size.
+
+    ``left`` is the mean share that the law leaves unexplained of each left side, (E,).
+    """
 
     pivots: tuple[tuple[int, int], ...]
     first: Tensor
     second: Tensor
+    left: Tensor
 
 
 class Trials:
@@ -67,7 +71,8 @@ class Trials:
         whole, halves = normals(grams, len(form.terms), like.noise_removed)
         law = fit(whole, like.rank, allowed=torch.tensor(form.mask(like.rank), device=whole.right.device))
         codes = encode(law, whole)
-        unexplained = float(loss(law, codes, whole).mean().clamp_min(0.0))
+        left = whole.losses(law.law(codes)).mean(dim=0).clamp_min(0.0)
+        unexplained = float(left.mean())
         sure = float(reliability(law, halves).min()) if like.rank else 1.0
         sure = sure if sure == sure else 0.0
         law = gauged(law, whole)
@@ -75,7 +80,7 @@ class Trials:
         order = sorted(range(like.rank), key=lambda r: law.pivots[r])
         size = encode(law, whole).abs().median(dim=0).values.clamp_min(1e-300) if like.rank else codes[0]
         first, second = ((encode(law, half) / size)[:, order] for half in halves)
-        found = _Codes(tuple(sorted(law.pivots)), first, second)
+        found = _Codes(tuple(sorted(law.pivots)), first, second, left)
         return replace(like, reliability=sure, unexplained=unexplained), found
 
     def scored(self, rank: int) -> list[Candidate]:
@@ -104,6 +109,9 @@ class Trials:
         lead = "rates" if kept else min(least, key=least.__getitem__)
         return sorted(found, key=lambda c: (c.form != lead, _score(c)))
 
+    def _grams(self, candidate: Candidate) -> Grams:
+        return next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(candidate))
+
     def carriers(self, best: Candidate, rank: int) -> bool:
         """Let only those laws differ between runs that codes explain much better; return whether that leaves any out.
 
@@ -112,8 +120,7 @@ class Trials:
         _, form = self.of(best)
         if not rank or len(form.targets) == 1:
             return False
-        grams = next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(best))
-        whole, _ = normals(grams, len(form.terms), best.noise_removed)
+        whole, _ = normals(self._grams(best), len(form.terms), best.noise_removed)
         left = []
         for r in (0, rank):
             law = fit(whole, r, allowed=torch.tensor(form.mask(r), device=whole.right.device))
@@ -126,22 +133,24 @@ class Trials:
         return True
 
     def rank(self, best: Candidate, tried: list[Candidate]) -> int:
-        """Return the smallest rank above which the unexplained share does not fall; what was tried is appended."""
+        """Return the smallest rank above which no left side is explained better; what was tried is appended."""
         _, form = self.of(best)
-        grams = next(g for key, (_, g) in self.made.items() if (key[0].name, *key[1:]) == _place(best))
+        grams = self._grams(best)
         differ = torch.tensor(form.mask(1))[1].numel()  # coefficients, each of which might be a code
         ranks = range(min(4, len(grams), 1 + differ))
-        made = [self.candidate(form, grams, replace(best, rank=rank))[0] for rank in ranks]
-        tried += made
-        for rank, current in enumerate(made):
+        made = [self.candidate(form, grams, replace(best, rank=rank)) for rank in ranks]
+        tried += [candidate for candidate, _ in made]
+        for rank, (current, now) in enumerate(made):
             # Two numbers may explain what neither does alone: all higher ranks are looked at. In much noise a few runs
-            # decide how reliable a code is; one that explains most of what was left is none of noise.
+            # decide how reliable a code is; one that explains most of what was left is none of noise. What a code says
+            # of one field must not be lost in what is unexplained of others.
+            most = torch.minimum(0.6 * now.left, now.left - _NOTHING)
             later = [
-                c.unexplained
-                for c in made[rank + 1 :]
+                bool((codes.left < most).any())
+                for c, codes in made[rank + 1 :]
                 if c.reliability >= 0.8 or (c.reliability >= 0.5 and c.unexplained <= current.unexplained / 3)
             ]
-            if not later or min(later) >= min(0.6 * current.unexplained, current.unexplained - _NOTHING):
+            if not any(later):
                 return rank
         return 0
 

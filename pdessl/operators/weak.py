@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from pdessl.operators.library import Derived, Term, primitives, rates
 from pdessl.operators.test_functions import Windows, spacing
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Grams", "Projection", "noise_level", "weak_grams", "weak_products"]
+__all__ = ["Grams", "Projection", "noise_level", "noise_of_products", "parts_of", "weak_grams", "weak_products"]
 
 _HELD = 2**23  # numbers of products that are held at once (64 MB)
 
@@ -208,25 +208,38 @@ def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None 
     """
     runs.check_finite()
     sigma = noise_level(runs) if level is None else level.double()
-    size = len(projection.terms) + len(projection.left(runs))
     removable = not projection.advected  # what noise does to paths is not known
-    step = max(1, _HELD // (2 * size * runs.fields[0, 0].numel()))
-    parts = []
-    for start in range(0, len(runs), step):
-        part = projection.read(runs[slice(start, start + step)])
+    parts, start = [], 0
+    for piece in parts_of(runs, projection):
+        part, own = projection.read(piece), sigma[start : start + len(piece)]
+        start += len(piece)
         products = weak_products(part, projection)
         cut = max(1, products.shape[2] // 2)
         halves = []
-        for piece in (products[:, :, :cut], products[:, :, cut:]):
-            flat = piece.flatten(2)
+        for half in (products[:, :, :cut], products[:, :, cut:]):
+            flat = half.flatten(2)
             halves.append(flat @ flat.mT / max(flat.shape[2], 1))
-        own = sigma[start : start + step]
-        noise = _noise(part, projection, own) if removable else torch.zeros_like(halves[0])
+        noise = noise_of_products(part, projection, own) if removable else torch.zeros_like(halves[0])
         parts.append(Grams(torch.stack(halves, dim=1), noise, own))
     return Grams.join(parts)
 
 
-def _noise(runs: Trajectories, projection: Projection, sigma: Tensor) -> Tensor:
+def parts_of(runs: Trajectories, projection: Projection) -> Iterator[Trajectories]:
+    """Return runs in parts whose products fit into memory."""
+    size = len(projection.terms) + len(projection.left(runs))
+    step = max(1, _HELD // (2 * size * runs.fields[0, 0].numel()))
+    for start in range(0, len(runs), step):
+        yield runs[slice(start, start + step)]
+
+
+def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor) -> Tensor:
+    """Return what white noise of deviation σ adds to the products of terms and targets, (B, K + E, K + E).
+
+    Args:
+        runs: as :meth:`Projection.read` returns them.
+        projection: how they are read.
+        sigma: of each run and field, (B, C).
+    """
     windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields
     channels, rows = fields.shape[1], []
     terms = (*projection.terms, *projection.left(runs))
