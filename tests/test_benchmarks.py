@@ -175,7 +175,7 @@ def test_closed_forms_on_groups_write_their_rows_and_the_table_is_made_of_them(t
 def test_what_is_trained_by_gradient_leaves_a_row_with_both_ways_to_read_codes(
     tmp_path, monkeypatch, capsys, undisturbed
 ):
-    words = "amortised --only burgers --unlabelled 64 --epochs 1 --labels 4 --draws 2".split()
+    words = ["amortised", "--only", "burgers", "--unlabelled", "64", "--epochs", "1", "--labels", "4", "--draws", "2"]
     monkeypatch.setattr(sys, "argv", ["operators.py", *words, "--out", str(tmp_path)])
     runpy.run_path(str(FOLDER / "operators.py"), run_name="__main__")
     row = json.loads((tmp_path / "gradient-burgers_amortised-seed0.json").read_text())
