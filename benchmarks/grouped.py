@@ -6,6 +6,7 @@ python benchmarks/grouped.py burgers DATA --out ROWS --encoder RUN --name "VICRe
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -130,8 +131,10 @@ def random_encoder(rows, unlabelled):
 
 def pretrained(rows, folder, name):
     encoder = pdessl.load(folder)
-    views, equation = VIEWS[rows.case], rows.data.store.equation
     record = json.loads((Path(folder) / "encoder" / "recipe.json").read_text())["provenance"]
+    seen_in_training = record["recipe"]["model"]["augmentation"]["init_args"]
+    window, when = tuple(seen_in_training["window"]), seen_in_training.get("time", "random")
+    views, equation = dataclasses.replace(VIEWS[rows.case], window=window, time=when), rows.data.store.equation
     data = record["recipe"]["data"]
     note = f"{record['steps']} steps of {data['batch_size']}, seed {record['seed']}"
     layers = ["features", "trunk"] if encoder.module.trunk_dim != encoder.feature_dim else ["features"]
