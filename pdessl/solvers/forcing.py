@@ -235,7 +235,7 @@ class SineForcing:
 
         Args:
             draws: shape (B, 4, J), as :meth:`draw` gives them, on the device of the simulation.
-            points: grid points X of the solver, more than twice the highest wave number.
+            points: grid points X of the solver, more than three times the highest wave number.
 
         Raises:
             SchemaError: a grid that cannot hold the waves.
