@@ -11,6 +11,8 @@ single nodes.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -300,7 +302,7 @@ def main() -> None:
         if "nats" in row:
             print({n: row[n] for n in row if n in ("numbers_in_use", "of", "nats") or n.startswith("r2")})
     if options.out is not None:
-        command = f"python benchmarks/futures.py --only {' '.join(options.only)}"
+        command = shlex.join(["python", "benchmarks/futures.py", *sys.argv[1:]])
         seconds = round(time.process_time() - begun)
         write_json(options.out, {
             "rows": rows, "command": command, "versions": versions(), "machine": machine(), "seconds": seconds,

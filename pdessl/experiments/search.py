@@ -23,7 +23,7 @@ from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.inverse_sets import content_hash
 from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version, machine, versions
-from pdessl.experiments.search_table import search_table
+from pdessl.experiments.search_table import search_table, short
 from pdessl.experiments.study_jobs import Job, Study, data_of, trained_encoder
 from pdessl.experiments.training import quietly
 from pdessl.files import write_json, write_text
@@ -120,6 +120,14 @@ class Search:
     labels: Size = 64
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        weighed = [key for key in self.space if key.startswith("model.objective")]
+        if self.select == "loss" and weighed:
+            raise SchemaError(
+                f"search.select is loss and search.space varies {weighed[0]}: losses of two objectives do not compare, "
+                "the smallest weight has the least. Take it out of search.space, or set search.select=shared."
+            )
+
 
 @dataclass(frozen=True)
 class _Trial:
@@ -145,8 +153,8 @@ def search(
 
     Draws are those of a tree-structured Parzen estimator (Optuna) that is told the trials before and seeded by their
     number: a search that was stopped ends as one that was not. With several workers, that many trials are drawn before
-    any of them is told. Test runs are looked at once, at the end, by the ordinary study of two variants, whose recipe
-    is written beside the result.
+    any of them is told. Test runs are looked at at the end only, by the ordinary study of two variants, whose recipe is
+    written beside the result; asking for more trials after that looks at them again.
 
     Args:
         content: recipe: ``study`` and ``base`` as those of a study, and ``search`` (see :class:`Search`).
@@ -166,7 +174,7 @@ def search(
     Raises:
         SchemaError: unknown keys, a setting that the base lacks, or whose value there is outside its interval.
         StoreError: the folder holds trials of another search or version.
-        PdesslError: Optuna is not installed, or no trial had a score.
+        PdesslError: Optuna is not installed, the first trial failed, or none had a score.
 
     Source: Bergstra, Bardenet, Bengio, Kégl (2011), Algorithms for hyper-parameter optimization.
     """
@@ -175,6 +183,10 @@ def search(
     settings = fill(Search, content["search"], f"{config}: search")
     compared = fill(Study, content["study"], f"{config}: study")
     start = _default(settings, base, config)
+    if settings.select in ("shared", "lidar_rank") and not (compared.views.drawn and compared.views.count > 1):
+        raise SchemaError(
+            f"{config}: '{settings.select}' compares views of a run; give study.views a window and a count."
+        )
     check_allowed(dict(base), allow, config)
     _optuna()
     same = {k: v for k, v in asdict(settings).items() if k != "trials"}
@@ -196,6 +208,10 @@ def search(
                 write_json(_file(out, number), {"number": number, "values": values, "key": key})
         batch = [trial(number, values) for number, values in open_.items()]
         for one, result in zip(batch, spread(_run, batch, workers), strict=True):
+            if one.number == 0 and "failed" in result:  # so would the others, one pretraining after the other
+                for number in open_:
+                    _file(out, number).unlink()
+                raise PdesslError(f"the recipe itself, the first trial, failed: {result['failed']}")
             row = {"number": one.number, "values": one.values, "key": key, "versions": versions(), "result": result}
             write_json(_file(out, one.number), row)
             done[one.number] = row
@@ -376,12 +392,8 @@ def _spearman(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{k.rpartition('.')[2]} {_short(v)}" for k, v in row["values"].items())
+    settings = ", ".join(f"{k.rpartition('.')[2]} {short(v)}" for k, v in row["values"].items())
     result = row["result"]
     if "failed" in result:
         return f"trial {row['number']}: {settings}: failed: {result['failed']}"
     return f"trial {row['number']}: {settings}: {result['error']:.2f} % ({result['seconds']:.0f} s)"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,13 +10,15 @@ from pdessl.evaluation.tables import measured
 from pdessl.experiments.study_table import table
 from pdessl.written import markdown_cell
 
-__all__ = ["search_table"]
+__all__ = ["search_table", "short"]
 
 _SHOWN = 10  # trials
 
 
 def search_table(results: Mapping[str, Any], by_hand: str, found: str) -> str:
-    """Return the best trials, what label-free scores know of the error, and the comparison on test runs, in Markdown.
+    """Return trials, what label-free scores know of the error, and the comparison on test runs, in Markdown.
+
+    Trials are the best by validation error, beside the one that was chosen and the recipe.
 
     Args:
         results: of :func:`pdessl.experiments.search.search`.
@@ -26,23 +28,27 @@ def search_table(results: Mapping[str, Any], by_hand: str, found: str) -> str:
     good = [t for t in results["trials"] if "failed" not in t["result"]]
     keys = list(results["search"]["space"])
     head = ["trial", *(k.rpartition(".")[2] for k in keys), "validation error [%]"]
-    shown = sorted(good, key=lambda t: t["result"]["error"])[:_SHOWN]
+    ranked = sorted(good, key=lambda t: t["result"]["error"])
+    shown = ranked[:_SHOWN] + [t for t in ranked[_SHOWN:] if t["number"] in (0, results["best"])]
+    names = {n: f" ({name})" for n, name in ((results["best"], found), (0, by_hand))}
     rows = [
-        [f"{t['number']}{' (by hand)' if t['number'] == 0 else ''}", *(_cell(t["values"][k]) for k in keys),
+        [f"{t['number']}{names.get(t['number'], '')}", *(short(t["values"][k]) for k in keys),
          f"{t['result']['error']:.2f}"]
         for t in shown
     ]  # fmt: skip
     lines = ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in [head, *rows]]
     lines.insert(1, "|" + "---|" * len(head))
     failed = len(results["trials"]) - len(good)
-    said = [f"{len(results['trials'])} trials{f', {failed} failed' if failed else ''}; the best {len(rows)}:"]
+    count = f"{len(results['trials'])} trials{f', {failed} failed' if failed else ''}"
+    said = [f"{count}, by validation error; chosen by '{results['search']['select']}': trial {results['best']}."]
     scores = ", ".join(f"{name} {value:+.2f}" for name, value in results["spearman"].items())
     after = [f"Rank correlation of label-free scores with the validation error: {scores}."] if scores else []
     return "\n".join([*said, "", *lines, "", *after, *_verdict(results["confirmed"], by_hand, found), "",
                       table(results["confirmed"])])  # fmt: skip
 
 
-def _cell(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a setting as people read it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

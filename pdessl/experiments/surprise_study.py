@@ -25,7 +25,7 @@ from pdessl.experiments.provenance import check_same_version, machine, versions
 from pdessl.experiments.surprise import foreseen
 from pdessl.experiments.variant_names import check_names, folder_name
 from pdessl.experiments.violations import violations
-from pdessl.files import write_json, write_text
+from pdessl.files import checksum, write_json, write_text
 from pdessl.inference.feature_scores import FeatureScores
 from pdessl.inference.frame_scores import FrameScores, LawScores
 from pdessl.inference.known_equation import EquationScores
@@ -250,20 +250,29 @@ class _Job:
 
     @property
     def hash(self) -> str:
-        told = {"settings": asdict(self.settings), "data": load_recipe(self.settings.dataset).hash}
+        settings = self.settings
+        # What the folders hold, not only where they are: a model may have been trained again since.
+        held = {f: _contents(Path(f)) for f in (*settings.models.values(), *settings.encoders.values())}
+        told = {"settings": asdict(settings), "data": load_recipe(settings.dataset).hash, "models": held}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    files = (p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".safetensors") and p.is_file())
+    return {str(p.relative_to(folder)): checksum(p) for p in files}
 
 
 def _run(job: _Job) -> list[dict[str, Any]]:
     path, key = Path(job.folder) / "result.json", job.hash
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        rows = list(kept["rows"]) if kept["hash"] == key else None
-        if rows is not None and all(isinstance(row["detector"], str) for row in rows):
-            check_same_version(kept.get("versions"), path, job.any_version)
-            return rows
+        rows = list(kept["rows"]) if kept["hash"] == key else []
+        sound = all(isinstance(row["detector"], str) for row in rows)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # none, or one that is damaged: it is computed again
+        rows, sound = [], False  # none, or one that is damaged: it is computed again
+    if rows and sound:
+        check_same_version(kept.get("versions"), path, job.any_version)
+        return rows
     rows = _measured(job.name, job.settings)
     write_json(path, {"hash": key, "versions": versions(), "rows": rows})
     return rows

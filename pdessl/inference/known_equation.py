@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class EquationScores:
         unknown: names of parameters that differ between runs.
         constants: parameters that do not.
         recent: positions that a change is read from.
-        half_width: of the test function, frames and nodes; None: a tenth of the frames (3 at least) and 6 nodes.
+        half_width: of the test function, frames and nodes; None: a tenth of the frames (3 at least) of
+            the first runs that are scored, and 6 nodes.
         noise_level: deviation of white noise on the fields where it is known, in their unit.
 
     Source: ``parameter``: Chow (1960); the weak form: Messenger, Bortz (2021), arXiv:2007.02848.
@@ -49,6 +50,12 @@ class EquationScores:
         """Names of the scores."""
         return ("residual", "parameter")
 
+    def for_frames(self, frames: int, axes: int) -> EquationScores:
+        """Return this with the half-width that suits runs of so many frames and axes, where none was given."""
+        if self.half_width is not None:
+            return self
+        return replace(self, half_width=(max(3, frames // 10), *[6] * axes))
+
     def scores(self, runs: Trajectories) -> FrameScores:
         """Return the scores of runs.
 
@@ -56,7 +63,8 @@ class EquationScores:
             FormatError: too few frames.
         """
         frames = runs.fields.shape[2]
-        half = self.half_width or (max(3, frames // 10), *[6] * len(runs.space))
+        half = self.for_frames(frames, len(runs.space)).half_width
+        assert half is not None  # noqa: S101  (for_frames gives one)
         least = 4 * half[0] + 2 + self.recent
         if frames < least:
             raise FormatError(f"runs of {frames} frames; the equation needs {least} to be surprised. Give longer runs.")

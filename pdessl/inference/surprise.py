@@ -25,6 +25,7 @@ from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.files import checksum, replacing, write_json
 from pdessl.inference.format import InputFormat
 from pdessl.inference.frame_scores import Foreseen, FrameScores, LawScores, StepScores, scores_of
+from pdessl.inference.known_equation import EquationScores
 from pdessl.inference.reading import RunReader
 from pdessl.inference.surrogates import UNREADABLE, load_surrogate
 from pdessl.inference.views import Views
@@ -114,6 +115,8 @@ class SurpriseDetector:
         source = scores_of(model)
         if isinstance(source, LawScores):
             source = source.for_frames(sound.fields.shape[2])
+        elif isinstance(source, EquationScores):
+            source = source.for_frames(sound.fields.shape[2], len(sound.space))
         found = _scores(source, sound)
         order = torch.randperm(len(sound), generator=torch.Generator().manual_seed(seed))
         usual, other = (found.values[rows] for rows in (order[: len(order) // 2], order[len(order) // 2 :]))

@@ -32,8 +32,8 @@ class LatentVariable(nn.Module):
 
     Args:
         latent: width of a latent, its tokens together, D.
-        size: d, >= 1. More than there are undetermined directions does no harm with ``kl``: those too many stay at the
-            prior.
+        size: d, >= 1. With ``kl`` those too many stay at the prior, as long as the predictor errs by less than β/2 in
+            every direction; else they take up its errors.
         hidden: widths of the hidden layers of g.
         regularised: ``kl``: the price is the mean divergence of q from p, row by row. ``noise``: s is ``noise`` in all
             rows, so that ξ cannot tell more than about log(1/noise) nats in each of its dimensions, and the price is

@@ -130,7 +130,7 @@ class LatentOperator:
 
     @property
     def reliability(self) -> float:
-        """Correlation of the codes of the two halves of the runs, of the least reliable code."""
+        """Correlation of the codes of the two halves of the runs, by least squares, of the least reliable code."""
         return self.candidates[0].reliability
 
     @property

@@ -84,7 +84,8 @@ def fit_learned(
 
     Args:
         runs: B >= 16 unlabelled runs over one or two axes, periodic or not, equal frames.
-        codes: R; None: 1 to 3, the smallest above which the unexplained share does not fall to 0.6 of it.
+        codes: R; None: 1 to 3, the smallest above which no number of reliable codes (0.8) lets the unexplained share
+            fall below 0.6 of it, and by more than 3e-4.
         functions: drawn ones, besides the fields themselves; None: 6, or 4 a field.
         half_width: of the test function, frames and nodes; None: 9 and 13, in the plane 6, 4 and 4, or what fits.
         left: left sides, see :class:`pdessl.operators.LearnedOperator`; None: the rate of the field. Of several fields

@@ -26,9 +26,10 @@ def steady_codes(
 
         z = argmin Σ_e Σ_n w_en ρ_en²,      w = 1/(1 + ρ²/⟨ρ²⟩),      ρ = (∫∫ φ_n (u_t - law under z))_e / size_e
 
-    w follows from ρ and ρ from z, in turn, from equal weights on: the maximum of the likelihood of errors with heavy
-    tails (Cauchy's). Where errors are of white noise all weights are alike and nothing is gained; where a law misses
-    something at few places (a filament thinner than the grid, a front) these no longer decide.
+    w follows from ρ and ρ from z, in turn, from equal weights on. Where that comes to rest the likelihood of errors
+    with heavy tails (Cauchy's, of the scale ⟨ρ²⟩) is stationary. Of errors with normal tails nothing is gained, and a
+    little lost; where a law misses something at few places (a filament thinner than the grid, a front) these no longer
+    decide.
 
     Args:
         law: with R >= 1 codes.

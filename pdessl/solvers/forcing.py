@@ -235,7 +235,7 @@ class SineForcing:
 
         Args:
             draws: shape (B, 4, J), as :meth:`draw` gives them, on the device of the simulation.
-            points: grid points X of the solver, more than twice the highest wave number.
+            points: grid points X of the solver, more than three times the highest wave number.
 
         Raises:
             SchemaError: a grid that cannot hold the waves.
@@ -267,8 +267,8 @@ class RandomForcing:
         f(t, x) = Σ_k σ_k [a_k(t) cos(2π k x / L) + b_k(t) sin(2π k x / L)],    σ_k ∝ k^(-slope),  Σ_k σ_k² = amplitude²
 
     a_k, b_k are standard normal, independent between waves and intervals; k runs from wave_numbers[0] to
-    wave_numbers[1]. At every place and time f has mean 0 and deviation ``amplitude``. Nothing that was seen before an
-    interval tells what the force does in it: of the fields after it, a forecaster can at best know the distribution.
+    wave_numbers[1]. Held, f has mean 0 and deviation ``amplitude`` at every place and time, and nothing that was seen
+    before an interval tells what it does there: of the fields after it, a forecaster can at best know the distribution.
 
     Args:
         amplitude: >= 0, unit of the field over time; 0 is no force.
@@ -277,7 +277,7 @@ class RandomForcing:
         wave_numbers: lowest and highest k, 1 <= low <= high.
         slope: of the spectrum.
         interpolation: ``hold``, or ``linear``: joined by straight lines, so that the force is continuous and what it
-            does next is partly told by what it does now.
+            does next is partly told by what it does now (and its deviation smaller between, by √½ half-way).
     """
 
     amplitude: float

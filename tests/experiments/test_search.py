@@ -80,8 +80,9 @@ def test_a_verdict_needs_two_seeds_and_two_standard_errors():
                      "monitors": {}, "seconds": 1.0} for e in errors]  # fmt: skip
 
         confirmed = {"study": {"target": "p", "labels": [8]}, "results": runs("h", by_hand) + runs("f", found)}
-        trial = {"number": 0, "values": {"a.b": 1.0}, "result": {"error": 1.0}}
-        return {"trials": [trial], "search": {"space": {"a.b": {}}}, "spearman": {}, "confirmed": confirmed}
+        trials = [{"number": n, "values": {"a.b": 1.0}, "result": {"error": 1.0 + n}} for n in range(14)]
+        chosen = {"search": {"space": {"a.b": {}}, "select": "shared"}, "best": 12}
+        return {"trials": trials, "spearman": {}, "confirmed": confirmed, **chosen}
 
     def said(*errors):
         return search_table(results(*errors), "h", "f")
@@ -89,6 +90,10 @@ def test_a_verdict_needs_two_seeds_and_two_standard_errors():
     assert "are better" in said([5.0, 5.1, 4.9], [3.0, 3.1, 2.9]) and "are worse" in said([3.0, 3.1], [5.0, 5.1])
     assert "are no different" in said([5.0, 3.0], [3.5, 4.0])
     assert "says nothing of their uncertainty" in said([5.0], [3.0])
+    # What a score without labels chose is shown, however far down it is by the error that it did not see.
+    table = said([5.0], [3.0])
+    assert "chosen by 'shared': trial 12." in table and "| 12 (f) | 1 | 13.00 |" in table and "| 0 (h) |" in table
+    assert "| 9 |" in table and "| 10 |" not in table
 
 
 def test_the_shipped_search_at_tiny_size_is_resumed_and_ends_as_one_that_was_not_stopped(small_store, tmp_path, capsys):
@@ -129,9 +134,16 @@ def test_a_space_that_cannot_be_searched_says_why(small_store, tmp_path, monkeyp
         (["search.space={model.learning_rate: {low: 1, high: 0}}"], "expected low < high"),
         (["search.space={model.learning_rate: {low: 0, high: 1, log: true}}"], "low > 0"),
         (["search.select=luck"], "luck"),
+        (["search.select=loss"], "losses of two objectives do not compare"),
+        (["search.select=shared", "study.views.count=1"], "compares views of a run; give study.views"),
     ):
         with pytest.raises(SchemaError, match=said):
             study("search_burgers", tmp_path / "out", [data, *words])
+    monkeypatch.setattr(searching, "_run", lambda trial: {"failed": "300 labels asked for"})
+    for _ in range(2):  # nothing of it stays that would refuse the repaired recipe
+        with pytest.raises(PdesslError, match="the first trial, failed: 300 labels"):
+            study("search_burgers", tmp_path / "out", [data, "search.labels=300"])
+        assert not list((tmp_path / "out").rglob("0*.json"))
     with pytest.raises(PdesslError, match="of the first: broken"):
         searching._best([{"result": {"failed": "broken"}}], "validation")
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)

@@ -7,8 +7,9 @@ import pytest
 import pdessl
 from pdessl.cli import main
 from pdessl.data import simulate
-from pdessl.errors import SchemaError
+from pdessl.errors import SchemaError, StoreError
 from pdessl.evaluation.classical import weak_form
+from pdessl.experiments.surprise_study import SurpriseStudy, _Job
 from pdessl.experiments.violations import CONTROLS, violations
 
 TINY = [
@@ -37,6 +38,11 @@ def test_the_study_runs_and_keeps_what_is_finished(tmp_path, capsys):
     kept.write_text(json.dumps(content))
     again = pdessl.study("surprise", tmp_path, TINY, only=["kdv"], announce=lambda line: None)
     assert again["rows"][0]["alarms"] == 77.0  # read, not computed
+    kept.write_text(json.dumps(content | {"versions": content["versions"] | {"torch": "0"}}))
+    with pytest.raises(StoreError, match=r"computed with torch 0 .*--any-version"):
+        pdessl.study("surprise", tmp_path, TINY, only=["kdv"], announce=lambda line: None)
+    old = pdessl.study("surprise", tmp_path, TINY, only=["kdv"], announce=lambda line: None, any_version=True)
+    assert old["rows"][0]["alarms"] == 77.0
     with pytest.raises(SchemaError, match="no detector 'lawn'. Did you mean 'law'"):
         pdessl.study("surprise", tmp_path, ["surprise.detectors=[lawn]"])
     with pytest.raises(SchemaError, match="none named 'ks'"):
@@ -62,3 +68,14 @@ def test_violations_begin_after_their_frame_and_controls_are_symmetries():
     assert float((found(made["shifted"]) - 1).abs().max()) < 0.2
     wrong = violations("kdv", "dispersion", sound, 30, range(3))["reflected"]()
     assert float((found(wrong) + 1).abs().max()) < 0.2
+
+
+def test_what_is_kept_belongs_to_the_models_as_they_are(tmp_path):
+    (tmp_path / "law").mkdir()
+    settings = SurpriseStudy("kdv", "dispersion", models={"mine": str(tmp_path / "law")})
+    job = _Job("kdv", settings, str(tmp_path), False)
+    seen = [job.hash]
+    for text in ("{}", "[]", "[]"):
+        (tmp_path / "law/law.json").write_text(text)
+        seen.append(job.hash)
+    assert len(set(seen)) == 3 and seen[2] == seen[3]

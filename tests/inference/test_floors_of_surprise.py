@@ -49,6 +49,11 @@ def test_the_known_equation_notices_a_parameter_that_changes_and_no_symmetry(sou
     whole, part = source.scores(plain), source.scores(plain.window(slice(0, 60)))
     short = EquationScores(source.equation, source.unknown, CONSTANTS, half_width=(6, 6), noise_level=0.065)
     part = short.scores(plain.window(slice(0, 60)))
+    # So is a detector's: the width is that of the calibration runs, whatever the length of the runs that are judged.
+    judged = (detector.detect(part, rate=0.1) for part in (plain, plain.window(slice(0, 50))))
+    first, cut = (found.statistic.values[:, :38] for found in judged)
+    assert cut[:, -1].all() and np.isfinite(cut).all()
+    np.testing.assert_allclose(first, cut, atol=1e-9)
     count = part.values.shape[1]
     torch.testing.assert_close(whole.values[:, :count], part.values, equal_nan=True)
     assert torch.equal(whole.known[:, :count], part.known) and torch.equal(part.known[:, -1], plain.time[:, 59])
