@@ -189,7 +189,7 @@ class FileArray:
                 out[...] = self._mapping()[key]
                 return
             dataset = _files.get(self.path, self._version).dataset(self.name, self._version[0])
-            step = key[-1].step if len(key) == len(self.shape) and isinstance(key[-1], slice) else None
+            step = key[-1].step if key and len(key) == len(self.shape) and isinstance(key[-1], slice) else None
             if step is not None and step > 1:
                 # HDF5 handles a stride along the last axis number by number.
                 out[...] = dataset[(*key[:-1], slice(key[-1].start, key[-1].stop))][..., ::step]

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +22,12 @@ __all__ = ["PhysicsFeatures", "moments_of", "physics_features", "velocity_of"]
 
 FLOOR = 1e-12  # share of the mean square below which power is rounding
 TINY = 1e-100  # mean squares below this are 0: their squares must not underflow
+_BIN = re.compile(r"(?P<what>.+), wave numbers? (?P<low>\d+)(?:-(?P<high>\d+))?")
+_MOMENT = re.compile(
+    r".+: log rms of .+, coarse (?P<frames>\d+) x (?P<nodes>\d+), (?:all frames|window (?P<window>\d+))"
+)
+
+_Bins: TypeAlias = Callable[[str, int], list[tuple[int, int]]]  # of a spectrum, by its name and its wave numbers
 
 
 class PhysicsFeatures:
@@ -34,7 +42,7 @@ class PhysicsFeatures:
         self.values, self.names = values, names
 
 
-def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatures:
+def physics_features(trajectories: Trajectories, bins: int = 12, names: Sequence[str] | None = None) -> PhysicsFeatures:
     """Compute spectra, moments, dissipation, correlation scales and material derivatives of every field of every run.
 
     Per field u (its mean over the run taken off):
@@ -61,6 +69,9 @@ def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatu
     Args:
         trajectories: fields (B, C, T, *X) with T >= 6 and 6 nodes or more on every axis.
         bins: bins of a spectrum, >= 2; fewer where the axis has fewer wave numbers.
+        names: of features of other runs, that these are to have: bins of spectra, levels and windows of moments are
+            then those that the names tell, whatever number of frames and nodes these runs have. What they are too
+            short or too coarse for is left out. None: as many as these runs allow.
 
     Raises:
         ShapeError: too few frames or nodes.
@@ -73,21 +84,22 @@ def physics_features(trajectories: Trajectories, bins: int = 12) -> PhysicsFeatu
             f"physics_features got fields {tuple(trajectories.fields.shape)}; expected at least 6 frames and 6 nodes "
             "on every axis."
         )
+    told = _told_bins(names) if names is not None else lambda what, count: _edges(count, bins)
     columns: list[Tensor] = []
-    names: list[str] = []
+    made: list[str] = []
     for channel, name in enumerate(trajectories.field_names):
-        for text, column in _of_field(trajectories, trajectories.fields[:, channel].double(), bins):
+        for text, column in _of_field(trajectories, channel, told):
             columns.append(column)
-            names.append(f"{name}: {text}")
+            made.append(f"{name}: {text}")
     duration = trajectories.time[:, -1] - trajectories.time[:, 0]
     columns += [duration.double().log(), *trajectories.lengths.double().log().unbind(1)]
-    names += ["log duration", *(f"log length along {axis}" for axis in trajectories.axis_names)]
-    if len(trajectories.space) in (1, 2):
-        found = moments_of(trajectories)
+    made += ["log duration", *(f"log length along {axis}" for axis in trajectories.axis_names)]
+    found = _moments_told(trajectories, names) if len(trajectories.space) in (1, 2) else None
+    if found is not None:
         parts = (trajectories[slice(i, i + 64)] for i in range(0, len(trajectories), 64))
         columns += embed(found, parts).unbind(1)
-        names += [_named(name, trajectories.field_names) for name in found.names]
-    return PhysicsFeatures(torch.stack(columns, dim=1), tuple(names))
+        made += [_named(name, trajectories.field_names) for name in found.names]
+    return PhysicsFeatures(torch.stack(columns, dim=1), tuple(made))
 
 
 def velocity_of(runs: Trajectories) -> tuple[int, ...] | None:
@@ -124,14 +136,39 @@ def moments_of(runs: Trajectories, correlations: bool = False) -> Moments:
     )
 
 
+def _told_bins(names: Sequence[str]) -> _Bins:
+    """Return what gives the bins that the names of features tell, those that a spectrum has wave numbers for."""
+    told: dict[str, list[tuple[int, int]]] = {}
+    for name in names:
+        if found := _BIN.fullmatch(name):
+            told.setdefault(found["what"], []).append((int(found["low"]), int(found["high"] or found["low"]) + 1))
+    return lambda what, count: [(low, high) for low, high in told.get(what, ()) if high <= count + 1]
+
+
+def _moments_told(runs: Trajectories, names: Sequence[str] | None) -> Moments | None:
+    """Return the moments that fit runs, or those that names tell; None: none, or runs too small for them."""
+    own = moments_of(runs)
+    if names is None:
+        return own
+    told = [found for found in map(_MOMENT.fullmatch, names) if found]
+    if not told:
+        return None
+    levels = sorted({(int(found["frames"]), int(found["nodes"])) for found in told})
+    windows = max(int(found["window"] or 0) for found in told)
+    made = Moments(own.in_channels, own.periodic, own.velocity, levels, windows)
+    enough = all(n >= least for n, least in zip(runs.fields.shape[2:], made.needed, strict=True))
+    return made if enough else None
+
+
 def _named(name: str, fields: tuple[str, ...]) -> str:
     """Return the name of a moment with the field's own name in place of its number."""
     start, _, rest = name.partition(": ")
     return f"{fields[int(start[1:])] if start != 'vorticity' else start}: {rest}"
 
 
-def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the features of one field (B, T, *X), each with its name."""
+def _of_field(runs: Trajectories, channel: int, bins: _Bins) -> Iterator[tuple[str, Tensor]]:
+    """Yield the features of one field, each with its name."""
+    field, u = runs.field_names[channel], runs.fields[:, channel].double()  # u: (B, T, *X)
     u = u - _mean(u).reshape(-1, *[1] * (u.ndim - 1))
     square = _mean(u.square()).clamp_min(TINY)
     yield from _moments("u", u, square)
@@ -145,7 +182,7 @@ def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, T
         power = _power(u, dim, periodic)  # (B, T, K)
         for part, when in times:
             frames = power[:, part * third : (part + 1) * third if part < 2 else None]
-            yield from _binned(frames.mean(dim=1), square, bins, f"log power along {axis}, {when}")
+            yield from _binned(frames.mean(dim=1), square, bins, field, f"log power along {axis}, {when}")
         yield from _slopes(power.mean(dim=1), square, axis)
         first = _difference(u, dim, periodic, 1) / _column(spacing[:, i], u)
         second = _difference(u, dim, periodic, 2) / _column(spacing[:, i] ** 2, u)
@@ -157,7 +194,8 @@ def _of_field(runs: Trajectories, u: Tensor, bins: int) -> Iterator[tuple[str, T
         for what, mean_square in (("gradient", gradient), ("curvature", curvature)):
             yield f"energy loss over {what} along {axis}", torch.asinh(1e3 * energy / mean_square)
         yield f"log correlation length along {axis}", _correlation(u, dim, periodic, spacing[:, i])
-    yield from _binned(_power(u.flatten(2).transpose(1, 2), 2, False).mean(dim=1), square, bins, "log power in time")
+    power = _power(u.flatten(2).transpose(1, 2), 2, False)
+    yield from _binned(power.mean(dim=1), square, bins, field, "log power in time")
     step = runs.time_step.double()
     slope = _difference(u, 1, False, 1) / _column(step, u)
     yield from _moments("difference in time", slope, _mean(slope.square()).clamp_min(TINY))
@@ -207,9 +245,9 @@ def _edges(count: int, bins: int) -> list[tuple[int, int]]:
     return list(zip(marks[:-1], marks[1:], strict=True))
 
 
-def _binned(power: Tensor, square: Tensor, bins: int, what: str) -> Iterator[tuple[str, Tensor]]:
+def _binned(power: Tensor, square: Tensor, bins: _Bins, field: str, what: str) -> Iterator[tuple[str, Tensor]]:
     floor = FLOOR * square
-    for low, high in _edges(power.shape[1], bins):
+    for low, high in bins(f"{field}: {what}", power.shape[1]):
         name = f"{what}, wave number {low}" if high - low == 1 else f"{what}, wave numbers {low}-{high - 1}"
         yield name, (power[:, low - 1 : high - 1].mean(dim=1) + floor).log()
 

@@ -26,7 +26,7 @@ from pdessl.experiments.estimates import Classical, equation_estimates
 from pdessl.experiments.processes import Shared, Workers, each
 from pdessl.experiments.regression import METHODS, Regression
 from pdessl.experiments.robustness import INTERVALS, interval_rows, reliability
-from pdessl.experiments.routes import Route
+from pdessl.experiments.routes import Route, labelled_validation
 from pdessl.experiments.scales import declared_scale
 from pdessl.experiments.shifts import applicable, shifted
 from pdessl.experiments.supervision import best_of_sweep
@@ -229,8 +229,9 @@ class _Comparison:
             self._random(found, subsets, largest)
         if "physics" in s.methods:
             try:
-                views = s.views.within(largest)
-                route = Route(PhysicsEncoder.of(largest, views), self.data, s, self.scale, largest)
+                common = largest.window(slice(0, self._shortest(largest)))
+                physics = PhysicsEncoder.of(common, s.views.within(common))
+                route = Route(physics, self.data, s, self.scale, largest)
                 self._fit(route, {"physics": "ridge"}, subsets, self.seeds)
                 found["physics"] = route
                 self.report("models on hand-made features")
@@ -245,6 +246,11 @@ class _Comparison:
             except ShapeError as error:
                 self.notes.append(f"{METHODS['balance'][0]}: {error}")
         return found
+
+    def _shortest(self, labelled: Trajectories) -> int:
+        """Return the frames of the shortest of the runs that are fitted on, calibrated on and scored."""
+        held = [labelled, self.test, labelled_validation(self.data, self.settings.target)]
+        return min(runs.fields.shape[2] for runs in held if runs is not None)
 
     def _law(
         self, found: dict[str, Route], subsets: Mapping[tuple[int, int], Trajectories], largest: Trajectories

@@ -35,7 +35,8 @@ class PhysicsEncoder:
         """Return the encoder with all features that runs have; how many bins a spectrum has depends on their grid.
 
         Args:
-            runs: such as will be read.
+            runs: such as will be read; where runs will differ in length, cut to the shortest: longer ones have all
+                features that these have.
             views: through which they will be read, of runs with an equation; default as they are.
 
         Raises:
@@ -58,15 +59,15 @@ class PhysicsEncoder:
         return PhysicsEncoder(balance_names(runs))
 
     def features(self, runs: Trajectories) -> Tensor:
-        """Return features (n, F), float64.
+        """Return features (n, F), float64: of each run over its own length, whatever that of the runs of :meth:`of`.
 
         Raises:
-            FormatError: runs that lack some of them: a coarser grid or a shorter run has fewer bins of a spectrum.
+            FormatError: runs that lack some of them: a coarser grid or a shorter run has fewer wave numbers.
             ShapeError: runs too short for any spectrum.
         """
         if self.names == balance_names(runs):
             return energy_balance(runs)
-        found = physics_features(runs)
+        found = physics_features(runs, names=self.names)
         missing = [name for name in self.names if name not in found.names]
         if missing:
             raise FormatError(

@@ -124,6 +124,12 @@ class Moments(nn.Module):
         spin = ("vorticity",) if self.velocity is not None and len(self.periodic) == 2 else ()
         return (*(f"z{c}" for c in range(self.in_channels)), *spin)
 
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The least number of frames, and of nodes along every axis."""
+        frames = self.windows + 1 + 2 * max(a for a, _ in self.levels) - 2
+        return (frames, *[2 * max(b for _, b in self.levels)] * len(self.periodic))
+
     def _names(self) -> list[str]:
         kinds, found = self.responses, []
         for (a, b), w in itertools.product(self.levels, range(self.windows + 1)):
@@ -140,8 +146,7 @@ class Moments(nn.Module):
 
     def forward(self, x: Tensor, spacing: Tensor | None = None) -> Tensor:
         """Return features (B, D), float64, of fields (B, C, T, *X)."""
-        d = len(self.periodic)
-        needed = [self.windows + 1 + 2 * max(a for a, _ in self.levels) - 2, *[2 * max(b for _, b in self.levels)] * d]
+        d, needed = len(self.periodic), self.needed
         if x.ndim != 3 + d or x.shape[1] != self.in_channels or spacing is None or spacing.shape != (len(x), 1 + d):
             found = None if spacing is None else tuple(spacing.shape)
             raise ShapeError(

@@ -68,6 +68,24 @@ def empty_chunks(file):
         new.dims[axis].attach_scale(file[name])
 
 
+def never_written(file):
+    """Integers of which nothing was written, and numbers without axes, kept in the header and not written."""
+    new = file.create_dataset("k", (T, X), "i4", chunks=(1, X))
+    for axis, name in enumerate(("time", "x")):
+        new.dims[axis].attach_scale(file[name])
+    file.create_dataset("b", (), "f4")
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.COMPACT)
+    h5py.h5d.create(file.id, b"nu", h5py.h5t.NATIVE_DOUBLE, h5py.h5s.create(h5py.h5s.SCALAR), layout)
+    file["nu"][...] = 0.5
+
+
+def rounded_fill(file):
+    """What h5py writes of a number of Python, into an array of less digits."""
+    file["u"].attrs["_FillValue"] = -999.9
+    file["u"][1, 2:4] = -999.9
+
+
 SIMPLE = {
     "plain": written,
     "scalars": lambda p: written(p, run(nu=((), 0.1), steps=((), 3)).assign_attrs(viscosity=0.5, solver="a b")),
@@ -83,6 +101,8 @@ SIMPLE = {
     "appended": appended,
     "attributes": with_h5py(attributes),
     "empty chunks": with_h5py(empty_chunks),
+    "never written": with_h5py(never_written),
+    "fill value of more digits": with_h5py(rounded_fill),
 }  # fmt: skip
 
 
@@ -109,6 +129,9 @@ UNUSUAL = {
     "no names": with_h5py(no_names),
     "two scales": with_h5py(two_scales),
     "one array behind": grown,
+    "coordinates that are not there": with_h5py(lambda f: f["u"].attrs.update(coordinates="lon x")),
+    "coordinates of the file that are not there": with_h5py(lambda f: f.attrs.update(coordinates="u nothing")),
+    "fill value out of range": with_h5py(lambda f: f["u"].attrs.update(_FillValue=1e300)),
 }
 
 
@@ -131,6 +154,12 @@ def test_what_is_read_with_h5py_is_what_xarray_reads(kind, tmp_path, monkeypatch
         for cut in ((), (slice(1, 3),), (2,))[: 1 + 2 * bool(array.shape)]:
             a, b = quick.read(name, cut), slow.read(name, cut)
             assert a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True), (name, cut)
+
+
+def test_what_stands_for_nothing_is_found_in_whatever_way_a_file_is_read(tmp_path, monkeypatch):
+    for number, (change, name, missing) in enumerate([(never_written, "k", T * X), (rounded_fill, "u", 2)]):
+        for read in both(with_h5py(change)(tmp_path / f"run{number}.nc"), monkeypatch):
+            assert np.isnan(read.read(name)).sum() == missing, (change, read._plain)
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)

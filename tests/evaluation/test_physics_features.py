@@ -100,6 +100,38 @@ def test_runs_do_not_look_at_each_other_and_constant_fields_are_finite():
     assert torch.isfinite(physics_features(runs(torch.ones_like(u))).values).all()
 
 
+@pytest.mark.parametrize("frames", [9, 14, 28])
+def test_longer_runs_have_the_features_of_shorter_ones_over_their_own_length(frames):
+    """Whatever lies between the lengths, too; values of what has no bins are those that the run has anyway."""
+    made = runs(noise(2, 2, 32, 8, 8), lengths=(1.0, 2.0))
+    short = physics_features(made.window(slice(0, frames)))
+    for length in (frames, frames + 1, 32):
+        own = physics_features(made.window(slice(0, length)))
+        like = physics_features(made.window(slice(0, length)), names=short.names)
+        assert like.names == short.names
+        both = [n for n in own.names if n in short.names and "coarse" not in n]
+        assert len(both) > 100
+        for name in both:
+            assert torch.equal(own.values[:, own.names.index(name)], like.values[:, like.names.index(name)]), name
+
+
+def test_a_bin_holds_the_mean_power_of_its_wave_numbers():
+    made = runs(noise(2, 1, 32, 16))
+    for what in ("u: log power in time", "u: log power along x, late"):
+        names = [*(f"{what}, wave number {k}" for k in (3, 4, 5)), f"{what}, wave numbers 3-5"]
+        found = physics_features(made, names=names)
+        *each, together = (found.values[:, found.names.index(name)].exp() for name in names)
+        torch.testing.assert_close(together, sum(each) / 3)
+
+
+def test_features_that_runs_are_too_short_for_are_left_out():
+    made = runs(noise(2, 1, 32, 16))
+    whole = physics_features(made)
+    cut = physics_features(made.window(slice(0, 8)), names=whole.names)
+    assert cut.names != whole.names and set(cut.names) < set(whole.names)
+    assert not any("coarse" in name for name in cut.names) and "u: log power in time, wave number 1" in cut.names
+
+
 def test_what_is_too_small_is_refused():
     with pytest.raises(ShapeError, match="at least 6 frames and 6 nodes"):
         physics_features(runs(noise(1, 1, 5, 16)))

@@ -111,6 +111,25 @@ def test_a_short_run_shortens_no_other(tmp_path):
     assert len(cut.unlabelled) + len(cut.labelled) == 4
 
 
+def test_a_short_run_costs_its_set_no_floor(tmp_path):
+    frames = 7  # of 12: other bins of a spectrum in time, fewer windows
+    rng, x, t = np.random.default_rng(0), np.arange(8) / 8, 0.1 * np.arange(12)
+    for run, nu in enumerate(np.geomspace(0.1, 1.0, 8)):
+        waves = rng.normal(size=(4, 1, 1, 1)) * np.cos(2 * np.pi * (x[:, None] + np.arange(4)[:, None, None, None] * x))
+        u = (waves * np.exp(-nu * np.arange(1, 5)[:, None, None, None] * t[:, None, None])).sum(axis=0)
+        data = xr.Dataset({"u": (("time", "x", "y"), u)}, {"time": t, "x": x, "y": x}, {"nu": nu})
+        data = data.isel(time=slice(0, frames if run == 3 else None))
+        data.to_netcdf(tmp_path / f"run_{run}.nc", engine="h5netcdf")
+    module = read_labelled(tmp_path, "nu")
+    found = cross_validate(None, module, Regression("nu", methods=("physics", "mean")))
+    assert {"physics", "mean"} <= {row["method"] for row in found.rows}, found.notes
+    assert not any("hand-made" in line for line in found.notes)
+    model = next(model for (method, _, _), model in found.models.items() if method == "physics")
+    again, runs = pdessl.load(model.save(tmp_path / "model")), open_data(tmp_path / "run_0.nc").load("all")
+    for length in (frames, 12):
+        assert 0.05 < again.predict(runs.window(slice(0, length)))["nu"].item() < 2
+
+
 def test_frames_that_were_never_written_end_a_run_among_complete_ones(tmp_path):
     OWN.make("reaction", tmp_path / "runs", runs=5, labelled=2, points=16, frames=12, short=0)
     path = tmp_path / "runs" / "run_002.nc"

@@ -108,6 +108,19 @@ def test_hand_made_features_that_runs_lack_are_refused(labelled):
         ))  # fmt: skip
 
 
+def test_a_model_of_hand_made_features_reads_longer_runs_and_refuses_shorter_ones(labelled, held_out, tmp_path):
+    frames = labelled.fields.shape[2]
+    fitted = labelled.window(slice(0, frames - 4))
+    again = pdessl.load(fit_parameter_model(PhysicsEncoder.of(fitted), fitted).save(tmp_path / "m"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that they are longer than those of training
+        for length in (frames - 4, frames - 1, frames):
+            found = again.predict(held_out.window(slice(0, length)))["viscosity"].values
+            assert np.median(np.abs(found / held_out.parameters["viscosity"].numpy() - 1)) < 0.3
+        with pytest.raises(FormatError, match=r"the runs have no .* shorter, than those of training"):
+            again.predict(held_out.window(slice(0, frames - 12)))
+
+
 @pytest.fixture(scope="module")
 def runs():
     return simulate("burgers_small", "labelled", range(64))

@@ -46,6 +46,7 @@ def decoded(path: Path, classic: bool, holes: Callable[[str], Holes | None]) -> 
         else:
             raw = xr.open_dataset(path, engine="scipy" if classic else "h5netcdf", **options, **_PLAIN)
             _with_default_fills(raw)
+        _with_fills_as_stored(raw)
         found = _decoded(raw, numbers)
         for name, variable in found.variables.items():
             if variable.dtype.kind == "f" and holes(str(name)) is not None:
@@ -76,6 +77,21 @@ def _with_default_fills(dataset: xr.Dataset) -> None:
         fill = DEFAULT_FILLS.get(f"{dtype.kind}{dtype.itemsize}")
         if not {"_FillValue", "missing_value"} & set(attributes) and fill is not None and (dtype.kind == "f" or packed):
             attributes["_FillValue"] = dtype.newbyteorder("=").type(fill)
+
+
+def _with_fills_as_stored(dataset: xr.Dataset) -> None:
+    """Round what stands for nothing to the type of the values, where a file states it with more digits than they have.
+
+    Unrounded it equals none of them: -999.9 in double precision is no number of single precision.
+    """
+    for variable in dataset.variables.values():
+        for name in ("_FillValue", "missing_value"):
+            stated = np.asarray(variable.attrs.get(name))
+            if variable.dtype.kind == "f" and stated.dtype.kind == "f":
+                with np.errstate(over="ignore"):
+                    rounded = stated.astype(variable.dtype.newbyteorder("="))
+                if np.array_equal(np.isinf(rounded), np.isinf(stated)):
+                    variable.attrs[name] = rounded[()]
 
 
 def _without_zero_fill(folder: Path, variable: xr.Variable) -> None:

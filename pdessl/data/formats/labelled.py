@@ -175,6 +175,9 @@ class LabelledFile(Container):
             return np.array([(v - first).total_seconds() for v in values.reshape(-1)]).reshape(values.shape)
         if values.dtype.kind in "fiu" and values.ndim:
             values = without_fills(values, _default_fill(array) if self._guard is not None else ())
+            # Zarr leaves out chunks of zeros, which integers may well be.
+            if values.dtype.kind != "f" and self._guard is not None and (holes := self._holes(name)) is not None:
+                values = np.where(holes.mask(selection, array.shape), np.nan, values)
         return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
     def mapped(self, name: str) -> bool:  # noqa: D102

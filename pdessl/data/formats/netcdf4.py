@@ -90,10 +90,12 @@ def _ordered(arrays: dict[str, Array], attributes: dict[str, dict[str, Any]]) ->
     named: set[str] = set()
     for said in attributes.values():
         words = said.get("coordinates")
-        if words is not None and not isinstance(words, str):
+        if words is None:
+            continue
+        # Versions of xarray differ about names that the file does not have.
+        if not isinstance(words, str) or not set(words.split()) <= set(arrays):
             raise _Unusual
-        if words is not None and set(words.split()) <= set(arrays):
-            named |= set(said.pop("coordinates").split())
+        named |= set(said.pop("coordinates").split())
     coordinates = {n for n, a in arrays.items() if n in named or a.dimensions == (n,)}
     return {n: a for last in (False, True) for n, a in arrays.items() if (n in coordinates) is last}
 
@@ -126,7 +128,11 @@ def _fill(node: h5py.Dataset, value: Any) -> tuple[float, ...]:
     """Return the number that stands for nothing; integers that have one are no integers any more."""
     if node.dtype.kind != "f" or not isinstance(value, (int, float)):
         raise _Unusual
-    return () if math.isnan(value) else (value,)
+    with np.errstate(over="ignore"):
+        rounded = node.dtype.newbyteorder("=").type(value).item()
+    if math.isinf(rounded) and not math.isinf(value):
+        raise _Unusual
+    return () if math.isnan(rounded) else (rounded,)
 
 
 def _shown(said: dict[str, Any]) -> dict[str, Any]:
