@@ -49,5 +49,7 @@ def optimiser_and_schedule(
     # One call for all weights; on a processor torch makes a dozen calls for each of them otherwise.
     fused = True if all(p.device.type == "cpu" and p.is_floating_point() for p in weights) else None
     optimiser = torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
+    if fused:  # the scaler, not the step, takes the scale off gradients: between the two Lightning clips them
+        vars(optimiser)["_step_supports_amp_scaling"] = False
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine_with_warmup(step, total, warmup))
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -293,7 +293,7 @@ def test_smoke_velocities_centred(tmp_path):
     assert np.array_equal(data[:, 2], stored[:, 2])
     piece = source.load("test", [1], space=(slice(5, 8), slice(0, 8, 3)))
     assert np.array_equal(piece.fields.numpy(), data[1:2, ..., 5:8, ::3])
-    with pytest.raises(DataError, match="boundary: {x: wall} or periodic; or read the values as stored"):
+    with pytest.raises(DataError, match="boundary: {x: wall}  or periodic; or read the values as stored"):
         open_source(
             tmp_path / "d",
             {"format": "pdearena_smoke_conditioned", "staggering": "centred", "boundary": {"x": "window"}},
