@@ -16,9 +16,10 @@ from pdessl.experiments.inverse_rows import Case, compute
 from pdessl.experiments.inverse_sets import Held, InverseSet, folder_of
 from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.processes import spread
-from pdessl.experiments.provenance import check_same_version, machine, versions
+from pdessl.experiments.provenance import check_same_version
+from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.variant_names import check_names
-from pdessl.files import write_json, write_text
+from pdessl.files import write_json
 from pdessl.schema import Count, Natural, Share, Size, fill
 from pdessl.written import say
 
@@ -95,19 +96,12 @@ def inverse_study(
     rows = [found[case.file] for case in cases]
     table = inverse_table(rows)
     results = {
-        "title": content.get("title", config),
-        "about": " ".join(str(content.get("about", "")).split()),
+        **heading(content, config),
         "results": [{n: v for n, v in row.items() if n not in ("recipe", "versions", "machine")} for row in rows],
         "table": table,
-        "provenance": {
-            "versions": versions(),
-            "machine": machine(),
-            "workers": workers,
-            "seconds": round(time.monotonic() - started),
-        },
+        **origin(workers, started),
     }
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", table)
+    write_results(out, results, table)
     return results
 
 

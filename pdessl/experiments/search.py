@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +23,9 @@ from pdessl.evaluation.targets import with_target
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.inverse_sets import content_hash
 from pdessl.experiments.processes import spread
-from pdessl.experiments.provenance import check_same_version, machine, versions
+from pdessl.experiments.provenance import check_same_version, versions
 from pdessl.experiments.search_table import search_table, short
+from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.study_jobs import Job, Study, data_of, trained_encoder
 from pdessl.experiments.training import quietly
 from pdessl.files import write_json, write_text
@@ -188,7 +190,7 @@ def search(
             f"{config}: '{settings.select}' compares views of a run; give study.views a window and a count."
         )
     check_allowed(dict(base), allow, config)
-    _optuna()
+    optuna, started = _optuna(), time.monotonic()
     same = {k: v for k, v in asdict(settings).items() if k != "trials"}
     key = content_hash(_plain({"search": same, "study": asdict(compared), "base": base, "data": data}))
     done: dict[int, dict[str, Any]] = {}
@@ -224,18 +226,17 @@ def search(
     write_text(out / "confirm.yaml", dump_yaml(_plain({**study, "base": base, "variants": variants})))
     confirmed = confirm(out / "confirm.yaml", out / "confirmed")
     results = {
-        "title": content.get("title", config),
-        "about": " ".join(str(content.get("about", "")).split()),
+        **heading(content, config),
         "search": _plain(asdict(settings)),
         "trials": [{k: row[k] for k in ("number", "values", "result")} for row in rows],
         "best": best["number"],
         "spearman": _spearman(rows),
         "confirmed": confirmed,
-        "provenance": {"versions": versions(), "machine": machine(), "workers": workers},
+        **origin(workers, started),
+        "optuna": optuna.__version__,  # its draws are those of this version
     }
     results["table"] = search_table(results, _BY_HAND, _FOUND)
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", results["table"])
+    write_results(out, results, results["table"])
     return results
 
 

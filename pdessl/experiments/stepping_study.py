@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pdessl.data.identity import identity
-from pdessl.errors import CheckpointError, SchemaError
+from pdessl.errors import CheckpointError
 from pdessl.experiments.inputs import read_data
-from pdessl.experiments.provenance import check_same_version, machine, versions
+from pdessl.experiments.provenance import check_same_version, versions
 from pdessl.experiments.stepping import Stepping
 from pdessl.experiments.stepping_scores import as_report, table
+from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.timestep import timestep
-from pdessl.experiments.variant_names import check_names, folder_name
-from pdessl.files import checksum, write_json, write_text
+from pdessl.experiments.variant_names import folder_name, variants_of
+from pdessl.files import checksum, write_json
 from pdessl.schema import fill, merge
 from pdessl.written import say, visible
 
@@ -55,16 +56,7 @@ def stepping_study(
         SchemaError: unknown keys, no variant, names that one folder would serve, or values out of range.
         StoreError: the folder holds results of another version.
     """
-    variants = content.get("variants") or {}
-    unknown = set(content) - _KEYS
-    missing = [v for v in only if v not in variants]
-    if unknown or not variants or missing:
-        raise SchemaError(
-            f"{config}: expected the keys {', '.join(sorted(_KEYS))} with one variant or more, found "
-            f"{', '.join(content)}; variants: {', '.join(variants) or 'none'}"
-            f"{f', and none named {missing[0]!r}' if missing else ''}."
-        )
-    check_names(variants, config)
+    variants = variants_of(content, _KEYS, config, only)
     settings = {
         name: fill(Stepping, merge(content.get("timestepping") or {}, changes or {}), f"{config}: {name}")
         for name, changes in variants.items()
@@ -87,20 +79,13 @@ def stepping_study(
         found.append(kept)
     text = "\n".join(f"**{visible(r['variant'])}**\n\n{r['table']}" for r in found)
     results = {
-        "title": content.get("title", config),
-        "about": " ".join(str(content.get("about", "")).split()),
+        **heading(content, config),
         "timestepping": {name: asdict(chosen) for name, chosen in settings.items()},
         "results": found,
         "table": text,
-        "provenance": {
-            "versions": versions(),
-            "machine": machine(),
-            "workers": workers,
-            "seconds": round(time.monotonic() - started),
-        },
+        **origin(workers, started),
     }
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", text)
+    write_results(out, results, text)
     return results
 
 

@@ -14,14 +14,14 @@ from pdessl.data import open as open_data
 from pdessl.errors import SchemaError, StoreError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.inverse_study import inverse_study
-from pdessl.experiments.provenance import machine, versions
 from pdessl.experiments.search import search
 from pdessl.experiments.stepping_study import stepping_study
+from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
 from pdessl.experiments.study_table import table
 from pdessl.experiments.surprise_study import surprise_study
 from pdessl.experiments.variant_names import check_names, folder_name
-from pdessl.files import write_json, write_text, writes_to
+from pdessl.files import writes_to
 from pdessl.schema import Overrides, fill, merge, override
 from pdessl.written import say
 
@@ -116,20 +116,13 @@ def study(
         announce(f"{job.variant}, seed {job.seed}: {_line(result)}")
     ordered = [found[f"{j.variant}/{j.seed}"] for j in jobs]
     results = {
-        "title": content.get("title", str(config)),
-        "about": " ".join(str(content.get("about", "")).split()),
+        **heading(content, str(config)),
         "study": asdict(settings),
         "store": described,
         "results": ordered,
-        "provenance": {
-            "versions": versions(),
-            "machine": machine(),
-            "workers": workers,
-            "seconds": round(time.monotonic() - started),
-        },
+        **origin(workers, started),
     }
-    write_json(folder / "results.json", results)
-    write_text(folder / "table.md", table(results))
+    write_results(folder, results, table(results))
     return results
 
 

@@ -21,11 +21,12 @@ from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.evaluation.novelty import area_under_roc
 from pdessl.experiments.processes import spread
-from pdessl.experiments.provenance import check_same_version, machine, versions
+from pdessl.experiments.provenance import check_same_version, versions
+from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.surprise import foreseen
-from pdessl.experiments.variant_names import check_names, folder_name
+from pdessl.experiments.variant_names import folder_name, variants_of
 from pdessl.experiments.violations import violations
-from pdessl.files import checksum, write_json, write_text
+from pdessl.files import checksum, write_json
 from pdessl.inference.feature_scores import FeatureScores
 from pdessl.inference.frame_scores import FrameScores, LawScores
 from pdessl.inference.known_equation import EquationScores
@@ -198,16 +199,7 @@ def surprise_study(
         SchemaError: unknown keys or detectors, no variant, or names that one folder would serve.
         StoreError: the folder holds results of another version.
     """
-    variants = content.get("variants") or {}
-    unknown = set(content) - _KEYS
-    missing = [name for name in only if name not in variants]
-    if unknown or not variants or missing:
-        raise SchemaError(
-            f"{config}: expected the keys {', '.join(sorted(_KEYS))} with one variant or more, found "
-            f"{', '.join(content)}; variants: {', '.join(variants) or 'none'}"
-            f"{f', and none named {missing[0]!r}' if missing else ''}."
-        )
-    check_names(variants, config)
+    variants = variants_of(content, _KEYS, config, only)
     shared = dict(content.get("surprise") or {})
     jobs = []
     for name, changes in variants.items():
@@ -225,19 +217,12 @@ def surprise_study(
         rows += found
         announce(f"{job.name}: {len(found)} rows")
     results = {
-        "title": content.get("title", config),
-        "about": " ".join(str(content.get("about", "")).split()),
+        **heading(content, config),
         "rows": rows,
         "table": _table(rows),
-        "provenance": {
-            "versions": versions(),
-            "machine": machine(),
-            "workers": workers,
-            "seconds": round(time.monotonic() - started),
-        },
+        **origin(workers, started),
     }
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", results["table"])
+    write_results(out, results, results["table"])
     return results
 
 

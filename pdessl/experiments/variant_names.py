@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from pdessl.errors import SchemaError
 
-__all__ = ["check_names", "folder_name"]
+__all__ = ["check_names", "folder_name", "variants_of"]
 
 _LONGEST = 200  # bytes; file systems allow 255
 
@@ -38,3 +39,27 @@ def check_names(variants: Iterable[object], config: str, taken: Iterable[str] = 
                 "name, different in letters or digits."
             )
         held[folder] = f"'{name}'"
+
+
+def variants_of(content: Mapping[str, Any], keys: Collection[str], config: str, only: Sequence[str]) -> dict[str, Any]:
+    """Return the variants of a study's recipe, name -> what is laid over what they share.
+
+    Args:
+        content: the recipe.
+        keys: that it may have.
+        config: what messages call it.
+        only: names that must be among the variants.
+
+    Raises:
+        SchemaError: unknown keys, no variant, none of a name in ``only``, or names that one folder would serve.
+    """
+    variants = content.get("variants") or {}
+    missing = [name for name in only if name not in variants]
+    if set(content) - set(keys) or not variants or missing:
+        raise SchemaError(
+            f"{config}: expected the keys {', '.join(sorted(keys))} with one variant or more, found "
+            f"{', '.join(content)}; variants: {', '.join(variants) or 'none'}"
+            f"{f', and none named {missing[0]!r}' if missing else ''}."
+        )
+    check_names(variants, config)
+    return dict(variants)
