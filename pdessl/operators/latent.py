@@ -39,6 +39,7 @@ class Candidate:
         apart: how far the codes of the two halves of a run are apart, relative to their size: in this way of reading,
             and between this one and the other candidates, the mean of both over runs. 0 where nothing was compared.
         advected: time derivatives are taken along the flow.
+        refined: so many times as many nodes along periodic axes, which ``half_width`` counts.
     """
 
     half_width: tuple[int, ...]
@@ -51,6 +52,7 @@ class Candidate:
     high_pass: int = 0
     apart: float = 0.0
     advected: bool = False
+    refined: int = 1
 
 
 @dataclass(frozen=True, eq=False)
