@@ -175,6 +175,7 @@ class LatentOperator:
     def residual(self, runs: Trajectories) -> Tensor:
         """Return the share of each run's time derivative that the law leaves unexplained, (B,): a novelty score.
 
+        It is the least share that any code leaves: that of least squares, also where codes are steady.
         Noise that was estimated is taken out of it. Where in time and space a run departs from the law:
         :func:`pdessl.operators.surprise`.
         """
