@@ -20,10 +20,10 @@ from pdessl.data import simulate
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.evaluation.novelty import area_under_roc
+from pdessl.experiments.latent_forecasts import foreseen
 from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version, versions
 from pdessl.experiments.study_files import heading, origin, write_results
-from pdessl.experiments.surprise import foreseen
 from pdessl.experiments.variant_names import folder_name, variants_of
 from pdessl.experiments.violations import violations
 from pdessl.files import checksum, write_json
