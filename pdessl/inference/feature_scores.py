@@ -20,6 +20,7 @@ from pdessl.trajectory import Trajectories
 __all__ = ["FeatureScores", "LatentScores"]
 
 _BATCH = 512
+_ROUNDING = 1e-12  # of a feature: one that varies by less is constant
 
 Reader = Callable[[Trajectories], Tensor] | Encoder | PhysicsEncoder
 
@@ -57,7 +58,9 @@ class FeatureScores:
         held = FeatureScores(features, torch.zeros(0), torch.zeros(0), window, stride)
         read = torch.cat([part.double() for part in held._windows(runs)])
         spread = Spread()
-        spread.add(read - read.mean(dim=0))  # features with a mean far above their deviation
+        away = read - read.mean(dim=0)
+        constant = away.abs().amax(dim=0) <= _ROUNDING * read.abs().amax(dim=0)
+        spread.add(torch.where(constant, torch.zeros_like(away), away))
         return replace(held, centre=read.mean(dim=0), root=spread.root())
 
     @property

@@ -18,11 +18,12 @@ from pdessl.trajectory import Trajectories
 __all__ = ["Spread", "WindowScores"]
 
 _BATCH = 64
+_ROUNDING = 1e-20  # of the square of a mean: variances below it are rounding
 _LEAST_SHARE = 1e-3  # of the largest eigenvalue of the covariance of errors: smaller ones are told by too few runs
 
 
 class Spread:
-    """Mean and covariance of rows (n, F) that come in parts, float64."""
+    """Mean and covariance of rows (n, F) that come in parts, float64; means may not be far above the deviations."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -56,9 +57,13 @@ class Spread:
             raise DataError(f"{self.count} windows do not tell the covariance of {width} features. Give more runs.")
         scatter = torch.as_tensor(self._products) - self.count * torch.outer(self.mean, self.mean)
         covariance = scatter / (self.count - 1)
-        size = covariance.diagonal().clamp_min(torch.finfo(covariance.dtype).tiny).sqrt()
+        variance = covariance.diagonal()
+        # A column that is constant but for rounding says nothing, whatever it is.
+        constant = variance <= _ROUNDING * self.mean.square()
+        size = torch.where(constant | (variance <= 0), torch.inf, variance.clamp_min(0.0).sqrt())
         values, vectors = torch.linalg.eigh(covariance / size[:, None] / size)
-        return (vectors * values.clamp_min(least * float(values.max())).rsqrt()) / size[:, None]
+        # Contiguous as a file holds it: products of arrays that lie otherwise round otherwise.
+        return ((vectors * values.clamp_min(least * float(values.max())).rsqrt()) / size[:, None]).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
