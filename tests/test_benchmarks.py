@@ -38,6 +38,12 @@ RUNS = {
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
+    "energy": [
+        (
+            "--only burgers --unlabelled 24 --labelled 4 --test 2 --conditions 1 --simulator 0",
+            r"'data': 'burgers'[^$]*'code_by_least_forecast_error': \d[^$]*'curvature_90_holds': \d",
+        )
+    ],
     "futures": [
         (
             "--only burgers --unlabelled 16 --runs 2 --head-steps 2 --members 1 --set trainer.max_epochs=1",

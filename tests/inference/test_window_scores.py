@@ -142,7 +142,8 @@ def test_a_detector_that_was_tampered_with_is_refused(sound, tmp_path):
 
 def test_a_run_of_temporal_prediction_keeps_its_predictor_and_an_old_one_is_told_apart(small_store, sound, tmp_path):
     words = {
-        "data.path": str(small_store), "data.batch_size": 16, "trainer.max_epochs": 1, "trainer.enable_progress_bar": False,
+        "data.path": str(small_store), "data.batch_size": 16,
+        "trainer.max_epochs": 1, "trainer.enable_progress_bar": False,
         "model.encoder.init_args": {"patch": [8, 8], "width": 16, "depth": 1, "heads": 2},
         "model.predictor.init_args": {"token_dim": 16, "width": 16, "depth": 1, "heads": 2},
     }  # fmt: skip
