@@ -52,10 +52,10 @@ class RunEmbedding(nn.Module):
         found = features(encoder, bare).double()
         deviation = found.std(dim=0)
         constant = deviation <= _TINY * found.abs().amax(dim=0).clamp_min(_TINY)
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", found.mean(dim=0))
-        self.register_buffer("scale", torch.where(constant, torch.zeros_like(deviation), 1 / deviation))
+        # Parameters that want no gradient rather than buffers: sbi asks a network's first parameter for its device.
+        inverse = torch.where(constant, torch.zeros_like(deviation), 1 / deviation)
+        self.mean = nn.Parameter(found.mean(dim=0), requires_grad=False)
+        self.scale = nn.Parameter(inverse, requires_grad=False)
 
     @property
     def width(self) -> int:

@@ -31,7 +31,8 @@ def test_an_embedding_is_the_standardised_features_and_nothing_of_it_is_trained(
     torch.testing.assert_close(found[:, varied].double(), standard, rtol=1e-3, atol=1e-3)
     assert not found[:, ~varied].any()
     # A program that trains it finds nothing to train, and does not put the encoder into training mode.
-    assert not list(embedding.parameters()) and not embedding.train().state_dict().keys() - {"mean", "scale"}
+    assert set(embedding.train().state_dict()) == {"mean", "scale"}
+    assert not any(p.requires_grad for p in embedding.parameters())
     assert not encoder.training and not encoder.module.training
     wanted = runs.fields[:2].clone().requires_grad_()
     assert not embedding(wanted).requires_grad
