@@ -98,6 +98,8 @@ def main():
         p_value, _ = calc_misspecification_mmd(found, x, mode="x_space", n_shuffle=200)
         row = {"what": title, "called_novel": 100 * float((score > 1).double().mean()), "mmd_p": float(p_value)}
         rows.append(row | ({"runs": len(runs)} if number == 0 else {}))
+    told = "codes of a law" if options.encoder is None else options.encoder
+    rows = [{"embedding": told, "table": "posterior" if n == 0 else "likeness", **row} for n, row in enumerate(rows)]
     for row in rows:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     if options.out is not None:
