@@ -46,7 +46,7 @@ class RandomFan:
     """
 
     dimensions: ClassVar[int] = 2
-    fields: ClassVar[tuple[str, ...]] = ("u", "v", "s")
+    fields: ClassVar[tuple[str, ...] | None] = ("u", "v", "s")
 
     amplitude: float
     interval: float
