@@ -112,23 +112,26 @@ def main():
     parser.add_argument(
         "--simulator", type=int, default=0, metavar="RUNS", help="fit the simulator to so many test runs"
     )
-    parser.add_argument("--conditions", type=int, default=5, help="how many of them, the first first")
+    parser.add_argument(
+        "--conditions", type=int, nargs="+", choices=range(5), default=[*range(5)], help="numbers of them"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     begun, rows = time.process_time(), []
     sizes = {"unlabelled": options.unlabelled, "labelled": options.labelled, "test": options.test}
     for case in options.only:
-        every, first = list(conditions(case).items())[: options.conditions], None
-        for number, (title, condition) in enumerate(every):
+        every, first = list(conditions(case).items()), None
+        for number in options.conditions:
+            title, condition = every[number]
             found, law = row(case, condition, None, sizes, options.simulator)
             first = law if number == 0 else first
             rows.append({"data": case, "runs": title, "law_found_in": "the same runs", **found})
-            if number == 4:  # much noise: also by the law of the runs as they are
+            if number == 4 and first is not None:  # much noise: also by the law of the runs as they are
                 found, _ = row(case, condition, first, sizes, 0)
                 rows.append({"data": case, "runs": title, "law_found_in": every[0][0], **found})
-            for one in rows[-1 if number < 4 else -2 :]:
-                print({k: round(v, 3) if isinstance(v, float) else v for k, v in one.items()}, flush=True)
+    for one in rows:
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in one.items()})
     if options.out is not None:
         command = shlex.join(["python", "benchmarks/energy.py", *sys.argv[1:]])
         seconds = round(time.process_time() - begun)

@@ -40,7 +40,7 @@ RUNS = {
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
     "energy": [
         (
-            "--only burgers --unlabelled 16 --labelled 3 --test 2 --conditions 1",
+            "--only burgers --unlabelled 16 --labelled 3 --test 2 --conditions 2",
             r"'data': 'burgers'[^$]*'code_by_least_forecast_error': \d[^$]*'curvature_90_holds': \d",
         )
     ],
