@@ -21,7 +21,7 @@ from pdessl.models.scale import bounded, from_scale, to_scale
 from pdessl.models.spacing import spacing_arguments
 from pdessl.models.stepper import DilatedNetwork, TimeStepper
 from pdessl.models.surrogate import Surrogate
-from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, token_positions
+from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, next_window, token_positions
 from pdessl.models.unet import UNet
 from pdessl.models.world import (
     ActionPredictor,
@@ -74,6 +74,7 @@ __all__ = [
     "from_scale",
     "load",
     "merge_adapters",
+    "next_window",
     "open_networks",
     "pretrained",
     "roll_out",

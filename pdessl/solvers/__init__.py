@@ -6,6 +6,7 @@ from pdessl.solvers.bumps_2d import ReactionPatches, SmokeBlobs, VortexPair, Vor
 from pdessl.solvers.burgers import Burgers
 from pdessl.solvers.burgers_2d import Burgers2D
 from pdessl.solvers.closed_box import ClosedBoxSmoke
+from pdessl.solvers.fans import RandomFan
 from pdessl.solvers.fitzhugh_nagumo import FitzHughNagumo
 from pdessl.solvers.forcing import Actuators, ForcingFamily, RandomForcing, SineForcing, TimeVarying
 from pdessl.solvers.gray_scott import GrayScott
@@ -59,6 +60,7 @@ __all__ = [
     "PeriodicSimulator",
     "RandomField2D",
     "RandomFlow2D",
+    "RandomFan",
     "RandomForcing",
     "ReactionPatches",
     "ShallowWater2D",
@@ -79,7 +81,7 @@ __all__ = [
 ]
 
 #: Source terms by the name a dataset file uses.
-FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing}
+FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing, "random_fan": RandomFan}
 
 FAMILIES |= {
     "random_field_2d": RandomField2D,
