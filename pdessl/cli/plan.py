@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
+    parser.add_argument("--futures", type=int, default=0, metavar="S", help="futures a plan is imagined in (0: one)")
+    parser.add_argument("--case", choices=("average", "worst"), default="average", help="what it costs over them")
     parser.add_argument("--agent", metavar="NAME", help="a floor trained from rewards alone: sac or ppo (extra rl)")
     parser.add_argument("--agent-periods", type=int, default=50_000, metavar="N", help="that it is trained for")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
@@ -109,6 +111,8 @@ def main(arguments: Sequence[str]) -> int:
         adapt=options.adapt,
         critic=options.critic,
         rounds=options.distil,
+        futures=options.futures,
+        case=options.case,
         agent=options.agent,
         agent_periods=options.agent_periods,
         episodes=options.episodes,

@@ -17,6 +17,7 @@ from pdessl.control.linear import (
     lqr,
     riccati,
 )
+from pdessl.control.many_futures import Drawn, ManyFutures, Undetermined, draw_futures, open_ended
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
 from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
@@ -31,6 +32,7 @@ __all__ = [
     "AugmentedLagrangian",
     "EnergyLimit",
     "Distilled",
+    "Drawn",
     "Ensemble",
     "Environment",
     "EnvironmentFile",
@@ -41,6 +43,7 @@ __all__ = [
     "LinearFeedback",
     "Linearisation",
     "Linearised",
+    "ManyFutures",
     "Margins",
     "Newton",
     "Oracle",
@@ -51,6 +54,7 @@ __all__ = [
     "Reinforced",
     "Situation",
     "Terminal",
+    "Undetermined",
     "VectorEnvironment",
     "Zero",
     "calibrate",
@@ -58,11 +62,13 @@ __all__ = [
     "describe_environment",
     "discounted_means",
     "distil",
+    "draw_futures",
     "jacobians",
     "learn_critic",
     "linearise",
     "load_environment",
     "lqr",
+    "open_ended",
     "read_environment",
     "read_runs",
     "record_runs",

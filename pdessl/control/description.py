@@ -14,9 +14,17 @@ from typing import Any
 from pdessl import catalog
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.schema import Count, Finite, Natural, Overrides, Positive, check_keys, fill, override, read_yaml
-from pdessl.solvers import FAMILIES, SIMULATORS, InitialCondition, PeriodicSimulator
+from pdessl.solvers import FAMILIES, SIMULATORS, InitialCondition, PeriodicSimulator, RandomForcing
 
-__all__ = ["ActuatorLayout", "CostWeights", "Domain", "EnvironmentFile", "SensorLayout", "read_environment"]
+__all__ = [
+    "ActuatorLayout",
+    "CostWeights",
+    "Domain",
+    "EnvironmentFile",
+    "SensorLayout",
+    "UnseenForce",
+    "read_environment",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,21 @@ class CostWeights:
 
 
 @dataclass(frozen=True)
+class UnseenForce:
+    """A force that no sensor sees: new random amplitudes of a few waves in every control period of an episode.
+
+    Args:
+        amplitude: deviation of the force at a place, unit of the field over time.
+        wave_numbers: lowest and highest, 1 <= low <= high.
+        slope: of the spectrum, see :class:`pdessl.solvers.RandomForcing`.
+    """
+
+    amplitude: Natural
+    wave_numbers: tuple[Count, Count] = (1, 2)
+    slope: Finite = 0.0
+
+
+@dataclass(frozen=True)
 class EnvironmentFile:
     """A file of ``environments/``, read and checked; every length in the unit of the domain.
 
@@ -97,6 +120,7 @@ class EnvironmentFile:
         title, about, known, chosen: texts.
         equation: name in the catalog; that of the simulator.
         burn_in: time that passes without control before an episode begins, a multiple of the control period.
+        unseen: a force that is not observed, from the beginning of an episode on; none: none.
     """
 
     equation: str
@@ -109,6 +133,7 @@ class EnvironmentFile:
     cost: CostWeights = CostWeights()
     sensors: SensorLayout = SensorLayout()
     burn_in: Natural = 0.0
+    unseen: UnseenForce | None = None
     title: str = ""
     about: str = ""
     known: str = ""
@@ -142,6 +167,20 @@ class EnvironmentFile:
         for name, content in (("initial_condition", self.initial_condition), ("cost.target", self.cost.target)):
             if content is not None:
                 _family(content, name)
+        force = self.force()
+        if force is not None and 3 * force.wave_numbers[1] >= self.solver.points:
+            raise SchemaError(
+                f"unseen.wave_numbers reach {force.wave_numbers[1]}; a grid of {self.solver.points} points keeps those "
+                f"below {self.solver.points / 3:.0f}."
+            )
+
+    def force(self) -> RandomForcing | None:
+        """Return the family of forces that nobody sees, new ones in every control period; None where there is none."""
+        if self.unseen is None:
+            return None
+        period, unseen = self.control.period, self.unseen
+        duration = period * self.control.steps
+        return RandomForcing(unseen.amplitude, period, duration, unseen.wave_numbers, unseen.slope)
 
     def simulator(self, **settings: Any) -> PeriodicSimulator:
         """Return the simulator of the equation on the grid of the file, with further settings."""

@@ -1,6 +1,7 @@
 """Controlled PDEs: actuators fixed in space, amplitudes held over a period, states that are steered."""
 
-# B batch, H control periods, A actuators, M observed values, X grid points, K kept Fourier modes, D real coordinates
+# B batch, H control periods, A actuators, U numbers of an unseen force, M observed values, X grid points
+# K kept Fourier modes, D real coordinates
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def pairwise_sum(values: Tensor) -> Tensor:
 class Environment:
     """A controlled PDE on a periodic interval.
 
-        u_t = F(u) + Σ_j a_j(t) b_j(x),        a_j held over each control period
+        u_t = F(u) + Σ_j a_j(t) b_j(x) + Σ_k ξ_k(t) f_k(x),        a_j, ξ_k held over each control period
+
+    ξ are the numbers of the force that nobody sees, where the environment has one: standard normal, drawn anew in every
+    period. Whoever imagines may give them, behind the amplitudes; where they are not given they are 0.
 
     The state is the field's kept Fourier modes, (B, K), complex128; :meth:`field` gives it on the grid. Every method
     acts on rows independently: with one thread a row's result is the same, bit by bit, in any batch; the Fourier
@@ -61,6 +65,8 @@ class Environment:
         self.modes = self._advance.modes
         self.coordinates_count = 2 * self.modes - 1
         self.profiles = self._profiles().to(self.device)
+        self._forces = self._force_profiles().to(self.device)
+        self.undetermined = len(self._forces)
         self._sensors = self._sensor_rows()
         self._starts: dict[int, Tensor] = {}
 
@@ -78,6 +84,14 @@ class Environment:
         values = Actuators.gaussian(layout.positions, layout.width, fine, self.file.domain.length)
         modes = torch.fft.rfft(values, norm="forward")[:, : self.modes]
         return torch.fft.irfft(modes, n=self.points, norm="forward")
+
+    def _force_profiles(self) -> Tensor:
+        """Return the profiles f_k of the force that nobody sees, on the grid, (U, X), float64; (0, X) without one."""
+        force = self.file.force()
+        if force is None:
+            return torch.zeros(0, self.points, dtype=torch.float64)
+        numbers = torch.eye(2 * len(force.waves), dtype=torch.float64)[..., None]
+        return force.forcing(numbers, self.points)(torch.zeros(1, dtype=torch.float64))
 
     def _sensor_rows(self) -> Tensor | None:
         places = self.file.sensors.positions
@@ -108,6 +122,18 @@ class Environment:
             random_stream(s, "environment", 0, "noise").standard_normal((self.steps + 1, self.observed)) for s in seeds
         ]
         return self.file.sensors.noise * torch.stack([torch.from_numpy(d) for d in drawn]).to(self.device)
+
+    def unseen(self, seeds: Sequence[int]) -> Tensor:
+        """Return the numbers ξ of the unseen force in the episodes of these seeds, (B, T, U); U = 0 without one."""
+        force = self.file.force()
+        if force is None:
+            return torch.zeros(len(seeds), self.steps, 0, dtype=torch.float64, device=self.device)
+        drawn = [force.draw(random_stream(int(s), "environment", 0, "unseen force")) for s in seeds]
+        return torch.stack(drawn).transpose(1, 2).to(self.device)
+
+    def acting(self, actions: Tensor, seeds: Sequence[int], first: int = 0) -> Tensor:
+        """Return what acts in these episodes under amplitudes (B, H, A) from one on: with ξ behind, (B, H, A + U)."""
+        return torch.cat([actions, self.unseen(seeds)[:, first : first + actions.shape[1]]], dim=2)
 
     # ----------------------------------------------------------------------------------------------- states
 
@@ -170,27 +196,32 @@ class Environment:
     # ------------------------------------------------------------------------------------------------- time
 
     def source(self, actions: Tensor) -> Tensor:
-        """Return Σ_j a_j b_j on the grid, (B, X), for amplitudes (B, A)."""
-        total = actions[:, :1] * self.profiles[0]
-        for j in range(1, self.actuators):  # a matrix product adds in an order that depends on the batch
-            total = total + actions[:, j : j + 1] * self.profiles[j]
+        """Return Σ_j a_j b_j + Σ_k ξ_k f_k on the grid, (B, X), for amplitudes (B, A), or (B, A + U) with ξ behind."""
+        profiles = torch.cat([self.profiles, self._forces]) if actions.shape[1] > self.actuators else self.profiles
+        total = actions[:, :1] * profiles[0]
+        for j in range(1, len(profiles)):  # a matrix product adds in an order that depends on the batch
+            total = total + actions[:, j : j + 1] * profiles[j]
         return total
 
     def step(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return states (B, K) one control period later under amplitudes (B, A); bounds are the caller's.
+        """Return states (B, K) one control period later under amplitudes (B, A), or (B, A + U) with ξ behind.
+
+        Bounds are the caller's.
 
         Raises:
             ShapeError: shapes that do not fit.
         """
-        if actions.shape != (len(state), self.actuators):
+        count = actions.shape[-1] - self.actuators
+        if actions.ndim != 2 or len(actions) != len(state) or count not in (0, self.undetermined):
+            more = f", or {self.actuators + self.undetermined}, with ξ" if self.undetermined else ""
             raise ShapeError(
                 f"{self.name}: actions have shape {tuple(actions.shape)}, expected ({len(state)}, {self.actuators}), "
-                "one amplitude per actuator."
+                f"one amplitude per actuator{more}."
             )
         return self._advance(state, to_modes(self.source(actions.to(torch.float64))))
 
     def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A).
+        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A), or (B, H, A + U).
 
         Raises:
             ShapeError: shapes that do not fit.
@@ -214,7 +245,7 @@ class Environment:
         return self.file.cost.terminal * self.mean_square(state if target is None else state - target)
 
     def simulator(self, actions: Tensor) -> PeriodicSimulator:
-        """Return the simulator of the equation under amplitudes (B, A, S), held over the control periods from 0 on.
+        """Return the simulator of the equation under what acts, (B, A, S) or (B, A + U, S), held over the periods.
 
         Its trajectories at whole periods are those of :meth:`step`, bit by bit.
         """
@@ -223,7 +254,7 @@ class Environment:
 
 
 class _Held(TimeVarying):
-    """The source of an environment under given amplitudes (B, A, S), for the simulator."""
+    """The source of an environment under given amplitudes (B, A, S), or (B, A + U, S), for the simulator."""
 
     held = True
 

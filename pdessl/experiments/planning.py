@@ -34,12 +34,14 @@ from pdessl.control import (
     linearise,
     load_environment,
     lqr,
+    open_ended,
     run_episodes,
     train_agent,
     usable_horizon,
 )
 from pdessl.control.episodes import Controller
 from pdessl.control.guardrails import Guardrail, Margins
+from pdessl.control.many_futures import CASES, Case
 from pdessl.control.planners import Planner
 from pdessl.control.receding import Model
 from pdessl.errors import CatalogError, DataError, did_you_mean
@@ -94,6 +96,8 @@ def plan(
     adapt: int = 0,
     critic: int = 0,
     rounds: int = 0,
+    futures: int = 0,
+    case: Case = "average",
     agent: str | None = None,
     agent_periods: int = 50_000,
     seed: int = HELD_OUT,
@@ -133,6 +137,9 @@ def plan(
         critic: rounds of learning what follows after a plan, see :func:`pdessl.control.learn_critic`; 0: no critic.
         rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
             round of these three takes as many episodes as are measured, with seeds of their own.
+        futures: in how many futures a plan is imagined, where the environment has an unseen force or a world model a
+            latent variable; the row of the most likely future, ξ = 0, stands beside. 0: only that one.
+        case: average or worst: what a plan costs over its futures, see :class:`pdessl.control.ManyFutures`.
         agent: sac or ppo: a floor that is trained now from rewards alone, see :func:`pdessl.control.train_agent`; it
             needs the extra ``rl``. None: none.
         agent_periods: control periods that it is trained for.
@@ -172,11 +179,23 @@ def plan(
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
-    def planned(imagining: Model, terminal: Terminal | None = None) -> Controller:
+    if futures < 0 or case not in CASES:
+        raise DataError(f"futures {futures}, case '{case}': expected a number >= 0, and {' or '.join(CASES)}.")
+    if futures and not (search and open_ended(made.model)):
+        raise DataError(
+            f"futures {futures}: {made.title} leaves nothing open, or nothing is searched for. Plan in an environment "
+            "with an unseen force, or in a world model with a latent variable, with a planner that searches."
+        )
+
+    def planned(imagining: Model, terminal: Terminal | None = None, several: int = futures) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
         ahead = horizon if isinstance(imagining, Oracle) else believed
         often = every if ahead == horizon else min(every, ahead)
-        return RecedingHorizon(env, imagining, search, ahead, often, guardrails, margins, terminal=terminal)
+        over = several if open_ended(imagining) else 0
+        limits = (guardrails, margins)
+        return RecedingHorizon(
+            env, imagining, search, ahead, often, *limits, terminal=terminal, futures=over, case=case
+        )
 
     told, believed = [], horizon
     if trust is not None and model is not None:
@@ -188,11 +207,14 @@ def plan(
     controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
     notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
     if search is not None:
-        if oracle or model is None:
-            controllers[f"{word}, the solver as model"] = planned(Oracle(env))
-        title = f"{word}, {made.title}"
-        if model is not None:
-            controllers[title] = planned(made.model)
+        sources = [("the solver as model", Oracle(env))] if oracle or model is None else []
+        sources += [] if model is None else [(made.title, made.model)]
+        for name, source in sources:
+            title = f"{word}, {name}"
+            controllers[title] = planned(source, several=0)
+            if futures and open_ended(source):
+                title = f"{title}, {case} of {futures} futures"
+                controllers[title] = planned(source)
     stages, found, training = Stages(announce), {}, {}
     if agent is not None:
         with stages.stage(f"train {agent}"):
@@ -204,7 +226,7 @@ def plan(
         with stages.stage(name):
             found[name] = run_episodes(env, controller, seeds)
     if made.steps is not None:
-        training |= {name: made.steps for name in found if name.endswith(made.title)}
+        training |= {name: made.steps for name in found if made.title in name}
     models: dict[str, Model] = {} if model is None or search is None else {title: made.model}
     expert, imagining = list(controllers.values())[-1], made.model
     saved: dict[str, Callable[[Path], object]] = {}
@@ -254,6 +276,8 @@ def plan(
             "horizon": horizon,
             "every": every,
             "seed": seed,
+            "futures": futures,
+            "case": case,
             "guardrails": [repr(rail) for rail in guardrails],
         }
         announce(f"report: {_write(Path(out), result, recipe, commands, stages)}")
@@ -361,7 +385,7 @@ def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int)
     ahead = min(horizon, env.steps)
     actions = torch.stack([chance.act(replace(now, step=step)) for step in range(ahead)], dim=1)
     with torch.no_grad():
-        real = env.rollout(now.state, actions)[:, 1:]
+        real = env.rollout(now.state, env.acting(actions, seeds))[:, 1:]
         return env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real), env.mean_square(real)
 
 

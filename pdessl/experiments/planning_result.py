@@ -45,7 +45,8 @@ class PlanningResult:
     def rows(self) -> list[dict[str, Any]]:
         """Return the table: mean cost, share of the best gain over no control, time, refused plans, limits passed.
 
-        Settled: the share of episodes whose last tenth costs less than a tenth of what it costs without control.
+        Bad cost: the 90 % quantile of the mean cost over episodes. Settled: the share of episodes whose last tenth
+        costs less than a tenth of what it costs without control.
         """
         means = {title: float(run.mean_cost.mean()) for title, run in self.episodes.items()}
         nothing, least = next(iter(means.values())), min(means.values())
@@ -65,6 +66,7 @@ class PlanningResult:
                     "key": str(key),
                     "title": title,
                     "mean_cost": {"mean": means[title], "standard_error": error},
+                    "bad_cost": float(run.mean_cost.quantile(0.9)),
                     "gain": (nothing - means[title]) / (nothing - least) if nothing > least else None,
                     "settled": float((ends[title] < free / 10).double().mean()),
                     "milliseconds": run.milliseconds,

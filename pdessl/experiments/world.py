@@ -23,7 +23,7 @@ from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.experiments.controlled_runs import ControlledRuns, environment_of
 from pdessl.experiments.law_model import LawModel, identify
-from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save_pretrained
+from pdessl.models import Encoder, LatentVariable, StateReadout, fit_ridge, load, roll_out, save_pretrained
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
@@ -151,6 +151,7 @@ class LatentWorld:
             (where the target is 0); ``latent``, the distance to the latent of the target, in mean squares of the field
             per square of a latent, over all directions alike.
         frames: observations of a state, this one and those before it; before an episode the first one stands.
+        latent_variable: of what is not determined, for planning over it; None: ξ is left at 0.
 
     Raises:
         ShapeError: a model of another number of actuators or grid.
@@ -166,6 +167,7 @@ class LatentWorld:
         on_tokens: bool = False,
         price: Price = "decoded",
         frames: int = 1,
+        latent_variable: LatentVariable | None = None,
     ) -> None:
         actions, equation = getattr(predictor, "actions", None), encoder.trained_on.get("equation")
         if equation not in (None, environment.file.equation):
@@ -187,11 +189,25 @@ class LatentWorld:
             )
         self.frames, self._nodes = frames, nodes
         self.environment, self.encoder, self.predictor, self.readout = environment, encoder, predictor, readout
-        self.on_tokens, self.price = on_tokens, price
+        self.on_tokens, self.price, self.latent_variable = on_tokens, price, latent_variable
         self._seen: tuple[Situation, Tensor] | None = None
 
+    @property
+    def undetermined(self) -> int:
+        """How many numbers ξ a period has, see :class:`pdessl.control.Undetermined`; 0 without a latent variable."""
+        return 0 if self.latent_variable is None else self.latent_variable.size
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return draws of ξ, (count, d), with the moments that it had over training runs."""
+        if self.latent_variable is None:
+            raise DataError("the world model has no latent variable; train one with model.latent_variable.")
+        return self.latent_variable.sample(count, generator)
+
     def latents(self, situation: Situation, actions: Tensor) -> Tensor:
-        """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A)."""
+        """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A).
+
+        Candidates may have ξ behind, (B, N, H, A + d).
+        """
         b, n, h, a = actions.shape
         if self._seen is None or self._seen[0] is not situation:
             self._seen = situation, self._encoded(situation)
@@ -262,8 +278,9 @@ class LatentWorld:
     def with_predictor(self, predictor: nn.Module) -> LatentWorld:
         """Return the same model with another predictor of its latents."""
         return LatentWorld(
-            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames
-        )
+            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames,
+            self.latent_variable,
+        )  # fmt: skip
 
     def _rest(self) -> Tensor:
         env = self.environment
@@ -285,9 +302,12 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, price: 
     encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
+    unseen = load(place / "latent_variable") if (place / "latent_variable").is_dir() else None
+    if unseen is not None and not isinstance(unseen, LatentVariable):
+        raise CheckpointError(f"{place / 'latent_variable'} holds a {type(unseen).__name__}, no LatentVariable.")
     said = provenance_of(place)
     tokens = bool(said.get("on_tokens"))
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said))
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said), unseen)
 
 
 def _sensor_nodes(environment: Environment) -> list[int] | None:
