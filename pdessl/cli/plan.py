@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         help="folder of 'pdessl pretrain --config world/...' (several: their mean, and a price where they disagree), "
         "or law: the equation, found now from a few hundred control periods; default: the solver itself",
     )
+    parser.add_argument("--upper", metavar="RUN", help="a slower world model on --model's latents: plan on two levels")
     parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
     parser.add_argument(
         "--price",
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     result = plan(
         environment,
         model=options.model,
+        upper=options.upper,
         data=options.data,
         price=options.price,
         doubt=options.doubt,

@@ -6,6 +6,7 @@ from pdessl.control.ensemble import Ensemble, usable_horizon
 from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.hierarchy import Levels, SlowOracle, TwoLevels
 from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
@@ -40,6 +41,7 @@ __all__ = [
     "Feedback",
     "Gradient",
     "Imagined",
+    "Levels",
     "LinearFeedback",
     "Linearisation",
     "Linearised",
@@ -53,7 +55,9 @@ __all__ = [
     "RegionLimit",
     "Reinforced",
     "Situation",
+    "SlowOracle",
     "Terminal",
+    "TwoLevels",
     "Undetermined",
     "VectorEnvironment",
     "Zero",

@@ -44,7 +44,8 @@ class Environment:
         u_t = F(u) + Σ_j a_j(t) b_j(x) + Σ_k ξ_k(t) f_k(x),        a_j, ξ_k held over each control period
 
     ξ are the numbers of the force that nobody sees, where the environment has one: standard normal, drawn anew in every
-    period. Whoever imagines may give them, behind the amplitudes; where they are not given they are 0.
+    period. Whoever imagines may give them, behind the amplitudes; where they are not given they are 0. Amplitudes of
+    pumps are velocities, and filters take what comes near, see :class:`pdessl.control.description.ActuatorLayout`.
 
     The state is the field's kept Fourier modes, (B, K), complex128; :meth:`field` gives it on the grid. Every method
     acts on rows independently: with one thread a row's result is the same, bit by bit, in any batch; the Fourier
@@ -61,8 +62,13 @@ class Environment:
         self.name, self.file, self.device = name, file, torch.device(device)
         self.points, self.steps = file.solver.points, file.control.steps
         self.actuators, self.bound = len(file.actuators.positions), file.actuators.bound
-        self._advance = HeldStepper(file.simulator(), file.control.period, file.solver.substeps, device)
+        self._carried = file.actuators.kind == "pump" or bool(file.filters)
+        # What is moved and filtered is advanced in pieces, with both between them.
+        whole = (file.control.period, file.solver.substeps)
+        piece = (file.control.period / file.solver.substeps, 1)
+        self._advance = HeldStepper(file.simulator(), *(piece if self._carried else whole), device)
         self.modes = self._advance.modes
+        self._kept = self._filtered().to(self.device)
         self.coordinates_count = 2 * self.modes - 1
         self.profiles = self._profiles().to(self.device)
         self._forces = self._force_profiles().to(self.device)
@@ -92,6 +98,15 @@ class Environment:
             return torch.zeros(0, self.points, dtype=torch.float64)
         numbers = torch.eye(2 * len(force.waves), dtype=torch.float64)[..., None]
         return force.forcing(numbers, self.points)(torch.zeros(1, dtype=torch.float64))
+
+    def _filtered(self) -> Tensor:
+        """Return the share that the filters leave of the field in half a piece of a period, on the grid, (X,)."""
+        file, half = self.file, 0.5 * self.file.control.period / self.file.solver.substeps
+        rates = torch.zeros(self.points, dtype=torch.float64)
+        for one in file.filters:
+            profile = Actuators.gaussian([one.position], one.width, self.points, file.domain.length)[0]
+            rates = rates + one.rate * profile
+        return torch.exp(-half * rates)
 
     def _sensor_rows(self) -> Tensor | None:
         places = self.file.sensors.positions
@@ -218,7 +233,31 @@ class Environment:
                 f"{self.name}: actions have shape {tuple(actions.shape)}, expected ({len(state)}, {self.actuators}), "
                 f"one amplitude per actuator{more}."
             )
-        return self._advance(state, to_modes(self.source(actions.to(torch.float64))))
+        actions = actions.to(torch.float64)
+        if self._carried:
+            return self._carry(state, actions)
+        return self._advance(state, to_modes(self.source(actions)))
+
+    def _carry(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Return states a period later where there are pumps or filters.
+
+        Strang's splitting, half of the filters before and half after each piece; the shift commutes with the linear
+        equation and is exact.
+        """
+        pumped, pieces = self.file.actuators.kind == "pump", self.file.solver.substeps
+        acting = torch.cat([torch.zeros_like(actions[:, : self.actuators]), actions[:, self.actuators :]], dim=1)
+        source = to_modes(self.source(acting if pumped else actions))
+        k = 2 * math.pi / self.file.domain.length * torch.arange(self.modes, dtype=torch.float64, device=self.device)
+        velocity = pairwise_sum(actions[:, : self.actuators]) if pumped else torch.zeros_like(actions[:, 0])
+        angle = velocity[:, None] * (self.file.control.period / pieces) * k
+        shift = torch.complex(angle.cos(), -angle.sin())
+        for _ in range(pieces):
+            state = self._take(state)
+            state = self._take(shift * self._advance(state, source))
+        return state
+
+    def _take(self, state: Tensor) -> Tensor:
+        return to_modes(self._kept * self.field(state)) if self.file.filters else state
 
     def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
         """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A), or (B, H, A + U).
@@ -238,7 +277,11 @@ class Environment:
         """
         weights = self.file.cost
         error = self.mean_square(state if target is None else state - target)
-        return weights.state * error + weights.action * (pairwise_sum(actions.square()) / actions.shape[-1])
+        total = weights.state * error + weights.action * (pairwise_sum(actions.square()) / actions.shape[-1])
+        if not weights.overlap or target is None:
+            return total
+        shared = 0.25 * (self.mean_square(state + target) - self.mean_square(state - target))
+        return total + weights.overlap * (1 - shared / self.mean_square(target))
 
     def terminal_cost(self, state: Tensor, target: Tensor | None = None) -> Tensor:
         """Return what the end of an episode costs, (...), in states (..., K)."""
@@ -248,7 +291,12 @@ class Environment:
         """Return the simulator of the equation under what acts, (B, A, S) or (B, A + U, S), held over the periods.
 
         Its trajectories at whole periods are those of :meth:`step`, bit by bit.
+
+        Raises:
+            DataError: an environment with pumps or filters.
         """
+        if self._carried:
+            raise DataError(f"{self.name} has pumps or filters, which no simulator has; use rollout.")
         forcing = _Held(self, actions.to(torch.float64))
         return self.file.simulator(substeps=self.file.solver.substeps, forcing=forcing, dtype=torch.float64)
 

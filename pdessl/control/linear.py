@@ -216,6 +216,7 @@ def describe_environment(environment: Environment) -> str:
     length, unit = file.domain.length, file.domain.unit
     held, sensors = file.control, file.sensors
     places = ", ".join(f"{x:g}" for x in file.actuators.positions)
+    shape = "pumps" if file.actuators.kind == "pump" else f"width {file.actuators.width:g}"
     seen = "the field at every node" if sensors.positions is None else f"{len(sensors.positions)} sensors"
     noise = f", noise {sensors.noise:g}" if sensors.noise else ""
     weights = file.cost
@@ -229,8 +230,7 @@ def describe_environment(environment: Environment) -> str:
             f"{environment.name}: {file.title}",
             f"equation    {file.equation}, {', '.join(f'{k} {v:g}' for k, v in file.parameters.items())}",
             f"domain      [0, {length:g}) {unit}, periodic, {environment.points} nodes, {environment.modes} modes",
-            f"actuators   {environment.actuators} at {places}, width {file.actuators.width:g}, "
-            f"amplitudes within ±{environment.bound:g}",
+            f"actuators   {environment.actuators} at {places}, {shape}, amplitudes within ±{environment.bound:g}",
             f"sensors     {seen}{noise}",
             f"episode     {held.steps} control periods of {held.period:g} after a burn-in of {file.burn_in:g}",
             f"cost        {weights.state:g} mean u² + {weights.action:g} mean a² + {weights.terminal:g} mean u² at the "

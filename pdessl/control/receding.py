@@ -140,7 +140,7 @@ class Imagined:
         In limits; negative where there is room.
         """
         env, target = self.environment, self.situation.target
-        if isinstance(self.model, Priced) and not self.guardrails and self.terminal is None:
+        if isinstance(self.model, Priced) and not (self.guardrails or self.terminal or env.file.cost.overlap):
             read = self.model.energies(self.situation, actions)
             if read is not None:
                 return self._read(read, actions), None
@@ -205,6 +205,10 @@ class RecedingHorizon:
         futures: in how many futures a candidate is imagined, drawn anew at every planning; 0: in the most likely one.
         case: a candidate costs their average or their worst, see :class:`pdessl.control.ManyFutures`.
 
+    Attributes:
+        evaluations: candidates since the episode began.
+        imagined: steps of the model in them: the budget.
+
     Raises:
         DataError: numbers out of range, margins without guardrails, futures of a model that leaves nothing open.
         ShapeError: margins for fewer periods or other guardrails.
@@ -238,7 +242,7 @@ class RecedingHorizon:
         self.guardrails, self.margins = tuple(guardrails), margins
         self.fallback = Zero(environment) if fallback is None else fallback
         self.seed, self.terminal, self.futures, self.case = seed, terminal, futures, case
-        self.evaluations = 0
+        self.evaluations, self.imagined = 0, 0
         self.refused = torch.zeros(0, dtype=torch.bool)
         self._plan = torch.zeros(0)
         self._used = 0
@@ -259,7 +263,7 @@ class RecedingHorizon:
         b, env = len(situation.seeds), self.environment
         if situation.step == 0:
             self._generator.manual_seed(self.seed)
-            self._plan, self._used, self.evaluations = self._still(b, 0), 0, 0
+            self._plan, self._used, self.evaluations, self.imagined = self._still(b, 0), 0, 0, 0
         if situation.step == 0 or self._used == self.every or len(self._plan) != b:
             self._search(situation)
         chosen = self._plan[:, self._used]
@@ -277,6 +281,7 @@ class RecedingHorizon:
         problem = self._problem(situation, ahead)
         found = self.planner.plan(problem, start, env.bound, self._generator)
         self.evaluations += found.evaluations
+        self.imagined += found.evaluations * ahead * max(1, self.futures)
         self._plan, self._used = found.actions, 0
         self.refused = ~problem.keeps_limits(found.actions)
 

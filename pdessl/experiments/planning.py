@@ -8,16 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pdessl.control import (
     CEM,
     MPPI,
     AugmentedLagrangian,
     Distilled,
     Environment,
-    Episodes,
     Gradient,
     LinearFeedback,
     Linearised,
@@ -25,8 +21,9 @@ from pdessl.control import (
     Oracle,
     Random,
     RecedingHorizon,
+    SlowOracle,
     Terminal,
-    VectorEnvironment,
+    TwoLevels,
     Zero,
     controllability,
     distil,
@@ -49,8 +46,10 @@ from pdessl.evaluation.animation import control_gif
 from pdessl.evaluation.report import write_report
 from pdessl.experiments.adapting import adapt as adapt_world
 from pdessl.experiments.adapting import save_adapted
+from pdessl.experiments.imagination import dream, errors, imagination
 from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
+from pdessl.experiments.slow_world import load_slow_world
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
 from pdessl.models import save_pretrained
@@ -84,6 +83,7 @@ def plan(
     *,
     data: str | os.PathLike[str] | None = None,
     price: Price = "decoded",
+    upper: str | os.PathLike[str] | None = None,
     doubt: float = 1.0,
     trust: float | None = None,
     oracle: bool = True,
@@ -117,6 +117,8 @@ def plan(
         model: the folder of a run of ``pdessl pretrain --config world/...``; ``law``: the equation of the runs, found
             now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; several folders:
             their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
+        upper: the folder of a slower world model that was trained on ``model``'s latents: rows of planning on two
+            levels, see :class:`pdessl.control.TwoLevels`. None: none.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
         price: what a world model's plans cost: ``decoded``, the field read from its latent; ``probe``, the energy read
             from it; ``latent``, the distance to the latent of the target. The last two are of one world model in a
@@ -199,8 +201,8 @@ def plan(
 
     told, believed = [], horizon
     if trust is not None and model is not None:
-        errors = _errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
-        believed = usable_horizon(errors, trust)
+        wrong = errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
+        believed = usable_horizon(wrong, trust)
         told.append(f"{made.title} is believed for {believed} of {horizon} periods ahead (error at most {trust:g}).")
         if not believed:
             raise DataError(f"{told[0]} Ask for less, or train it longer.")
@@ -215,6 +217,16 @@ def plan(
             if futures and open_ended(source):
                 title = f"{title}, {case} of {futures} futures"
                 controllers[title] = planned(source)
+    flat = title
+    if upper is not None:
+        if search is None or guardrails or adapt or critic or rounds or trust is not None:
+            raise DataError("upper goes with a planner that searches, without limits, trust, adapt, critic and distil.")
+        slow = load_slow_world(upper, made.model)
+        often = min(every, slow.blocks.stride)
+        if oracle:
+            both = TwoLevels(env, SlowOracle(env, slow.blocks), search, every=often)
+            controllers[f"{word}, two levels, the solver as models"] = both
+        controllers[f"{word}, two levels, the world models"] = TwoLevels(env, slow, search, every=often)
     stages, found, training = Stages(announce), {}, {}
     if agent is not None:
         with stages.stage(f"train {agent}"):
@@ -227,7 +239,7 @@ def plan(
             found[name] = run_episodes(env, controller, seeds)
     if made.steps is not None:
         training |= {name: made.steps for name in found if made.title in name}
-    models: dict[str, Model] = {} if model is None or search is None else {title: made.model}
+    models: dict[str, Model] = {} if model is None or search is None else {flat: made.model}
     expert, imagining = list(controllers.values())[-1], made.model
     saved: dict[str, Callable[[Path], object]] = {}
 
@@ -265,9 +277,10 @@ def plan(
         learned(f"policy distilled from: {teacher}", Distilled(env, policy), rounds * episodes * env.steps)
         kept = {"provenance": {"environment": env.name, "expert": teacher}}
         saved["policy"] = lambda folder: save_pretrained(folder, policy, kept)
-    imagined = {name: _imagination(env, m, seeds, horizon) for name, m in models.items()}
-    dreams = {name: _dream(env, m, found[name], horizon) for name, m in models.items()}
-    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training, dreams)
+    imagined = {name: imagination(env, m, seeds, horizon) for name, m in models.items()}
+    dreams = {name: dream(env, m, found[name], horizon) for name, m in models.items()}
+    spent = {name: one.imagined for name, one in controllers.items() if isinstance(one, (RecedingHorizon, TwoLevels))}
+    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training, dreams, spent)
     if out is not None:
         for name, save in saved.items():
             save(Path(out) / name)
@@ -357,36 +370,6 @@ def _write(
     runs = list(result.episodes.values())
     control_gif(out / "control.gif", runs[0].fields[0].cpu(), runs[-1].fields[0].cpu(), arrays["control/time"])
     return write_report(out, report, arrays)
-
-
-def _dream(env: Environment, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
-    """Return the field a model imagines from the first start under what was executed, and what came, (H + 1, X)."""
-    now, ahead = VectorEnvironment(env).reset(run.seeds[:1]), min(horizon, env.steps)
-    with torch.no_grad():
-        after = env.field(model.imagine(now, run.actions[:1, None, :ahead])[0, 0])
-    return torch.cat([env.field(now.state), after]), run.fields[0, : ahead + 1]
-
-
-def _imagination(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
-    """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
-    wrong, size = _imagine(env, model, seeds, horizon)
-    return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
-
-
-def _errors(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
-    """Return the same for each start by itself, (n, H)."""
-    wrong, size = _imagine(env, model, seeds, horizon)
-    return wrong / size.clamp_min(1e-300)
-
-
-def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
-    """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
-    now, chance = VectorEnvironment(env).reset(seeds), Random(env)
-    ahead = min(horizon, env.steps)
-    actions = torch.stack([chance.act(replace(now, step=step)) for step in range(ahead)], dim=1)
-    with torch.no_grad():
-        real = env.rollout(now.state, env.acting(actions, seeds))[:, 1:]
-        return env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real), env.mean_square(real)
 
 
 def _planner(planner: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:

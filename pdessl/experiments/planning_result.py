@@ -32,6 +32,7 @@ class PlanningResult:
         training: title -> control periods that the model was made from, where that is known.
         dreams: title -> field that the model of that row imagines from the first start under the amplitudes that were
             executed, and what came of them, the start included, both (H + 1, X).
+        budget: title -> steps of models that were imagined for an episode.
     """
 
     environment: Environment
@@ -41,6 +42,7 @@ class PlanningResult:
     imagined: Mapping[str, Tensor] = field(default_factory=dict)
     training: Mapping[str, int] = field(default_factory=dict)
     dreams: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    budget: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table: mean cost, share of the best gain over no control, time, refused plans, limits passed.
@@ -72,6 +74,7 @@ class PlanningResult:
                     "milliseconds": run.milliseconds,
                     "fallbacks": float(run.fallbacks.mean()),
                     "breaches": passed,
+                    "imagined": self.budget.get(title),
                     "training_periods": self.training.get(title),
                 }
             )

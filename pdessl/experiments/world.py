@@ -103,9 +103,10 @@ def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
 def _unseen(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
     """Return mean and logarithmic variance (n, d) of what a world model infers of what nobody saw, on some runs."""
     task.eval()
-    horizon = runs.fields.shape[2] - task.frames
+    horizon = (runs.fields.shape[2] - task.frames) // task.blocks.stride
     whole = runs[slice(0, max(1, math.ceil(_STATES / horizon)))]
-    states = whole.fields.unfold(2, task.frames, 1).movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
+    states = whole.fields.unfold(2, task.frames, task.blocks.stride)
+    states = states.movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
     latents = task.latent(states.flatten(0, 1)).unflatten(0, states.shape[:2])
     actions = task.amplitudes(whole).to(latents)
     found = task.inferred(latents, latents[:, 1:], actions)
@@ -130,6 +131,7 @@ def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: 
     runs = data.unlabelled
     periods = len(runs) * (runs.fields.shape[2] - 1)
     provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
+    provenance |= {"stride": task.blocks.stride, "pieces": task.blocks.pieces}
     save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
     if task.latent_variable is not None:
         task.latent_variable.set_moments(*_unseen(task, runs))
@@ -209,9 +211,7 @@ class LatentWorld:
         Candidates may have ξ behind, (B, N, H, A + d).
         """
         b, n, h, a = actions.shape
-        if self._seen is None or self._seen[0] is not situation:
-            self._seen = situation, self._encoded(situation)
-        latent = self._seen[1]
+        latent = self.encoded_now(situation)
         start = latent[:, None].expand(b, n, *latent.shape[1:]).flatten(0, 1)
         imagined = roll_out(self.predictor, start, actions.reshape(b * n, h, a).to(start.dtype))
         return imagined.flatten(2).unflatten(0, (b, n))
@@ -233,7 +233,7 @@ class LatentWorld:
 
     def coordinates(self, situation: Situation) -> Tensor:
         """Return the latents (B, D), tokens together, float64, from that of the field 0."""
-        return (self._encoded(situation).flatten(1) - self._rest()).double()
+        return (self.encoded_now(situation).flatten(1) - self._rest()).double()
 
     def linearised(self) -> Linearisation:
         """Return the derivative of the predictor at the latent of the field 0, and the cost of the decoded field."""
@@ -255,8 +255,15 @@ class LatentWorld:
     def _width(self) -> int:
         return int(self.predictor.latent)
 
-    def _encoded(self, situation: Situation) -> Tensor:
-        return self.encoded(self._on_grid(situation.last(self.frames)))
+    def encoded_now(self, situation: Situation) -> Tensor:
+        """Return the latents (B, D), or tokens (B, N, D), of what was observed; computed once for a situation."""
+        if self._seen is None or self._seen[0] is not situation:
+            self._seen = situation, self.encoded(self._on_grid(situation.last(self.frames)))
+        return self._seen[1]
+
+    def shaped(self, latents: Tensor) -> Tensor:
+        """Return latents (..., D), tokens together, as the encoder gives them: (..., N, D') where they are tokens."""
+        return latents.unflatten(-1, (-1, self._width)) if self.on_tokens else latents
 
     def _on_grid(self, seen: Tensor) -> Tensor:
         if self._nodes is None:
@@ -306,6 +313,11 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, price: 
     if unseen is not None and not isinstance(unseen, LatentVariable):
         raise CheckpointError(f"{place / 'latent_variable'} holds a {type(unseen).__name__}, no LatentVariable.")
     said = provenance_of(place)
+    if said.get("stride", 1) != 1:
+        raise CheckpointError(
+            f"{place} is the model of a slower level, of {said['stride']} control periods a step; give it as --upper, "
+            "and as --model the one it was trained on."
+        )
     tokens = bool(said.get("on_tokens"))
     return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said), unseen)
 
