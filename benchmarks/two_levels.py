@@ -41,7 +41,7 @@ from pdessl.experiments.world import LatentWorld, load_world
 from pdessl.files import write_json
 
 Row = dict[str, Any]
-SAMPLES, ELITES, ROUNDS = 128, 16, 4
+SAMPLES, ELITES, ROUNDS = 24, 16, 4
 
 
 def errors(env: Environment, fast: LatentWorld, slow: SlowWorld, starts: int) -> list[Row]:
@@ -86,8 +86,8 @@ def closed_loops(
     """Return what every controller delivers."""
     seeds, rows, stride = range(HELD_OUT, HELD_OUT + episodes), [], slow.blocks.stride
     two = {
-        "two levels, the world models": TwoLevels(env, slow, search(samples), every=every),
-        "two levels, the solver as both": TwoLevels(env, SlowOracle(env, slow.blocks), search(samples), every=every),
+        "two levels, the world models": TwoLevels(env, slow, search(samples), every=stride),
+        "two levels, the solver as both": TwoLevels(env, SlowOracle(env, slow.blocks), search(samples), every=stride),
     }
 
     def measure(name: str, controller: Any, ahead: int | None = None) -> int:
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--horizon", type=int, default=8, help="of flat plans, control periods")
-    parser.add_argument("--every", type=int, default=2, help="actions between two plannings")
+    parser.add_argument("--every", type=int, default=2, help="actions between two plannings of the short flat plan")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="draws of a round on two levels")
     parser.add_argument("--seed", type=int, default=0, help="of the training, for the rows")
     parser.add_argument("--out", type=Path, required=True)

@@ -44,7 +44,7 @@ class Bump(InitialCondition):
 
     def draw(self, stream: np.random.Generator) -> Tensor:
         """Draw x_0/L, shape (1,)."""
-        return torch.tensor([stream.uniform(*self.places)], dtype=torch.float64)
+        return torch.tensor([stream.uniform(self.places[0], self.places[1])], dtype=torch.float64)
 
     def fields(self, draws: Tensor, points: Sequence[int], lengths: Tensor) -> Tensor:
         """Evaluate places (B, 1) on a grid; see :meth:`InitialCondition.fields`.
