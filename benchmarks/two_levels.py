@@ -2,11 +2,11 @@
 
     python benchmarks/two_levels.py --low runs/tracer --high runs/tracer_slow --out two_levels.json
 
-Errors of what is imagined, over the mean square of the field, after whole blocks under smooth random amplitudes from
-the starts of the measured episodes: the fast model rolled out by periods, the slow one by blocks. Then closed
-loops in the solver with the same search in all rows; candidates of flat plans are set so that as many steps of models
-are imagined for an episode as on two levels. Delivered: the overlap with the target over the last tenth; success: more
-than half.
+Errors of what is imagined, over the mean square of the field, after whole blocks from the starts of the measured
+episodes, under smooth random amplitudes and under those of plans on two levels in the solver: the fast model rolled out
+by periods, the slow one by blocks. Then closed loops in the solver with the same search in all rows; candidates of flat
+plans are set so that as many steps of models are imagined for an episode as on two levels. Delivered: the overlap with
+the target over the last tenth; success: more than half.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pdessl.control import (
     CEM,
     Environment,
     Oracle,
     RecedingHorizon,
+    Situation,
     SlowOracle,
     TwoLevels,
     VectorEnvironment,
@@ -44,13 +46,25 @@ Row = dict[str, Any]
 SAMPLES, ELITES, ROUNDS = 24, 16, 4
 
 
-def errors(env: Environment, fast: LatentWorld, slow: SlowWorld, starts: int) -> list[Row]:
-    """Return the errors of both models after every block."""
+def errors(env: Environment, fast: LatentWorld, slow: SlowWorld, starts: int, samples: int) -> list[Row]:
+    """Return the errors of both models after every block, under smooth amplitudes and under those of plans."""
     seeds = range(HELD_OUT, HELD_OUT + starts)
     now, stride = VectorEnvironment(env).reset(seeds), slow.blocks.stride
     smooth = Behaviour(env, ["smooth"] * starts)
-    periods = env.steps // stride * stride
-    actions = torch.stack([smooth.act(replace(now, step=step)) for step in range(periods)], dim=1)[:, None]
+    planned = TwoLevels(env, SlowOracle(env, slow.blocks), search(samples), every=stride)
+    ways = {
+        "smooth": torch.stack([smooth.act(replace(now, step=step)) for step in range(env.steps)], dim=1),
+        "of plans": run_episodes(env, planned, seeds).actions,
+    }
+    return [
+        {"table": "errors", "amplitudes": name, **row}
+        for name, actions in ways.items()
+        for row in _errors(env, fast, slow, now, actions[:, None, : env.steps // stride * stride])
+    ]
+
+
+def _errors(env: Environment, fast: LatentWorld, slow: SlowWorld, now: Situation, actions: Tensor) -> list[Row]:
+    stride = slow.blocks.stride
     with torch.no_grad():
         real = env.rollout(now.state, actions[:, 0])[:, stride::stride]
         codes = slow.blocks.codes(actions)
@@ -63,7 +77,7 @@ def errors(env: Environment, fast: LatentWorld, slow: SlowWorld, starts: int) ->
     size = env.mean_square(real).mean(dim=0)
     shares = {name: (env.mean_square(states - real).mean(dim=0) / size).tolist() for name, states in found.items()}
     return [
-        {"table": "errors", "periods": stride * (m + 1), "fast_model": fast_, "slow_model": slow_, "code_alone": code}
+        {"periods": stride * (m + 1), "fast_model": fast_, "slow_model": slow_, "code_alone": code}
         for m, (fast_, slow_, code) in enumerate(zip(*shares.values(), strict=True))
     ]
 
@@ -127,6 +141,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=8, help="of flat plans, control periods")
     parser.add_argument("--every", type=int, default=2, help="actions between two plannings of the short flat plan")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="draws of a round on two levels")
+    parser.add_argument("--only", choices=("errors", "loops"))
     parser.add_argument("--seed", type=int, default=0, help="of the training, for the rows")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
@@ -134,8 +149,9 @@ def main() -> None:
     env = load_environment(given.environment, given.set)
     fast = load_world(given.low, env)
     slow = load_slow_world(given.high, fast)
-    rows = errors(env, fast, slow, given.episodes)
-    rows += closed_loops(env, fast, slow, given.episodes, given.horizon, given.every, given.samples)
+    rows = errors(env, fast, slow, given.episodes, given.samples) if given.only != "loops" else []
+    if given.only != "errors":
+        rows += closed_loops(env, fast, slow, given.episodes, given.horizon, given.every, given.samples)
     rows = [{"training_seed": given.seed, **row} for row in rows]
     command = shlex.join(["python", "benchmarks/two_levels.py", *sys.argv[1:]])
     write_json(given.out, {"command": command, "versions": versions(), "machine": machine(), "rows": rows})

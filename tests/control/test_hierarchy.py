@@ -170,7 +170,7 @@ def test_two_levels_are_trained_saved_and_planned_with_at_the_command_line(trace
     monkeypatch.setattr(sys, "argv", given.split())
     runpy.run_path(str(BENCHMARKS / "two_levels.py"), run_name="__main__")
     found = json.loads(out.read_text())["rows"]
-    assert [row["periods"] for row in found if row["table"] == "errors"] == [5, 10]
+    assert [row["periods"] for row in found if row["table"] == "errors"] == [5, 10, 5, 10]
     loops = {row["planner"]: row for row in found if row["table"] == "loops"}
     budgets = [loops[f"two levels, the {of}"]["imagined_per_episode"] for of in ("world models", "solver as both")]
     assert budgets[0] == budgets[1] > loops["no control"]["imagined_per_episode"] == 0
