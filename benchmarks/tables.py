@@ -294,6 +294,21 @@ def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(head, rows)
 
 
+def _limits(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Mean cost of every controller over episodes, its 90 % quantile, periods in which a limit is passed, refusals."""
+    rows, seen = [], set()
+    for report in reports.values():
+        periods = report["control"]["episodes"] * report["control"]["steps"]
+        for row in report["control"]["rows"]:
+            if row["title"] not in seen:
+                seen.add(row["title"])
+                passed = "-" if row["breaches"] is None else f"{100 * row['breaches'] / periods:.1f}"
+                refused = f"{100 * row['fallbacks']:.1f}"
+                rows.append([row["title"], _value(row["mean_cost"], 4), f"{row['bad_cost']:.4f}", passed, refused])
+    head = ["controller", "mean cost of a period", "90 % quantile", "periods above the limit, %", "plans refused, %"]
+    return _lines(head, rows)
+
+
 def _inverse(reports: dict[str, Any], options: dict[str, str]) -> str:
     """Rows of an inverse benchmark: ``value`` is error, inside, novel or width, all in per cent."""
     return inverse_table(list(reports.values()), options.get("value", "error"))
@@ -353,7 +368,7 @@ _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
-    "inverse": _inverse, "grouped": _grouped,
+    "limits": _limits, "inverse": _inverse, "grouped": _grouped,
 }  # fmt: skip
 
 

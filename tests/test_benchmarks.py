@@ -78,10 +78,11 @@ RUNS = {
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-# Have tests of their own: below, in test_results.py, test_attacks.py, experiments/test_own_files.py and
-# inference/test_posterior.py.
+# Have tests of their own: below, in test_results.py, test_attacks.py, experiments/test_own_files.py,
+# inference/test_posterior.py and control/test_hierarchy.py.
 ELSEWHERE = {
     "break_even", "closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "posterior", "tables",
+    "two_levels",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pdessl.control.ensemble import Ensemble, usable_horizon
 from pdessl.control.environment import Environment, load_environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.hierarchy import Levels, SlowOracle, TwoLevels
 from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
@@ -17,6 +18,7 @@ from pdessl.control.linear import (
     lqr,
     riccati,
 )
+from pdessl.control.many_futures import Drawn, ManyFutures, Undetermined, draw_futures, open_ended
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
 from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
@@ -31,6 +33,7 @@ __all__ = [
     "AugmentedLagrangian",
     "EnergyLimit",
     "Distilled",
+    "Drawn",
     "Ensemble",
     "Environment",
     "EnvironmentFile",
@@ -38,9 +41,11 @@ __all__ = [
     "Feedback",
     "Gradient",
     "Imagined",
+    "Levels",
     "LinearFeedback",
     "Linearisation",
     "Linearised",
+    "ManyFutures",
     "Margins",
     "Newton",
     "Oracle",
@@ -50,7 +55,10 @@ __all__ = [
     "RegionLimit",
     "Reinforced",
     "Situation",
+    "SlowOracle",
     "Terminal",
+    "TwoLevels",
+    "Undetermined",
     "VectorEnvironment",
     "Zero",
     "calibrate",
@@ -58,11 +66,13 @@ __all__ = [
     "describe_environment",
     "discounted_means",
     "distil",
+    "draw_futures",
     "jacobians",
     "learn_critic",
     "linearise",
     "load_environment",
     "lqr",
+    "open_ended",
     "read_environment",
     "read_runs",
     "record_runs",

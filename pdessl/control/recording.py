@@ -48,7 +48,7 @@ class Behaviour:
             raise DataError(f"behaviours {unknown or 'none'}: expected some of {', '.join(BEHAVIOURS)}.{near}")
         self.environment, self.kinds = environment, tuple(kinds)
         entry = linearise(environment).entry
-        self._direction = entry / entry.norm(dim=0)
+        self._direction = entry / entry.norm(dim=0).clamp_min(1e-300)  # 0 for pumps: they move nothing that is at rest
         self._drawn = torch.zeros(0)
         self._gains = torch.zeros(0)
 

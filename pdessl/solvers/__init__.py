@@ -2,6 +2,7 @@
 
 from pdessl.solvers.advection_diffusion_2d import AdvectionDiffusion2D
 from pdessl.solvers.boussinesq import Boussinesq2D
+from pdessl.solvers.bump import Bump
 from pdessl.solvers.bumps_2d import ReactionPatches, SmokeBlobs, VortexPair, Vortices, WaterDrops
 from pdessl.solvers.burgers import Burgers
 from pdessl.solvers.burgers_2d import Burgers2D
@@ -42,6 +43,7 @@ __all__ = [
     "AdvectionDiffusion",
     "AdvectionDiffusion2D",
     "Boussinesq2D",
+    "Bump",
     "Burgers",
     "Burgers2D",
     "ClosedBoxSmoke",
@@ -84,6 +86,7 @@ __all__ = [
 FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing, "random_fan": RandomFan}
 
 FAMILIES |= {
+    "bump": Bump,
     "random_field_2d": RandomField2D,
     "random_flow_2d": RandomFlow2D,
     "vortices": Vortices,

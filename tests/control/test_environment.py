@@ -12,7 +12,7 @@ from pdessl.control.environment import pairwise_sum
 from pdessl.errors import CatalogError, SchemaError, ShapeError
 
 SHORT = {"burn_in": 10.0}  # the laws hold anywhere; a start on the attractor takes a second
-NAMES = catalog.names("environments")
+NAMES = [n for n in catalog.names("environments") if "kind" not in catalog.read("environments", n)["actuators"]]
 
 
 def environment(name, **changes):
