@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from pdessl.evaluation.frame_terms import FrameTerms
 from pdessl.experiments.inverse_sets import Held
+from pdessl.inference.tailoring import Tailoring, descend
 from pdessl.models import ConvEncoder, Head
 from pdessl.schema import Count, Natural, Positive
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Network", "Tailoring", "Trained", "channels", "tailor", "train"]
+__all__ = ["Network", "TailoringSweep", "Trained", "channels", "tailor", "train"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,13 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Tailoring:
-    """Training at test time on the residual of the equation, which needs no label.
-
-        min over weights of  mean over runs of q(p̂) / q(0) + anchor |w - w_0|²
-
-    q is the squared residual (:class:`pdessl.evaluation.frame_terms.FrameTerms`), p̂ what the network says, w_0 the
-    weights that training ended with.
+class TailoringSweep:
+    """Training at test time on the residual of the equation, see :class:`pdessl.inference.tailoring.Tailoring`.
 
     Args:
         steps: of Adam.
         learning_rates: the one with the lowest validation error is used.
         anchor: weight of the distance from the trained weights.
-
-    Source: PDEInvBench (2026), arXiv:2605.25353: 50 steps at 1e-5 with an anchor.
     """
 
     steps: Count = 50
@@ -210,27 +204,15 @@ def _drawn(runs: Trajectories, frames: int, noise: float, stream: torch.Generato
     return runs.replace(fields=fields, time=runs.time[every, taken])
 
 
-def tailor(
-    trained: Trained, settings: Tailoring, rate: float, held: Held, runs: Trajectories, terms: FrameTerms
-) -> Tensor:
+def tailor(trained: Trained, settings: Tailoring, held: Held, runs: Trajectories, terms: FrameTerms) -> Tensor:
     """Train a copy of a network on the residual of the windows it then reads, and return what it says, (B, P).
 
     Args:
         trained: the network; it stays as it is.
-        settings: see :class:`Tailoring`.
-        rate: learning rate of Adam.
+        settings: see :class:`pdessl.inference.tailoring.Tailoring`.
         held: the set.
         runs: windows; no label is read.
         terms: the residual of them.
     """
-    network = copy.deepcopy(trained.network).eval()
-    anchors = [p.detach().clone() for p in network.parameters()]
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     x = channels(runs, trained.settings.derivatives)
-    for _ in range(settings.steps):
-        optimiser.zero_grad()
-        moved = sum((p - a).square().sum() for p, a in zip(network.parameters(), anchors, strict=True))
-        (terms.share(held.of.hidden(network.values(x))).mean() + settings.anchor * moved).backward()
-        optimiser.step()
-    with torch.no_grad():
-        return network.values(x)
+    return held.of.shown(descend(trained.network, lambda own: held.of.hidden(own.values(x)), terms, settings)[1])

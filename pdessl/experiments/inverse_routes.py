@@ -16,9 +16,10 @@ from pdessl.errors import ShapeError
 from pdessl.evaluation.classical import weak_form
 from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import frame_terms
-from pdessl.experiments.inverse_network import Network, Tailoring, tailor, train
+from pdessl.experiments.inverse_network import Network, TailoringSweep, tailor, train
 from pdessl.experiments.inverse_sets import Held, windows
 from pdessl.inference.frame_shooting import shoot_frames, smoothed
+from pdessl.inference.tailoring import Tailoring
 from pdessl.operators.search import discover
 from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
@@ -56,7 +57,7 @@ class Route:
     kind: Literal["constant", "least_squares", "weak_form", "energy_balance", "shooting", "network", "operator"]
     smooth: bool = False
     network: Network = Network()
-    tailoring: Tailoring | None = None
+    tailoring: TailoringSweep | None = None
     windows: tuple[Count, ...] | None = None
     noise: tuple[Natural, ...] | None = None
     labels: tuple[Natural, ...] | None = None
@@ -197,7 +198,7 @@ def _network(route: Route, setting: Setting) -> Reader:
 
     def tailored(runs: Trajectories, rate: float) -> Tensor:
         terms = frame_terms(equation, _filtered(route, setting, runs), names)
-        return tailor(trained, chosen, rate, held, runs, terms)
+        return tailor(trained, Tailoring(chosen.steps, rate, chosen.anchor), held, runs, terms)
 
     truth = held.truth(setting.looked_at)
     errors = {

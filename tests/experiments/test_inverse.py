@@ -13,12 +13,13 @@ from pdessl.errors import SchemaError, ShapeError
 from pdessl.evaluation.classical import least_squares
 from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import FrameTerms, frame_terms
-from pdessl.experiments.inverse_network import Network, Tailoring, channels, tailor, train
+from pdessl.experiments.inverse_network import Network, channels, tailor, train
 from pdessl.experiments.inverse_routes import best_constant
 from pdessl.experiments.inverse_sets import PLACES, Held, InverseSet, place_of, windows
 from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.study import study
 from pdessl.inference.frame_shooting import shoot_frames, smoothed
+from pdessl.inference.tailoring import Tailoring
 from pdessl.schema import fill
 from pdessl.solvers import KdV
 
@@ -201,7 +202,7 @@ def test_tailoring_at_the_truth_stays_and_elsewhere_moves_towards_it(held):
         return FrameTerms(torch.ones(len(values), 1, 1, dtype=torch.float64), hidden, hidden.square().sum(dim=1))
 
     def tailored(values):
-        return tailor(trained, Tailoring(steps=50, anchor=0.0), 3e-3, held, looked_at, pointing_at(values))
+        return tailor(trained, Tailoring(50, 3e-3, 0.0), held, looked_at, pointing_at(values))
 
     torch.testing.assert_close(tailored(said), said, rtol=5e-2, atol=0)
     aim = 1.3 * said
