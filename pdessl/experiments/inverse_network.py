@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.evaluation.frame_terms import FrameTerms
+from pdessl.experiments.inverse_degradation import Degradation, degraded
 from pdessl.experiments.inverse_sets import Held
 from pdessl.inference.tailoring import Tailoring, descend
 from pdessl.models import ConvEncoder, Head
@@ -151,7 +152,14 @@ def _error(found: Tensor, truth: Tensor) -> float:
 
 
 def train(
-    settings: Network, held: Held, runs: Trajectories, frames: int, noise: float, seed: int, looked_at: Trajectories
+    settings: Network,
+    held: Held,
+    runs: Trajectories,
+    frames: int,
+    noise: float,
+    seed: int,
+    looked_at: Trajectories,
+    degradation: Degradation | None = None,
 ) -> Trained:
     """Train on windows of labelled runs, drawn anew every step, noise too.
 
@@ -163,6 +171,7 @@ def train(
         noise: of a window, see :func:`pdessl.experiments.inverse_sets.windows`.
         seed: of weights, order, windows and noise.
         looked_at: windows of validation runs.
+        degradation: of a window.
     """
     labels, aim = held.truth(runs), held.truth(looked_at)
     best: tuple[float, _Regressor, float] | None = None
@@ -170,13 +179,13 @@ def train(
         torch.manual_seed(seed)
         stream = torch.Generator().manual_seed(seed)
         network = _Regressor(
-            settings, channels(_drawn(runs, frames, noise, stream), settings.derivatives), labels.float()
+            settings, channels(_drawn(runs, frames, noise, stream, degradation), settings.derivatives), labels.float()
         )
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=settings.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=settings.steps + 1, pct_start=0.1)
         for step in range(1, settings.steps + 1):
             rows = torch.randint(len(runs), (min(settings.batch_size, 2 * len(runs)),), generator=stream)
-            x = channels(_drawn(runs[rows], frames, noise, stream), settings.derivatives)
+            x = channels(_drawn(runs[rows], frames, noise, stream, degradation), settings.derivatives)
             aimed = ((labels[rows].log() - network.middle) / network.spread).float()
             optimiser.zero_grad()
             nn.functional.smooth_l1_loss(network(x), aimed).backward()
@@ -193,7 +202,9 @@ def train(
     return Trained(best[1], settings, best[2])
 
 
-def _drawn(runs: Trajectories, frames: int, noise: float, stream: torch.Generator) -> Trajectories:
+def _drawn(
+    runs: Trajectories, frames: int, noise: float, stream: torch.Generator, degradation: Degradation | None
+) -> Trajectories:
     b, _, total = runs.fields.shape[:3]
     starts = torch.randint(total - frames + 1, (b,), generator=stream)
     taken, every = starts[:, None] + torch.arange(frames), torch.arange(b)[:, None]
@@ -201,6 +212,8 @@ def _drawn(runs: Trajectories, frames: int, noise: float, stream: torch.Generato
     if noise:
         spread = runs.fields.double().flatten(2).std(dim=2).reshape(b, -1, *[1] * (fields.ndim - 2))
         fields = fields + noise * spread * torch.randn(fields.shape, generator=stream, dtype=fields.dtype)
+    if degradation is not None and not degradation.none:
+        fields = degraded(fields, degradation, lambda *s: torch.rand(s, generator=stream, dtype=torch.float64))
     return runs.replace(fields=fields, time=runs.time[every, taken])
 
 

@@ -119,7 +119,8 @@ def test_the_verb_tailors_to_an_equation_file(model, tmp_path, capsys):
     runs.to_xarray().to_netcdf(tmp_path / "thick.nc", engine="h5netcdf")
     folder = model.save(tmp_path / "model")
     (tmp_path / "mine.yaml").write_text(
-        "name: mine\nindependent: {t: time, x: space}\ndependent: {u: {rank: 0}}\nparameters: {nu: {name: viscosity, positive: true}}\n"
+        "name: mine\nindependent: {t: time, x: space}\ndependent: {u: {rank: 0}}\n"
+        "parameters: {nu: {name: viscosity, positive: true}}\n"
         "equations: ['u_t + u*u_x = nu*u_xx']\n"
     )
     words = ["predict", "--model", str(folder), "--inference", "tailored", str(tmp_path / "thick.nc")]
