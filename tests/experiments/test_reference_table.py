@@ -91,6 +91,7 @@ def test_modes_of_two_axes_are_those_of_each():
     torch.testing.assert_close(found.reshape(2, -1, 3, 3)[:, :, 1, 0], expected)
 
 
+@pytest.mark.slow
 def test_the_shipped_table_at_tiny_size_through_the_command_line(tmp_path, capsys):
     path = tmp_path / "tiny.yaml"
     path.write_text(dump_yaml(read_recipe("table1", "cpu", TINY)))
