@@ -17,7 +17,7 @@ that have a pretrained encoder), ``shifts`` (errors at the most labels on other 
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways``,
 ``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
 file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each);
-``grouped`` (rows of grouped.py, a file each). Options: ``ways=``,
+``grouped`` (rows of grouped.py, a file each); ``reference`` (the study table1). Options: ``ways=``,
 ``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
@@ -34,6 +34,7 @@ from typing import Any
 from pdessl.errors import PdesslError
 from pdessl.evaluation.tables import measured
 from pdessl.experiments.inverse_table import inverse_table
+from pdessl.experiments.reference_study import reference_table
 from pdessl.experiments.study_table import table as study_table
 from pdessl.files import write_json, write_text
 
@@ -42,7 +43,7 @@ _TABLE = re.compile(r"<!-- table: (?P<words>[^>]*?) -->\n.*?<!-- end of table --
 _KEPT = (
     "rows", "truths", "level", "title", "commands", "law", "model", "regression", "intervals", "robustness",
     "elsewhere", "timestepping", "data",
-    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control",
+    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control", "published",
 )  # fmt: skip
 _OWN = ("frozen", "neighbours", "finetuned", "norms", "attentive")  # methods of a pretrained encoder
 
@@ -314,6 +315,14 @@ def _inverse(reports: dict[str, Any], options: dict[str, str]) -> str:
     return inverse_table(list(reports.values()), options.get("value", "error"))
 
 
+def _reference(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows of the study table1, of one file or several, beside what was published."""
+    published: dict[str, Any] = {}
+    for report in reports.values():
+        published |= report["published"]
+    return reference_table([row for report in reports.values() for row in report["results"]], published)
+
+
 def _grouped(reports: dict[str, Any], options: dict[str, str]) -> str:
     """Rows of benchmarks/grouped.py, of which ``where=KEY:VALUE`` holds, the best first."""
     key, value = options["where"].split(":")
@@ -368,7 +377,7 @@ _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
-    "limits": _limits, "inverse": _inverse, "grouped": _grouped,
+    "limits": _limits, "inverse": _inverse, "grouped": _grouped, "reference": _reference,
 }  # fmt: skip
 
 
