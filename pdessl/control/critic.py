@@ -120,10 +120,10 @@ def learn_critic(
 
 
 def _check(environment: Environment, discount: float) -> None:
-    if not 0 <= discount < 1 or environment.file.cost.target is not None or environment.observed < environment.points:
+    if not 0 <= discount < 1 or environment.targeted or environment.observed < environment.points:
         raise DataError(
             f"{environment.name}: discount {discount}, {environment.observed} observed values, target "
-            f"{'drawn' if environment.file.cost.target else '0'}; a critic needs a discount in [0, 1), the field at "
+            f"{'drawn' if environment.targeted else '0'}; a critic needs a discount in [0, 1), the field at "
             "every node and the target 0."
         )
 

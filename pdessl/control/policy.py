@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pdessl.control.environment import Environment
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment
 from pdessl.errors import DataError, ShapeError
 from pdessl.models import Policy
@@ -30,7 +30,7 @@ class Distilled:
         ShapeError: a policy of other observations or actuators.
     """
 
-    def __init__(self, environment: Environment, policy: Policy) -> None:
+    def __init__(self, environment: ControlledPDE, policy: Policy) -> None:
         given = policy.init_args["observed"], policy.init_args["actions"]
         if given != (environment.observed, environment.actuators):
             raise ShapeError(
@@ -46,7 +46,7 @@ class Distilled:
 
 
 def distil(
-    environment: Environment,
+    environment: ControlledPDE,
     expert: Controller,
     seeds: Sequence[int],
     rounds: int = 2,
@@ -74,9 +74,9 @@ def distil(
 
     Source: DAgger: Ross, Gordon, Bagnell (2011), arXiv:1011.0686.
     """
-    if rounds < 1 or environment.file.cost.target is not None:
+    if rounds < 1 or environment.targeted:
         raise DataError(
-            f"{environment.name}: {rounds} rounds, target {'drawn' if environment.file.cost.target else '0'}; expected "
+            f"{environment.name}: {rounds} rounds, target {'drawn' if environment.targeted else '0'}; expected "
             "at least one round, and an environment whose target is 0."
         )
     generator = torch.Generator().manual_seed(seed)

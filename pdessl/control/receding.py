@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.critic import Terminal
-from pdessl.control.environment import Environment
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment, Zero
 from pdessl.control.guardrails import Guardrail, Margins, overrun
 from pdessl.control.linear import Linearisation, linearise
+from pdessl.control.loading import interval_environment
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
@@ -72,7 +73,7 @@ class Oracle:
         environment: what is controlled.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
 
     def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
@@ -84,11 +85,11 @@ class Oracle:
 
     def linearised(self) -> Linearisation:
         """Return the linearisation of the environment."""
-        return linearise(self.environment)
+        return linearise(interval_environment(self.environment, "linear feedback is"))
 
     def coordinates(self, situation: Situation) -> Tensor:
         """Return those of the true state."""
-        return self.environment.coordinates(situation.state)
+        return interval_environment(self.environment, "linear feedback is").coordinates(situation.state)
 
 
 class Imagined:
@@ -108,7 +109,7 @@ class Imagined:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: ControlledPDE,
         model: Model,
         situation: Situation,
         guardrails: Sequence[Guardrail] = (),
@@ -163,10 +164,10 @@ class Imagined:
             states, doubt = self.model.doubted(self.situation, actions)
         else:
             states, doubt = self.model.imagine(self.situation, actions), None
-        if states.shape != (*actions.shape[:3], self.environment.modes):
+        if states.shape != (*actions.shape[:3], self.environment.size):
             raise ShapeError(
                 f"{self.environment.name}: the model imagined states {tuple(states.shape)} for actions "
-                f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.modes)}. A model belongs to "
+                f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.size)}. A model belongs to "
                 "one environment."
             )
         return states, doubt
@@ -199,7 +200,7 @@ class RecedingHorizon:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: ControlledPDE,
         model: Model,
         planner: Planner,
         horizon: int,

@@ -15,6 +15,7 @@ from pdessl.control import (
     CEM,
     MPPI,
     AugmentedLagrangian,
+    ControlledPDE,
     Distilled,
     Environment,
     Episodes,
@@ -30,6 +31,7 @@ from pdessl.control import (
     Zero,
     controllability,
     distil,
+    interval_environment,
     learn_critic,
     linearise,
     load_environment,
@@ -39,7 +41,7 @@ from pdessl.control import (
     usable_horizon,
 )
 from pdessl.control.episodes import Controller
-from pdessl.control.guardrails import Guardrail, Margins
+from pdessl.control.guardrails import Guardrail, Margins, check_axes
 from pdessl.control.planners import Planner
 from pdessl.control.receding import Model
 from pdessl.errors import CatalogError, DataError, did_you_mean
@@ -77,7 +79,7 @@ FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks f
 
 
 def plan(
-    environment: str | os.PathLike[str] | Environment,
+    environment: str | os.PathLike[str] | ControlledPDE,
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
@@ -152,7 +154,9 @@ def plan(
         ShapeError: a model of another number of actuators, or another grid.
         StoreError: a folder that cannot be written.
     """
-    env = environment if isinstance(environment, Environment) else load_environment(environment)
+    env = environment if isinstance(environment, ControlledPDE) else load_environment(environment)
+    guardrails = (*env.guardrails, *guardrails)
+    check_axes(guardrails, len(env.grid))
     search = None if planner == LINEAR else _planner(planner, settings)
     if episodes < 1 or seed < 0 or min(adapt, critic, rounds) < 0:
         raise DataError(
@@ -168,7 +172,9 @@ def plan(
     seeds = range(seed, seed + episodes)
     made = Planned(Oracle(env), "the solver as model")
     if model is not None:
-        made = model_of(model, env, data, price, announce, doubt)
+        known = isinstance(model, (str, os.PathLike, Sequence))
+        place = interval_environment(env, "laws and world models are made") if known else env
+        made = model_of(model, place, data, price, announce, doubt)
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
@@ -231,7 +237,9 @@ def plan(
     if critic:
         with stages.stage("critic"):
             seen = range(CRITIC, CRITIC + episodes)
-            terminal = learn_critic(env, lambda t: planned(imagining, t), seen, critic)
+            terminal = learn_critic(
+                interval_environment(env, "a critic is learned"), lambda t: planned(imagining, t), seen, critic
+            )
         expert = planned(imagining, terminal)
         learned(f"{title}, with a critic", expert, critic * episodes * env.steps)
         said = {"provenance": {"environment": env.name, "discount": terminal.discount}}
@@ -263,7 +271,7 @@ def plan(
 def _check_price(
     price: Price,
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None,
-    env: Environment,
+    env: ControlledPDE,
     linear: bool,
     limited: bool,
     critic: bool,
@@ -281,7 +289,7 @@ def _check_price(
         "guardrails": limited,
         "a critic": critic,
         "linear feedback alone": linear,
-        "a target other than 0": asked == "probe" and env.file.cost.target is not None,
+        "a target other than 0": asked == "probe" and env.targeted,
     }
     found = [reason for reason, there in reasons.items() if there]
     if found:
@@ -293,9 +301,13 @@ def _check_price(
 
 
 def _feedback(
-    env: Environment, made: Planned, learned: bool, needed: bool, controllers: dict[str, Controller]
+    env: ControlledPDE, made: Planned, learned: bool, needed: bool, controllers: dict[str, Controller]
 ) -> list[str]:
     """Add linear feedback of the true state, and of the model's, where it can hold u = 0; return what is to be said."""
+    if not isinstance(env, Environment):
+        if needed:
+            raise DataError(f"lqr: {env.name} is on a plane, where no row of linear feedback is made.")
+        return [f"{env.name} is on a plane, where no row of linear feedback is made."]
     linear = linearise(env)
     reached = controllability(linear)
     notes, price = [f"{env.name}: {reached}"], env.file.cost.action or FREE_PRICE
@@ -331,31 +343,32 @@ def _write(
     report |= {"commands": list(commands), "versions": versions(), "machine": machine()}
     report |= {"seconds": dict(stages.seconds), "recipe": dict(recipe)}
     runs = list(result.episodes.values())
-    control_gif(out / "control.gif", runs[0].fields[0].cpu(), runs[-1].fields[0].cpu(), arrays["control/time"])
+    first, last = (result.environment.pictured(run.fields[0]).cpu() for run in (runs[0], runs[-1]))
+    control_gif(out / "control.gif", first, last, arrays["control/time"])
     return write_report(out, report, arrays)
 
 
-def _dream(env: Environment, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
+def _dream(env: ControlledPDE, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
     """Return the field a model imagines from the first start under what was executed, and what came, (H + 1, X)."""
     now, ahead = VectorEnvironment(env).reset(run.seeds[:1]), min(horizon, env.steps)
     with torch.no_grad():
         after = env.field(model.imagine(now, run.actions[:1, None, :ahead])[0, 0])
-    return torch.cat([env.field(now.state), after]), run.fields[0, : ahead + 1]
+    return env.profile(torch.cat([env.field(now.state), after])), env.profile(run.fields[0, : ahead + 1])
 
 
-def _imagination(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+def _imagination(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
     wrong, size = _imagine(env, model, seeds, horizon)
     return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
 
 
-def _errors(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+def _errors(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the same for each start by itself, (n, H)."""
     wrong, size = _imagine(env, model, seeds, horizon)
     return wrong / size.clamp_min(1e-300)
 
 
-def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
+def _imagine(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
     """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
     now, chance = VectorEnvironment(env).reset(seeds), Random(env)
     ahead = min(horizon, env.steps)

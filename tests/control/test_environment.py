@@ -8,11 +8,11 @@ import torch
 
 from pdessl import catalog
 from pdessl.control import load_environment
-from pdessl.control.environment import pairwise_sum
+from pdessl.control.controlled import pairwise_sum
 from pdessl.errors import CatalogError, SchemaError, ShapeError
 
 SHORT = {"burn_in": 10.0}  # the laws hold anywhere; a start on the attractor takes a second
-NAMES = catalog.names("environments")
+NAMES = [n for n in catalog.names("environments") if "length" in catalog.read("environments", n)["domain"]]
 
 
 def environment(name, **changes):
