@@ -66,6 +66,9 @@ def main(arguments: Sequence[str]) -> int:
         "--critic", type=int, default=0, metavar="ROUNDS", help="learn what follows after a plan, then plan again"
     )
     parser.add_argument(
+        "--critic-horizon", type=int, metavar="H", help="of the plans in the critic's first round; default: --horizon"
+    )
+    parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
     parser.add_argument("--agent", metavar="NAME", help="a floor trained from rewards alone: sac or ppo (extra rl)")
@@ -108,6 +111,7 @@ def main(arguments: Sequence[str]) -> int:
         settings=read_words(options.search),
         adapt=options.adapt,
         critic=options.critic,
+        critic_horizon=options.critic_horizon,
         rounds=options.distil,
         agent=options.agent,
         agent_periods=options.agent_periods,

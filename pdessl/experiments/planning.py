@@ -52,6 +52,7 @@ from pdessl.experiments.adapting import save_adapted
 from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.stages import Stages
+from pdessl.experiments.symmetric_labels import labels_by_symmetry
 from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
 from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
@@ -95,6 +96,7 @@ def plan(
     margins: Margins | None = None,
     adapt: int = 0,
     critic: int = 0,
+    critic_horizon: int | None = None,
     rounds: int = 0,
     agent: str | None = None,
     agent_periods: int = 50_000,
@@ -133,6 +135,7 @@ def plan(
         adapt: rounds in which a world model is trained on what went otherwise than it imagined, see
             :func:`pdessl.experiments.adapting.adapt`; 0: none.
         critic: rounds of learning what follows after a plan, see :func:`pdessl.control.learn_critic`; 0: no critic.
+        critic_horizon: control periods ahead of the plans in its first round, >= 1; None: ``horizon``.
         rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
             round of these three takes as many episodes as are measured, with seeds of their own.
         agent: sac or ppo: a floor that is trained now from rewards alone, see :func:`pdessl.control.train_agent`; it
@@ -163,11 +166,17 @@ def plan(
             f"episodes {episodes}, seed {seed}, adapt {adapt}, critic {critic}, distil {rounds}: expected at least one "
             "episode and numbers >= 0."
         )
+    if critic_horizon is not None and (not critic or critic_horizon < horizon):
+        raise DataError(
+            f"critic_horizon {critic_horizon}, horizon {horizon}, {critic} rounds of a critic: expected rounds, and plans "
+            "in the first one that look at least as far as the others."
+        )
     if search is None and (adapt or critic):
         raise DataError("lqr imagines nothing: adapt and critic go with a planner that searches, as gradient.")
     _check_price(price, model, env, search is None, bool(guardrails), bool(critic))
     if out is not None:
         check_writable(Path(out))
+    teacher = horizon if critic_horizon is None else critic_horizon
     word = planner if isinstance(planner, str) else type(planner).__name__
     seeds = range(seed, seed + episodes)
     made = Planned(Oracle(env), "the solver as model")
@@ -178,18 +187,19 @@ def plan(
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
-    def planned(imagining: Model, terminal: Terminal | None = None) -> Controller:
+    def planned(imagining: Model, terminal: Terminal | None = None, horizon: int = horizon) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
+        believed = min(trusted, horizon)
         ahead = horizon if isinstance(imagining, Oracle) else believed
         often = every if ahead == horizon else min(every, ahead)
         return RecedingHorizon(env, imagining, search, ahead, often, guardrails, margins, terminal=terminal)
 
-    told, believed = [], horizon
+    told, trusted = [], max(horizon, teacher)
     if trust is not None and model is not None:
         errors = _errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
-        believed = usable_horizon(errors, trust)
-        told.append(f"{made.title} is believed for {believed} of {horizon} periods ahead (error at most {trust:g}).")
-        if not believed:
+        trusted = usable_horizon(errors, trust)
+        told.append(f"{made.title} is believed for {trusted} of {horizon} periods ahead (error at most {trust:g}).")
+        if not trusted:
             raise DataError(f"{told[0]} Ask for less, or train it longer.")
     controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
     notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
@@ -245,11 +255,12 @@ def plan(
         said = {"provenance": {"environment": env.name, "discount": terminal.discount}}
         saved["critic"] = lambda folder: save_pretrained(folder, terminal.critic, said)
     if rounds:
-        teacher = title or list(controllers)[-1]
+        told_by = title or list(controllers)[-1]
         with stages.stage("distil"):
-            policy = distil(env, expert, range(DISTILLED, DISTILLED + episodes), rounds)
-        learned(f"policy distilled from: {teacher}", Distilled(env, policy), rounds * episodes * env.steps)
-        kept = {"provenance": {"environment": env.name, "expert": teacher}}
+            asked, widen = range(DISTILLED, DISTILLED + episodes), labels_by_symmetry(env)
+            policy = distil(env, expert, asked, rounds, widen=widen)
+        learned(f"policy distilled from: {told_by}", Distilled(env, policy), rounds * episodes * env.steps)
+        kept = {"provenance": {"environment": env.name, "expert": told_by}}
         saved["policy"] = lambda folder: save_pretrained(folder, policy, kept)
     imagined = {name: _imagination(env, m, seeds, horizon) for name, m in models.items()}
     dreams = {name: _dream(env, m, found[name], horizon) for name, m in models.items()}
