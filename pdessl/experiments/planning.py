@@ -168,8 +168,8 @@ def plan(
         )
     if critic_horizon is not None and (not critic or critic_horizon < horizon):
         raise DataError(
-            f"critic_horizon {critic_horizon}, horizon {horizon}, {critic} rounds of a critic: expected rounds, and plans "
-            "in the first one that look at least as far as the others."
+            f"critic_horizon {critic_horizon}, horizon {horizon}, {critic} rounds of a critic: expected rounds, and "
+            "plans in the first one that look at least as far as the others."
         )
     if search is None and (adapt or critic):
         raise DataError("lqr imagines nothing: adapt and critic go with a planner that searches, as gradient.")
