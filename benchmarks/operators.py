@@ -70,8 +70,23 @@ CASES = {
             "finer initial fields": {"initial_condition.wave_numbers": [3, 8]},
         },
     ),
-    "kuramoto_sivashinsky": Case("kuramoto_sivashinsky", ("hyperviscosity",)),
-    "kdv": Case("kdv", ("dispersion",)),
+    "kuramoto_sivashinsky": Case(
+        "kuramoto_sivashinsky",
+        ("hyperviscosity",),
+        shifts={
+            "32 points": {"observation.points": 32},
+            "noise 30 % of the field": {"observation.noise": 0.39},
+            "32 points, noise 30 % of the field": {"observation.points": 32, "observation.noise": 0.39},
+        },
+    ),
+    "kdv": Case(
+        "kdv",
+        ("dispersion",),
+        shifts={
+            "half of the points": {"observation.points": 32},
+            "half of the points, noise 30 % of the field": {"observation.points": 32, "observation.noise": 0.18},
+        },
+    ),
     "kdv_burgers": Case("kdv_burgers", ("viscosity", "dispersion")),
     "heat": Case("heat", ("diffusivity",)),
     "advection_diffusion": Case("advection_diffusion", ("diffusivity",)),

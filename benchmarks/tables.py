@@ -17,7 +17,7 @@ that have a pretrained encoder), ``shifts`` (errors at the most labels on other 
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways``,
 ``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
 file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each);
-``grouped`` (rows of grouped.py, a file each). Options: ``ways=``,
+``grouped`` (rows of grouped.py, a file each); ``reference`` (the study table1). Options: ``ways=``,
 ``columns=``, ``without=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
@@ -34,6 +34,7 @@ from typing import Any
 from pdessl.errors import PdesslError
 from pdessl.evaluation.tables import measured
 from pdessl.experiments.inverse_table import inverse_table
+from pdessl.experiments.reference_study import reference_table
 from pdessl.experiments.study_table import table as study_table
 from pdessl.files import write_json, write_text
 
@@ -42,7 +43,7 @@ _TABLE = re.compile(r"<!-- table: (?P<words>[^>]*?) -->\n.*?<!-- end of table --
 _KEPT = (
     "rows", "truths", "level", "title", "commands", "law", "model", "regression", "intervals", "robustness",
     "elsewhere", "timestepping", "data",
-    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control",
+    "recipe", "versions", "machine", "seconds", "study", "store", "results", "provenance", "control", "published",
 )  # fmt: skip
 _OWN = ("frozen", "neighbours", "finetuned", "norms", "attentive")  # methods of a pretrained encoder
 
@@ -305,9 +306,32 @@ def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines([*head, *(named[key] for key in more), "periods learned from"], rows)
 
 
+def _limits(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Mean cost of every controller over episodes, its 90 % quantile, periods in which a limit is passed, refusals."""
+    rows, seen = [], set()
+    for report in reports.values():
+        periods = report["control"]["episodes"] * report["control"]["steps"]
+        for row in report["control"]["rows"]:
+            if row["title"] not in seen:
+                seen.add(row["title"])
+                passed = "-" if row["breaches"] is None else f"{100 * row['breaches'] / periods:.1f}"
+                refused = f"{100 * row['fallbacks']:.1f}"
+                rows.append([row["title"], _value(row["mean_cost"], 4), f"{row['bad_cost']:.4f}", passed, refused])
+    head = ["controller", "mean cost of a period", "90 % quantile", "periods above the limit, %", "plans refused, %"]
+    return _lines(head, rows)
+
+
 def _inverse(reports: dict[str, Any], options: dict[str, str]) -> str:
     """Rows of an inverse benchmark: ``value`` is error, inside, novel or width, all in per cent."""
     return inverse_table(list(reports.values()), options.get("value", "error"))
+
+
+def _reference(reports: dict[str, Any], options: dict[str, str]) -> str:
+    """Rows of the study table1, of one file or several, beside what was published."""
+    published: dict[str, Any] = {}
+    for report in reports.values():
+        published |= report["published"]
+    return reference_table([row for report in reports.values() for row in report["results"]], published)
 
 
 def _grouped(reports: dict[str, Any], options: dict[str, str]) -> str:
@@ -364,7 +388,7 @@ _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
-    "inverse": _inverse, "grouped": _grouped,
+    "limits": _limits, "inverse": _inverse, "grouped": _grouped, "reference": _reference,
 }  # fmt: skip
 
 

@@ -88,6 +88,22 @@ def ks4_store(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def gusts_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gusts") / "data"
+    sizes = {"unlabelled": 16, "validation": 3}
+    generate_runs("burgers_gusts", folder, size=sizes, overrides={"control.steps": 10})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tracer_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tracer") / "data"
+    sizes, changes = {"unlabelled": 16, "validation": 3}, {"control.steps": 30, "solver.substeps": 1}
+    generate_runs("tracer_ring", folder, size=sizes, overrides=changes)
+    return folder
+
+
 @pytest.fixture
 def store_of(request):
     """The small store of the equation that a recipe is for, with groups where it wants them."""

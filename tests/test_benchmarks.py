@@ -38,6 +38,12 @@ RUNS = {
         ("heat --repeats 1", r"heat .* \d+x?\n"),
     ],
     "features": [("--runs 6 --views 2 --repeats 1", r"common draws, many runs \(ours\) +\d+\.\d+ s +\d+\.\d x")],
+    "energy": [
+        (
+            "--only burgers --unlabelled 16 --labelled 3 --test 2 --conditions 2",
+            r"'data': 'burgers'[^$]*'code_by_least_forecast_error': \d[^$]*'curvature_90_holds': \d",
+        )
+    ],
     "futures": [
         (
             "--only burgers --unlabelled 16 --runs 2 --head-steps 2 --members 1 --set trainer.max_epochs=1",
@@ -72,8 +78,12 @@ RUNS = {
     "timestep": [("--repeats 1 --tiny", r"2 x 3 x 16 x 16 +FNO +\d+\.\d+ s forward")],
     "simulators_2d": [("--grids 64 --steps 2 --batch 2 --repeats 1", r"navier_stokes_2d +64 +-?\d[^$]*gray_scott +64")],
 }
-# Have tests of their own, below, in test_results.py, test_attacks.py and experiments/test_own_files.py.
-ELSEWHERE = {"break_even", "closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "tables"}
+# Have tests of their own: below, in test_results.py, test_attacks.py, experiments/test_own_files.py,
+# inference/test_posterior.py and control/test_hierarchy.py.
+ELSEWHERE = {
+    "break_even", "closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "posterior", "tables",
+    "two_levels",
+}  # fmt: skip
 
 
 @pytest.fixture

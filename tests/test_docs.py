@@ -3,12 +3,14 @@
 The blocks of a page share their names, from top to bottom. ``pdessl``, ``torch``, ``np`` and ``xr`` are imported.
 ``ds`` is a dataset of labelled Burgers runs (on the page on data: one with the names of another program).
 The folder holds ``data/burgers`` (a store), ``data/NavierStokes2D_cond`` (PDEArena's layout),
-``runs/x`` (a pretrained encoder) and ``new_runs.nc``. Two conventions:
+``runs/x`` (a pretrained encoder) and ``new_runs.nc``. Three conventions:
 
 * a block that ends in a comment ``# SomeError: text`` raises that error, and its message begins with that text;
-* a block opened by ````` ```python no-run: REASON ````` is left out.
+* a block opened by ````` ```python no-run: REASON ````` is left out;
+* one opened by ````` ```python needs: PACKAGE ````` is left out where that package is not installed.
 """
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```python(?P<words>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 RAISES = re.compile(r"^# (?P<kind>[A-Z]\w*(?:Error|Warning)): (?P<said>.*(?:\n# .*)*)\n*\Z", re.MULTILINE)
+NEEDS = re.compile(r"needs: (?P<package>sbi)")  # extras that are not among those of the tests
 MOST_LEFT_OUT = 2
 
 
@@ -90,7 +93,8 @@ def test_every_python_block_runs(page, stage, monkeypatch):
     foreign = {"time": "t", "viscosity": "nu"} if page.name == "data.md" else {}
     names = {"pdessl": pdessl, "torch": torch, "np": np, "xr": xr, "ds": dataset.rename(foreign)}
     for line, words, code in found:
-        if not words:
+        needed = NEEDS.fullmatch(words)
+        if not words or (needed is not None and importlib.util.find_spec(needed["package"]) is not None):
             run(code, names, page.name, line)
 
 
@@ -101,7 +105,7 @@ def test_few_blocks_are_left_out_and_each_says_why():
         assert len(blocks(text)) == len(re.findall(r"^```py", text, re.MULTILINE)), (
             f"{page.name}: a block is not closed"
         )
-        left_out += [words for _, words, _ in blocks(text) if words]
+        left_out += [words for _, words, _ in blocks(text) if words and not NEEDS.fullmatch(words)]
     assert len(left_out) <= MOST_LEFT_OUT
     assert all(re.fullmatch(r"no-run: .{15,}", words) for words in left_out), left_out
 

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         help="folder of 'pdessl pretrain --config world/...' (several: their mean, and a price where they disagree), "
         "or law: the equation, found now from a few hundred control periods; default: the solver itself",
     )
+    parser.add_argument("--upper", metavar="RUN", help="a slower world model on --model's latents: plan on two levels")
     parser.add_argument("--data", metavar="STORE", help="runs of 'pdessl generate' that the law is found from")
     parser.add_argument(
         "--price",
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
+    parser.add_argument("--futures", type=int, default=0, metavar="S", help="futures a plan is imagined in (0: one)")
+    parser.add_argument("--case", choices=("average", "worst"), default="average", help="what it costs over them")
     parser.add_argument("--agent", metavar="NAME", help="a floor trained from rewards alone: sac or ppo (extra rl)")
     parser.add_argument("--agent-periods", type=int, default=50_000, metavar="N", help="that it is trained for")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="how many, side by side; default 20")
@@ -102,6 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     result = plan(
         environment,
         model=options.model,
+        upper=options.upper,
         data=options.data,
         price=options.price,
         doubt=options.doubt,
@@ -113,6 +117,8 @@ def main(arguments: Sequence[str]) -> int:
         critic=options.critic,
         critic_horizon=options.critic_horizon,
         rounds=options.distil,
+        futures=options.futures,
+        case=options.case,
         agent=options.agent,
         agent_periods=options.agent_periods,
         episodes=options.episodes,

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdessl.cli.parsing import Parser
 from pdessl.errors import CheckpointError, PdesslError
-from pdessl.written import say, visible
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from pdessl.inference.prediction import HasTargets
+from pdessl.written import say
 
 __all__ = ["main"]
 
+_OWN = ("model", "tailored")  # by a model that was fitted on labelled runs
 _SHOWN = 20  # rows printed where all of them are in a file
 
 
@@ -30,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         "run is like those of training. Runs are read piece by piece; labels in the files are not read.\n"
         "Where the equation is known and has a simulator on a periodic interval, --inference simulator fits that to\n"
         "each run instead: no model and no label. --inference energy takes a law of 'pdessl discover' as the model,\n"
-        "and returns the codes under which it foresees each run best.",
+        "and returns the codes under which it foresees each run best. --inference tailored goes on training the model\n"
+        "on the residual of a known equation, a copy for each run, before it predicts: for runs unlike the labelled.",
         examples=[
             "pdessl predict --model runs/viscosity new_runs.nc --out viscosity.csv",
             "pdessl predict --model runs/viscosity runs/*.nc --level 0.95 --out viscosity.nc",
@@ -38,15 +35,21 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl predict --model runs/viscosity data/burgers --split test --out test.json",
             "pdessl predict --inference simulator --target viscosity --equation burgers new_runs.nc",
             "pdessl predict --inference energy --model runs/law new_runs.nc --out codes.csv",
+            "pdessl predict --inference tailored --model runs/viscosity --equation burgers new_runs.nc",
         ],
         python="import pdessl, xarray as xr\nmodel = pdessl.load('runs/viscosity')\n"
         "model.predict(xr.open_dataset('new_runs.nc', decode_times=False))",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE", help="netCDF or Zarr files, stores, or mapped files")
     parser.add_argument("--model", metavar="FOLDER", help="folder of a saved model")
-    parser.add_argument("--inference", choices=("model", "simulator", "energy"), default="model", help="what estimates")
+    parser.add_argument("--inference", choices=(*_OWN, "simulator", "energy"), default="model", help="what estimates")
     parser.add_argument("--target", metavar="NAME,...", help="with the simulator: parameters, e.g. viscosity")
-    parser.add_argument("--equation", metavar="NAME", help="with the simulator: of the runs; default what the data say")
+    parser.add_argument(
+        "--equation", metavar="NAME", help="simulator, tailored: name or file; default what the data or the model say"
+    )
+    parser.add_argument(
+        "--tailoring", nargs="+", default=[], metavar="KEY=VALUE", help="steps=50, learning_rate=1e-4, anchor=1"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="results: .csv, .nc or .json")
     parser.add_argument("--level", type=float, metavar="SHARE", help="of the intervals; default the model's")
     parser.add_argument(
@@ -62,8 +65,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     simulator = options.inference == "simulator"
     parser.require(options, "target" if simulator else "model")
-    if simulator and options.model or not simulator and (options.target or options.equation):
-        parser.error("--model is for --inference model, energy; --target and --equation are for --inference simulator")
+    tailored = options.inference == "tailored"
+    if simulator and options.model or not simulator and options.target or options.tailoring and not tailored:
+        parser.error("--target is for --inference simulator, --model for the others, --tailoring for tailored")
+    if options.equation and not (simulator or tailored):
+        parser.error("--equation is for --inference simulator, tailored")
     mapping = parser.mapping(options)
     if options.print_config:
         return 0
@@ -71,11 +77,11 @@ def main(arguments: Sequence[str]) -> int:
     from torch import nn
 
     from pdessl.inference import ParameterModel, load
-    from pdessl.inference.prediction import ENDINGS, expected, predict_files, write_predictions
+    from pdessl.inference.prediction import ENDINGS, expected, predict_files, shown, write_predictions
 
     if options.out is not None and options.out.suffix not in ENDINGS:
         raise PdesslError(f"--out {options.out}: write results to a file ending in {', '.join(ENDINGS)}.")
-    if options.inference != "model":
+    if options.inference not in _OWN:
         return _unlabelled(options, mapping)
     model = load(options.model)
     if not isinstance(model, ParameterModel):
@@ -90,8 +96,12 @@ def main(arguments: Sequence[str]) -> int:
     def warn(line: str) -> None:
         say(f"warning: {line}", file=sys.stderr)
 
-    results = predict_files(model, options.paths, level, options.missing, mapping, options.split, warn)
-    _print(model, results, level, everything=options.out is None)
+    predict = _tailored(model, options, level) if tailored else None
+    results = predict_files(model, options.paths, level, options.missing, mapping, options.split, warn, predict)
+    for line in shown(model, results, level, None if options.out is None else _SHOWN):
+        say(line)
+    if tailored:
+        say("intervals are the model's, of what it says untailored; what they promise is for runs as in training")
     novel = results["in_distribution"].values.tolist().count(False)
     promise = "; their intervals promise nothing" if novel else ""
     reason = "novelty above 1, or a value outside the labels"
@@ -102,6 +112,14 @@ def main(arguments: Sequence[str]) -> int:
         write_predictions(options.out, model, results, level)
         say(f"written to {options.out}")
     return 0
+
+
+def _tailored(model: Any, options: argparse.Namespace, level: float) -> Any:
+    from pdessl.inference.tailoring import Tailoring, predict_tailored
+    from pdessl.schema import fill, override
+
+    settings = fill(Tailoring, override({}, options.tailoring), "--tailoring")
+    return lambda data: predict_tailored(model, data, options.equation, settings, level, options.missing)
 
 
 def _unlabelled(options: argparse.Namespace, mapping: Any) -> int:
@@ -116,35 +134,10 @@ def _unlabelled(options: argparse.Namespace, mapping: Any) -> int:
     else:
         found = law_codes.codes_of_files(load(options.model), options.paths, level, mapping, options.split)
         holds = "the curvature alone; 'pdessl regress --inference energy' calibrates them on labelled runs"
-    _print(found, found.table, level, everything=options.out is None)
+    for line in prediction.shown(found, found.table, level, None if options.out is None else _SHOWN):
+        say(line)
     say(f"intervals are of {holds}")
     if options.out is not None:
         prediction.write_predictions(options.out, found, found.table, level)
         say(f"written to {options.out}")
     return 0
-
-
-def _print(model: HasTargets, results: xr.Dataset, level: float, everything: bool) -> None:
-    from pdessl.inference.prediction import records
-
-    rows = records(model, results)
-    header = [n for n in rows[0] if n != "in_distribution"]
-    several = len({row["file"] for row in rows}) > 1
-    header = [n for n in header if n != "file" or several]
-    shown = rows if everything else rows[:_SHOWN]
-    cells = [[f"{row[n]:.4g}" if isinstance(row[n], float) else visible(str(row[n])) for n in header] for row in shown]
-    cells = [[*c, _said(row)] for c, row in zip(cells, shown, strict=True)]
-    header = [*header, ""]
-    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
-    for line in [header, *cells]:
-        say("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-    if len(shown) < len(rows):
-        say(f"... and {len(rows) - len(shown)} more")
-    units = ", ".join(f"{t.name} in {t.unit}" for t in model.targets if t.unit)
-    say(f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}")
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    if row.get("in_distribution", True):
-        return ""
-    return "novel" if row["novelty"] > 1 else "outside the labels"

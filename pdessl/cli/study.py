@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
             "pdessl study objectives_burgers --out runs/objectives --only VICReg SIE --set study.seeds=1",
             "pdessl study search_burgers --out runs/search --set search.trials=20",
             "pdessl study inverse_benchmark --out runs/inverse",
+            "pdessl study table1 --preset cpu --out runs/table1",
             "pdessl study rerun runs/inverse/rows/kdv-shooting-frames2-noise0.01-seed0.json",
         ],
         python="import pdessl\npdessl.study('objectives_burgers', 'runs/objectives')",
@@ -31,8 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("row", nargs="?", type=Path, metavar="ROW.json", help="after 'rerun': a row to compute again")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the study")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only")
+    parser.add_argument("--preset", metavar="NAME", help="a variant in the recipe, e.g. cpu, full")
     parser.add_changes("recipe", "study.seeds=1")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler, tcp://host:port: its workers, which see --out, do it",
+    )
     parser.add_allowed()
     parser.add_argument("--any-version", action="store_true", help="keep results of another version of pdessl or torch")
     options = parser.parse_args(arguments)
@@ -53,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.workers < 1:
         parser.error(f"--workers {options.workers}: expected at least 1")
     if options.print_config:
-        print(dump_yaml(read_recipe(options.config, overrides=options.set)), end="")
+        print(dump_yaml(read_recipe(options.config, options.preset, options.set)), end="")
         return 0
     results = study(
         options.config,
@@ -63,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         options.workers,
         allow=options.allow,
         any_version=options.any_version,
+        preset=options.preset,
+        scheduler=options.scheduler,
     )
     say(f"\n{results['title']}\n\n{table(results)}\n{options.out}: results.json, table.md")
     return 0

@@ -19,9 +19,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "surprise",
         "Judge every frame of new runs by a model that foresees: a law of 'pdessl discover', a time-stepper of\n"
-        "'pdessl timestep', or a world model. A parameter that changes on the way, a run that goes backwards, a\n"
-        "sensor that fails: each gets a p-value per frame and an alarm. In sound runs an alarm is raised at most at\n"
-        "the promised rate.",
+        "'pdessl timestep', a world model or a temporal JEPA of 'pdessl pretrain'. A parameter that changes on the\n"
+        "way, a run that goes backwards, a sensor that fails: each gets a p-value per frame and an alarm. In sound\n"
+        "runs an alarm is raised at most at the promised rate.",
         examples=[
             "pdessl surprise --model runs/law --sound data/burgers new_runs.nc --out surprise.csv --save runs/detector",
             "pdessl surprise --model runs/detector newer_runs.nc --rate 0.01 --plot surprise.png",
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         python="found = pdessl.surprise('runs/law', 'new_runs.nc', sound='data/burgers')\nfound.alarm_time",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE", help="netCDF or Zarr files, stores, or mapped files")
-    parser.add_argument("--model", metavar="FOLDER", help="law, time-stepper, world model, or what --save wrote")
+    parser.add_argument("--model", metavar="FOLDER", help="law, time-stepper, world model, JEPA, or what --save wrote")
     parser.add_argument("--sound", metavar="PATH", help="store or files of sound runs the model was not fitted on")
     parser.add_argument("--sound-split", metavar="NAME", help="of them; default labelled and validation, else all")
     parser.add_argument("--split", metavar="NAME", help="split of a store that is judged; default all")

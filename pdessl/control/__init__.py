@@ -8,6 +8,7 @@ from pdessl.control.ensemble import Ensemble, usable_horizon
 from pdessl.control.environment import Environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
 from pdessl.control.guardrails import AmplitudeLimit, DissipationLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.hierarchy import Levels, SlowOracle, TwoLevels
 from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
@@ -25,6 +26,7 @@ from pdessl.control.loading import (
     make_environment,
     read_environment,
 )
+from pdessl.control.many_futures import Drawn, ManyFutures, Undetermined, draw_futures, open_ended
 from pdessl.control.plane import PlaneEnvironment
 from pdessl.control.plane_description import PlaneFile
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
@@ -43,6 +45,7 @@ __all__ = [
     "DissipationLimit",
     "EnergyLimit",
     "Distilled",
+    "Drawn",
     "Ensemble",
     "Environment",
     "EnvironmentFile",
@@ -50,9 +53,11 @@ __all__ = [
     "Feedback",
     "Gradient",
     "Imagined",
+    "Levels",
     "LinearFeedback",
     "Linearisation",
     "Linearised",
+    "ManyFutures",
     "Margins",
     "Newton",
     "Oracle",
@@ -64,7 +69,10 @@ __all__ = [
     "RegionLimit",
     "Reinforced",
     "Situation",
+    "SlowOracle",
     "Terminal",
+    "TwoLevels",
+    "Undetermined",
     "VectorEnvironment",
     "Zero",
     "calibrate",
@@ -72,6 +80,7 @@ __all__ = [
     "describe_environment",
     "discounted_means",
     "distil",
+    "draw_futures",
     "environment_file",
     "interval_environment",
     "jacobians",
@@ -82,6 +91,7 @@ __all__ = [
     "load_environment",
     "lqr",
     "make_environment",
+    "open_ended",
     "read_environment",
     "read_runs",
     "record_runs",

@@ -1,6 +1,7 @@
 """What every controlled PDE offers: starts, steps under held amplitudes, observations, costs."""
 
-# B batch, H control periods, A actuators, M observed values, K numbers of a state, *X grid points (after channels)
+# B batch, T control periods of an episode, H of a plan, A actuators, U numbers of an unseen force
+# M observed values, K numbers of a state, *X grid points (after channels)
 
 from __future__ import annotations
 
@@ -90,6 +91,7 @@ class ControlledPDE(ABC):
         device: where states lie.
         steps: control periods of an episode.
         actuators, bound: A, and what their amplitudes stay within.
+        undetermined: numbers ξ of an unseen force in a period, U; 0 without one.
         channels: names of the fields; on an interval there is one, without an axis of its own.
         grid, lengths, boundary: nodes, extent and ``periodic`` or ``wall`` of each axis.
         places: where each actuator is, d coordinates; of a wave of force one of its crests.
@@ -103,6 +105,7 @@ class ControlledPDE(ABC):
     steps: int
     actuators: int
     bound: float
+    undetermined: int = 0
     channels: tuple[str, ...] = ("u",)
     grid: tuple[int, ...]
     lengths: tuple[float, ...]
@@ -135,6 +138,11 @@ class ControlledPDE(ABC):
     def targeted(self) -> bool:
         """Whether every episode has a state of its own to reach."""
 
+    @property
+    @abstractmethod
+    def prices_squares(self) -> bool:
+        """Whether a state costs a weight times the mean square of the field, or of what it misses of the target."""
+
     @abstractmethod
     def field(self, state: Tensor) -> Tensor:
         """Return the field on the grid, (..., *X), float64, of states (..., K)."""
@@ -153,7 +161,9 @@ class ControlledPDE(ABC):
 
     @abstractmethod
     def step(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return states (B, K) one control period later under amplitudes (B, A); bounds are the caller's.
+        """Return states (B, K) one control period later under amplitudes (B, A), or (B, A + U) with ξ behind.
+
+        Bounds are the caller's.
 
         Raises:
             ShapeError: shapes that do not fit.
@@ -173,7 +183,7 @@ class ControlledPDE(ABC):
 
     @abstractmethod
     def simulator(self, actions: Tensor) -> Simulator:
-        """Return the simulator of the equation under amplitudes (B, A, S), held over the control periods from 0 on."""
+        """Return the simulator of the equation under what acts, (B, A, S) or (B, A + U, S), held over the periods."""
 
     @abstractmethod
     def _drawn(self, seeds: Sequence[int]) -> Tensor:
@@ -227,8 +237,16 @@ class ControlledPDE(ABC):
         drawn = [random_stream(s, "environment", 0, "noise").standard_normal(shape) for s in seeds]
         return self.file.sensors.noise * torch.stack([torch.from_numpy(d) for d in drawn]).to(self.device)
 
+    def unseen(self, seeds: Sequence[int]) -> Tensor:
+        """Return the numbers ξ of an unseen force in the episodes of these seeds, (B, T, U)."""
+        return torch.zeros(len(seeds), self.steps, 0, dtype=torch.float64, device=self.device)
+
+    def acting(self, actions: Tensor, seeds: Sequence[int], first: int = 0) -> Tensor:
+        """Return what acts in these episodes under amplitudes (B, H, A) from one on: with ξ behind, (B, H, A + U)."""
+        return torch.cat([actions, self.unseen(seeds)[:, first : first + actions.shape[1]]], dim=2)
+
     def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A).
+        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A), or (B, H, A + U).
 
         Raises:
             ShapeError: shapes that do not fit.
@@ -239,8 +257,10 @@ class ControlledPDE(ABC):
         return torch.stack(states, dim=1)
 
     def _check_actions(self, state: Tensor, actions: Tensor) -> None:
-        if actions.shape != (len(state), self.actuators):
+        count = actions.shape[-1] - self.actuators
+        if actions.ndim != 2 or len(actions) != len(state) or count not in (0, self.undetermined):
+            more = f", or {self.actuators + self.undetermined}, with ξ" if self.undetermined else ""
             raise ShapeError(
                 f"{self.name}: actions have shape {tuple(actions.shape)}, expected ({len(state)}, {self.actuators}), "
-                "one amplitude per actuator."
+                f"one amplitude per actuator{more}."
             )

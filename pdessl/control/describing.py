@@ -31,10 +31,21 @@ def _interval(environment: Environment) -> list[str]:
     length, unit = file.domain.length, file.domain.unit
     held, sensors = file.control, file.sensors
     places = ", ".join(f"{x:g}" for x in file.actuators.positions)
+    shape = "pumps" if file.actuators.kind == "pump" else f"width {file.actuators.width:g}"
     seen = "the field at every node" if sensors.positions is None else f"{len(sensors.positions)} sensors"
     noise = f", noise {sensors.noise:g}" if sensors.noise else ""
     weights = file.cost
     aim = "" if weights.target is None else ", to a field that is drawn for each episode"
+    overlap = f" + {weights.overlap:g} (1 - overlap)" if weights.overlap else ""
+    more = [
+        f"filter      at {f.position:g}, width {f.width:g}, takes {f.rate:g} of u in a unit of time"
+        for f in file.filters
+    ]
+    if file.unseen is not None:
+        low, high = file.unseen.wave_numbers
+        more.append(
+            f"unseen      a force of deviation {file.unseen.amplitude:g} in waves {low} to {high}, new in every period"
+        )
     try:
         reached = str(controllability(linearise(environment)))
     except DataError as error:
@@ -43,12 +54,12 @@ def _interval(environment: Environment) -> list[str]:
         f"{environment.name}: {file.title}",
         f"equation    {file.equation}, {', '.join(f'{k} {v:g}' for k, v in file.parameters.items())}",
         f"domain      [0, {length:g}) {unit}, periodic, {environment.points} nodes, {environment.modes} modes",
-        f"actuators   {environment.actuators} at {places}, width {file.actuators.width:g}, "
-        f"amplitudes within ±{environment.bound:g}",
+        f"actuators   {environment.actuators} at {places}, {shape}, amplitudes within ±{environment.bound:g}",
         f"sensors     {seen}{noise}",
         f"episode     {held.steps} control periods of {held.period:g} after a burn-in of {file.burn_in:g}",
         f"cost        {weights.state:g} mean u² + {weights.action:g} mean a² + {weights.terminal:g} mean u² at the "
-        f"end{aim}",
+        f"end{overlap}{aim}",
+        *more,
         f"reached     {reached}",
     ]
 

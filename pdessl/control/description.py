@@ -7,13 +7,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.schema import Count, Finite, Natural, Positive, check_keys
-from pdessl.solvers import FAMILIES, SIMULATORS, InitialCondition, PeriodicSimulator
+from pdessl.solvers import (
+    FAMILIES,
+    SIMULATORS,
+    AdvectionDiffusion,
+    Heat,
+    InitialCondition,
+    PeriodicSimulator,
+    RandomForcing,
+)
 
-__all__ = ["ActuatorLayout", "CostWeights", "Domain", "EnvironmentFile", "Schedule", "SensorLayout", "family_of"]
+__all__ = [
+    "ActuatorLayout",
+    "CostWeights",
+    "Domain",
+    "EnvironmentFile",
+    "Filter",
+    "Schedule",
+    "SensorLayout",
+    "UnseenForce",
+    "family_of",
+]
 
 
 @dataclass(frozen=True)
@@ -35,17 +53,36 @@ class SolverChoice:
 
 @dataclass(frozen=True)
 class ActuatorLayout:
-    """Gaussian actuators, b_j(x) = exp(-|x - x_j|²/(2 w²)), |x - x_j| the distance to the nearest image.
+    """Gaussian actuators, b_j(x) = exp(-|x - x_j|²/(2 w²)), |x - x_j| the distance to the nearest image; or pumps.
 
     Args:
+        kind: ``source``: an amplitude times its profile is added to u_t. ``pump``: amplitudes are velocities; what is
+            in the channel moves with their sum, everywhere alike (incompressible), - Σ_j a_j u_x. A pump has a place
+            and no profile.
         positions: x_j in [0, domain length), length; A of them.
         width: w, > 0, length.
         bound: amplitudes lie within ±bound, unit of the field over time.
     """
 
     positions: tuple[Finite, ...]
-    width: Positive
+    width: Positive = 1.0
     bound: Positive = 1.0
+    kind: Literal["source", "pump"] = "source"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A place where the field is lost, u_t = ... - rate exp(-|x - position|²/(2 width²)) u.
+
+    Args:
+        position: in [0, domain length), length.
+        width: > 0, length.
+        rate: > 0, 1/time.
+    """
+
+    position: Finite
+    width: Positive
+    rate: Positive
 
 
 @dataclass(frozen=True)
@@ -73,17 +110,37 @@ class SensorLayout:
 class CostWeights:
     """Cost of a control period, and of the end of an episode.
 
-        c_t = state · mean (u_{t+1} - u*)² + action · mean_j a_j²,   the last one + terminal · mean (u_T - u*)²
+        c_t = state · mean (u_{t+1} - u*)² + action · mean_j a_j² + overlap · (1 - <u_{t+1}, u*>/<u*, u*>),
+        the last one + terminal · mean (u_T - u*)²
+
+    Overlap: 1 where nothing has arrived, whether it is elsewhere or lost, 0 where all has; the difference also rewards
+    losing it.
 
     Args:
-        state, action, terminal: weights, >= 0.
+        state, action, terminal, overlap: weights, >= 0; overlap needs a target.
         target: family of random fields that u* is drawn from, as an initial condition is; none: u* = 0.
     """
 
     state: Natural = 1.0
     action: Natural = 0.0
     terminal: Natural = 0.0
+    overlap: Natural = 0.0
     target: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class UnseenForce:
+    """A force that no sensor sees: new random amplitudes of a few waves in every control period of an episode.
+
+    Args:
+        amplitude: deviation of the force at a place, unit of the field over time.
+        wave_numbers: lowest and highest, 1 <= low <= high.
+        slope: of the spectrum, see :class:`pdessl.solvers.RandomForcing`.
+    """
+
+    amplitude: Natural
+    wave_numbers: tuple[Count, Count] = (1, 2)
+    slope: Finite = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +151,8 @@ class EnvironmentFile:
         title, about, known, chosen: texts.
         equation: name in the catalog; that of the simulator.
         burn_in: time that passes without control before an episode begins, a multiple of the control period.
+        unseen: a force that is not observed, from the beginning of an episode on; none: none.
+        filters: places where the field is lost.
     """
 
     equation: str
@@ -106,6 +165,8 @@ class EnvironmentFile:
     cost: CostWeights = CostWeights()
     sensors: SensorLayout = SensorLayout()
     burn_in: Natural = 0.0
+    unseen: UnseenForce | None = None
+    filters: tuple[Filter, ...] = ()
     title: str = ""
     about: str = ""
     known: str = ""
@@ -132,6 +193,11 @@ class EnvironmentFile:
             raise SchemaError(
                 f"solver.simulator '{self.solver.simulator}' solves '{kind.equation}', not '{self.equation}'."
             )
+        if (self.actuators.kind == "pump" or self.filters) and not issubclass(kind, (AdvectionDiffusion, Heat)):
+            raise SchemaError(
+                f"pumps and filters move and take what an equation carries; expected the simulator advection_diffusion "
+                f"or heat, found '{self.solver.simulator}'."
+            )
         check_keys(self.parameters, kind.parameter_names, kind.parameter_names, "parameters")
         waits = self.burn_in / self.control.period
         if abs(waits - round(waits)) > 1e-9 * max(1.0, waits):
@@ -139,6 +205,22 @@ class EnvironmentFile:
         for name, content in (("initial_condition", self.initial_condition), ("cost.target", self.cost.target)):
             if content is not None:
                 family_of(content, name)
+        if self.cost.overlap and self.cost.target is None:
+            raise SchemaError("cost.overlap is that with a target; give cost.target, or leave it out.")
+        force = self.force()
+        if force is not None and 3 * force.wave_numbers[1] >= self.solver.points:
+            raise SchemaError(
+                f"unseen.wave_numbers reach {force.wave_numbers[1]}; a grid of {self.solver.points} points keeps those "
+                f"below {self.solver.points / 3:.0f}."
+            )
+
+    def force(self) -> RandomForcing | None:
+        """Return the family of forces that nobody sees, new ones in every control period; None where there is none."""
+        if self.unseen is None:
+            return None
+        period, unseen = self.control.period, self.unseen
+        duration = period * self.control.steps
+        return RandomForcing(unseen.amplitude, period, duration, unseen.wave_numbers, unseen.slope)
 
     def simulator(self, **settings: Any) -> PeriodicSimulator:
         """Return the simulator of the equation on the grid of the file, with further settings."""

@@ -69,13 +69,14 @@ class VectorEnvironment:
         self.environment = environment
         self._now: Situation | None = None
         self._noise: Tensor | None = None
+        self._unseen = torch.zeros(0)
 
     def reset(self, seeds: Sequence[int]) -> Situation:
         """Begin an episode per seed, each >= 0, and return the first situation."""
         env, seeds = self.environment, tuple(int(s) for s in seeds)
         if not seeds:
             raise ShapeError(f"{env.name}: no seeds; give one per episode.")
-        self._noise = env.noise(seeds)
+        self._noise, self._unseen = env.noise(seeds), env.unseen(seeds)
         self._now = self._situation(env.start(seeds), env.target(seeds), 0, seeds, ())
         return self._now
 
@@ -96,7 +97,7 @@ class VectorEnvironment:
         if not largest <= env.bound * (1 + SLACK):
             raise DataError(f"{env.name}: an amplitude of {largest:.6g}; expected finite ones within ±{env.bound:g}.")
         actions = actions.clamp(-env.bound, env.bound)
-        state = env.step(now.state, actions)
+        state = env.step(now.state, torch.cat([actions, self._unseen[:, now.step]], dim=1))
         cost = env.cost(state, actions, now.target)
         if now.step + 1 == env.steps:
             cost = cost + env.terminal_cost(state, now.target)

@@ -88,6 +88,11 @@ class PlaneEnvironment(ControlledPDE):
         return False
 
     @property
+    def prices_squares(self) -> bool:
+        """Whether a state costs the mean of |u|² alone: where no corner is asked for."""
+        return self.file.cost.corner is None
+
+    @property
     def observed(self) -> int:
         """How many values an observation has, M: all channels at every node, or at every sensor."""
         return len(self.channels) * (math.prod(self.grid) if self._places is None else len(self._places))

@@ -16,6 +16,7 @@ from pdessl.control.episodes import Controller, Situation, VectorEnvironment, Ze
 from pdessl.control.guardrails import Guardrail, Margins, overrun
 from pdessl.control.linear import Linearisation, linearise
 from pdessl.control.loading import interval_environment
+from pdessl.control.many_futures import CASES, Case, Drawn, ManyFutures, draw_futures
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
 
@@ -36,7 +37,8 @@ class Model(Protocol):
 class Priced(Protocol):
     """A model that may read the mean of (u - u*)² from what it imagines without making states of it.
 
-    Not asked where guardrails or a terminal are there: these read states, and the cost is then that of the states.
+    Not asked where guardrails or a terminal are there, or where the cost is not of squares: these read states, and the
+    cost is then that of the states.
     """
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
@@ -76,8 +78,18 @@ class Oracle:
     def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
 
+    @property
+    def undetermined(self) -> int:
+        """How many numbers the environment's unseen force has in a period; 0 without one."""
+        return self.environment.undetermined
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return numbers of the unseen force, (count, d): their distribution is known, those of an episode are not."""
+        shape, device = (count, self.undetermined), self.environment.device
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
+
     def imagine(self, situation: Situation, actions: Tensor) -> Tensor:
-        """Return the states that will be."""
+        """Return the states that will be, where there is no unseen force, or under the one that is given behind."""
         b, n, h, a = actions.shape
         start = situation.state[:, None].expand(b, n, -1).reshape(b * n, -1)
         states = self.environment.rollout(start, actions.reshape(b * n, h, a))[:, 1:]
@@ -130,7 +142,8 @@ class Imagined:
         In limits; negative where there is room.
         """
         env, target = self.environment, self.situation.target
-        if isinstance(self.model, Priced) and not self.guardrails and self.terminal is None:
+        readable = env.prices_squares and not self.guardrails and self.terminal is None
+        if isinstance(self.model, Priced) and readable:
             read = self.model.energies(self.situation, actions)
             if read is not None:
                 return self._read(read, actions), None
@@ -192,9 +205,15 @@ class RecedingHorizon:
         fallback: acts where a plan is refused; default no control.
         seed: of the planner's draws; a run is the same for the same seeds and batch.
         terminal: what follows after a plan, see :func:`pdessl.control.learn_critic`: horizons may be short.
+        futures: in how many futures a candidate is imagined, drawn anew at every planning; 0: in the most likely one.
+        case: a candidate costs their average or their worst, see :class:`pdessl.control.ManyFutures`.
+
+    Attributes:
+        evaluations: candidates since the episode began.
+        imagined: steps of the model in them: the budget.
 
     Raises:
-        DataError: numbers out of range, margins without guardrails.
+        DataError: numbers out of range, margins without guardrails, futures of a model that leaves nothing open.
         ShapeError: margins for fewer periods or other guardrails.
     """
 
@@ -210,9 +229,13 @@ class RecedingHorizon:
         fallback: Controller | None = None,
         seed: int = 0,
         terminal: Terminal | None = None,
+        futures: int = 0,
+        case: Case = "average",
     ) -> None:
         if not 1 <= every <= horizon:
             raise DataError(f"horizon {horizon} and every {every}: expected 1 <= every <= horizon.")
+        if futures < 0 or case not in CASES:
+            raise DataError(f"futures {futures} and case '{case}': expected a number >= 0 and {' or '.join(CASES)}.")
         if margins is not None and margins.at(min(horizon, environment.steps)).shape[1] != len(guardrails):
             raise ShapeError(
                 f"margins of {margins.values.shape[1]} guardrails for {len(guardrails)}; calibrate with these."
@@ -221,8 +244,8 @@ class RecedingHorizon:
         self.horizon, self.every = horizon, every
         self.guardrails, self.margins = tuple(guardrails), margins
         self.fallback = Zero(environment) if fallback is None else fallback
-        self.seed, self.terminal = seed, terminal
-        self.evaluations = 0
+        self.seed, self.terminal, self.futures, self.case = seed, terminal, futures, case
+        self.evaluations, self.imagined = 0, 0
         self.refused = torch.zeros(0, dtype=torch.bool)
         self._plan = torch.zeros(0)
         self._used = 0
@@ -243,7 +266,7 @@ class RecedingHorizon:
         b, env = len(situation.seeds), self.environment
         if situation.step == 0:
             self._generator.manual_seed(self.seed)
-            self._plan, self._used, self.evaluations = self._still(b, 0), 0, 0
+            self._plan, self._used, self.evaluations, self.imagined = self._still(b, 0), 0, 0, 0
         if situation.step == 0 or self._used == self.every or len(self._plan) != b:
             self._search(situation)
         chosen = self._plan[:, self._used]
@@ -258,11 +281,19 @@ class RecedingHorizon:
         left = self._plan[:, self._used :] if len(self._plan) == b else self._still(b, 0)
         left = left[:, :ahead]
         start = torch.cat([left, self._still(b, ahead - left.shape[1])], dim=1)
-        problem = Imagined(env, self.model, situation, self.guardrails, self.margins, self.terminal)
+        problem = self._problem(situation, ahead)
         found = self.planner.plan(problem, start, env.bound, self._generator)
         self.evaluations += found.evaluations
+        self.imagined += found.evaluations * ahead * max(1, self.futures)
         self._plan, self._used = found.actions, 0
         self.refused = ~problem.keeps_limits(found.actions)
+
+    def _problem(self, situation: Situation, ahead: int) -> Imagined | ManyFutures:
+        given = (situation, self.guardrails, self.margins, self.terminal)
+        if not self.futures:
+            return Imagined(self.environment, self.model, *given)
+        numbers = draw_futures(self.model, self.futures, len(situation.seeds), ahead, self._generator)
+        return ManyFutures(Imagined(self.environment, Drawn(self.model, numbers), *given), self.futures, self.case)
 
     def _still(self, batch: int, periods: int) -> Tensor:
         env = self.environment
@@ -296,7 +327,7 @@ def rehearse(controller: RecedingHorizon, seeds: Sequence[int], at: int = 0) -> 
         controller.act(now)
         plan = controller.planned
         imagined = env.field(controller.model.imagine(now, plan[:, None])[:, 0])
-        real = env.field(env.rollout(now.state, plan)[:, 1:])
+        real = env.field(env.rollout(now.state, env.acting(plan, seeds, at))[:, 1:])
     return _measured(rails, imagined), _measured(rails, real)
 
 

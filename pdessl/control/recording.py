@@ -87,7 +87,7 @@ def _along(environment: ControlledPDE) -> Callable[[Tensor], Tensor]:
         return environment.along
     env = interval_environment(environment, "runs are recorded")
     entry = linearise(env).entry
-    direction = (entry / entry.norm(dim=0)).T
+    direction = (entry / entry.norm(dim=0).clamp_min(1e-300)).T  # 0 for pumps: they move nothing that is at rest
     return lambda state: pairwise_sum(env.coordinates(state)[:, None, :] * direction)  # whatever the batch
 
 

@@ -63,7 +63,7 @@ def build_simulator(
     optional: dict[str, Any] = {}
     if recipe.forcing is not None:
         numbers = torch.stack([d.forcing for d in draws if d.forcing is not None]).to(device or "cpu")
-        optional["forcing"] = recipe.forcing.forcing(numbers, points[0])
+        optional["forcing"] = recipe.forcing.forcing(numbers, points[0] if recipe.dimensions == 1 else points)
     precision = getattr(torch, solver.get("precision", "float64"))
     if "precision" in solver:
         optional["precision"] = precision

@@ -209,8 +209,8 @@ def check_simulator(recipe: _Recipe) -> None:
             f"{recipe.dimensions} space dimensions, the simulator {simulator.__name__} has {simulator.dimensions}. "
             f"Families that fit: {fitting}."
         )
-    if "forcing" in recipe.content and recipe.dimensions != 1:
-        raise SchemaError(f"{name}: forcing: its families have one space dimension, {simulator.__name__} has more.")
+    if "forcing" in recipe.content:
+        _check_forcing(recipe, recipe.content["forcing"]["family"])
     if "precision" in recipe.content["solver"] and "precision" not in defaults:
         raise SchemaError(
             f"{name}: solver.precision: {simulator.__name__} calculates in float64 only. Leave the key (--dtype) out."
@@ -220,6 +220,17 @@ def check_simulator(recipe: _Recipe) -> None:
     noise = recipe.observation["noise"]
     if isinstance(noise, Mapping):
         check_keys(noise, outputs, (), f"{name}: observation.noise")
+
+
+def _check_forcing(recipe: _Recipe, chosen: str) -> None:
+    simulator, family = recipe.simulator, FORCINGS[chosen]
+    named = simulator.field_names
+    if family.dimensions != recipe.dimensions or (len(named) != 1 if family.fields is None else named != family.fields):
+        of = "one field" if family.fields is None else f"the fields {', '.join(family.fields)}"
+        raise SchemaError(
+            f"{recipe.name}: forcing.family '{chosen}' acts on {of} with {family.dimensions} space dimension(s), "
+            f"{simulator.__name__} has {', '.join(named)} and {simulator.dimensions}."
+        )
 
 
 def _check_domain(recipe: _Recipe) -> None:

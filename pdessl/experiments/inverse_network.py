@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pdessl.evaluation.frame_terms import FrameTerms
+from pdessl.experiments.inverse_degradation import Degradation, degraded
 from pdessl.experiments.inverse_sets import Held
+from pdessl.inference.tailoring import Tailoring, descend
 from pdessl.models import ConvEncoder, Head
 from pdessl.schema import Count, Natural, Positive
 from pdessl.trajectory import Trajectories
 
-__all__ = ["Network", "Tailoring", "Trained", "channels", "tailor", "train"]
+__all__ = ["Network", "TailoringSweep", "Trained", "channels", "tailor", "train"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,13 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Tailoring:
-    """Training at test time on the residual of the equation, which needs no label.
-
-        min over weights of  mean over runs of q(p̂) / q(0) + anchor |w - w_0|²
-
-    q is the squared residual (:class:`pdessl.evaluation.frame_terms.FrameTerms`), p̂ what the network says, w_0 the
-    weights that training ended with.
+class TailoringSweep:
+    """Training at test time on the residual of the equation, see :class:`pdessl.inference.tailoring.Tailoring`.
 
     Args:
         steps: of Adam.
         learning_rates: the one with the lowest validation error is used.
         anchor: weight of the distance from the trained weights.
-
-    Source: PDEInvBench (2026), arXiv:2605.25353: 50 steps at 1e-5 with an anchor.
     """
 
     steps: Count = 50
@@ -157,7 +152,14 @@ def _error(found: Tensor, truth: Tensor) -> float:
 
 
 def train(
-    settings: Network, held: Held, runs: Trajectories, frames: int, noise: float, seed: int, looked_at: Trajectories
+    settings: Network,
+    held: Held,
+    runs: Trajectories,
+    frames: int,
+    noise: float,
+    seed: int,
+    looked_at: Trajectories,
+    degradation: Degradation | None = None,
 ) -> Trained:
     """Train on windows of labelled runs, drawn anew every step, noise too.
 
@@ -169,6 +171,7 @@ def train(
         noise: of a window, see :func:`pdessl.experiments.inverse_sets.windows`.
         seed: of weights, order, windows and noise.
         looked_at: windows of validation runs.
+        degradation: of a window.
     """
     labels, aim = held.truth(runs), held.truth(looked_at)
     best: tuple[float, _Regressor, float] | None = None
@@ -176,13 +179,13 @@ def train(
         torch.manual_seed(seed)
         stream = torch.Generator().manual_seed(seed)
         network = _Regressor(
-            settings, channels(_drawn(runs, frames, noise, stream), settings.derivatives), labels.float()
+            settings, channels(_drawn(runs, frames, noise, stream, degradation), settings.derivatives), labels.float()
         )
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=settings.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=settings.steps + 1, pct_start=0.1)
         for step in range(1, settings.steps + 1):
             rows = torch.randint(len(runs), (min(settings.batch_size, 2 * len(runs)),), generator=stream)
-            x = channels(_drawn(runs[rows], frames, noise, stream), settings.derivatives)
+            x = channels(_drawn(runs[rows], frames, noise, stream, degradation), settings.derivatives)
             aimed = ((labels[rows].log() - network.middle) / network.spread).float()
             optimiser.zero_grad()
             nn.functional.smooth_l1_loss(network(x), aimed).backward()
@@ -199,7 +202,9 @@ def train(
     return Trained(best[1], settings, best[2])
 
 
-def _drawn(runs: Trajectories, frames: int, noise: float, stream: torch.Generator) -> Trajectories:
+def _drawn(
+    runs: Trajectories, frames: int, noise: float, stream: torch.Generator, degradation: Degradation | None
+) -> Trajectories:
     b, _, total = runs.fields.shape[:3]
     starts = torch.randint(total - frames + 1, (b,), generator=stream)
     taken, every = starts[:, None] + torch.arange(frames), torch.arange(b)[:, None]
@@ -207,30 +212,20 @@ def _drawn(runs: Trajectories, frames: int, noise: float, stream: torch.Generato
     if noise:
         spread = runs.fields.double().flatten(2).std(dim=2).reshape(b, -1, *[1] * (fields.ndim - 2))
         fields = fields + noise * spread * torch.randn(fields.shape, generator=stream, dtype=fields.dtype)
+    if degradation is not None and not degradation.none:
+        fields = degraded(fields, degradation, lambda *s: torch.rand(s, generator=stream, dtype=torch.float64))
     return runs.replace(fields=fields, time=runs.time[every, taken])
 
 
-def tailor(
-    trained: Trained, settings: Tailoring, rate: float, held: Held, runs: Trajectories, terms: FrameTerms
-) -> Tensor:
+def tailor(trained: Trained, settings: Tailoring, held: Held, runs: Trajectories, terms: FrameTerms) -> Tensor:
     """Train a copy of a network on the residual of the windows it then reads, and return what it says, (B, P).
 
     Args:
         trained: the network; it stays as it is.
-        settings: see :class:`Tailoring`.
-        rate: learning rate of Adam.
+        settings: see :class:`pdessl.inference.tailoring.Tailoring`.
         held: the set.
         runs: windows; no label is read.
         terms: the residual of them.
     """
-    network = copy.deepcopy(trained.network).eval()
-    anchors = [p.detach().clone() for p in network.parameters()]
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     x = channels(runs, trained.settings.derivatives)
-    for _ in range(settings.steps):
-        optimiser.zero_grad()
-        moved = sum((p - a).square().sum() for p, a in zip(network.parameters(), anchors, strict=True))
-        (terms.share(held.of.hidden(network.values(x))).mean() + settings.anchor * moved).backward()
-        optimiser.step()
-    with torch.no_grad():
-        return network.values(x)
+    return held.of.shown(descend(trained.network, lambda own: held.of.hidden(own.values(x)), terms, settings)[1])

@@ -16,9 +16,11 @@ from pdessl.errors import ShapeError
 from pdessl.evaluation.classical import weak_form
 from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import frame_terms
-from pdessl.experiments.inverse_network import Network, Tailoring, tailor, train
+from pdessl.experiments.inverse_degradation import Degradation, despiked
+from pdessl.experiments.inverse_network import Network, TailoringSweep, tailor, train
 from pdessl.experiments.inverse_sets import Held, windows
 from pdessl.inference.frame_shooting import shoot_frames, smoothed
+from pdessl.inference.tailoring import Tailoring
 from pdessl.operators.search import discover
 from pdessl.schema import Count, Natural
 from pdessl.trajectory import Trajectories
@@ -47,20 +49,25 @@ class Route:
             ``operator`` (a law found in the training runs without labels, whose code is read from few).
         smooth: least squares, weak form, energy balance and operator: whether windows go through the filter of
             :func:`pdessl.inference.frame_shooting.smoothed` first.
+        despike: these and shooting: whether outliers are taken out before
+            (:func:`pdessl.experiments.inverse_degradation.despiked`).
         network: how a network is made.
         tailoring: whether and how it is trained at test time.
         windows, noise, labels: the cases that it is run in; default all of the study's. Labels of 0 are all there are.
         sets: names of sets that it is run on; default all.
+        degradations: those of the study that it is run with; default all.
     """
 
     kind: Literal["constant", "least_squares", "weak_form", "energy_balance", "shooting", "network", "operator"]
     smooth: bool = False
+    despike: bool = False
     network: Network = Network()
-    tailoring: Tailoring | None = None
+    tailoring: TailoringSweep | None = None
     windows: tuple[Count, ...] | None = None
     noise: tuple[Natural, ...] | None = None
     labels: tuple[Natural, ...] | None = None
     sets: tuple[str, ...] | None = None
+    degradations: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +81,7 @@ class Setting:
         frames: T.
         noise: standard deviation over that of the fields.
         seed: of everything that is drawn.
+        degradation: what else is done to the frames.
     """
 
     held: Held
@@ -82,6 +90,11 @@ class Setting:
     frames: int
     noise: float
     seed: int
+    degradation: Degradation = Degradation()
+
+    def training(self, runs: Trajectories) -> Trajectories:
+        """Return a window of each training run."""
+        return windows(runs, self.frames, self.noise, self.seed, "training", self.degradation)
 
 
 def best_constant(truth: Tensor) -> Tensor:
@@ -112,8 +125,13 @@ def _constant(route: Route, setting: Setting) -> Reader:
 
 
 def _filtered(route: Route, setting: Setting, runs: Trajectories) -> Trajectories:
-    bare = setting.held.bare(runs)
+    bare = _bare(route, setting, runs)
     return bare.replace(fields=smoothed(bare.fields)[0]) if route.smooth else bare
+
+
+def _bare(route: Route, setting: Setting, runs: Trajectories) -> Trajectories:
+    bare = setting.held.bare(runs)
+    return bare.replace(fields=despiked(bare.fields.double())) if route.despike else bare
 
 
 def _equation(held: Held) -> str:
@@ -175,7 +193,7 @@ def _shooting(route: Route, setting: Setting) -> Reader:
     arguments = held.recipe.content["solver"].get("arguments", {})
 
     def read(runs: Trajectories) -> tuple[Tensor, Tensor]:
-        bare = held.bare(runs)
+        bare = _bare(route, setting, runs)
         filtered = bare.replace(fields=smoothed(bare.fields)[0])
         start = frame_terms(_equation(held), filtered, names).solve()
         found = shoot_frames(kind, bare, names, start, arguments, iterations=6, candidates=_candidates(held))
@@ -188,8 +206,9 @@ def _shooting(route: Route, setting: Setting) -> Reader:
 def _network(route: Route, setting: Setting) -> Reader:
     held = setting.held
     trained = train(
-        route.network, held, setting.labelled, setting.frames, setting.noise, setting.seed, setting.looked_at
-    )
+        route.network, held, setting.labelled, setting.frames, setting.noise, setting.seed, setting.looked_at,
+        setting.degradation,
+    )  # fmt: skip
     if route.tailoring is None:
         return trained.read
     chosen = route.tailoring
@@ -197,7 +216,7 @@ def _network(route: Route, setting: Setting) -> Reader:
 
     def tailored(runs: Trajectories, rate: float) -> Tensor:
         terms = frame_terms(equation, _filtered(route, setting, runs), names)
-        return tailor(trained, chosen, rate, held, runs, terms)
+        return tailor(trained, Tailoring(chosen.steps, rate, chosen.anchor), held, runs, terms)
 
     truth = held.truth(setting.looked_at)
     errors = {
@@ -210,7 +229,7 @@ def _network(route: Route, setting: Setting) -> Reader:
 
 def _operator(route: Route, setting: Setting) -> Reader:
     held = setting.held
-    whole = windows(held.training, setting.frames, setting.noise, setting.seed, "training")
+    whole = setting.training(held.training)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a law says against itself is in its row's error
         law = discover(_filtered(route, setting, whole), rank=len(held.of.targets))
@@ -218,8 +237,7 @@ def _operator(route: Route, setting: Setting) -> Reader:
     def code(runs: Trajectories) -> Tensor:
         return law.encode(_filtered(route, setting, runs))[0]
 
-    known = windows(setting.labelled, setting.frames, setting.noise, setting.seed, "training")
-    z = code(known)
+    z = code(setting.training(setting.labelled))
     middle, spread = z.mean(dim=0), z.std(dim=0).clamp_min(1e-300)
     columns = torch.cat([torch.ones(len(z), 1, dtype=torch.float64), (z - middle) / spread], dim=1)
     slopes = torch.linalg.lstsq(columns, held.of.hidden(held.truth(setting.labelled))).solution

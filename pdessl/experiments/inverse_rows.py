@@ -15,6 +15,7 @@ from torch import Tensor
 from pdessl.errors import DataError, PdesslError, StoreError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.evaluation.novelty import Novelty
+from pdessl.experiments.inverse_degradation import Degradation
 from pdessl.experiments.inverse_routes import LABELLED, Route, Setting, best_constant, reader
 from pdessl.experiments.inverse_sets import PLACES, Held, InverseSet, content_hash, windows
 from pdessl.experiments.provenance import machine, versions
@@ -40,6 +41,7 @@ class Case:
         level: of intervals.
         false_alarms: share of runs in distribution that may be flagged as novel.
         data: hash of the dataset.
+        degraded, degradation: what else is done to the frames; default nothing.
     """
 
     set_name: str
@@ -53,6 +55,8 @@ class Case:
     level: float
     false_alarms: float
     data: str
+    degraded: str = ""
+    degradation: Degradation = Degradation()
 
     @property
     def hash(self) -> str:
@@ -63,6 +67,8 @@ class Case:
     def file(self) -> str:
         """Name of the row's file."""
         words = f"{self.set_name}-{self.route_name}-frames{self.frames}-noise{self.noise:g}"
+        if self.degraded:
+            words += f"-{self.degraded}"
         if self.route.kind in LABELLED:
             words += f"-labels{self.labels or 'all'}"
         return "".join(c if c.isalnum() or c in "-." else "_" for c in f"{words}-seed{self.seed}") + ".json"
@@ -97,6 +103,7 @@ def compute(case: Case, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "set": case.set_name, "route": case.route_name, "kind": case.route.kind, "frames": case.frames,
         "noise": case.noise, "labels": case.labels if case.route.kind in LABELLED else None, "seed": case.seed,
+        **({"degraded": case.degraded} if case.degraded else {}),
     }  # fmt: skip
     with quietly():
         try:
@@ -115,10 +122,10 @@ def _scores(case: Case, held: Held) -> dict[str, Any]:
     labelled = held.training[np.sort(chosen)]
 
     def seen(runs: Any, purpose: str) -> Any:
-        return windows(runs, case.frames, case.noise, case.seed, purpose)
+        return windows(runs, case.frames, case.noise, case.seed, purpose, case.degradation)
 
     looked_at = seen(held.validation, "validation")
-    read = reader(case.route, Setting(held, labelled, looked_at, case.frames, case.noise, case.seed))
+    read = reader(case.route, Setting(held, labelled, looked_at, case.frames, case.noise, case.seed, case.degradation))
     found, features = read(looked_at)
     truth = held.truth(looked_at)
     half = [_quantile(found[:, i] - truth[:, i], case.level) for i in range(found.shape[1])]

@@ -20,6 +20,7 @@ from pdessl.data import generate
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.data.store import Store
 from pdessl.errors import DataError, SchemaError
+from pdessl.experiments.inverse_degradation import Degradation, degraded
 from pdessl.schema import Positive, Size
 from pdessl.solvers import random_stream
 from pdessl.trajectory import Trajectories
@@ -161,8 +162,10 @@ class Held:
         return runs.replace(parameters={n: v for n, v in known.items() if n not in self.of.targets})
 
 
-def windows(runs: Trajectories, frames: int, noise: float, seed: int, purpose: str) -> Trajectories:
-    """Cut a window of each run, at a place of its own, and add white noise.
+def windows(
+    runs: Trajectories, frames: int, noise: float, seed: int, purpose: str, degradation: Degradation | None = None
+) -> Trajectories:
+    """Cut a window of each run, at a place of its own, add white noise, and degrade it.
 
     Args:
         runs: the runs.
@@ -170,6 +173,7 @@ def windows(runs: Trajectories, frames: int, noise: float, seed: int, purpose: s
         noise: standard deviation over that of each field of the whole run.
         seed: of places and noise; they depend on the number of the run besides, not on the runs beside it.
         purpose: what tells draws of the same seed apart.
+        degradation: what else is done to the frames; default nothing.
 
     Raises:
         DataError: runs shorter than the window.
@@ -187,6 +191,9 @@ def windows(runs: Trajectories, frames: int, noise: float, seed: int, purpose: s
         spread = runs.fields.double().flatten(2).std(dim=2)
         drawn = np.stack([s.standard_normal(tuple(fields.shape[1:])) for s in streams])
         fields = fields + noise * spread.reshape(b, -1, *[1] * (fields.ndim - 2)) * torch.from_numpy(drawn)
+    if degradation is not None and not degradation.none:
+        own = [random_stream(seed, purpose, int(k), "degradation") for k in numbers]
+        fields = degraded(fields, degradation, lambda *s: torch.from_numpy(np.stack([g.random(s[1:]) for g in own])))
     return runs.replace(fields=fields, time=runs.time[every, taken])
 
 

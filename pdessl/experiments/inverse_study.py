@@ -6,11 +6,12 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pdessl.errors import SchemaError, StoreError, did_you_mean
+from pdessl.experiments.inverse_degradation import Degradation
 from pdessl.experiments.inverse_routes import LABELLED, Route
 from pdessl.experiments.inverse_rows import Case, compute
 from pdessl.experiments.inverse_sets import Held, InverseSet, folder_of
@@ -40,6 +41,7 @@ class Inverse:
         seeds: of windows, noise, choice of labels and weights.
         level: of intervals.
         false_alarms: share of runs in distribution that may be flagged as novel.
+        degradations: name -> what else is done to frames; each is run with the least noise.
     """
 
     windows: tuple[Count, ...] = (2, 5, 10, 25)
@@ -48,6 +50,16 @@ class Inverse:
     seeds: Count = 3
     level: Share = 0.9
     false_alarms: Share = 0.01
+    degradations: dict[str, Degradation] = field(default_factory=dict)
+
+    def instruments(self, route: Route) -> list[tuple[float, str, Degradation]]:
+        """Return noise, name and degradation of every way in which a route sees frames."""
+        names = self.degradations if route.degradations is None else route.degradations
+        noise = self.noise if route.noise is None else route.noise
+        return [
+            *((level, "", Degradation()) for level in noise),
+            *((min(noise), name, self.degradations[name]) for name in names),
+        ]
 
 
 def inverse_study(
@@ -149,13 +161,21 @@ def _read(
     for name in only:
         if name not in content["routes"]:
             raise SchemaError(f"{config} has no route '{name}'.{did_you_mean(name, content['routes'])}")
-    settings = fill(Inverse, content.get("inverse") or {}, f"{config}: inverse")
+    given = dict(content.get("inverse") or {})
+    if given.get("degradations"):  # one that is null is left out, as a set or a route
+        given["degradations"] = {n: v for n, v in given["degradations"].items() if v is not None}
+    settings = fill(Inverse, given, f"{config}: inverse")
     sets = {n: fill(InverseSet, v, f"{config}: sets.{n}") for n, v in content["sets"].items() if v is not None}
     routes = {
         n: fill(Route, v, f"{config}: routes.{n}")
         for n, v in content["routes"].items()
         if v is not None and (not only or n in only)
     }
+    for name, route in routes.items():
+        for wanted in route.degradations or ():
+            if wanted not in settings.degradations:
+                held = ", ".join(settings.degradations) or "none"
+                raise SchemaError(f"{config}: routes.{name}: no degradation '{wanted}'. The study has: {held}.")
     return settings, sets, routes
 
 
@@ -166,13 +186,15 @@ def _cases(settings: Inverse, sets: Mapping[str, InverseSet], routes: Mapping[st
             if route.sets is not None and set_name not in route.sets:
                 continue
             frames = settings.windows if route.windows is None else route.windows
-            noise = settings.noise if route.noise is None else route.noise
             labels: Sequence[float] = settings.labels if route.labels is None else route.labels
             labels = labels if route.kind in LABELLED else (0,)
-            for t, level, n, seed in itertools.product(frames, noise, labels, range(settings.seeds)):
+            for t, seen, n, seed in itertools.product(
+                frames, settings.instruments(route), labels, range(settings.seeds)
+            ):
                 yield Case(
-                    set_name, of, name, route, t, level, int(n), seed, settings.level, settings.false_alarms, data
-                )
+                    set_name, of, name, route, t, seen[0], int(n), seed, settings.level, settings.false_alarms, data,
+                    *seen[1:],
+                )  # fmt: skip
 
 
 def _row(work: tuple[Case, str]) -> dict[str, Any]:
@@ -196,7 +218,8 @@ def _kept(path: Path, case: Case, any_version: bool) -> dict[str, Any] | None:
 
 def _line(row: Mapping[str, Any]) -> str:
     labels = "" if row["labels"] is None else f", {row['labels'] or 'all'} labels"
-    start = f"{row['set']}, {row['route']}, {row['frames']} frames, noise {row['noise']:g}{labels}, seed {row['seed']}"
+    start = f"{row['set']}, {row['route']}, {row['frames']} frames, noise {row['noise']:g}"
+    start += f"{', ' + row['degraded'] if 'degraded' in row else ''}{labels}, seed {row['seed']}"
     if "refused" in row:
         return f"{start}: cannot: {row['refused']}"
     errors = ", ".join(f"{place} {held['error']:.3g} %" for place, held in row["places"].items())

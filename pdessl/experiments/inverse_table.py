@@ -13,18 +13,20 @@ __all__ = ["inverse_table"]
 
 
 def inverse_table(rows: Sequence[dict[str, Any]], value: str = "error") -> str:
-    """Return one table per set and noise in Markdown, of ``error``, ``inside``, ``novel`` or ``width``, in per cent.
+    """Return one table per set, noise and degradation in Markdown, in per cent.
 
     Cells have the mean over seeds at every place, divided by strokes: in distribution / middle / extreme.
 
     Args:
         rows: of :func:`pdessl.experiments.inverse_study.inverse_study`.
-        value: what is shown.
+        value: what is shown: ``error``, ``inside``, ``novel`` or ``width``.
     """
     parts = []
     names = list(dict.fromkeys(r["set"] for r in rows))
-    for name, noise in sorted({(r["set"], r["noise"]) for r in rows}, key=lambda pair: (names.index(pair[0]), pair[1])):
-        mine = [r for r in rows if (r["set"], r["noise"]) == (name, noise)]
+    seen = {(names.index(r["set"]), r.get("degraded", ""), r["noise"]) for r in rows}
+    for place, degraded, noise in sorted(seen):
+        name = names[place]
+        mine = [r for r in rows if (r["set"], r["noise"], r.get("degraded", "")) == (name, noise, degraded)]
         frames = sorted({r["frames"] for r in mine})
         lines = []
         for route, labels in dict.fromkeys((r["route"], r["labels"]) for r in mine):
@@ -35,7 +37,8 @@ def inverse_table(rows: Sequence[dict[str, Any]], value: str = "error") -> str:
         head = ["route", "labels", *(f"{t} frames" for t in frames)]
         table = ["| " + " | ".join(map(markdown_cell, line)) + " |" for line in [head, *lines]]
         table.insert(1, "|" + "---|" * len(head))
-        parts.append(f"**{visible(name)}, noise {100 * noise:g} %**\n\n" + "\n".join(table) + "\n")
+        seen_as = f"noise {100 * noise:g} %" + (f", {visible(degraded)}" if degraded else "")
+        parts.append(f"**{visible(name)}, {seen_as}**\n\n" + "\n".join(table) + "\n")
     return "\n".join(parts)
 
 

@@ -38,7 +38,7 @@ def candidate_table(law: LatentOperator) -> str:
     """Return everything that was tried, the chosen one first."""
     rows = ["half-widths  mean removed  noise removed  high pass  rank  reliability  apart   unexplained  left side"]
     for c in law.candidates:
-        width = "x".join(map(str, c.half_width))
+        width = "x".join(map(str, c.half_width)) + (f" of {c.refined}n" if c.refined > 1 else "")
         rows.append(
             f"{width:<11s}  {'yes' if c.centred else 'no':<12s}  {'yes' if c.noise_removed else 'no':<13s}  "
             f"{c.high_pass:<9d}  {c.rank:<4d}  {c.reliability:<11.4f}  {c.apart:<6.4f}  {c.unexplained:<11.4f}  "

@@ -8,9 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pdessl.control import (
     CEM,
     MPPI,
@@ -18,7 +15,6 @@ from pdessl.control import (
     ControlledPDE,
     Distilled,
     Environment,
-    Episodes,
     Gradient,
     LinearFeedback,
     Linearised,
@@ -26,8 +22,9 @@ from pdessl.control import (
     Oracle,
     Random,
     RecedingHorizon,
+    SlowOracle,
     Terminal,
-    VectorEnvironment,
+    TwoLevels,
     Zero,
     controllability,
     distil,
@@ -36,12 +33,14 @@ from pdessl.control import (
     linearise,
     load_environment,
     lqr,
+    open_ended,
     run_episodes,
     train_agent,
     usable_horizon,
 )
 from pdessl.control.episodes import Controller
 from pdessl.control.guardrails import Guardrail, Margins, check_axes
+from pdessl.control.many_futures import CASES, Case
 from pdessl.control.planners import Planner
 from pdessl.control.receding import Model
 from pdessl.errors import CatalogError, DataError, did_you_mean
@@ -49,8 +48,10 @@ from pdessl.evaluation.animation import control_gif
 from pdessl.evaluation.report import write_report
 from pdessl.experiments.adapting import adapt as adapt_world
 from pdessl.experiments.adapting import save_adapted
+from pdessl.experiments.imagination import dream, errors, imagination
 from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
+from pdessl.experiments.slow_world import load_slow_world
 from pdessl.experiments.stages import Stages
 from pdessl.experiments.symmetric_labels import labels_by_symmetry
 from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
@@ -85,6 +86,7 @@ def plan(
     *,
     data: str | os.PathLike[str] | None = None,
     price: Price = "decoded",
+    upper: str | os.PathLike[str] | None = None,
     doubt: float = 1.0,
     trust: float | None = None,
     oracle: bool = True,
@@ -98,6 +100,8 @@ def plan(
     critic: int = 0,
     critic_horizon: int | None = None,
     rounds: int = 0,
+    futures: int = 0,
+    case: Case = "average",
     agent: str | None = None,
     agent_periods: int = 50_000,
     seed: int = HELD_OUT,
@@ -117,6 +121,8 @@ def plan(
         model: the folder of a run of ``pdessl pretrain --config world/...``; ``law``: the equation of the runs, found
             now; an object with ``imagine(situation, actions)``, see :class:`pdessl.control.Oracle`; several folders:
             their mean, see :class:`pdessl.control.Ensemble`; None: the solver itself.
+        upper: the folder of a slower world model that was trained on ``model``'s latents: rows of planning on two
+            levels, see :class:`pdessl.control.TwoLevels`. None: none.
         data: runs of ``pdessl generate`` that the law is found from; None: 400 control periods are recorded for it.
         price: what a world model's plans cost: ``decoded``, the field read from its latent; ``probe``, the energy read
             from it; ``latent``, the distance to the latent of the target. The last two are of one world model in a
@@ -138,6 +144,9 @@ def plan(
         critic_horizon: control periods ahead of the plans in its first round, >= 1; None: ``horizon``.
         rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
             round of these three takes as many episodes as are measured, with seeds of their own.
+        futures: in how many futures a plan is imagined, where the environment has an unseen force or a world model a
+            latent variable; the row of the most likely future, ξ = 0, stands beside. 0: only that one.
+        case: average or worst: what a plan costs over its futures, see :class:`pdessl.control.ManyFutures`.
         agent: sac or ppo: a floor that is trained now from rewards alone, see :func:`pdessl.control.train_agent`; it
             needs the extra ``rl``. None: none.
         agent_periods: control periods that it is trained for.
@@ -187,28 +196,55 @@ def plan(
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
-    def planned(imagining: Model, terminal: Terminal | None = None, horizon: int = horizon) -> Controller:
+    if futures < 0 or case not in CASES:
+        raise DataError(f"futures {futures}, case '{case}': expected a number >= 0, and {' or '.join(CASES)}.")
+    if futures and not (search and open_ended(made.model)):
+        raise DataError(
+            f"futures {futures}: {made.title} leaves nothing open, or nothing is searched for. Plan in an environment "
+            "with an unseen force, or in a world model with a latent variable, with a planner that searches."
+        )
+
+    def planned(
+        imagining: Model, terminal: Terminal | None = None, horizon: int = horizon, several: int = futures
+    ) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
         believed = min(trusted, horizon)
         ahead = horizon if isinstance(imagining, Oracle) else believed
         often = every if ahead == horizon else min(every, ahead)
-        return RecedingHorizon(env, imagining, search, ahead, often, guardrails, margins, terminal=terminal)
+        over = several if open_ended(imagining) else 0
+        limits = (guardrails, margins)
+        return RecedingHorizon(
+            env, imagining, search, ahead, often, *limits, terminal=terminal, futures=over, case=case
+        )
 
     told, trusted = [], max(horizon, teacher)
     if trust is not None and model is not None:
-        errors = _errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
-        trusted = usable_horizon(errors, trust)
+        wrong = errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
+        trusted = usable_horizon(wrong, trust)
         told.append(f"{made.title} is believed for {trusted} of {horizon} periods ahead (error at most {trust:g}).")
         if not trusted:
             raise DataError(f"{told[0]} Ask for less, or train it longer.")
     controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
     notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
     if search is not None:
-        if oracle or model is None:
-            controllers[f"{word}, the solver as model"] = planned(Oracle(env))
-        title = f"{word}, {made.title}"
-        if model is not None:
-            controllers[title] = planned(made.model)
+        sources = [("the solver as model", Oracle(env))] if oracle or model is None else []
+        sources += [] if model is None else [(made.title, made.model)]
+        for name, source in sources:
+            title = f"{word}, {name}"
+            controllers[title] = planned(source, several=0)
+            if futures and open_ended(source):
+                title = f"{title}, {case} of {futures} futures"
+                controllers[title] = planned(source)
+    flat = title
+    if upper is not None:
+        if search is None or guardrails or adapt or critic or rounds or trust is not None:
+            raise DataError("upper goes with a planner that searches, without limits, trust, adapt, critic and distil.")
+        slow = load_slow_world(upper, made.model)
+        often = min(every, slow.blocks.stride)
+        if oracle:
+            both = TwoLevels(env, SlowOracle(env, slow.blocks), search, every=often)
+            controllers[f"{word}, two levels, the solver as models"] = both
+        controllers[f"{word}, two levels, the world models"] = TwoLevels(env, slow, search, every=often)
     stages, found, training = Stages(announce), {}, {}
     if agent is not None:
         with stages.stage(f"train {agent}"):
@@ -220,8 +256,8 @@ def plan(
         with stages.stage(name):
             found[name] = run_episodes(env, controller, seeds)
     if made.steps is not None:
-        training |= {name: made.steps for name in found if name.endswith(made.title)}
-    models: dict[str, Model] = {} if model is None or search is None else {title: made.model}
+        training |= {name: made.steps for name in found if made.title in name}
+    models: dict[str, Model] = {} if model is None or search is None else {flat: made.model}
     expert, imagining = list(controllers.values())[-1], made.model
     saved: dict[str, Callable[[Path], object]] = {}
 
@@ -262,9 +298,10 @@ def plan(
         learned(f"policy distilled from: {told_by}", Distilled(env, policy), rounds * episodes * env.steps)
         kept = {"provenance": {"environment": env.name, "expert": told_by}}
         saved["policy"] = lambda folder: save_pretrained(folder, policy, kept)
-    imagined = {name: _imagination(env, m, seeds, horizon) for name, m in models.items()}
-    dreams = {name: _dream(env, m, found[name], horizon) for name, m in models.items()}
-    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training, dreams)
+    imagined = {name: imagination(env, m, seeds, horizon) for name, m in models.items()}
+    dreams = {name: dream(env, m, found[name], horizon) for name, m in models.items()}
+    spent = {name: one.imagined for name, one in controllers.items() if isinstance(one, (RecedingHorizon, TwoLevels))}
+    result = PlanningResult(env, found, tuple(guardrails), tuple(notes), imagined, training, dreams, spent)
     if out is not None:
         for name, save in saved.items():
             save(Path(out) / name)
@@ -273,6 +310,8 @@ def plan(
             "horizon": horizon,
             "every": every,
             "seed": seed,
+            "futures": futures,
+            "case": case,
             "guardrails": [repr(rail) for rail in guardrails],
         }
         announce(f"report: {_write(Path(out), result, recipe, commands, stages)}")
@@ -357,36 +396,6 @@ def _write(
     first, last = (result.environment.pictured(run.fields[0]).cpu() for run in (runs[0], runs[-1]))
     control_gif(out / "control.gif", first, last, arrays["control/time"])
     return write_report(out, report, arrays)
-
-
-def _dream(env: ControlledPDE, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
-    """Return the field a model imagines from the first start under what was executed, and what came, (H + 1, X)."""
-    now, ahead = VectorEnvironment(env).reset(run.seeds[:1]), min(horizon, env.steps)
-    with torch.no_grad():
-        after = env.field(model.imagine(now, run.actions[:1, None, :ahead])[0, 0])
-    return env.profile(torch.cat([env.field(now.state), after])), env.profile(run.fields[0, : ahead + 1])
-
-
-def _imagination(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
-    """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
-    wrong, size = _imagine(env, model, seeds, horizon)
-    return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
-
-
-def _errors(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
-    """Return the same for each start by itself, (n, H)."""
-    wrong, size = _imagine(env, model, seeds, horizon)
-    return wrong / size.clamp_min(1e-300)
-
-
-def _imagine(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
-    """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
-    now, chance = VectorEnvironment(env).reset(seeds), Random(env)
-    ahead = min(horizon, env.steps)
-    actions = torch.stack([chance.act(replace(now, step=step)) for step in range(ahead)], dim=1)
-    with torch.no_grad():
-        real = env.rollout(now.state, actions)[:, 1:]
-        return env.mean_square(model.imagine(now, actions[:, None])[:, 0] - real), env.mean_square(real)
 
 
 def _planner(planner: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:

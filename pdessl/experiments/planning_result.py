@@ -32,6 +32,7 @@ class PlanningResult:
         training: title -> control periods that the model was made from, where that is known.
         dreams: title -> field that the model of that row imagines from the first start under the amplitudes that were
             executed, and what came of them, the start included, both (H + 1, X).
+        budget: title -> steps of models that were imagined for an episode.
     """
 
     environment: ControlledPDE
@@ -41,11 +42,13 @@ class PlanningResult:
     imagined: Mapping[str, Tensor] = field(default_factory=dict)
     training: Mapping[str, int] = field(default_factory=dict)
     dreams: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    budget: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table: mean cost, share of the best gain over no control, time, refused plans, limits passed.
 
-        Settled: the share of episodes whose last tenth costs less than a tenth of what it costs without control.
+        Bad cost: the 90 % quantile of the mean cost over episodes. Settled: the share of episodes whose last tenth
+        costs less than a tenth of what it costs without control.
         """
         means = {title: float(run.mean_cost.mean()) for title, run in self.episodes.items()}
         nothing, least = next(iter(means.values())), min(means.values())
@@ -65,11 +68,13 @@ class PlanningResult:
                     "key": str(key),
                     "title": title,
                     "mean_cost": {"mean": means[title], "standard_error": error},
+                    "bad_cost": float(run.mean_cost.quantile(0.9)),
                     "gain": (nothing - means[title]) / (nothing - least) if nothing > least else None,
                     "settled": float((ends[title] < free / 10).double().mean()),
                     "milliseconds": run.milliseconds,
                     "fallbacks": float(run.fallbacks.mean()),
                     "breaches": passed,
+                    "imagined": self.budget.get(title),
                     "training_periods": self.training.get(title),
                 }
             )

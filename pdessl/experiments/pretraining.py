@@ -228,10 +228,11 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from pdessl.experiments.latent_forecasts import save_predictor
     from pdessl.experiments.scales import ScaleCheck
     from pdessl.experiments.training import Curves, ProgressLines, in_own_folder, interruptible, stopped_early
     from pdessl.experiments.world import save_world
-    from pdessl.tasks import WholeCheckpoints, WorldModel
+    from pdessl.tasks import TemporalPrediction, WholeCheckpoints, WorldModel
     from pdessl.tasks.checkpointing import check_checkpoint
 
     folder = Path(out)
@@ -266,6 +267,8 @@ def _fit(cli: LightningCLI, out: str) -> PretrainingRun:
         cli.model.save_encoder(folder / "encoder", {"recipe": _written(cli)})
         if isinstance(cli.model, WorldModel):
             save_world(folder, cli.model, cli.datamodule, {"recipe": _written(cli)})
+        elif isinstance(cli.model, TemporalPrediction):
+            save_predictor(folder, cli.model, cli.config["model"]["predictor"], _written(cli))
     early = stopped_early(curves.curves.get("train/loss", ()), int(cli.trainer.global_step))
     return PretrainingRun(folder, curves.curves, cli.model, early)
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import DataError
+from pdessl.experiments.cluster_jobs import Cluster
 from pdessl.experiments.training import quietly
 from pdessl.models import load, save_pretrained
 from pdessl.models.encoder import network_of
@@ -111,7 +112,7 @@ def _refuse_other_data(data: PDEDataModule) -> None:
 def spread(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
-    workers: int | Workers = 1,
+    workers: int | Workers | Cluster = 1,
     prepare: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
@@ -120,10 +121,16 @@ def spread(
     Args:
         function: of the top level of a module.
         jobs: picklable values.
-        workers: processes, or how many to start for these jobs alone; with 1 everything runs here.
+        workers: processes, or how many to start for these jobs alone; with 1 everything runs here. Or a cluster,
+            for jobs that need no preparation and find what they need in the folder of their study.
         prepare: called once in every process with ``arguments``, before its first job.
         arguments: picklable.
     """
+    if isinstance(workers, Cluster):
+        if prepare is not None:
+            raise DataError("jobs that share an encoder in memory run on one machine: give a number of workers.")
+        yield from workers.run(function, jobs)
+        return
     if isinstance(workers, int):
         with Workers(workers) as own:
             yield from spread(function, jobs, own, prepare, arguments)

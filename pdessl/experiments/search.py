@@ -21,6 +21,7 @@ from pdessl.errors import PdesslError, SchemaError, StoreError
 from pdessl.evaluation.metrics import relative_error
 from pdessl.evaluation.targets import with_target
 from pdessl.experiments.allowed_classes import check_allowed
+from pdessl.experiments.cluster_jobs import count_of
 from pdessl.experiments.inverse_sets import content_hash
 from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version, versions
@@ -203,7 +204,7 @@ def search(
         return _Trial(number, values, job, settings.labels)
 
     while len(done) < settings.trials:
-        wanted = min(workers, settings.trials - len(done))
+        wanted = min(count_of(workers), settings.trials - len(done))
         if not open_:
             open_ = _drawn(settings, done, start, wanted)
             for number, values in open_.items():

@@ -24,6 +24,7 @@ from pdessl.experiments.stepping_training import Job, model_of, split, step_thro
 from pdessl.inference.conditions import Condition
 from pdessl.inference.encoding import RunEncoder
 from pdessl.inference.surrogates import SurrogateModel
+from pdessl.inference.views import Views
 from pdessl.operators import follow, save_law
 from pdessl.operators.following import one_step
 from pdessl.schema import Count, Natural, Positive, Share, Size
@@ -63,6 +64,8 @@ class Stepping:
         derivatives: highest order of derivatives of the last frame that every network sees besides the frames.
         spacing: every network is told time step and node distances besides its condition.
         unroll, pushforward, curriculum, noise: of training; see :class:`pdessl.tasks.TimeStepping`.
+        views: symmetries that move whole runs of training, so that pairs of frames stay solutions; none that moves a
+            parameter, since what a run is told was read before it was moved.
         steps: gradient steps.
         batch_size: runs per gradient step.
         learning_rate: of AdamW, after warm-up.
@@ -106,6 +109,7 @@ class Stepping:
     pushforward: bool = False
     curriculum: Share | None = None
     noise: Natural = 0.0
+    views: Views = Views()
     steps: Count = 400
     batch_size: Count = 32
     learning_rate: Positive = 2e-3
@@ -137,7 +141,9 @@ def compare_steppers(
         out: folder; receives the models of the first seed, each in a folder of the name of its condition.
 
     Raises:
-        DataError: fewer frames than context and one step, no such parameter, or a condition that needs an encoder.
+        DataError: fewer frames than context and one step, no such parameter, a condition that needs an encoder, or
+            views that are windows or move a parameter.
+        SymmetryError: views by a generator that the equation of the runs does not have.
     """
     train, test, context = split(data, settings)
     steps = test.fields.shape[2] - context
@@ -146,6 +152,7 @@ def compare_steppers(
             f"{data.test.fields.shape[2]} frames with context {settings.context}, stride {settings.stride} and past "
             f"{settings.past} leave nothing to predict. Lower context or stride."
         )
+    _check_views(settings.views, train)
     if "recomputed" in settings.conditions and "representation" not in settings.conditions:
         raise DataError("the condition 'recomputed' is that of the network of 'representation': add that condition.")
     truth = test.fields[:, :, context:]
@@ -185,6 +192,16 @@ def compare_steppers(
     result.notes = far_from_zero(field_statistics([train.fields], train.field_names))
     result.notes += [line for m in given.values() for line in m.notes]
     return result
+
+
+def _check_views(views: Views, runs: Trajectories) -> None:
+    if views.moves or views.window is not None:
+        what = f"move {', '.join(views.moves)}" if views.moves else f"are windows of {list(views.window or ())}"
+        raise DataError(
+            f"timestepping.views {what}; conditions are read from the context of whole runs before views are drawn. "
+            "Leave out timestepping.views.moves and timestepping.views.window."
+        )
+    views.augmentation(runs.equation or "")
 
 
 def _jobs(given: Mapping[str, Told], settings: Stepping, train: Trajectories, scratch: Path) -> Iterator[Job]:

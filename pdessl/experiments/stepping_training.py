@@ -131,6 +131,7 @@ def step_through(shared: Shared, job: Job) -> Stepped:
         pushforward=settings.pushforward,
         curriculum=settings.curriculum or 0.0,
         noise=settings.noise,
+        augmentation=settings.views.augmentation(train.equation or ""),
         learning_rate=settings.learning_rate,
         seed=job.seed,
         parameters=names,

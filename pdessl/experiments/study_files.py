@@ -18,11 +18,11 @@ def heading(content: Mapping[str, Any], config: str) -> dict[str, Any]:
     return {"title": content.get("title", config), "about": " ".join(str(content.get("about", "")).split())}
 
 
-def origin(workers: int, started: float) -> dict[str, Any]:
-    """Return ``provenance``: versions, machine, worker processes, and whole seconds since ``time.monotonic()`` was
-    ``started``.
+def origin(workers: Any, started: float) -> dict[str, Any]:
+    """Return ``provenance``: versions, machine, worker processes (or "cluster"), and whole seconds since
+    ``time.monotonic()`` was ``started``.
     """
-    made = {"versions": versions(), "machine": machine(), "workers": workers}
+    made = {"versions": versions(), "machine": machine(), "workers": workers if isinstance(workers, int) else "cluster"}
     return {"provenance": {**made, "seconds": round(time.monotonic() - started)}}
 
 

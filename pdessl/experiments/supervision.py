@@ -128,7 +128,7 @@ def best_of_sweep(
     labelled: Trajectories,
     validation: Trajectories,
     test: Trajectories,
-    target: str,
+    target: str | list[str],
     equation: str,
     settings: Supervision,
     seed: int,
@@ -143,7 +143,7 @@ def best_of_sweep(
         labelled: runs to train on, with parameters.
         validation: chooses learning rate and number of steps.
         test: predicted by the training that was chosen; its labels are not used.
-        target: name of the parameter.
+        target: name of the parameter, or names of several, which then have one head and predictions (m, P).
         equation: name of the equation, for the augmentation.
         settings: what is tried.
         seed: of batches, views and the head.

@@ -16,39 +16,20 @@ from pdessl.data import open as open_data
 from pdessl.data.lengths import parts_of
 from pdessl.errors import CheckpointError, DataError, FormatError
 from pdessl.evaluation.surprise_figure import surprise_figure
-from pdessl.experiments.world import frames_of, provenance_of
+from pdessl.experiments.latent_forecasts import foreseen
 from pdessl.files import replacing
-from pdessl.inference import load
-from pdessl.inference.feature_scores import LatentScores
 from pdessl.inference.frame_scores import scores_of
 from pdessl.inference.prediction import for_files, opened
 from pdessl.inference.reading import RunReader
 from pdessl.inference.surprise import SurpriseDetector
-from pdessl.models import Encoder
-from pdessl.models import load as load_network
 from pdessl.trajectory import Trajectories
 from pdessl.written import cell
 
-__all__ = ["calibrated", "check_places", "foreseen", "plot_surprise", "surprise", "surprise_of_files", "write_surprise"]
+__all__ = ["calibrated", "check_places", "plot_surprise", "surprise", "surprise_of_files", "write_surprise"]
 
 _ENDINGS = (".csv", ".nc")
 _PICTURES = (".png", ".svg", ".pdf")
 _COLUMNS = ("time", "known", "surprise", "p_value", "statistic")
-
-
-def foreseen(path: str | os.PathLike[str]) -> Any:
-    """Return what a folder holds that may foresee: a law, a time-stepper, a world model with its encoder, a detector.
-
-    Raises:
-        CheckpointError: nothing that can be read.
-    """
-    folder = Path(path)
-    found = load(path)
-    if not isinstance(found, Encoder) or not (folder / "predictor").is_dir():
-        return found
-    said = provenance_of(folder)
-    predictor, tokens = load_network(folder / "predictor").eval(), bool(said.get("on_tokens"))
-    return LatentScores(found.tokens if tokens else found, predictor, frames_of(said))
 
 
 def calibrated(
@@ -61,7 +42,7 @@ def calibrated(
     """Return a detector: the one that is given or saved, or one calibrated on sound runs.
 
     Args:
-        model: folder of a law, a surrogate, a world model or a detector; or one of them itself.
+        model: folder of a law, a surrogate, a world model, a temporal JEPA or a detector; or one of them itself.
         sound: runs that are as they should be, which the model was not fitted on: a store, files, a dataset, or
             trajectories; not needed for a detector.
         split: of a store; default ``labelled`` and ``validation``, else all runs. Of runs of different lengths those
@@ -120,8 +101,8 @@ def surprise(
         found.alarm, found.alarm_time, found.p_value
 
     Args:
-        model: folder of a law (``pdessl discover``), of a time-stepper (``pdessl timestep``), of a world model
-            (``pdessl pretrain``), or of a saved detector; or one of them itself.
+        model: folder of a law (``pdessl discover``), of a time-stepper (``pdessl timestep``), of a world model or
+            a temporal JEPA (``pdessl pretrain``), or of a saved detector; or one of them itself.
         runs: files, a store, a dataset, or trajectories.
         sound: see :func:`calibrated`.
         rate: share of sound runs in which an alarm is raised, at most.

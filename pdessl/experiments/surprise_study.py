@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdessl.data import simulate
+from pdessl.data import generate, simulate
 from pdessl.data.recipe import DatasetRecipe, load_recipe
 from pdessl.errors import SchemaError, did_you_mean
 from pdessl.evaluation.novelty import area_under_roc
+from pdessl.experiments.latent_forecasts import foreseen
+from pdessl.experiments.pretraining import pretrain
 from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version, versions
 from pdessl.experiments.study_files import heading, origin, write_results
-from pdessl.experiments.surprise import foreseen
+from pdessl.experiments.training import quietly
 from pdessl.experiments.variant_names import folder_name, variants_of
 from pdessl.experiments.violations import violations
 from pdessl.files import checksum, write_json
@@ -58,7 +60,10 @@ class SurpriseStudy:
         rate: of false alarms.
         detectors: names of :data:`DETECTORS`.
         violations: parts of names of those to make; empty: all.
-        models: further ones, name -> folder of a time-stepper, a world model or a law.
+        models: further ones, name -> folder of a time-stepper, a world model, a temporal JEPA or a law.
+        pretrained: further ones, name -> recipe of ``pdessl pretrain`` of a temporal JEPA or a world model, which is
+            trained on the unlabelled runs.
+        training: other values of these recipes, by the same names.
         encoders: name -> folder of an encoder, whose features' distance is a detector.
     """
 
@@ -71,6 +76,8 @@ class SurpriseStudy:
     detectors: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
+    pretrained: dict[str, str] = field(default_factory=dict)
+    training: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,8 +116,8 @@ def mean_drift(runs: Trajectories) -> Tensor:
 class _Made:
     """What detectors are made of, each part when it is first asked for."""
 
-    def __init__(self, settings: SurpriseStudy) -> None:
-        self.settings = settings
+    def __init__(self, settings: SurpriseStudy, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
         self.recipe: DatasetRecipe = load_recipe(settings.dataset)
         self._law: LawScores | None = None
         self._unlabelled: Trajectories | None = None
@@ -137,7 +144,7 @@ class _Made:
     def physics(self) -> FeatureScores:
         runs = self.unlabelled.without_parameters()
         encoder = PhysicsEncoder.of(runs.window(slice(0, _WINDOW)))
-        return FeatureScores.fit(encoder.features, runs, _WINDOW)
+        return FeatureScores.fit(encoder, runs, _WINDOW)
 
     def random(self) -> FeatureScores:
         runs = self.unlabelled.without_parameters()
@@ -152,7 +159,18 @@ class _Made:
 
     def encoder(self, encoder: Encoder) -> FeatureScores:
         runs = self.unlabelled.without_parameters()
-        return FeatureScores.fit(lambda seen: encoder(seen).features, runs, _WINDOW)
+        return FeatureScores.fit(encoder, runs, _WINDOW)
+
+    def trained(self, name: str, recipe: str) -> Any:
+        """What is trained by a recipe on the unlabelled runs."""
+        data = self.folder / "data"
+        if not data.is_dir():
+            size = dict.fromkeys(self.recipe.splits, 16) | {"unlabelled": self.settings.unlabelled}
+            generate(self.recipe, data, size=size, progress=False)
+        given = {"data.path": str(data), "trainer.enable_progress_bar": False, "probe.parameters": []}
+        with quietly():
+            run = pretrain(recipe, given | self.settings.training.get(name, {}), self.folder / folder_name(name))
+        return foreseen(run.folder)
 
 
 #: How a detector is made, by the name a recipe uses: what a row calls it, its table, and the model.
@@ -258,13 +276,13 @@ def _run(job: _Job) -> list[dict[str, Any]]:
     if rows and sound:
         check_same_version(kept.get("versions"), path, job.any_version)
         return rows
-    rows = _measured(job.name, job.settings)
+    rows = _measured(job.name, job.settings, Path(job.folder))
     write_json(path, {"hash": key, "versions": versions(), "rows": rows})
     return rows
 
 
-def _measured(name: str, settings: SurpriseStudy) -> list[dict[str, Any]]:
-    made, indices = _Made(settings), range(settings.runs)
+def _measured(name: str, settings: SurpriseStudy, folder: Path) -> list[dict[str, Any]]:
+    made, indices = _Made(settings, folder), range(settings.runs)
     calibration = simulate(made.recipe, "validation", range(4 * settings.runs)).without_parameters()
     sound = simulate(made.recipe, "test", indices).without_parameters()
     frame = sound.fields.shape[2] // 2
@@ -274,6 +292,7 @@ def _measured(name: str, settings: SurpriseStudy) -> list[dict[str, Any]]:
     }
     chosen = [DETECTORS[d] for d in settings.detectors]
     chosen += [(n, "model", lambda made, path=path: foreseen(path)) for n, path in settings.models.items()]
+    chosen += [(n, "model", lambda made, n=n, r=r: made.trained(n, r)) for n, r in settings.pretrained.items()]
     chosen += [
         (f"distance of features of {n}", "floor", lambda made, path=path: made.encoder(_encoder(path)))
         for n, path in settings.encoders.items()

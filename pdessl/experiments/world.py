@@ -23,7 +23,7 @@ from pdessl.data.datamodule import PDEDataModule
 from pdessl.errors import CheckpointError, DataError, ShapeError
 from pdessl.experiments.controlled_runs import ControlledRuns, environment_of
 from pdessl.experiments.law_model import LawModel, identify
-from pdessl.models import Encoder, StateReadout, fit_ridge, load, roll_out, save_pretrained
+from pdessl.models import Encoder, LatentVariable, StateReadout, fit_ridge, load, roll_out, save_pretrained
 from pdessl.tasks import WorldModel
 from pdessl.trajectory import Trajectories
 
@@ -103,9 +103,10 @@ def _states(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
 def _unseen(task: WorldModel, runs: Trajectories) -> tuple[Tensor, Tensor]:
     """Return mean and logarithmic variance (n, d) of what a world model infers of what nobody saw, on some runs."""
     task.eval()
-    horizon = runs.fields.shape[2] - task.frames
+    horizon = (runs.fields.shape[2] - task.frames) // task.blocks.stride
     whole = runs[slice(0, max(1, math.ceil(_STATES / horizon)))]
-    states = whole.fields.unfold(2, task.frames, 1).movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
+    states = whole.fields.unfold(2, task.frames, task.blocks.stride)
+    states = states.movedim(-1, 3).movedim(2, 1).to(task.device)  # (B, K + 1, C, H, X)
     latents = task.latent(states.flatten(0, 1)).unflatten(0, states.shape[:2])
     actions = task.amplitudes(whole).to(latents)
     found = task.inferred(latents, latents[:, 1:], actions)
@@ -130,6 +131,7 @@ def save_world(folder: Path, task: WorldModel, data: PDEDataModule, provenance: 
     runs = data.unlabelled
     periods = len(runs) * (runs.fields.shape[2] - 1)
     provenance = provenance | {"frames": task.frames, "on_tokens": task.on_tokens, "periods": periods}
+    provenance |= {"stride": task.blocks.stride, "pieces": task.blocks.pieces}
     save_pretrained(folder / "predictor", task.predictor, {"provenance": provenance})
     if task.latent_variable is not None:
         task.latent_variable.set_moments(*_unseen(task, runs))
@@ -151,6 +153,7 @@ class LatentWorld:
             (where the target is 0); ``latent``, the distance to the latent of the target, in mean squares of the field
             per square of a latent, over all directions alike.
         frames: observations of a state, this one and those before it; before an episode the first one stands.
+        latent_variable: of what is not determined, for planning over it; None: ξ is left at 0.
 
     Raises:
         ShapeError: a model of another number of actuators or grid.
@@ -166,6 +169,7 @@ class LatentWorld:
         on_tokens: bool = False,
         price: Price = "decoded",
         frames: int = 1,
+        latent_variable: LatentVariable | None = None,
     ) -> None:
         actions, equation = getattr(predictor, "actions", None), encoder.trained_on.get("equation")
         if equation not in (None, environment.file.equation):
@@ -187,15 +191,27 @@ class LatentWorld:
             )
         self.frames, self._nodes = frames, nodes
         self.environment, self.encoder, self.predictor, self.readout = environment, encoder, predictor, readout
-        self.on_tokens, self.price = on_tokens, price
+        self.on_tokens, self.price, self.latent_variable = on_tokens, price, latent_variable
         self._seen: tuple[Situation, Tensor] | None = None
 
+    @property
+    def undetermined(self) -> int:
+        """How many numbers ξ a period has, see :class:`pdessl.control.Undetermined`; 0 without a latent variable."""
+        return 0 if self.latent_variable is None else self.latent_variable.size
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return draws of ξ, (count, d), with the moments that it had over training runs."""
+        if self.latent_variable is None:
+            raise DataError("the world model has no latent variable; train one with model.latent_variable.")
+        return self.latent_variable.sample(count, generator)
+
     def latents(self, situation: Situation, actions: Tensor) -> Tensor:
-        """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A)."""
+        """Return the latents (B, N, H, D), tokens together, after each period under candidates (B, N, H, A).
+
+        Candidates may have ξ behind, (B, N, H, A + d).
+        """
         b, n, h, a = actions.shape
-        if self._seen is None or self._seen[0] is not situation:
-            self._seen = situation, self._encoded(situation)
-        latent = self._seen[1]
+        latent = self.encoded_now(situation)
         start = latent[:, None].expand(b, n, *latent.shape[1:]).flatten(0, 1)
         imagined = roll_out(self.predictor, start, actions.reshape(b * n, h, a).to(start.dtype))
         return imagined.flatten(2).unflatten(0, (b, n))
@@ -217,7 +233,7 @@ class LatentWorld:
 
     def coordinates(self, situation: Situation) -> Tensor:
         """Return the latents (B, D), tokens together, float64, from that of the field 0."""
-        return (self._encoded(situation).flatten(1) - self._rest()).double()
+        return (self.encoded_now(situation).flatten(1) - self._rest()).double()
 
     def linearised(self) -> Linearisation:
         """Return the derivative of the predictor at the latent of the field 0, and the cost of the decoded field."""
@@ -239,8 +255,15 @@ class LatentWorld:
     def _width(self) -> int:
         return int(self.predictor.latent)
 
-    def _encoded(self, situation: Situation) -> Tensor:
-        return self.encoded(self._on_grid(situation.last(self.frames)))
+    def encoded_now(self, situation: Situation) -> Tensor:
+        """Return the latents (B, D), or tokens (B, N, D), of what was observed; computed once for a situation."""
+        if self._seen is None or self._seen[0] is not situation:
+            self._seen = situation, self.encoded(self._on_grid(situation.last(self.frames)))
+        return self._seen[1]
+
+    def shaped(self, latents: Tensor) -> Tensor:
+        """Return latents (..., D), tokens together, as the encoder gives them: (..., N, D') where they are tokens."""
+        return latents.unflatten(-1, (-1, self._width)) if self.on_tokens else latents
 
     def _on_grid(self, seen: Tensor) -> Tensor:
         if self._nodes is None:
@@ -262,8 +285,9 @@ class LatentWorld:
     def with_predictor(self, predictor: nn.Module) -> LatentWorld:
         """Return the same model with another predictor of its latents."""
         return LatentWorld(
-            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames
-        )
+            self.environment, self.encoder, predictor, self.readout, self.on_tokens, self.price, self.frames,
+            self.latent_variable,
+        )  # fmt: skip
 
     def _rest(self) -> Tensor:
         env = self.environment
@@ -285,9 +309,17 @@ def load_world(folder: str | os.PathLike[str], environment: Environment, price: 
     encoder, predictor, readout = (load(place / name) for name in ("encoder", "predictor", "readout"))
     if not isinstance(readout, StateReadout):
         raise CheckpointError(f"{place / 'readout'} holds a {type(readout).__name__}; expected a StateReadout.")
+    unseen = load(place / "latent_variable") if (place / "latent_variable").is_dir() else None
+    if unseen is not None and not isinstance(unseen, LatentVariable):
+        raise CheckpointError(f"{place / 'latent_variable'} holds a {type(unseen).__name__}, no LatentVariable.")
     said = provenance_of(place)
+    if said.get("stride", 1) != 1:
+        raise CheckpointError(
+            f"{place} is the model of a slower level, of {said['stride']} control periods a step; give it as --upper, "
+            "and as --model the one it was trained on."
+        )
     tokens = bool(said.get("on_tokens"))
-    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said))
+    return LatentWorld(environment, Encoder.of(encoder), predictor, readout, tokens, price, frames_of(said), unseen)
 
 
 def _sensor_nodes(environment: Environment) -> list[int] | None:

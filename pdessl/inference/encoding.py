@@ -19,7 +19,7 @@ from pdessl.models.spacing import takes_spacing
 from pdessl.operators import LatentOperator
 from pdessl.trajectory import Trajectories
 
-__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk", "sees_views"]
+__all__ = ["LAYERS", "RunEncoder", "features", "gives_codes", "has_trunk", "read_of", "sees_views", "views_of"]
 
 LAYERS = ("features", "trunk", "both")
 _BATCH = 256  # views per call of a network
@@ -114,33 +114,48 @@ def features(
         CheckpointError: an encoder that is neither.
     """
     views = views or Views()
+    network = isinstance(encoder, nn.Module)
+    made = functools.partial(embed, read_of(encoder, layer)) if network else _hand_made(encoder)
+    rows = made(views_of(encoder, runs, views, equation, seed, batch)).cpu()
+    if not views.drawn or not sees_views(encoder):
+        return rows if average else rows[:, None]
+    rows = rows.reshape(len(runs), views.count, -1)
+    return rows.mean(dim=1) if average else rows
+
+
+def read_of(encoder: nn.Module, layer: str) -> nn.Module:
+    """Return the network that gives a layer of an encoder, with the encoder's own weights."""
+    headed = None if layer == "features" else _headed(encoder)
+    return encoder if headed is None else _Layers(encoder, headed.head if layer == "both" else None)
+
+
+def views_of(
+    encoder: nn.Module | RunEncoder,
+    runs: Trajectories,
+    views: Views,
+    equation: str | None = None,
+    seed: int = 0,
+    batch: int = _BATCH,
+) -> Iterator[Trajectories]:
+    """Yield what :func:`features` shows an encoder, in batches: V views of the first run, of the second, and so on.
+
+    Arguments are those of :func:`features`; runs are on the device and in the precision of a network.
+    """
     augmentation = views.augmentation(equation or "") if views.drawn and sees_views(encoder) else None
     if isinstance(encoder, nn.Module):
         weight = next(encoder.parameters(), None)
         if weight is not None:
             runs = runs.to(weight.device)
         runs = runs.replace(fields=runs.fields.to(torch.float32 if weight is None else weight.dtype))
-        network = encoder
-        headed = None if layer == "features" else _headed(encoder)
-        if headed is not None:
-            network = _Layers(encoder, headed.head if layer == "both" else None)
-        made = functools.partial(embed, network)
-    else:
-        made = _hand_made(encoder)
     if augmentation is None:
         size = batch if isinstance(encoder, nn.Module) else len(runs)
-        rows = made(runs[slice(i, i + size)] for i in range(0, len(runs), size)).cpu()
-        return rows if average else rows[:, None]
+        yield from (runs[slice(i, i + size)] for i in range(0, len(runs), size))
+        return
     count = max(1, batch // views.count)
-
-    def drawn() -> Iterator[Trajectories]:
-        for start in range(0, len(runs), count):
-            places = torch.arange(start, min(start + count, len(runs))).repeat_interleave(views.count)
-            generator = torch.Generator(device=runs.device).manual_seed(seed)
-            yield augmentation(runs[places.tolist()], generator, common=views.count)[0]
-
-    rows = made(drawn()).cpu().reshape(len(runs), views.count, -1)
-    return rows.mean(dim=1) if average else rows
+    for start in range(0, len(runs), count):
+        places = torch.arange(start, min(start + count, len(runs))).repeat_interleave(views.count)
+        generator = torch.Generator(device=runs.device).manual_seed(seed)
+        yield augmentation(runs[places.tolist()], generator, common=views.count)[0]
 
 
 def sees_views(encoder: Any) -> bool:

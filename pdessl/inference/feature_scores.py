@@ -5,19 +5,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pdessl.errors import DataError, FormatError
+from pdessl.errors import FormatError
 from pdessl.inference.frame_scores import LEAST, FrameScores
-from pdessl.models import follow
+from pdessl.inference.physics import PhysicsEncoder
+from pdessl.inference.window_scores import Spread
+from pdessl.models import Encoder, follow
 from pdessl.trajectory import Trajectories
 
 __all__ = ["FeatureScores", "LatentScores"]
 
 _BATCH = 512
+_ROUNDING = 1e-12  # of a feature: one that varies by less is constant
+
+Reader = Callable[[Trajectories], Tensor] | Encoder | PhysicsEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +32,8 @@ class FeatureScores:
     It foresees nothing: it says what is rare, not what is impossible. The floor of detectors that do foresee.
 
     Args:
-        features: runs of ``window`` frames -> (B, F).
+        features: an encoder, hand-made features, or a function, of runs of ``window`` frames -> (B, F); with a
+            function a detector cannot be saved.
         centre, root: mean, and the inverse root of the covariance of the features, (F,) and (F, F).
         window: frames.
         stride: frames from one window to the next.
@@ -35,33 +41,27 @@ class FeatureScores:
     Source: Lee et al. (2018), arXiv:1807.03888.
     """
 
-    features: Callable[[Trajectories], Tensor]
+    features: Reader
     centre: Tensor
     root: Tensor
     window: int = 8
     stride: int = 2
 
     @staticmethod
-    def fit(
-        features: Callable[[Trajectories], Tensor], runs: Trajectories, window: int = 8, stride: int = 2
-    ) -> FeatureScores:
+    def fit(features: Reader, runs: Trajectories, window: int = 8, stride: int = 2) -> FeatureScores:
         """Take mean and covariance from all windows of runs, which need not be those that calibrate.
 
         Raises:
             FormatError: runs shorter than a window.
             DataError: not more windows than features.
         """
-        read = torch.cat([part.double() for part in _windows(features, runs, window, stride)])
-        if len(read) <= read.shape[1]:
-            raise DataError(
-                f"{len(read)} windows do not tell the covariance of {read.shape[1]} features. Give more runs."
-            )
-        centre, covariance = read.mean(dim=0), torch.cov(read.T).reshape(read.shape[1], read.shape[1])
-        # Features of different sizes and units, some of them nearly functions of others.
-        size = covariance.diagonal().clamp_min(torch.finfo(covariance.dtype).tiny).sqrt()
-        values, vectors = torch.linalg.eigh(covariance / size[:, None] / size)
-        root = (vectors * values.clamp_min(1e-6 * float(values.max())).rsqrt()) / size[:, None]
-        return FeatureScores(features, centre, root, window, stride)
+        held = FeatureScores(features, torch.zeros(0), torch.zeros(0), window, stride)
+        read = torch.cat([part.double() for part in held._windows(runs)])
+        spread = Spread()
+        away = read - read.mean(dim=0)
+        constant = away.abs().amax(dim=0) <= _ROUNDING * read.abs().amax(dim=0)
+        spread.add(torch.where(constant, torch.zeros_like(away), away))
+        return replace(held, centre=read.mean(dim=0), root=spread.root())
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -74,18 +74,23 @@ class FeatureScores:
         Raises:
             FormatError: runs shorter than a window.
         """
-        parts = _windows(self.features, runs, self.window, self.stride)
-        found = [((part.double() - self.centre) @ self.root).square().mean(dim=1) for part in parts]
+        found = [((part.double() - self.centre) @ self.root).square().mean(dim=1) for part in self._windows(runs)]
         time = runs.time[:, self.window - 1 :: self.stride]
         return FrameScores(torch.stack(found, dim=1).clamp_min(LEAST).log()[..., None], time, time)
 
+    def _windows(self, runs: Trajectories) -> list[Tensor]:
+        frames, held = runs.fields.shape[2], self.features
+        if frames < self.window:
+            raise FormatError(f"runs of {frames} frames; features are those of {self.window}. Give longer runs.")
+        starts = range(0, frames - self.window + 1, self.stride)
+        with torch.no_grad():
+            return [_read(held, runs.window(slice(t, t + self.window))) for t in starts]
 
-def _windows(features: Callable[[Trajectories], Tensor], runs: Trajectories, window: int, stride: int) -> list[Tensor]:
-    frames = runs.fields.shape[2]
-    if frames < window:
-        raise FormatError(f"runs of {frames} frames; features are those of {window}. Give longer runs.")
-    with torch.no_grad():
-        return [features(runs.window(slice(t, t + window))) for t in range(0, frames - window + 1, stride)]
+
+def _read(features: Reader, runs: Trajectories) -> Tensor:
+    if isinstance(features, Encoder):
+        return features(runs).features
+    return features.features(runs) if isinstance(features, PhysicsEncoder) else features(runs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +100,17 @@ class LatentScores:
     Over the variance of the latents of the run up to there. Of runs with actuators the amplitudes are read.
 
     Args:
-        latents: states (n, C, H, *X) -> latents (n, ...).
+        encoder: states (n, C, H, *X) -> latents (n, ...): an encoder, or a function, with which a detector cannot be
+            saved.
         predictor: as :class:`pdessl.models.ActionPredictor`; a latent variable of it is left at 0.
         frames: H.
+        on_tokens: latents are the encoder's tokens.
     """
 
-    latents: Callable[[Tensor], Tensor]
+    encoder: Callable[[Tensor], Tensor]
     predictor: nn.Module
     frames: int = 1
+    on_tokens: bool = False
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -123,8 +131,9 @@ class LatentScores:
             raise FormatError(f"the world model reads {count} amplitudes in every frame; the runs have {told}.")
         states = runs.fields.float().unfold(2, self.frames, 1).movedim(-1, 3).movedim(2, 1)  # (B, T', C, H, *X)
         flat = states.flatten(0, 1)
+        latents = self.encoder.tokens if self.on_tokens and isinstance(self.encoder, Encoder) else self.encoder
         with torch.no_grad():
-            z = torch.cat([self.latents(flat[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)])
+            z = torch.cat([latents(flat[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)])
             z = z.unflatten(0, states.shape[:2])
             acting = z.new_zeros(len(z), z.shape[1] - 1, 0)
             if count and actions is not None:

@@ -57,7 +57,7 @@ def load(
     if (folder / SURROGATE).is_file():
         return load_surrogate(folder, allow)
     if (folder / DETECTOR).is_file():
-        return load_detector(folder)
+        return load_detector(folder, allow)
     if (folder / LAW).is_file():
         return load_law(folder)
     for candidate in (folder, folder / "model"):

@@ -22,11 +22,11 @@ from pdessl.errors import DataError, PdesslError
 from pdessl.files import replacing
 from pdessl.inference.elsewhere import AS_IN_TRAINING, LEFT_OUT
 from pdessl.inference.model import ParameterModel
-from pdessl.written import cell
+from pdessl.written import cell, visible
 
 __all__ = [
     "ENDINGS", "HasTargets", "as_rows", "expected", "for_files", "opened", "predict_files", "records",
-    "write_predictions",
+    "shown", "write_predictions",
 ]  # fmt: skip
 
 ENDINGS = (".csv", ".nc", ".json")
@@ -41,6 +41,7 @@ def predict_files(
     mapping: Any = None,
     split: str | None = None,
     warn: Callable[[str], None] | None = None,
+    predict: Callable[[xr.Dataset], xr.Dataset] | None = None,
 ) -> xr.Dataset:
     """Return the predictions for all runs of all files, over ``run``, with ``file`` (and ``split``) of each.
 
@@ -52,11 +53,13 @@ def predict_files(
         mapping: how to read other files: a name, a YAML file, or what ``load_mapping`` returned.
         split: of a store; default all.
         warn: receives each warning once, with the name of the file; default :func:`warnings.warn`.
+        predict: predicts a piece in place of the model, see :func:`pdessl.inference.tailoring.predict_tailored`.
 
     Raises:
         PdesslError: what is wrong with a file, with its name.
     """
-    found = for_files(lambda data: model.predict(data, level, missing), paths, mapping, split, warn)
+    predict = predict or (lambda data: model.predict(data, level, missing))
+    found = for_files(predict, paths, mapping, split, warn)
     if len(paths) == 1 and len(set(found["file"].values)) == found.sizes["run"]:
         found = found.isel(run=np.argsort(found["file"].values.astype(str), kind="stable"))  # a folder, file by file
     return found
@@ -156,10 +159,12 @@ def as_rows(part: xr.Dataset, path: str, split: str, origins: Origins = None) ->
 def records(model: HasTargets, results: xr.Dataset) -> list[dict[str, Any]]:
     """Return a row per run: where it is from, each parameter with its ends, and what else is said of the run.
 
-    That is novelty and ``in_distribution`` of a model's prediction; ``misfit`` and ``frames`` of a simulator's fit.
+    That is novelty and ``in_distribution`` of a model's prediction; ``misfit`` and ``frames`` of a simulator's fit;
+    what was said before tailoring, and what is left of the residual.
     """
-    columns = [f"{t.name}{end}" for t in model.targets for end in ("", "_low", "_high")]
-    columns += [n for n in ("novelty", "in_distribution", "misfit", "frames") if n in results]
+    columns = [f"{t.name}{end}" for t in model.targets for end in ("", "_low", "_high", "_untailored")]
+    columns += ["residual", "residual_untailored", "novelty", "in_distribution", "misfit", "frames"]
+    columns = [n for n in columns if n in results]
     names = [n for n in ("file", "split", "label") if n in results.coords]
     table = {n: results[n].values.tolist() for n in (*names, *columns)}
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
@@ -183,6 +188,35 @@ def expected(model: ParameterModel) -> list[str]:
         if best is not None and floors[best] < error:
             lines.append(f"warning: {best} has a smaller error than this model: do not rely on it.")
     return lines
+
+
+def shown(model: HasTargets, results: xr.Dataset, level: float, most: int | None = None) -> list[str]:
+    """Return a table of predictions in lines to print, and below it the number of runs, the level and the units.
+
+    Args:
+        model: what predicted.
+        results: see :func:`predict_files`.
+        level: of the intervals.
+        most: rows that are shown; None: all.
+    """
+    rows = records(model, results)
+    several = len({row["file"] for row in rows}) > 1
+    header = [n for n in rows[0] if n != "in_distribution" and (n != "file" or several)]
+    kept = rows[:most]
+    cells = [[f"{row[n]:.4g}" if isinstance(row[n], float) else visible(str(row[n])) for n in header] for row in kept]
+    table = [[*header, ""], *([*c, _said(row)] for c, row in zip(cells, kept, strict=True))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(f"{c:>{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in table]
+    if len(kept) < len(rows):
+        lines.append(f"... and {len(rows) - len(kept)} more")
+    units = ", ".join(f"{t.name} in {t.unit}" for t in model.targets if t.unit)
+    return [*lines, f"{len(rows)} runs, intervals at level {level:g}{f'; {units}' if units else ''}"]
+
+
+def _said(row: dict[str, Any]) -> str:
+    if row.get("in_distribution", True):
+        return ""
+    return "novel" if row["novelty"] > 1 else "outside the labels"
 
 
 def write_predictions(path: str | os.PathLike[str], model: HasTargets, results: xr.Dataset, level: float) -> None:

@@ -177,9 +177,13 @@ class HeadReadout:
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
         """Return predictions (m,) for features (m, D)."""
+        return self.traced(features).cpu()
+
+    def traced(self, features: Tensor) -> Tensor:
+        """Return predictions (m,) for features (m, D), with their derivatives by the features."""
         weight = next(self.head.parameters(), features)
         output = self.head(features.to(weight.device, weight.dtype))[:, self.column]
-        return self.offset[self.column] + self.factor[self.column] * output.double().cpu()
+        return self.offset[self.column] + self.factor[self.column] * output.double()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from pdessl.errors import CheckpointError, DataError, FormatError
 from pdessl.evaluation.intervals import conformal_quantile
 from pdessl.files import checksum, replacing, write_json
 from pdessl.inference.format import InputFormat
-from pdessl.inference.frame_scores import Foreseen, FrameScores, LawScores, StepScores, scores_of
+from pdessl.inference.frame_scores import Foreseen, FrameScores, LawScores, scores_of
 from pdessl.inference.known_equation import EquationScores
 from pdessl.inference.reading import RunReader
-from pdessl.inference.surrogates import UNREADABLE, load_surrogate
+from pdessl.inference.score_files import load_scores, save_scores
+from pdessl.inference.surrogates import UNREADABLE
 from pdessl.inference.views import Views
-from pdessl.operators import load_law, save_law
+from pdessl.inference.window_scores import WindowScores
 from pdessl.trajectory import Trajectories
 
 __all__ = ["DETECTOR", "SurpriseDetector", "load_detector"]
@@ -113,12 +114,14 @@ class SurpriseDetector:
         if len(sound) < 2 * _FEWEST:
             raise DataError(f"{len(sound)} sound runs; {2 * _FEWEST} or more are needed. Give more.")
         source = scores_of(model)
+        order = torch.randperm(len(sound), generator=torch.Generator().manual_seed(seed))
         if isinstance(source, LawScores):
             source = source.for_frames(sound.fields.shape[2])
         elif isinstance(source, EquationScores):
             source = source.for_frames(sound.fields.shape[2], len(sound.space))
+        elif isinstance(source, WindowScores):
+            source = source.fitted(sound[order[: len(order) // 2]])
         found = _scores(source, sound)
-        order = torch.randperm(len(sound), generator=torch.Generator().manual_seed(seed))
         usual, other = (found.values[rows] for rows in (order[: len(order) // 2], order[len(order) // 2 :]))
         expected = _expected(usual)
         if not bool(expected[2].isfinite().any()):
@@ -238,22 +241,12 @@ class SurpriseDetector:
         """Write the detector as a folder that :func:`pdessl.load` and ``pdessl surprise --model`` read.
 
         Raises:
-            CheckpointError: scores by a function, which cannot be written.
+            CheckpointError: scores by a function, or by a network whose arguments are not known.
             StoreError: the folder cannot be written.
         """
-        folder, model = Path(path), self.model
-        if isinstance(model, LawScores):
-            boundary = dict(zip(self.declared.axis_names, self.declared.boundary, strict=True))
-            save_law(model.law, folder / "law", boundary)
-            told: dict[str, Any] = {"kind": "law", "recent": model.recent, "width": model.width}
-        elif isinstance(model, StepScores):
-            model.model.save(folder / "surrogate")
-            told = {"kind": "surrogate"}
-        else:
-            raise CheckpointError(
-                f"a detector whose scores come from {type(model).__name__} cannot be saved: a function is not written "
-                "to a file. Fit it again where it is needed."
-            )
+        folder = Path(path)
+        boundary = dict(zip(self.declared.axis_names, self.declared.boundary, strict=True))
+        told = save_scores(self.model, folder, boundary)
         with replacing(folder / _ARRAYS) as temporary:
             save_file({n: getattr(self, n).contiguous().clone() for n in _NAMES}, temporary)
             total = checksum(temporary)
@@ -265,8 +258,12 @@ class SurpriseDetector:
         return folder
 
 
-def load_detector(path: str | os.PathLike[str]) -> SurpriseDetector:
+def load_detector(path: str | os.PathLike[str], allow: Sequence[str] = ()) -> SurpriseDetector:
     """Load what :meth:`SurpriseDetector.save` wrote; nothing is unpickled.
+
+    Args:
+        path: the folder.
+        allow: packages that classes of networks may come from, see :func:`pdessl.load`.
 
     Raises:
         CheckpointError: damaged, of another version, or files that do not belong together.
@@ -279,13 +276,7 @@ def load_detector(path: str | os.PathLike[str]) -> SurpriseDetector:
         if checksum(folder / _ARRAYS) != content["sha256"]:
             raise ValueError(f"{_ARRAYS} was changed after it was written")
         arrays = {n: v.clone() for n, v in load_file(folder / _ARRAYS).items()}
-        told, model = content["model"], None
-        if told["kind"] == "law":
-            model = LawScores(load_law(folder / "law"), int(told["recent"]), int(told["width"]))
-        elif told["kind"] == "surrogate":
-            model = StepScores(load_surrogate(folder / "surrogate"))
-        if model is None:
-            raise ValueError(f"scores by '{told['kind']}'")
+        model = load_scores(content["model"], folder, allow)
         n, (length, channels) = len(arrays["maxima"]), arrays["mean"].shape
         wanted = {
             "slope": (length, channels),

@@ -15,13 +15,14 @@ from pdessl.models.heads import Head, Projector, SplitProjector
 from pdessl.models.latent_variable import LatentVariable
 from pdessl.models.normalisation import Normalisation
 from pdessl.models.policy import Critic, Policy
+from pdessl.models.pooled import Blocks, PooledEncoder, pooled
 from pdessl.models.representation import Representation, RepresentationNetwork, TokenNetwork
 from pdessl.models.ridge import RidgeReadout, fit_ridge
 from pdessl.models.scale import bounded, from_scale, to_scale
 from pdessl.models.spacing import spacing_arguments
 from pdessl.models.stepper import DilatedNetwork, TimeStepper
 from pdessl.models.surrogate import Surrogate
-from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, token_positions
+from pdessl.models.transformer import SpaceTimeTransformer, TokenPredictor, next_window, token_positions
 from pdessl.models.unet import UNet
 from pdessl.models.world import (
     ActionPredictor,
@@ -38,6 +39,7 @@ __all__ = [
     "FNO",
     "ActionPredictor",
     "AttentiveHead",
+    "Blocks",
     "CausalActionPredictor",
     "ConvEncoder",
     "ConvNeXtEncoder",
@@ -53,6 +55,7 @@ __all__ = [
     "LowRank",
     "Normalisation",
     "Policy",
+    "PooledEncoder",
     "Projector",
     "Representation",
     "RepresentationNetwork",
@@ -74,7 +77,9 @@ __all__ = [
     "from_scale",
     "load",
     "merge_adapters",
+    "next_window",
     "open_networks",
+    "pooled",
     "pretrained",
     "roll_out",
     "save_pretrained",

@@ -23,7 +23,7 @@ from pdessl.errors import CheckpointError, StoreError
 from pdessl.files import checksum, replacing
 from pdessl.models.encoder import Encoder
 
-__all__ = ["RECIPE", "WEIGHTS", "load", "pretrained", "save_pretrained"]
+__all__ = ["RECIPE", "WEIGHTS", "build", "describe", "load", "pretrained", "save_pretrained"]
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.json"
@@ -171,6 +171,34 @@ def pretrained(checkpoint: str) -> nn.Module:
         checkpoint: folder written by pretraining.
     """
     return load(checkpoint)
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """Return class path and arguments of a network, for one that holds it; :func:`build` makes it again.
+
+    Raises:
+        CheckpointError: a network that does not keep its arguments (``init_args``).
+    """
+    arguments = getattr(module, "init_args", None)
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"a {type(module).__name__} does not keep its arguments: set self.init_args.")
+    return {"class_path": _public_path(type(module)), "init_args": arguments}
+
+
+def build(description: Mapping[str, Any], source: str) -> nn.Module:
+    """Construct a network, with fresh weights, from what :func:`describe` says of it.
+
+    Args:
+        description: ``class_path``, of a network of ``pdessl.models``, and ``init_args``.
+        source: for messages.
+
+    Raises:
+        CheckpointError: other keys, a class that may not be used, or arguments that it does not accept.
+    """
+    arguments = description.get("init_args")
+    if set(description) != {"class_path", "init_args"} or not isinstance(arguments, Mapping):
+        raise CheckpointError(f"{source}: keys {sorted(map(str, description))}; expected class_path and init_args.")
+    return _build(description, source, ())
 
 
 def _public_path(kind: type) -> str:

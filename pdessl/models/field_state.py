@@ -41,7 +41,7 @@ class FieldState(nn.Module):
         channels = 1 if in_channels is None else in_channels
         self.init_args: dict[str, Any] = {"points": points, "in_channels": channels, "frames": frames}
         self.in_channels, self.points, self.frames = channels, points, frames
-        self.feature_dim = points * channels * frames
+        self.feature_dim, self.token_dim = points * channels * frames, channels * frames
 
     def forward(self, x: Tensor) -> Tensor:
         """Return all tokens of standardised fields in one row."""

@@ -21,7 +21,7 @@ from pdessl.errors import ShapeError
 from pdessl.models.representation import Representation, left_open
 from pdessl.models.spacing import log_spacing
 
-__all__ = ["SpaceTimeTransformer", "TokenPredictor", "token_positions"]
+__all__ = ["SpaceTimeTransformer", "TokenPredictor", "next_window", "token_positions"]
 
 
 def token_positions(grid: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -295,3 +295,19 @@ class TokenPredictor(nn.Module):
         values = torch.cat([self.enter(tokens), blank], dim=1)
         where = positions[torch.cat([places, asked], dim=1)]
         return self.leave(self.layers(values, where, grid)[:, places.shape[1] :])
+
+
+def next_window(predictor: nn.Module, context: Tensor, grid: Sequence[int] | None) -> Tensor:
+    """Return the latents that a predictor foresees of the window after a past one of the same size.
+
+    Args:
+        predictor: network on latents; where ``grid`` is given called as :class:`TokenPredictor`, with places.
+        context: of the past window: tokens (B, N, D), or features (B, D) where ``grid`` is None.
+        grid: of the tokens of the past window, (T', *X').
+    """
+    if grid is None:
+        return predictor(context)
+    # The token grid of both windows: the past is given, the next is asked for.
+    count = context.shape[1]
+    every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
+    return predictor(context, every[:, :count], every[:, count:], (2 * grid[0], *grid[1:]))

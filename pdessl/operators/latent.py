@@ -39,6 +39,7 @@ class Candidate:
         apart: how far the codes of the two halves of a run are apart, relative to their size: in this way of reading,
             and between this one and the other candidates, the mean of both over runs. 0 where nothing was compared.
         advected: time derivatives are taken along the flow.
+        refined: so many times as many nodes along periodic axes, which ``half_width`` counts.
     """
 
     half_width: tuple[int, ...]
@@ -51,6 +52,7 @@ class Candidate:
     high_pass: int = 0
     apart: float = 0.0
     advected: bool = False
+    refined: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,7 @@ class LatentOperator:
     def residual(self, runs: Trajectories) -> Tensor:
         """Return the share of each run's time derivative that the law leaves unexplained, (B,): a novelty score.
 
+        It is the least share that any code leaves: that of least squares, also where codes are steady.
         Noise that was estimated is taken out of it. Where in time and space a run departs from the law:
         :func:`pdessl.operators.surprise`.
         """

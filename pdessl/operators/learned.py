@@ -199,11 +199,22 @@ def _chosen(runs: Trajectories, drawn: _Drawn) -> Sides:
         own = Normal(normal.gram[:, at], normal.right[:, at])
         laws = [fit(own, r) for r in (0, 1)]
         found.append([own.losses(law.law(encode(law, own))).mean(dim=0) for law in laws])
-    # As in the search for a law of a library: the curl has lost what the pressure did, codes may differ in some laws.
-    lead = 0 if float(found[0][1].mean()) <= 2 * float(found[-1][1].mean()) else -1
+    # As in the search for a law of a library: the curl has lost what the pressure did. It is compared with what stands
+    # in its place alone: free kernels leave much of a sharp scalar's rate either way.
+    shared = set(ways[0]).intersection(*ways)
+    rate, curl = (
+        _mean_of(left, way, shared) for way, (_, left) in zip((ways[0], ways[-1]), (found[0], found[-1]), strict=True)
+    )
+    lead = 0 if rate <= 2 * curl else -1
+    # Codes differ in some laws: those that a code helps at least half as much as it helps the one it helps most.
     without, with_code = found[lead]
-    carried = tuple(e for e, a, b in zip(ways[lead], without.tolist(), with_code.tolist(), strict=True) if b < 0.6 * a)
-    return carried or ways[lead]
+    gain = 1 - with_code / without.clamp_min(1e-300)
+    return tuple(e for e, g in zip(ways[lead], gain.tolist(), strict=True) if g >= 0.5 * float(gain.max()))
+
+
+def _mean_of(left: Tensor, way: Sides, shared: set[tuple[int, ...]]) -> float:
+    own = [v for entry, v in zip(way, left.tolist(), strict=True) if entry not in shared]
+    return sum(own) / max(len(own), 1)
 
 
 def _written(entry: tuple[int, ...], runs: Trajectories) -> str:

@@ -131,4 +131,5 @@ def _projection(content: dict[str, Any]) -> Projection:
         stride=tuple(map(int, content["stride"])),
         power=int(content["power"]),
         advected=tuple(map(int, content["advected"])),
+        refined=int(content.get("refined", 1)),  # laws of before have none
     )

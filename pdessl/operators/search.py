@@ -18,7 +18,8 @@ from pdessl.operators.fit import Fitted, Normals, coefficients, fit, loss, relia
 from pdessl.operators.latent import Candidate, LatentOperator, half_difference
 from pdessl.operators.library import Form, Term, curl_form, plain_form, reactions
 from pdessl.operators.pile import stacked
-from pdessl.operators.resolution import nodes_in_a_wave
+from pdessl.operators.refinement import periodic_axes
+from pdessl.operators.resolution import FEWEST, nodes_in_a_wave
 from pdessl.operators.simple import chosen_tolerance
 from pdessl.operators.sparse import sparsified
 from pdessl.operators.steady import steadier, steady_codes
@@ -33,6 +34,9 @@ _TRIED = 128  # runs that half-widths are chosen on, at most; of large runs fewe
 _TRIED_FEWEST = 24
 _TRIED_NUMBERS = 2**20
 _MUCH = 0.05  # of the time derivative, left unexplained by the library that is tried first
+_HALVES = (4, 6, 9, 13)  # half-widths that are tried
+_FINER_HALVES = (4, 5, 6, 9)  # of nodes that were made twice as many
+_REFINED = 2  # times as many nodes: no product of two fields is aliased then
 _SOLENOIDAL = 0.1  # of the size of its parts: a divergence below it is that of the grid
 
 
@@ -77,6 +81,7 @@ def discover(
     high_pass: int | None = None,
     advected: bool | None = False,
     steady: bool | None = None,
+    refined: bool | None = None,
     resamples: int = 20,
     seed: int = 0,
 ) -> LatentOperator:
@@ -107,6 +112,9 @@ def discover(
             (:func:`pdessl.operators.advection.traced`); None: tried beside derivatives at nodes.
         steady: read codes of runs with less weight for positions of the test function that the law does not describe
             (:func:`pdessl.operators.steady.steady_codes`); None: where the halves of runs then agree better.
+        refined: read the runs on twice as many nodes along periodic axes
+            (:func:`pdessl.operators.refinement.refined`), which ``half_width`` counts then; None: where a tenth of them
+            have waves of fewer than six nodes, whose products alias.
         resamples: of the bootstrap that gives standard errors of the coefficients.
         seed: of the bootstrap.
 
@@ -128,6 +136,7 @@ def discover(
         high_pass=high_pass,
         advected=advected,
         steady=steady,
+        refined=refined,
     )
     check(runs)
     some = runs[slice(0, sampled_runs(runs.fields.shape))]
@@ -177,6 +186,7 @@ def choose(
     high_pass: int | None = None,
     advected: bool | None = False,
     steady: bool | None = None,
+    refined: bool | None = None,
 ) -> Choice:
     """Choose how the law of runs is to be fitted, on some of them; see :func:`discover`."""
     if len(few) < _FEWEST:
@@ -185,7 +195,10 @@ def choose(
             "coefficients of one run of a known equation use pdessl.evaluation.classical.weak_form."
         )
     check(few)
-    widths = [tuple(half_width)] if half_width is not None else _widths(few.fields.shape[2:])
+    waves = nodes_in_a_wave(few).quantile(0.1, dim=0)
+    coarse = refined is None and any(float(waves[1 + axis]) < FEWEST for axis in periodic_axes(few))
+    times = _REFINED if refined or coarse else 1
+    widths = [tuple(half_width)] if half_width is not None else _widths(few.fields.shape[2:], times)
     if not widths:
         raise ShapeError(
             f"{few.fields.shape[2]} frames of {tuple(few.fields.shape[3:])} nodes; expected 13 or more of each, so "
@@ -199,13 +212,14 @@ def choose(
     if len(forms) > 1:  # which left side is told apart by one width: the others are tried with that one only
         middle = sorted(widths)[len(widths) // 2]
         for form in forms:
-            trials.add(form, middle, means[-1], high_pass or 0)
+            trials.add(form, middle, means[-1], high_pass or 0, refined=times)
         lead = trials.scored(at)[0].form
         forms = [form for form in forms if form.name == lead]
     flow = _flow(few, advected)
     ways = [flow] if advected else [(), flow] if flow else [()]
     for form, width, centre, along in itertools.product(forms, widths, means, ways):
-        trials.add(form, width, centre, high_pass or 0, along)
+        # Halves of a run agree about what aliased products say: those are not tried beside the others.
+        trials.add(form, width, centre, high_pass or 0, along, 1 if along else times)
     tried = trials.scored(at)
     if high_pass is None and "periodic" in few.boundary and _poor(tried[0]):
         edges = [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]
@@ -235,7 +249,7 @@ def choose(
         tuple(tried),
         few.field_names,
         few.axis_names,
-        tuple(nodes_in_a_wave(few).quantile(0.1, dim=0).tolist()),
+        tuple(waves.tolist()),
     )
     if terms is not None or centred is not None or len(few.field_names) > 1 or best.unexplained <= _MUCH:
         return choice
@@ -251,6 +265,7 @@ def choose(
         known=known,
         high_pass=high_pass,
         steady=steady,
+        refined=refined,
     )
     if other.tried[0].unexplained > 0.5 * best.unexplained:
         return choice
@@ -357,10 +372,11 @@ def solenoidal(runs: Trajectories) -> tuple[int, int] | None:
     return None
 
 
-def _widths(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+def _widths(sizes: Sequence[int], refined: int = 1) -> list[tuple[int, ...]]:
     """Half-widths to try: frames by nodes, the same along all space axes."""
-    frames = [h for h in (4, 6, 9, 13) if 2 * h + 1 <= sizes[0] * 0.7]
-    nodes = [h for h in (4, 6, 9, 13) if 2 * h + 1 <= min(sizes[1:]) * 0.7]
+    along = _HALVES if refined == 1 else _FINER_HALVES
+    frames = [h for h in _HALVES if 2 * h + 1 <= sizes[0] * 0.7]
+    nodes = [h for h in along if 2 * h + 1 <= min(sizes[1:]) * 0.7]
     return [(a, *[b] * (len(sizes) - 1)) for a, b in itertools.product(frames, nodes)]
 
 

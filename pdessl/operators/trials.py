@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ _WILD = 0.1  # of the runs, those whose codes differ most, say nothing
 _CROWD = 4  # other ways of reading; fewer, each like one of the others, are no crowd
 _LEAST = 1e-6  # unexplained share below which laws are equally good
 _NOTHING = 3e-4  # of the left sides: what the test functions' own sums leave of them
+
+
+_Way: TypeAlias = tuple[Form, tuple[int, ...], bool, int, bool, int]
 
 
 class _Codes(NamedTuple):
@@ -42,24 +45,38 @@ class Trials:
 
     def __init__(self, runs: Trajectories, removals: Sequence[bool]) -> None:
         self.runs, self.removals = runs, removals
-        self.made: dict[tuple[Form, tuple[int, ...], bool, int, bool], tuple[Projection, Grams]] = {}
+        self.made: dict[_Way, tuple[Projection, Grams]] = {}
 
     def add(
-        self, form: Form, width: tuple[int, ...], centred: bool, high_pass: int, advected: Sequence[int] = ()
+        self,
+        form: Form,
+        width: tuple[int, ...],
+        centred: bool,
+        high_pass: int,
+        advected: Sequence[int] = (),
+        refined: int = 1,
     ) -> None:
         """Read the runs in a way."""
         # Neighbouring positions say nearly the same: a third of the half-width apart is enough to choose.
         stride = (1, *(max(1, h // 3) for h in width[1:]))
         projection = Projection(
-            form.terms, width, form.targets, form.derived, centred, high_pass, stride, advected=tuple(advected)
+            form.terms,
+            width,
+            form.targets,
+            form.derived,
+            centred,
+            high_pass,
+            stride,
+            advected=tuple(advected),
+            refined=refined,
         )
-        key = form, width, centred, high_pass, bool(advected)
+        key = form, width, centred, high_pass, bool(advected), refined
         self.made[key] = projection, weak_grams(self.runs, projection)
 
     def add_like(self, candidate: Candidate, high_pass: int) -> None:
         """Read the runs as a candidate does, but for the high pass."""
         projection, form = self.of(candidate)
-        self.add(form, candidate.half_width, candidate.centred, high_pass, projection.advected)
+        self.add(form, candidate.half_width, candidate.centred, high_pass, projection.advected, candidate.refined)
 
     def of(self, candidate: Candidate) -> tuple[Projection, Form]:
         """Return how a candidate reads runs, and its form."""
@@ -94,10 +111,10 @@ class Trials:
         """
         found: list[Candidate] = []
         codes: list[_Codes] = []
-        for (form, width, centred, edge, advected), (_, grams) in self.made.items():
+        for (form, width, centred, edge, advected, refined), (_, grams) in self.made.items():
             # What noise does to rates along the flow is not known: there is nothing to remove.
             for remove in self.removals[-1:] if advected else self.removals:
-                like = Candidate(width, centred, remove, rank, 0.0, 0.0, form.name, edge, advected=advected)
+                like = Candidate(width, centred, remove, rank, 0.0, 0.0, form.name, edge, 0.0, advected, refined)
                 candidate, halves = self.candidate(form, grams, like)
                 found.append(candidate)
                 codes.append(halves)
@@ -143,10 +160,12 @@ class Trials:
         for rank, (current, now) in enumerate(made):
             # Two numbers may explain what neither does alone: all higher ranks are looked at. In much noise a few runs
             # decide how reliable a code is; one that explains most of what was left is none of noise. What a code says
-            # of one field must not be lost in what is unexplained of others.
+            # of one field must not be lost in what is unexplained of others. About the first number halves do not agree
+            # by chance: it may explain little of what a coarse grid leaves.
             most = torch.minimum(0.6 * now.left, now.left - _NOTHING)
+            first = torch.minimum(0.9 * now.left, now.left - _NOTHING)
             later = [
-                bool((codes.left < most).any())
+                bool((codes.left < (most if rank or c.reliability < 0.8 else first)).any())
                 for c, codes in made[rank + 1 :]
                 if c.reliability >= 0.8 or (c.reliability >= 0.5 and c.unexplained <= current.unexplained / 3)
             ]
@@ -155,8 +174,9 @@ class Trials:
         return 0
 
 
-def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int, bool]:
-    return candidate.form, candidate.half_width, candidate.centred, candidate.high_pass, candidate.advected
+def _place(candidate: Candidate) -> tuple[str, tuple[int, ...], bool, int, bool, int]:
+    c = candidate
+    return c.form, c.half_width, c.centred, c.high_pass, c.advected, c.refined
 
 
 def _score(candidate: Candidate) -> float:

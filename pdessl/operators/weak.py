@@ -13,6 +13,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError, did_you_mean
 from pdessl.operators.advection import traced
 from pdessl.operators.library import Derived, Term, primitives, rates
+from pdessl.operators.refinement import periodic_axes, refined
 from pdessl.operators.test_functions import Windows, spacing
 from pdessl.trajectory import Trajectories
 
@@ -37,6 +38,8 @@ class Projection:
         advected: numbers of the fields that are a velocity without divergence, one per space axis: time derivatives are
             taken along the flow, f_t = (f_t + u·∇f) - ∇·(u f), the first from traced paths
             (:func:`pdessl.operators.advection.traced`), and all terms in the middle between frames; empty: at nodes.
+        refined: there are made so many times as many nodes along periodic axes first
+            (:func:`pdessl.operators.refinement.refined`), which half-widths count then.
     """
 
     terms: tuple[Term, ...]
@@ -48,6 +51,7 @@ class Projection:
     stride: tuple[int, ...] = ()
     power: int = 8
     advected: tuple[int, ...] = ()
+    refined: int = 1
 
     def left(self, runs: Trajectories) -> tuple[Term, ...]:
         """Return the targets for runs."""
@@ -62,7 +66,9 @@ class Projection:
         return Windows(runs, self.half_width, self.power, self.stride or None, self.high_pass)
 
     def read(self, runs: Trajectories) -> Trajectories:
-        """Return runs in float64, centred and traced where that is asked for."""
+        """Return runs in float64, refined, centred and traced where that is asked for."""
+        if self.refined > 1:
+            runs = refined(runs, self.refined)
         fields = runs.fields.double()
         if self.centred:
             fields = fields - fields.mean(dim=tuple(range(2, fields.ndim)), keepdim=True)
@@ -227,13 +233,17 @@ def weak_grams(runs: Trajectories, projection: Projection, level: Tensor | None 
 def parts_of(runs: Trajectories, projection: Projection) -> Iterator[Trajectories]:
     """Return runs in parts whose products fit into memory."""
     size = len(projection.terms) + len(projection.left(runs))
-    step = max(1, _HELD // (2 * size * runs.fields[0, 0].numel()))
+    nodes = runs.fields[0, 0].numel() * projection.refined ** len(periodic_axes(runs))
+    step = max(1, _HELD // (2 * size * nodes))
     for start in range(0, len(runs), step):
         yield runs[slice(start, start + step)]
 
 
 def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor) -> Tensor:
     """Return what white noise of deviation σ adds to the products of terms and targets, (B, K + E, K + E).
+
+    Noise that was interpolated has neighbours that are alike: a smooth test function sees r times the variance that it
+    would see of white noise on the r times as many nodes.
 
     Args:
         runs: as :meth:`Projection.read` returns them.
@@ -242,6 +252,7 @@ def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor)
     """
     windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields
     channels, rows = fields.shape[1], []
+    sigma = sigma * projection.refined ** (len(periodic_axes(runs)) / 2)
     terms = (*projection.terms, *projection.left(runs))
     for term in terms:
         known = _known(runs, term)

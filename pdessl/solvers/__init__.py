@@ -2,10 +2,12 @@
 
 from pdessl.solvers.advection_diffusion_2d import AdvectionDiffusion2D
 from pdessl.solvers.boussinesq import Boussinesq2D
+from pdessl.solvers.bump import Bump
 from pdessl.solvers.bumps_2d import ReactionPatches, SmokeBlobs, VortexPair, Vortices, WaterDrops
 from pdessl.solvers.burgers import Burgers
 from pdessl.solvers.burgers_2d import Burgers2D
 from pdessl.solvers.closed_box import ClosedBoxSmoke
+from pdessl.solvers.fans import RandomFan
 from pdessl.solvers.fitzhugh_nagumo import FitzHughNagumo
 from pdessl.solvers.forcing import Actuators, ForcingFamily, RandomForcing, SineForcing, TimeVarying
 from pdessl.solvers.gray_scott import GrayScott
@@ -42,6 +44,7 @@ __all__ = [
     "AdvectionDiffusion",
     "AdvectionDiffusion2D",
     "Boussinesq2D",
+    "Bump",
     "Burgers",
     "Burgers2D",
     "ClosedBoxSmoke",
@@ -60,6 +63,7 @@ __all__ = [
     "PeriodicSimulator",
     "RandomField2D",
     "RandomFlow2D",
+    "RandomFan",
     "RandomForcing",
     "ReactionPatches",
     "ShallowWater2D",
@@ -80,9 +84,10 @@ __all__ = [
 ]
 
 #: Source terms by the name a dataset file uses.
-FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing}
+FORCINGS: dict[str, type[ForcingFamily]] = {"sine": SineForcing, "random": RandomForcing, "random_fan": RandomFan}
 
 FAMILIES |= {
+    "bump": Bump,
     "random_field_2d": RandomField2D,
     "random_flow_2d": RandomFlow2D,
     "vortices": Vortices,

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -23,14 +23,27 @@ Forcing = Callable[[Tensor], Tensor]
 
 
 class ForcingFamily(Protocol):
-    """A family of random forces that a dataset file names."""
+    """A family of random forces that a dataset file names.
+
+    Attributes:
+        dimensions: number of space axes.
+        fields: of the states it acts on, in order; None: of any state of one field.
+    """
+
+    dimensions: ClassVar[int]
+    fields: ClassVar[tuple[str, ...] | None]
 
     def draw(self, stream: np.random.Generator) -> Tensor:
         """Return the numbers of one trajectory, of one shape for all; they do not depend on the grid."""
         ...
 
-    def forcing(self, draws: Tensor, points: int) -> Forcing:
-        """Return the source term of a batch of such numbers, (B, ...), on a grid of so many points."""
+    def forcing(self, draws: Tensor, points: Any) -> Forcing:
+        """Return the source term of a batch of such numbers, (B, ...), on a grid.
+
+        Args:
+            draws: as :meth:`draw` gives them, on the device of the simulation.
+            points: nodes of the solver: a number on one axis, a number per axis on several.
+        """
         ...
 
 
@@ -205,6 +218,9 @@ class SineForcing:
         0.5, frequency 0.4, wave numbers 1 to 3.
     """
 
+    dimensions: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...] | None] = None
+
     terms: int = 5
     amplitude: float = 0.5
     frequency: float = 0.4
@@ -279,6 +295,9 @@ class RandomForcing:
         interpolation: ``hold``, or ``linear``: joined by straight lines, so that the force is continuous and what it
             does next is partly told by what it does now (and its deviation smaller between, by √½ half-way).
     """
+
+    dimensions: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...] | None] = None
 
     amplitude: float
     interval: float

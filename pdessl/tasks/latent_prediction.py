@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import SchemaError, ShapeError
-from pdessl.models import Encoder, spacing_arguments, view_seed
+from pdessl.models import Encoder, next_window, spacing_arguments, view_seed
 from pdessl.objectives import BlockMasks, ExponentialMovingAverage, Masks, Terms
 from pdessl.objectives.distributed import row_share
 from pdessl.objectives.views import arguments_needed
@@ -119,14 +119,13 @@ class TemporalPrediction(RepresentationTask):
         self.log_terms(terms, batch.fields)
         return terms.total
 
+    @property
+    def with_places(self) -> bool:
+        """Whether the predictor is called with the places of tokens, as :class:`pdessl.models.TokenPredictor` is."""
+        return self.on_tokens and arguments_needed(self.predictor) > 1
+
     def _predict(self, context: Tensor, grid: Sequence[int]) -> Tensor:
-        if not self.on_tokens or arguments_needed(self.predictor) == 1:
-            return self.predictor(context)
-        # The token grid of both windows: the past is given, the next is asked for.
-        tokens = self.encoder.token_grid(grid)
-        count = context.shape[1]
-        every = torch.arange(2 * count, device=context.device).expand(len(context), -1)
-        return self.predictor(context, every[:, :count], every[:, count:], (2 * tokens[0], *tokens[1:]))
+        return next_window(self.predictor, context, self.encoder.token_grid(grid) if self.with_places else None)
 
     def watched(self, batch: Any) -> dict[str, Tensor]:
         """Return features, and the mean of the tokens (or the features again)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pdessl.augmentation.draws import draw_rows
 from pdessl.errors import DataError, SchemaError, ShapeError
-from pdessl.models import follow, roll_out
+from pdessl.models import Blocks, follow, roll_out
 from pdessl.objectives import ExponentialMovingAverage, Terms
 from pdessl.objectives.latents import prediction_term
 from pdessl.tasks.batches import step_generator
@@ -53,6 +53,9 @@ class WorldModel(RepresentationTask):
         horizon: K, control periods of a roll-out, >= 1.
         frames: H, frames of a state, >= 1.
         windows: cut out of each run of a batch.
+        stride, pieces: control periods of a step of the model, s, and numbers an actuator has in it, p: the model is
+            then that of a slower level, whose actions are codes of blocks (B, p A), see :class:`pdessl.models.Blocks`.
+            The inverse dynamics give codes too. With the default 1 an action is an amplitude.
         on_tokens: latents are the encoder's tokens (True) or its features.
         teacher_forced: each latent is also predicted from the true ones before it, with equal weight: the objective
             gets 2 K rows. With :class:`pdessl.models.CausalActionPredictor` the task is that of a whole sequence.
@@ -88,6 +91,8 @@ class WorldModel(RepresentationTask):
         horizon: int = 8,
         frames: int = 1,
         windows: int = 16,
+        stride: int = 1,
+        pieces: int = 1,
         on_tokens: bool = False,
         teacher_forced: bool = False,
         inverse_weight: float = 1.0,
@@ -127,6 +132,7 @@ class WorldModel(RepresentationTask):
         self.latent_variable, self.price = latent_variable, price
         self.inverse, self.ends, self.augmentation = inverse, ends, augmentation
         self.horizon, self.frames, self.windows, self.on_tokens = horizon, frames, windows, on_tokens
+        self.blocks = Blocks(stride, pieces)
         self.inverse_weight, self.similarity, self.bound = inverse_weight, similarity, bound
         self.teacher_forced = teacher_forced
         if teacher is not None:
@@ -159,7 +165,8 @@ class WorldModel(RepresentationTask):
                 view, _ = self.augmentation(view, generator)
         fields, b = view.fields, len(view)
         actions = self.amplitudes(view)
-        states = fields.unfold(2, self.frames, 1).movedim(-1, 3).movedim(2, 1)  # (B, K + 1, C, H, *X)
+        # (B, K + 1, C, H, *X)
+        states = fields.unfold(2, self.frames, self.blocks.stride).movedim(-1, 3).movedim(2, 1)
         latents = self.latent(states.flatten(0, 1)).unflatten(0, (b, -1))
         target = latents[:, 1:]
         if self.teacher is not None:
@@ -201,11 +208,11 @@ class WorldModel(RepresentationTask):
         return tuple(part.unflatten(0, after.shape[:2]) for part in found)  # type: ignore[return-value]
 
     def amplitudes(self, runs: Trajectories) -> Tensor:
-        """Return the amplitudes after each state of runs but the last, (B, K, A), as the predictor reads them."""
+        """Return the actions after each state of runs but the last, (B, K, p A), as the predictor reads them."""
         fields = runs.fields
         if self._unacted or runs.actions is None:
-            return fields.new_zeros(len(fields), fields.shape[2] - self.frames, 0)
-        return runs.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype)
+            return fields.new_zeros(len(fields), (fields.shape[2] - self.frames) // self.blocks.stride, 0)
+        return self.blocks.codes(runs.actions[:, :, self.frames - 1 :].transpose(1, 2).to(fields.dtype))
 
     @property
     def _unacted(self) -> bool:
@@ -226,7 +233,7 @@ class WorldModel(RepresentationTask):
         return Terms(total, named)
 
     def cut(self, batch: Any, generator: torch.Generator | None) -> Trajectories:
-        """Return windows of H + K frames, ``windows`` of each run one after the other, at random places.
+        """Return windows of H + K s frames, ``windows`` of each run one after the other, at random places.
 
         Raises:
             DataError: runs without actions, and a predictor that reads some.
@@ -237,7 +244,7 @@ class WorldModel(RepresentationTask):
                 "WorldModel needs runs with actions. Make some: pdessl generate ENVIRONMENT --out FOLDER ('pdessl list "
                 "environments' prints them); or set the predictor's actions to 0."
             )
-        size = self.frames + self.horizon
+        size = self.frames + self.horizon * self.blocks.stride
         return _cut(batch, size, self.windows, generator)
 
     def watched(self, batch: Any) -> dict[str, Tensor]:

@@ -42,6 +42,9 @@ def test_every_recipe_trains_a_step_as_it_is(name, store_of, tmp_path):
         law = pdessl.discover(store_of(name), rank=1, half_width=(9, 6), resamples=0)
         pdessl.operators.save_law(law, tmp_path / "law")
         words.append(f"model.augmentation.init_args.law={tmp_path / 'law'}")
+    if name.endswith("_slow"):  # stands on the latents of a world model
+        below = pretrain(name.removesuffix("_slow"), words, tmp_path / "below").folder
+        words.append(f"model.encoder.init_args.checkpoint={below}")
     run = pretrain(name, words, tmp_path / "run")
     assert len(run.curves["train/loss"]) == 1
     assert {"monitor/rank_me", "monitor/collapsed"} <= set(run.curves)

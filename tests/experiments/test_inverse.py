@@ -9,16 +9,19 @@ import torch
 
 from pdessl import catalog, cli
 from pdessl.data import load_recipe, simulate
-from pdessl.errors import SchemaError, ShapeError
+from pdessl.errors import SchemaError, ShapeError, StoreError
 from pdessl.evaluation.classical import least_squares
 from pdessl.evaluation.energy_balance import energy_balance
 from pdessl.evaluation.frame_terms import FrameTerms, frame_terms
-from pdessl.experiments.inverse_network import Network, Tailoring, channels, tailor, train
+from pdessl.experiments.cluster_jobs import _work
+from pdessl.experiments.inverse_degradation import Degradation, degraded, despiked
+from pdessl.experiments.inverse_network import Network, channels, tailor, train
 from pdessl.experiments.inverse_routes import best_constant
 from pdessl.experiments.inverse_sets import PLACES, Held, InverseSet, place_of, windows
 from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.study import study
 from pdessl.inference.frame_shooting import shoot_frames, smoothed
+from pdessl.inference.tailoring import Tailoring
 from pdessl.schema import fill
 from pdessl.solvers import KdV
 
@@ -36,7 +39,13 @@ PUBLISHED = {
 }
 # Twelve values of delta, of which six are trained on.
 TINY = {
-    "inverse": {"windows": [2], "noise": [0.01], "labels": [8], "seeds": 1},
+    "inverse": {
+        "windows": [2],
+        "noise": [0.01],
+        "labels": [8],
+        "seeds": 1,
+        "degradations": {"low-pass": None, "uneven mesh": None},
+    },
     "sets": {
         "kdv": {
             "changes": {"parameters": {"dispersion": {"count": 12}}, "observation": {"frames": 7, "end": 44.38}},
@@ -201,7 +210,7 @@ def test_tailoring_at_the_truth_stays_and_elsewhere_moves_towards_it(held):
         return FrameTerms(torch.ones(len(values), 1, 1, dtype=torch.float64), hidden, hidden.square().sum(dim=1))
 
     def tailored(values):
-        return tailor(trained, Tailoring(steps=50, anchor=0.0), 3e-3, held, looked_at, pointing_at(values))
+        return tailor(trained, Tailoring(50, 3e-3, 0.0), held, looked_at, pointing_at(values))
 
     torch.testing.assert_close(tailored(said), said, rtol=5e-2, atol=0)
     aim = 1.3 * said
@@ -226,6 +235,7 @@ def test_derivatives_as_channels_are_those_of_a_sine(held):
 @pytest.mark.usefixtures("held")
 def test_the_shipped_study_at_tiny_size_is_resumed_and_its_rows_can_be_computed_again(folder, tmp_path, capsys):
     quick = ["best constant", "least squares between frames, smoothed", "network with derivatives, tailored"]
+    every = [*quick, "weak form", "least squares between frames, robust"]
     small = {"width": 4, "stages": 1, "steps": 2, "learning_rates": [1e-3]}
     changes = TINY | {"routes": {quick[2]: {"network": small, "tailoring": {"steps": 2}}}}
     said, out = [], tmp_path / "out"
@@ -233,15 +243,19 @@ def test_the_shipped_study_at_tiny_size_is_resumed_and_its_rows_can_be_computed_
         shutil.copytree(folder, tmp_path / one / "data" / "kdv")
     study(NAME, out, changes, quick[:1], announce=said.append)
     first = (out / "rows/kdv-best_constant-frames2-noise0.01-labelsall-seed0.json").read_bytes()
-    results = study(NAME, out, changes, [*quick, "weak form"], announce=said.append)
-    assert len(said) == 4, "what was there is not computed again"
-    whole = study(NAME, tmp_path / "whole", changes, [*quick, "weak form"], announce=said.append)
+    results = study(NAME, out, changes, every, announce=said.append)
+    assert len(said) == 10, "what was there is not computed again"
+    whole = study(NAME, tmp_path / "whole", changes, every, announce=said.append)
 
     def numbers(found):
         return [{n: v for n, v in row.items() if n != "seconds"} for row in found["results"]]
 
     assert numbers(results) == numbers(whole)
-    rows = {r["route"]: r for r in results["results"]}
+    rows = {r["route"]: r for r in results["results"] if "degraded" not in r}
+    salted = {r["route"]: r["places"] for r in results["results"] if "degraded" in r and "places" in r}
+    robust = "least squares between frames, robust"
+    assert all(salted[robust][p]["error"] < 0.5 * salted[quick[1]][p]["error"] for p in PLACES)
+    assert "**kdv, noise 1 %, salt and pepper**" in results["table"]
     assert "need 5 or more" in rows["weak form"]["refused"]
     near = rows[quick[1]]["places"]
     assert all(near[p]["error"] < 5 < near[p]["floor"] and near[p]["novel"] >= 0 for p in PLACES)
@@ -262,7 +276,68 @@ def test_the_shipped_study_at_tiny_size_is_resumed_and_its_rows_can_be_computed_
     assert cli.main(["study", "rerun"]) == 2 and "pdessl study rerun ROW.json" in capsys.readouterr().err
 
 
+def test_degradations_are_what_they_say():
+    stream = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.rand(shape, generator=stream, dtype=torch.float64)
+
+    x = torch.arange(128, dtype=torch.float64) / 128
+    slow, fast = (torch.cos(2 * torch.pi * k * x).expand(2, 1, 4, 128) for k in (3, 40))
+    cut = degraded(slow + fast, Degradation(low_pass=20 / 64), draw)
+    expected = slow * (1 + (3 / 20) ** 8) ** -0.5 + fast * (1 + 2**8) ** -0.5
+    torch.testing.assert_close(cut, expected, rtol=0, atol=1e-10)
+    salted = degraded(slow, Degradation(salt=0.1), draw)
+    hit = salted != slow
+    assert 0.05 < float(hit.double().mean()) < 0.15 and set(salted[hit].round(decimals=6).tolist()) == {-1.0, 1.0}
+    errors = [float((degraded(f, Degradation(uneven=1.0), draw) - f).abs().max()) for f in (slow, 0 * slow + 2.0)]
+    # Linear interpolation over at most two spacings: u'' h²/8.
+    assert 1e-3 < errors[0] < (6 * torch.pi) ** 2 * (2 / 128) ** 2 / 8 and errors[1] < 1e-12
+    plane = slow[..., None, :] * torch.sin(2 * torch.pi * x[::4])[:, None]
+    moved = degraded(plane, Degradation(uneven=0.5), draw)
+    assert moved.shape == plane.shape and 0 < float((moved - plane).abs().max()) < 0.05
+    assert torch.equal(degraded(slow, Degradation(), draw), slow)
+
+
+def test_outliers_go_and_clean_fields_stay(kdv):
+    stream = torch.Generator().manual_seed(1)
+    clean = kdv.fields.double()
+    assert float((despiked(clean) - clean).square().mean().sqrt()) < 1e-2 * float(clean.std())
+    salted = degraded(clean, Degradation(salt=0.02), lambda *s: torch.rand(s, generator=stream, dtype=torch.float64))
+    before, after = ((f - clean).square().mean().sqrt() for f in (salted, despiked(salted)))
+    assert after < 0.15 * before
+
+
+@pytest.mark.usefixtures("held")
+def test_a_cluster_gives_the_rows_of_one_machine(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    routes = ["best constant", "least squares between frames, smoothed"]
+    for one in ("here", "there"):
+        shutil.copytree(folder, tmp_path / one / "data" / "kdv")
+    here = study(NAME, tmp_path / "here", TINY, routes, announce=lambda line: None)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        address = cluster.scheduler_address
+        there = study(NAME, tmp_path / "there", TINY, routes, announce=lambda line: None, scheduler=address)
+        with pytest.raises(SchemaError, match="share what is in memory; give --workers"):
+            study("timestep_burgers", tmp_path / "steps", scheduler=address)
+        with pytest.raises(StoreError, match="does not see .*--out FOLDER"):
+            _work(str, 1, str(tmp_path / "nowhere" / "marker"), {})
+
+    def numbers(found):
+        return [{n: v for n, v in row.items() if n != "seconds"} for row in found["results"]]
+
+    assert numbers(here) == numbers(there) and there["provenance"]["workers"] == "cluster"
+    assert sorted(p.name for p in (tmp_path / "there/rows").iterdir()) == sorted(
+        p.name for p in (tmp_path / "here/rows").iterdir()
+    )
+    assert not list((tmp_path / "there").glob(".*.tmp"))
+
+
 def test_a_recipe_that_is_wrong_says_where(tmp_path):
+    with pytest.raises(SchemaError, match="no degradation 'rain'. The study has: low-pass, salt and pepper"):
+        study(NAME, tmp_path, {"routes": {"shooting": {"degradations": ["rain"]}}})
     with pytest.raises(SchemaError, match="no route 'shoting'.*Did you mean 'shooting'"):
         study(NAME, tmp_path, only=["shoting"])
     with pytest.raises(SchemaError, match="expected in, middle, extreme"):

@@ -13,13 +13,14 @@ import pdessl
 from pdessl import catalog, cli
 from pdessl.data import generate
 from pdessl.data.datamodule import PDEDataModule
-from pdessl.errors import DataError, FormatError, SchemaError
+from pdessl.errors import DataError, FormatError, SchemaError, SymmetryError
 from pdessl.experiments.stepping import Stepping, compare_steppers
 from pdessl.experiments.stepping_conditions import told
 from pdessl.experiments.stepping_scores import as_report, scores, table
 from pdessl.experiments.training import quietly
 from pdessl.inference.conditions import Components
 from pdessl.inference.surrogates import banded
+from pdessl.inference.views import Views
 from pdessl.models import ConvEncoder, Encoder
 from pdessl.schema import override
 
@@ -235,6 +236,24 @@ def test_conditions_without_what_they_need_are_refused(data):
         compare_steppers(None, data, TINY)
     with pytest.raises(DataError, match="no parameter 'viscos'. Did you mean 'viscosity'"):
         compare_steppers(None, data, Stepping(**{**vars(TINY), "target": "viscos", "conditions": ("parameter",)}))
+
+
+def test_runs_of_training_are_moved_by_symmetries_and_by_nothing_that_moves_what_was_read(data):
+    plain = dataclasses.replace(TINY, conditions=("none", "parameter"))
+    moved = dataclasses.replace(plain, views=Views({"space_translation": 0.5, "galilean_boost": 0.25}))
+    with quietly():
+        first, second = (compare_steppers(None, data, s) for s in (plain, moved))
+    assert first.scores["persistence"][0].pooled == second.scores["persistence"][0].pooled
+    for row in ("none", "parameter"):
+        assert np.isfinite(second.scores[row][0].pooled)
+        assert first.scores[row][0].pooled != second.scores[row][0].pooled
+    with pytest.raises(DataError, match=r"views move viscosity; conditions are read from the context.*Leave out"):
+        moving = Views({"galilean_boost": 0.2}, moves=("viscosity",))
+        compare_steppers(None, data, dataclasses.replace(plain, views=moving))
+    with pytest.raises(DataError, match=r"are windows of \[16, 64\]"):
+        compare_steppers(None, data, dataclasses.replace(plain, views=Views(window=(16, 64))))
+    with pytest.raises(SymmetryError, match="no generator 'boost'"):
+        compare_steppers(None, data, dataclasses.replace(plain, views=Views({"boost": 0.2})))
 
 
 def test_the_command_writes_models_that_load_and_an_animation(small_store, tmp_path, capsys):

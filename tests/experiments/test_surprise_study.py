@@ -17,6 +17,8 @@ TINY = [
     "surprise.unlabelled=24",
     "surprise.detectors=[law,equation,physics_distance,random_distance,frame_difference]",
     "surprise.violations=[x 2,reflected]",
+    "variants.kdv.training={forecaster of fields: {trainer.max_epochs: 1, model.predictor.init_args.undetermined: 0, "
+    "model.latent_variable: null}}",
 ]
 
 
@@ -27,10 +29,11 @@ def test_the_study_runs_and_keeps_what_is_finished(tmp_path, capsys):
     assert "| kdv | dispersion x 2 | the known equation | 100 |" in printed
     results = json.loads((tmp_path / "results.json").read_text())
     rows = results["rows"]
-    assert len(rows) == 5 * 3 and {row["violation"] for row in rows} == {"none", "dispersion x 2", "reflected"}
+    assert len(rows) == 6 * 3 and {row["violation"] for row in rows} == {"none", "dispersion x 2", "reflected"}
     by = {(row["detector"], row["violation"]): row for row in rows}
     assert by["law", "dispersion x 2"]["auroc"] == 100 and by["law", "dispersion x 2"]["table"] == "law"
     assert by["frame difference", "reflected"]["table"] == "left out"
+    assert by["forecaster of fields", "reflected"]["table"] == "model"  # trained here, on the runs of the law
     assert all(0 <= row["alarms"] <= 100 for row in rows)
     kept = tmp_path / "kdv" / "result.json"
     content = json.loads(kept.read_text())
