@@ -283,9 +283,8 @@ def plan(
     if critic:
         with stages.stage("critic"):
             seen = range(CRITIC, CRITIC + episodes)
-            terminal = learn_critic(
-                interval_environment(env, "a critic is learned"), lambda t: planned(imagining, t), seen, critic
-            )
+            place = interval_environment(env, "a critic is learned")
+            terminal = learn_critic(place, lambda t: planned(imagining, t, horizon if t else teacher), seen, critic)
         expert = planned(imagining, terminal)
         learned(f"{title}, with a critic", expert, critic * episodes * env.steps)
         said = {"provenance": {"environment": env.name, "discount": terminal.discount}}
@@ -340,6 +339,7 @@ def _check_price(
         "a critic": critic,
         "linear feedback alone": linear,
         "a target other than 0": asked == "probe" and env.targeted,
+        "a cost that is not of squares": not env.prices_squares,
     }
     found = [reason for reason, there in reasons.items() if there]
     if found:

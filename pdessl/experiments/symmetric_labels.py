@@ -21,11 +21,13 @@ def labels_by_symmetry(environment: ControlledPDE) -> Callable[[Tensor, Tensor],
     """Return what makes (G n, X) fields and (G n, A) amplitudes of (n, X) and (n, A): moved, first as they are.
 
     Where fields and amplitudes are moved together, equation and cost are what they were: what is best in the one
-    place is best in the other. None: fields are not seen whole, an episode has a target, or the equation is not known
-    to have a symmetry that maps actuators to actuators.
+    place is best in the other. None: fields are not seen whole, an episode has a target, there are pumps or filters, or
+    the equation is not known to have a symmetry that maps actuators to actuators.
     """
     env = environment
     if not isinstance(env, Environment) or env.file.sensors.positions is not None or env.targeted:
+        return None
+    if env.file.filters or env.file.actuators.kind == "pump":  # a filter stays, and a pump has no place
         return None
 
     def runs(fields: Tensor, actions: Tensor) -> Trajectories:

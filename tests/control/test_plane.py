@@ -12,6 +12,7 @@ from pdessl.control import (
     DissipationLimit,
     EnergyLimit,
     Gradient,
+    Imagined,
     Oracle,
     RecedingHorizon,
     VectorEnvironment,
@@ -243,6 +244,30 @@ def test_puffs_are_where_the_file_has_them():
 def test_a_wrong_file_is_told_with_its_place(name, changes, said):
     with pytest.raises(SchemaError, match=said):
         load_environment(name, changes)
+
+
+class Read(Oracle):
+    """The solver as model that would also read what the field costs without a state, and reads wrongly."""
+
+    def energies(self, situation, actions):
+        return torch.full(actions.shape[:3], 7.0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["smoke_fans", "tracer_ring", "kolmogorov_control"])
+def test_energies_are_read_only_where_the_cost_is_made_of_them(name):
+    given = {"cost.state": 1.0}
+    env = load_environment(name, given) if name == "tracer_ring" else small(name, **given)
+    now, plan = VectorEnvironment(env).reset([0]), torch.zeros(1, 1, 2, env.actuators, dtype=torch.float64)
+    found, real = (Imagined(env, model(env), now).cost(plan) for model in (Read, Oracle))
+    assert torch.equal(found, real) == (name != "kolmogorov_control")
+
+
+def test_nothing_is_unseen_on_a_plane():
+    env = small("smoke_fans")
+    plan = amplitudes(env, 2, 2)
+    assert env.undetermined == 0 and torch.equal(env.acting(plan, [0, 1]), plan)
+    with pytest.raises(DataError, match="leaves nothing open"):
+        pdessl.plan(env, planner=Gradient(1), futures=2, horizon=1, every=1, announce=str)
 
 
 def test_other_wrong_input():

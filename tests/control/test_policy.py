@@ -72,6 +72,8 @@ def test_labels_are_moved_by_the_symmetries_that_map_actuators_to_actuators():
     assert len({tuple(row.tolist()) for row in said}) == 30
     assert labels_by_symmetry(load_environment("ks_control_5", {"sensors.positions": [1.0]})) is None
     assert labels_by_symmetry(load_environment("burgers_target")) is None
+    held = {"cost.target": None, "cost.overlap": 0.0, "cost.state": 1.0, "filters": []}
+    assert labels_by_symmetry(load_environment("tracer_ring", held)) is None
     uneven = {"actuators.positions": [0.0, 1.0, 5.0], "initial_condition.terms": 1}
     alone = labels_by_symmetry(load_environment("ks_control_5", uneven))
     assert alone is None
