@@ -2,6 +2,7 @@
 
 python benchmarks/control.py                       # Kuramoto-Sivashinsky with four actuators
 python benchmarks/control.py --planning            # planners in the true solver, at their defaults
+python benchmarks/control.py --environment smoke_fans --batches 1,64
 """
 
 import argparse

@@ -18,7 +18,7 @@ that have a pretrained encoder), ``shifts`` (errors at the most labels on other 
 ``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
 file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each);
 ``grouped`` (rows of grouped.py, a file each); ``reference`` (the study table1). Options: ``ways=``,
-``columns=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
+``columns=``, ``without=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
 from __future__ import annotations
@@ -272,27 +272,38 @@ def _cell(value: Any) -> str:
 
 
 def _control(reports: dict[str, Any], options: dict[str, str]) -> str:
-    """Mean cost of every controller, its share of the best gain over no control, and what it learned from."""
+    """Mean cost of every controller, its share of the best gain over no control, and what it learned from.
+
+    Options: ``ways`` (a name per file in the place of its seed), ``columns`` (further ones: milliseconds, breaches),
+    ``without=settled``.
+    """
     every = [row for report in reports.values() for row in report["control"]["rows"]]
     nothing = next(row["mean_cost"]["mean"] for row in every if row["title"] == "no control")
     least = min(row["mean_cost"]["mean"] for row in every)
     settled = all(row.get("settled") is not None for row in every)
+    settled = settled and options.get("without") != "settled"
+    gained = nothing > least
+    named = {"milliseconds": "ms an action", "breaches": "periods past the limit"}
+    more = [key for key in options.get("columns", "").split(",") if key]
+    ways = options["ways"].split(",") if "ways" in options else [_seed(stem) for stem in reports]
     rows, seen = [], set()
-    for stem, report in reports.items():
+    for way, report in zip(ways, reports.values(), strict=True):
         for row in report["control"]["rows"]:
             learned = row["training_periods"] is not None
             if not learned and row["title"] in seen:
                 continue
             seen.add(row["title"])
             cost = row["mean_cost"]["mean"]
-            share = f"{100 * (nothing - cost) / (nothing - least):.0f}" if nothing > least else "-"
+            share = [f"{100 * (nothing - cost) / (nothing - least):.0f}"] if gained else []
             periods = f"{row['training_periods']}" if learned else "-"
             ends = [f"{100 * row['settled']:.0f}"] if settled else []
-            first = [row["title"], _seed(stem) if learned else "-", _value(row["mean_cost"], 3), share]
-            rows.append([*first, *ends, periods])
+            others = ["-" if row[key] is None else f"{row[key]:.3g}" for key in more]
+            first = [row["title"], way if learned else "-", _value(row["mean_cost"], 3)]
+            rows.append([*first, *share, *ends, *others, periods])
     ends = ["settled, %"] if settled else []
-    head = ["controller", "seed", "mean cost of a period", "of the best gain, %", *ends, "periods learned from"]
-    return _lines(head, rows)
+    share = ["of the best gain, %"] if gained else []
+    head = ["controller", "price" if "ways" in options else "seed", "mean cost of a period", *share, *ends]
+    return _lines([*head, *(named[key] for key in more), "periods learned from"], rows)
 
 
 def _limits(reports: dict[str, Any], options: dict[str, str]) -> str:

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         "--critic", type=int, default=0, metavar="ROUNDS", help="learn what follows after a plan, then plan again"
     )
     parser.add_argument(
+        "--critic-horizon", type=int, metavar="H", help="of the plans in the critic's first round; default: --horizon"
+    )
+    parser.add_argument(
         "--distil", type=int, default=0, metavar="ROUNDS", help="distil a policy from the planner, which acts at once"
     )
     parser.add_argument("--futures", type=int, default=0, metavar="S", help="futures a plan is imagined in (0: one)")
@@ -112,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         settings=read_words(options.search),
         adapt=options.adapt,
         critic=options.critic,
+        critic_horizon=options.critic_horizon,
         rounds=options.distil,
         futures=options.futures,
         case=options.case,

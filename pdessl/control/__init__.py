@@ -1,24 +1,34 @@
 """Controlled PDEs: environments, costs and guardrails, planners."""
 
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.critic import Terminal, discounted_means, learn_critic
-from pdessl.control.description import EnvironmentFile, read_environment
+from pdessl.control.describing import describe_environment, laminar_controllability, linearise_laminar
+from pdessl.control.description import EnvironmentFile
 from pdessl.control.ensemble import Ensemble, usable_horizon
-from pdessl.control.environment import Environment, load_environment
+from pdessl.control.environment import Environment
 from pdessl.control.episodes import Episodes, LinearFeedback, Random, Situation, VectorEnvironment, Zero, run_episodes
-from pdessl.control.guardrails import AmplitudeLimit, EnergyLimit, Margins, RegionLimit, calibrate
+from pdessl.control.guardrails import AmplitudeLimit, DissipationLimit, EnergyLimit, Margins, RegionLimit, calibrate
 from pdessl.control.hierarchy import Levels, SlowOracle, TwoLevels
 from pdessl.control.lagrangian import AugmentedLagrangian
 from pdessl.control.linear import (
     Feedback,
     Linearisation,
     controllability,
-    describe_environment,
     jacobians,
     linearise,
     lqr,
     riccati,
 )
+from pdessl.control.loading import (
+    environment_file,
+    interval_environment,
+    load_environment,
+    make_environment,
+    read_environment,
+)
 from pdessl.control.many_futures import Drawn, ManyFutures, Undetermined, draw_futures, open_ended
+from pdessl.control.plane import PlaneEnvironment
+from pdessl.control.plane_description import PlaneFile
 from pdessl.control.planners import CEM, MPPI, Gradient, Newton, Plan
 from pdessl.control.policy import Distilled, distil
 from pdessl.control.receding import Imagined, Linearised, Oracle, RecedingHorizon, rehearse
@@ -31,6 +41,8 @@ __all__ = [
     "MPPI",
     "AmplitudeLimit",
     "AugmentedLagrangian",
+    "ControlledPDE",
+    "DissipationLimit",
     "EnergyLimit",
     "Distilled",
     "Drawn",
@@ -50,6 +62,8 @@ __all__ = [
     "Newton",
     "Oracle",
     "Plan",
+    "PlaneEnvironment",
+    "PlaneFile",
     "Random",
     "RecedingHorizon",
     "RegionLimit",
@@ -67,11 +81,16 @@ __all__ = [
     "discounted_means",
     "distil",
     "draw_futures",
+    "environment_file",
+    "interval_environment",
     "jacobians",
+    "laminar_controllability",
     "learn_critic",
     "linearise",
+    "linearise_laminar",
     "load_environment",
     "lqr",
+    "make_environment",
     "open_ended",
     "read_environment",
     "read_runs",

@@ -82,11 +82,14 @@ def learn_critic(
     """Return a critic of what a controller, with the critic at the end of its plans, goes on to pay.
 
     In the first round the controller has none. After each round √m is fitted to the roots of the discounted means that
-    followed the states of the last two rounds.
+    followed the states of the last two rounds. A critic knows what its memory holds: where the first controller keeps
+    to states of one cost, as short plans do on an attractor, the others are extrapolated, and plans go where the error
+    is in their favour. Give the first round longer plans than those that follow.
 
     Args:
         environment: what is controlled; its field is seen whole.
-        controller: made for a critic, ``lambda t: RecedingHorizon(..., terminal=t)``.
+        controller: made for a critic, ``lambda t: RecedingHorizon(..., terminal=t)``; without one (None) it may look
+            farther ahead.
         seeds: of the episodes of a round; each round has its own, by adding their number.
         rounds: how many, >= 1.
         discount: γ in [0, 1); 1/(1 - γ) is how many periods it looks ahead.
@@ -120,10 +123,10 @@ def learn_critic(
 
 
 def _check(environment: Environment, discount: float) -> None:
-    if not 0 <= discount < 1 or environment.file.cost.target is not None or environment.observed < environment.points:
+    if not 0 <= discount < 1 or environment.targeted or environment.observed < environment.points:
         raise DataError(
             f"{environment.name}: discount {discount}, {environment.observed} observed values, target "
-            f"{'drawn' if environment.file.cost.target else '0'}; a critic needs a discount in [0, 1), the field at "
+            f"{'drawn' if environment.targeted else '0'}; a critic needs a discount in [0, 1), the field at "
             "every node and the target 0."
         )
 

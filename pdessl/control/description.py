@@ -5,15 +5,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from pdessl import catalog
 from pdessl.errors import SchemaError, did_you_mean
-from pdessl.schema import Count, Finite, Natural, Overrides, Positive, check_keys, fill, override, read_yaml
+from pdessl.schema import Count, Finite, Natural, Positive, check_keys
 from pdessl.solvers import (
     FAMILIES,
     SIMULATORS,
@@ -30,9 +27,10 @@ __all__ = [
     "Domain",
     "EnvironmentFile",
     "Filter",
+    "Schedule",
     "SensorLayout",
     "UnseenForce",
-    "read_environment",
+    "family_of",
 ]
 
 
@@ -206,7 +204,7 @@ class EnvironmentFile:
             raise SchemaError(f"burn_in {self.burn_in:g} is not a multiple of control.period {self.control.period:g}.")
         for name, content in (("initial_condition", self.initial_condition), ("cost.target", self.cost.target)):
             if content is not None:
-                _family(content, name)
+                family_of(content, name)
         if self.cost.overlap and self.cost.target is None:
             raise SchemaError("cost.overlap is that with a target; give cost.target, or leave it out.")
         force = self.force()
@@ -231,11 +229,11 @@ class EnvironmentFile:
 
     def starts(self) -> InitialCondition:
         """Return the family that initial fields are drawn from."""
-        return _family(self.initial_condition, "initial_condition")
+        return family_of(self.initial_condition, "initial_condition")
 
     def targets(self) -> InitialCondition | None:
         """Return the family that targets are drawn from; None where the target is 0."""
-        return None if self.cost.target is None else _family(self.cost.target, "cost.target")
+        return None if self.cost.target is None else family_of(self.cost.target, "cost.target")
 
     @property
     def waits(self) -> int:
@@ -243,9 +241,14 @@ class EnvironmentFile:
         return round(self.burn_in / self.control.period)
 
 
-def _family(content: Mapping[str, Any], where: str) -> InitialCondition:
+def family_of(content: Mapping[str, Any], where: str, dimensions: int = 1) -> InitialCondition:
+    """Return the family of random fields that a part of a file describes.
+
+    Raises:
+        SchemaError: no such family of that dimension, or arguments that it does not have.
+    """
     name = content.get("family")
-    known = [n for n, kind in FAMILIES.items() if kind.dimensions == 1]
+    known = [n for n, kind in FAMILIES.items() if kind.dimensions == dimensions]
     if name not in known:
         raise SchemaError(f"{where}.family: no '{name}'.{did_you_mean(str(name), known)} Families: {', '.join(known)}.")
     arguments = {key: value for key, value in content.items() if key != "family"}
@@ -255,20 +258,3 @@ def _family(content: Mapping[str, Any], where: str) -> InitialCondition:
         return FAMILIES[name](**arguments)
     except TypeError as error:
         raise SchemaError(f"{where}: {error}.") from None
-
-
-def read_environment(name: str | os.PathLike[str], overrides: Overrides | None = None) -> tuple[str, EnvironmentFile]:
-    """Read an environment of the catalog, or a YAML file; return its name and what it says.
-
-    Args:
-        name: name from ``pdessl list environments``, or the path of a YAML file.
-        overrides: other values by dotted key, see :func:`pdessl.schema.override`.
-
-    Raises:
-        CatalogError: no such environment.
-        SchemaError: a key or a value that does not belong, with its place.
-    """
-    path = Path(catalog.find("environments", name))
-    content = override(read_yaml(path), overrides)
-    found = fill(EnvironmentFile, content, str(path))
-    return path.stem, found

@@ -6,39 +6,24 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from pdessl.control.description import EnvironmentFile, read_environment
+from pdessl.control.controlled import ControlledPDE, pairwise_sum
+from pdessl.control.description import EnvironmentFile
 from pdessl.control.stepping import HeldStepper
 from pdessl.errors import DataError, ShapeError
-from pdessl.schema import Overrides
-from pdessl.solvers import Actuators, PeriodicSimulator, TimeVarying, random_stream
+from pdessl.solvers import Actuators, InitialCondition, PeriodicSimulator, TimeVarying, random_stream
 from pdessl.solvers.pseudo_spectral import to_modes
 
-__all__ = ["Environment", "load_environment", "pairwise_sum"]
+__all__ = ["Environment"]
 
 OVERSAMPLING = 16  # of the grid on which a profile is projected: what it cannot hold is below round-off for w > dx/3
-REMEMBERED = 4096  # starts that are kept: a burn-in takes as long as half an episode
 
 
-def pairwise_sum(values: Tensor) -> Tensor:
-    """Return the sum (...) over the last dimension of values (..., N), N >= 1, added as halves.
-
-    ``Tensor.sum`` adds in an order that depends on shape, strides and the width of the processor's vectors; this one's
-    order depends on N alone, so that a row's sum is the same, bit by bit, in any batch and on any machine.
-    """
-    while values.shape[-1] > 1:
-        half = values.shape[-1] // 2
-        added, left = values[..., :half] + values[..., half : 2 * half], values[..., 2 * half :]
-        values = torch.cat([added, left], dim=-1) if left.shape[-1] else added
-    return values[..., 0]
-
-
-class Environment:
+class Environment(ControlledPDE):
     """A controlled PDE on a periodic interval.
 
         u_t = F(u) + Σ_j a_j(t) b_j(x) + Σ_k ξ_k(t) f_k(x),        a_j, ξ_k held over each control period
@@ -58,10 +43,15 @@ class Environment:
         device: where states lie.
     """
 
+    file: EnvironmentFile
+
     def __init__(self, name: str, file: EnvironmentFile, device: torch.device | str = "cpu") -> None:
+        super().__init__()
         self.name, self.file, self.device = name, file, torch.device(device)
         self.points, self.steps = file.solver.points, file.control.steps
         self.actuators, self.bound = len(file.actuators.positions), file.actuators.bound
+        self.grid, self.lengths, self.boundary = (self.points,), (file.domain.length,), ("periodic",)
+        self.places = tuple((x,) for x in file.actuators.positions)
         self._carried = file.actuators.kind == "pump" or bool(file.filters)
         # What is moved and filtered is advanced in pieces, with both between them.
         whole = (file.control.period, file.solver.substeps)
@@ -74,10 +64,6 @@ class Environment:
         self._forces = self._force_profiles().to(self.device)
         self.undetermined = len(self._forces)
         self._sensors = self._sensor_rows()
-        self._starts: dict[int, Tensor] = {}
-
-    def __repr__(self) -> str:
-        return f"Environment({self.name}: {self.actuators} actuators within ±{self.bound:g}, {self.steps} periods)"
 
     # --------------------------------------------------------------------------------- actuators and sensors
 
@@ -119,6 +105,21 @@ class Environment:
         return torch.polar(weights.expand(len(places), -1), k * x)
 
     @property
+    def size(self) -> int:
+        """Kept modes, K."""
+        return self.modes
+
+    @property
+    def targeted(self) -> bool:
+        """Whether every episode has a field of its own to reach."""
+        return self.file.cost.target is not None
+
+    @property
+    def prices_squares(self) -> bool:
+        """Whether a state costs the mean of (u - u*)² alone: where no overlap is asked for."""
+        return not self.file.cost.overlap
+
+    @property
     def observed(self) -> int:
         """How many values an observation has, M."""
         return self.points if self._sensors is None else len(self._sensors)
@@ -129,26 +130,13 @@ class Environment:
         values = self.field(state) if rows is None else pairwise_sum((state[..., None, :] * rows).real)
         return values if noise is None else values + noise
 
-    def noise(self, seeds: Sequence[int]) -> Tensor | None:
-        """Return the sensors' noise in the episodes of these seeds, (B, T + 1, M), float64; None without."""
-        if not self.file.sensors.noise:
-            return None
-        drawn = [
-            random_stream(s, "environment", 0, "noise").standard_normal((self.steps + 1, self.observed)) for s in seeds
-        ]
-        return self.file.sensors.noise * torch.stack([torch.from_numpy(d) for d in drawn]).to(self.device)
-
     def unseen(self, seeds: Sequence[int]) -> Tensor:
         """Return the numbers ξ of the unseen force in the episodes of these seeds, (B, T, U); U = 0 without one."""
         force = self.file.force()
         if force is None:
-            return torch.zeros(len(seeds), self.steps, 0, dtype=torch.float64, device=self.device)
+            return super().unseen(seeds)
         drawn = [force.draw(random_stream(int(s), "environment", 0, "unseen force")) for s in seeds]
         return torch.stack(drawn).transpose(1, 2).to(self.device)
-
-    def acting(self, actions: Tensor, seeds: Sequence[int], first: int = 0) -> Tensor:
-        """Return what acts in these episodes under amplitudes (B, H, A) from one on: with ξ behind, (B, H, A + U)."""
-        return torch.cat([actions, self.unseen(seeds)[:, first : first + actions.shape[1]]], dim=2)
 
     # ----------------------------------------------------------------------------------------------- states
 
@@ -180,30 +168,15 @@ class Environment:
         power = state.real.square() + state.imag.square()
         return (2 * pairwise_sum(power) - power[..., 0]) / self.points**2
 
-    def start(self, seeds: Sequence[int]) -> Tensor:
-        """Return the states (B, K) in which the episodes of these seeds begin, each a function of its seed alone."""
-        wanted = [int(s) for s in seeds]
-        found = {s: self._starts[s] for s in wanted if s in self._starts}
-        missing = [s for s in dict.fromkeys(wanted) if s not in found]
-        if missing:
-            state = self._drawn(missing, "start")
-            still = torch.zeros(len(missing), self.actuators, dtype=torch.float64, device=self.device)
-            for _ in range(self.file.waits):
-                state = self.step(state, still)
-            found |= zip(missing, state, strict=True)
-            if len(self._starts) + len(missing) > REMEMBERED:
-                self._starts.clear()
-            self._starts |= {s: found[s] for s in missing}
-        return torch.stack([found[s] for s in wanted])
-
     def target(self, seeds: Sequence[int]) -> Tensor | None:
         """Return the states (B, K) that the episodes of these seeds are to reach; None where it is 0."""
-        return None if self.file.cost.target is None else self._drawn(list(seeds), "target")
+        family = self.file.targets()
+        return None if family is None else self._fields(family, seeds, "target")
 
-    def _drawn(self, seeds: Sequence[int], purpose: str) -> Tensor:
-        family = self.file.starts() if purpose == "start" else self.file.targets()
-        if family is None or min(seeds) < 0:
-            raise DataError(f"{self.name}: seeds are whole numbers >= 0, found {min(seeds)}.")
+    def _drawn(self, seeds: Sequence[int]) -> Tensor:
+        return self._fields(self.file.starts(), seeds, "start")
+
+    def _fields(self, family: InitialCondition, seeds: Sequence[int], purpose: str) -> Tensor:
         draws = torch.stack([family.draw(random_stream(int(s), "environment", 0, purpose)) for s in seeds])
         lengths = torch.full((len(draws), 1), self.file.domain.length, dtype=torch.float64)
         return to_modes(family.fields(draws, (self.points,), lengths)[:, 0]).to(self.device)
@@ -226,13 +199,7 @@ class Environment:
         Raises:
             ShapeError: shapes that do not fit.
         """
-        count = actions.shape[-1] - self.actuators
-        if actions.ndim != 2 or len(actions) != len(state) or count not in (0, self.undetermined):
-            more = f", or {self.actuators + self.undetermined}, with ξ" if self.undetermined else ""
-            raise ShapeError(
-                f"{self.name}: actions have shape {tuple(actions.shape)}, expected ({len(state)}, {self.actuators}), "
-                f"one amplitude per actuator{more}."
-            )
+        self._check_actions(state, actions)
         actions = actions.to(torch.float64)
         if self._carried:
             return self._carry(state, actions)
@@ -258,17 +225,6 @@ class Environment:
 
     def _take(self, state: Tensor) -> Tensor:
         return to_modes(self._kept * self.field(state)) if self.file.filters else state
-
-    def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (B, H + 1, K), the first included, under amplitudes (B, H, A), or (B, H, A + U).
-
-        Raises:
-            ShapeError: shapes that do not fit.
-        """
-        states = [state]
-        for now in actions.unbind(dim=1):
-            states.append(self.step(states[-1], now))
-        return torch.stack(states, dim=1)
 
     def cost(self, state: Tensor, actions: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the cost (...) of periods that end in states (..., K) under amplitudes (..., A), without the end's.
@@ -319,20 +275,3 @@ class _Held(TimeVarying):
         index = (time / self.period).floor().to(torch.int64).clamp(0, self.actions.shape[2] - 1)
         chosen = self.actions.gather(2, index[:, None, None].expand(-1, self.actions.shape[1], 1))
         return self.environment.source(chosen[..., 0])
-
-
-def load_environment(
-    name: str | os.PathLike[str], overrides: Overrides | None = None, device: torch.device | str = "cpu"
-) -> Environment:
-    """Return an environment of the catalog (``pdessl list environments``), or of a YAML file.
-
-    Args:
-        name: name or path.
-        overrides: other values by dotted key, ``{"control.steps": 100}``, or words, ``["control.steps=100"]``.
-        device: where states lie.
-
-    Raises:
-        CatalogError: no such environment.
-        SchemaError: a file that does not follow its format.
-    """
-    return Environment(*read_environment(name, overrides), device=device)

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.environment import Environment
 from pdessl.control.linear import Feedback
 from pdessl.errors import DataError, ShapeError
@@ -64,7 +65,7 @@ class VectorEnvironment:
         environment: what is controlled.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
         self._now: Situation | None = None
         self._noise: Tensor | None = None
@@ -131,7 +132,7 @@ class Zero:
         environment: what is controlled.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
 
     def act(self, situation: Situation) -> Tensor:
@@ -146,7 +147,7 @@ class Random:
         environment: what is controlled.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
         self._drawn = torch.zeros(0)
 
@@ -191,7 +192,7 @@ class Episodes:
 
     Args:
         seeds: of the episodes, B numbers.
-        fields: on the grid, the start included, (B, T + 1, X), float32.
+        fields: on the grid, the start included, (B, T + 1, *X), float32.
         actions: amplitudes, (B, T, A), float64.
         costs: of each period, (B, T), float64.
         seconds: spent by the controller, all periods together.
@@ -216,7 +217,7 @@ class Episodes:
         return 1e3 * self.seconds / self.costs.numel()
 
 
-def run_episodes(environment: Environment, controller: Controller, seeds: Sequence[int]) -> Episodes:
+def run_episodes(environment: ControlledPDE, controller: Controller, seeds: Sequence[int]) -> Episodes:
     """Run an episode per seed under a controller, side by side.
 
     Raises:

@@ -15,7 +15,18 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError
 from pdessl.schema import Finite, Positive, Range
 
-__all__ = ["AmplitudeLimit", "EnergyLimit", "Guardrail", "Margins", "RegionLimit", "calibrate", "excess", "overrun"]
+__all__ = [
+    "AmplitudeLimit",
+    "DissipationLimit",
+    "EnergyLimit",
+    "Guardrail",
+    "Margins",
+    "RegionLimit",
+    "calibrate",
+    "check_axes",
+    "excess",
+    "overrun",
+]
 
 
 class Guardrail(Protocol):
@@ -80,6 +91,55 @@ class RegionLimit:
         return field[..., first:last].mean(dim=-1)
 
 
+@dataclass(frozen=True)
+class DissipationLimit:
+    """The dissipation of a flow on a periodic plane, ν <|∇u|²> = ν <w²>, stays at or below a limit.
+
+    Args:
+        limit: > 0, length²/time³.
+        viscosity: ν, > 0, length²/time.
+        lengths: (L_x, L_y) of the domain, > 0, length.
+    """
+
+    limit: Positive
+    viscosity: Positive
+    lengths: tuple[Positive, Positive]
+
+    def value(self, field: Tensor) -> Tensor:
+        """Return the dissipation, (...), of velocities (..., 2, X, Y).
+
+        Raises:
+            ShapeError: fields that are no velocities on a plane.
+        """
+        if field.ndim < 3 or field.shape[-3] != 2:
+            raise ShapeError(f"DissipationLimit: fields {tuple(field.shape)}; expected velocities (..., 2, X, Y).")
+        nx, ny = field.shape[-2:]
+        modes = torch.fft.fft(torch.fft.rfft(field, norm="forward"), dim=-2, norm="forward")
+        kx = 2 * math.pi / self.lengths[0] * nx * torch.fft.fftfreq(nx, dtype=field.dtype, device=field.device)
+        ky = 2 * math.pi / self.lengths[1] * ny * torch.fft.rfftfreq(ny, dtype=field.dtype, device=field.device)
+        twice = torch.full_like(ky, 2.0)
+        twice[0] = 1.0
+        if ny % 2 == 0:
+            twice[-1] = 1.0
+        vorticity = 1j * kx[:, None] * modes[..., 1, :, :] - 1j * ky * modes[..., 0, :, :]
+        power = vorticity.real.square() + vorticity.imag.square()
+        return self.viscosity * (twice * power).sum(dim=(-2, -1))
+
+
+def check_axes(guardrails: Sequence[Guardrail], axes: int) -> None:
+    """Refuse limits of fields on an interval for a plane, where they would take an axis for another.
+
+    Raises:
+        DataError: such a limit, and more than one axis.
+    """
+    wrong = [rail for rail in guardrails if isinstance(rail, (AmplitudeLimit, EnergyLimit, RegionLimit))]
+    if wrong and axes > 1:
+        raise DataError(
+            f"{type(wrong[0]).__name__} is a limit of a field on an interval. On a plane there is DissipationLimit, or "
+            "limits.dissipation in the environment's file (--set limits.dissipation=0.3)."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Margins:
     """What is added to an imagined quantity so that the real one stays below with a stated frequency.
@@ -141,17 +201,17 @@ def calibrate(imagined: Tensor, real: Tensor, level: float) -> Margins:
 
 
 def overrun(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
-    """Return how far fields (..., H, X) are above the limits, in limits, (..., H, G); negative where there is room."""
+    """Return how far fields (..., H, *X) are above the limits, in limits, (..., H, G); negative where there is room."""
     over = []
     for g, rail in enumerate(guardrails):
         value = rail.value(fields)
         if margins is not None:
-            value = value + margins.at(fields.shape[-2])[:, g].to(value)
+            value = value + margins.at(value.shape[-1])[:, g].to(value)
         over.append((value - rail.limit) / max(abs(rail.limit), 1e-12))
     found = torch.stack(over, dim=-1)
     return torch.where(found.isnan(), torch.full_like(found, math.inf), found)
 
 
 def excess(guardrails: Sequence[Guardrail], fields: Tensor, margins: Margins | None = None) -> Tensor:
-    """Return by how much fields (..., H, X) pass the limits, in limits, (..., H, G), >= 0; infinite for nan."""
+    """Return by how much fields (..., H, *X) pass the limits, in limits, (..., H, G), >= 0; infinite for nan."""
     return overrun(guardrails, fields, margins).clamp_min(0.0)

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from pdessl import catalog
-from pdessl.control.environment import Environment, load_environment
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.episodes import Situation, VectorEnvironment
+from pdessl.control.loading import load_environment
 from pdessl.errors import DependencyError
 from pdessl.schema import Overrides
 
@@ -44,15 +45,15 @@ def identifier(name: str) -> str:
     return "pdessl/" + "".join(long.get(word, word.capitalize()) for word in words) + "-v0"
 
 
-def _spaces(environment: Environment) -> tuple[Any, Any]:  # gymnasium's own types do not fit each other
-    seen = environment.observed * (1 if environment.file.cost.target is None else 2)
+def _spaces(environment: ControlledPDE) -> tuple[Any, Any]:  # gymnasium's own types do not fit each other
+    seen = environment.observed * (2 if environment.targeted else 1)
     return (
         spaces.Box(-EXTREME, EXTREME, (seen,), np.float32),
         spaces.Box(-1.0, 1.0, (environment.actuators,), np.float32),
     )
 
 
-def observed(environment: Environment, now: Situation) -> NDArray[np.float32]:
+def observed(environment: ControlledPDE, now: Situation) -> NDArray[np.float32]:
     """Return the observations (B, M) of situations, or (B, 2M) where there are targets, as agents get them."""
     values = now.observation
     if now.target is not None:
@@ -75,8 +76,8 @@ class GymEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, name: str | os.PathLike[str] | Environment, overrides: Overrides | None = None) -> None:
-        self.environment = name if isinstance(name, Environment) else load_environment(name, overrides)
+    def __init__(self, name: str | os.PathLike[str] | ControlledPDE, overrides: Overrides | None = None) -> None:
+        self.environment = name if isinstance(name, ControlledPDE) else load_environment(name, overrides)
         self.observation_space, self.action_space = _spaces(self.environment)
         self.render_mode = None
         self._world = VectorEnvironment(self.environment)

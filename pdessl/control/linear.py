@@ -23,7 +23,6 @@ __all__ = [
     "Linearisation",
     "Unreached",
     "controllability",
-    "describe_environment",
     "jacobians",
     "linearise",
     "lqr",
@@ -149,7 +148,7 @@ class Controllability:
         return told + (f" No actuator reaches {'; '.join(map(str, self.unreached))}." if self.unreached else "")
 
 
-def controllability(linear: Linearisation, distance: float = UNREACHED) -> Controllability:
+def controllability(linear: Linearisation, distance: float = UNREACHED, growing_only: bool = False) -> Controllability:
     """Return which modes are reached, by the test of Popov, Belevitch and Hautus.
 
     An eigenvalue λ of A is uncontrollable where [A - λ, B] loses rank: its smallest singular value is the distance to
@@ -158,6 +157,7 @@ def controllability(linear: Linearisation, distance: float = UNREACHED) -> Contr
     Args:
         linear: the model.
         distance: over |B|, below which a mode counts as unreached; of a learned model its error, not round-off.
+        growing_only: look at the modes that do not decay only; each costs a singular value decomposition.
 
     Source: Hautus (1969); Eising (1984) for the distance.
     """
@@ -168,7 +168,7 @@ def controllability(linear: Linearisation, distance: float = UNREACHED) -> Contr
     found: list[Unreached] = []
     seen: list[complex] = []
     for value in sorted(values, key=lambda v: (-abs(v), v.imag)):
-        if abs(value) < FAINT or any(abs(value - s) < 1e-9 for s in seen):
+        if abs(value) < (1 - 1e-12 if growing_only else FAINT) or any(abs(value - s) < 1e-9 for s in seen):
             continue
         seen.append(value)
         left, singular, _ = np.linalg.svd(np.hstack([a - value * np.eye(size), b]))
@@ -208,47 +208,6 @@ class Feedback:
             actions.append(self(coordinates, step))
             coordinates = coordinates @ linear.transition.T + actions[-1] @ linear.entry.T
         return torch.stack(actions, dim=1)
-
-
-def describe_environment(environment: Environment) -> str:
-    """Return what an environment is, in words, and which modes its actuators reach."""
-    file = environment.file
-    length, unit = file.domain.length, file.domain.unit
-    held, sensors = file.control, file.sensors
-    places = ", ".join(f"{x:g}" for x in file.actuators.positions)
-    shape = "pumps" if file.actuators.kind == "pump" else f"width {file.actuators.width:g}"
-    seen = "the field at every node" if sensors.positions is None else f"{len(sensors.positions)} sensors"
-    noise = f", noise {sensors.noise:g}" if sensors.noise else ""
-    weights = file.cost
-    aim = "" if weights.target is None else ", to a field that is drawn for each episode"
-    overlap = f" + {weights.overlap:g} (1 - overlap)" if weights.overlap else ""
-    more = [
-        f"filter      at {f.position:g}, width {f.width:g}, takes {f.rate:g} of u in a unit of time"
-        for f in file.filters
-    ]
-    if file.unseen is not None:
-        low, high = file.unseen.wave_numbers
-        more.append(
-            f"unseen      a force of deviation {file.unseen.amplitude:g} in waves {low} to {high}, new in every period"
-        )
-    try:
-        reached = str(controllability(linearise(environment)))
-    except DataError as error:
-        reached = str(error)
-    return "\n".join(
-        [
-            f"{environment.name}: {file.title}",
-            f"equation    {file.equation}, {', '.join(f'{k} {v:g}' for k, v in file.parameters.items())}",
-            f"domain      [0, {length:g}) {unit}, periodic, {environment.points} nodes, {environment.modes} modes",
-            f"actuators   {environment.actuators} at {places}, {shape}, amplitudes within ±{environment.bound:g}",
-            f"sensors     {seen}{noise}",
-            f"episode     {held.steps} control periods of {held.period:g} after a burn-in of {file.burn_in:g}",
-            f"cost        {weights.state:g} mean u² + {weights.action:g} mean a² + {weights.terminal:g} mean u² at the "
-            f"end{overlap}{aim}",
-            *more,
-            f"reached     {reached}",
-        ]
-    )
 
 
 def riccati(linear: Linearisation, horizon: int, target: Tensor | None = None, last: bool = True) -> Feedback:

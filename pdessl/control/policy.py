@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pdessl.control.environment import Environment
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment
 from pdessl.errors import DataError, ShapeError
 from pdessl.models import Policy
@@ -30,7 +30,7 @@ class Distilled:
         ShapeError: a policy of other observations or actuators.
     """
 
-    def __init__(self, environment: Environment, policy: Policy) -> None:
+    def __init__(self, environment: ControlledPDE, policy: Policy) -> None:
         given = policy.init_args["observed"], policy.init_args["actions"]
         if given != (environment.observed, environment.actuators):
             raise ShapeError(
@@ -46,19 +46,21 @@ class Distilled:
 
 
 def distil(
-    environment: Environment,
+    environment: ControlledPDE,
     expert: Controller,
     seeds: Sequence[int],
     rounds: int = 2,
     hidden: Sequence[int] = (128, 128),
-    steps: int = 1500,
+    steps: int = 3000,
     seed: int = 0,
+    widen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Policy:
     """Return a policy that does what an expert does in the states that the policy itself visits.
 
-    In the first round the expert acts; in the others the policy acts, and the expert says what it would do. After each
-    round the policy is fitted to all that was said so far. An expert that plans every few periods is asked when it
-    plans (its attribute ``fresh``), as the rest of a plan is made for states that it expected.
+    In the first round the expert acts, and all that it does is learned; in the others the policy acts, and the expert
+    says what it would do. After each round the policy is fitted to all that was said so far. Where the policy acts, an
+    expert that plans every few periods is asked when it plans (its attribute ``fresh``): the rest of a plan is made for
+    states that did not come.
 
     Args:
         environment: what is controlled, without targets that differ between episodes.
@@ -68,15 +70,16 @@ def distil(
         hidden: widths of the policy.
         steps: of AdamW in each fit, at most.
         seed: of weights and batches.
+        widen: makes more labels of observations (n, M) and amplitudes (n, A), as by the symmetries of the equation.
 
     Raises:
         DataError: no rounds, or episodes with targets, which the observation does not tell.
 
     Source: DAgger: Ross, Gordon, Bagnell (2011), arXiv:1011.0686.
     """
-    if rounds < 1 or environment.file.cost.target is not None:
+    if rounds < 1 or environment.targeted:
         raise DataError(
-            f"{environment.name}: {rounds} rounds, target {'drawn' if environment.file.cost.target else '0'}; expected "
+            f"{environment.name}: {rounds} rounds, target {'drawn' if environment.targeted else '0'}; expected "
             "at least one round, and an environment whose target is 0."
         )
     generator = torch.Generator().manual_seed(seed)
@@ -93,12 +96,13 @@ def distil(
         actor = Distilled(environment, policy)
         while not world.done:
             wanted = expert.act(now)
-            if getattr(expert, "fresh", True):
+            if turn == 0 or getattr(expert, "fresh", True):
                 seen.append(now.observation.float())
                 said.append(wanted.float())
             with torch.no_grad():
                 now, _ = world.step(wanted if turn == 0 else actor.act(now))
-        _fit(policy, torch.cat(seen), torch.cat(said), steps, generator)
+        labels = torch.cat(seen), torch.cat(said)
+        _fit(policy, *(labels if widen is None else widen(*labels)), steps, generator)
     return policy.eval()
 
 

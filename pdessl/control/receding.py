@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.critic import Terminal
-from pdessl.control.environment import Environment
 from pdessl.control.episodes import Controller, Situation, VectorEnvironment, Zero
 from pdessl.control.guardrails import Guardrail, Margins, overrun
 from pdessl.control.linear import Linearisation, linearise
+from pdessl.control.loading import interval_environment
 from pdessl.control.many_futures import CASES, Case, Drawn, ManyFutures, draw_futures
 from pdessl.control.planners import Planner
 from pdessl.errors import DataError, ShapeError
@@ -36,7 +37,8 @@ class Model(Protocol):
 class Priced(Protocol):
     """A model that may read the mean of (u - u*)² from what it imagines without making states of it.
 
-    Not asked where guardrails or a terminal are there: these read states, and the cost is then that of the states.
+    Not asked where guardrails or a terminal are there, or where the cost is not of squares: these read states, and the
+    cost is then that of the states.
     """
 
     def energies(self, situation: Situation, actions: Tensor) -> Tensor | None:
@@ -73,7 +75,7 @@ class Oracle:
         environment: what is controlled.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: ControlledPDE) -> None:
         self.environment = environment
 
     @property
@@ -95,11 +97,11 @@ class Oracle:
 
     def linearised(self) -> Linearisation:
         """Return the linearisation of the environment."""
-        return linearise(self.environment)
+        return linearise(interval_environment(self.environment, "linear feedback is"))
 
     def coordinates(self, situation: Situation) -> Tensor:
         """Return those of the true state."""
-        return self.environment.coordinates(situation.state)
+        return interval_environment(self.environment, "linear feedback is").coordinates(situation.state)
 
 
 class Imagined:
@@ -119,7 +121,7 @@ class Imagined:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: ControlledPDE,
         model: Model,
         situation: Situation,
         guardrails: Sequence[Guardrail] = (),
@@ -140,7 +142,8 @@ class Imagined:
         In limits; negative where there is room.
         """
         env, target = self.environment, self.situation.target
-        if isinstance(self.model, Priced) and not (self.guardrails or self.terminal or env.file.cost.overlap):
+        readable = env.prices_squares and not self.guardrails and self.terminal is None
+        if isinstance(self.model, Priced) and readable:
             read = self.model.energies(self.situation, actions)
             if read is not None:
                 return self._read(read, actions), None
@@ -174,10 +177,10 @@ class Imagined:
             states, doubt = self.model.doubted(self.situation, actions)
         else:
             states, doubt = self.model.imagine(self.situation, actions), None
-        if states.shape != (*actions.shape[:3], self.environment.modes):
+        if states.shape != (*actions.shape[:3], self.environment.size):
             raise ShapeError(
                 f"{self.environment.name}: the model imagined states {tuple(states.shape)} for actions "
-                f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.modes)}. A model belongs to "
+                f"{tuple(actions.shape)}; expected {(*actions.shape[:3], self.environment.size)}. A model belongs to "
                 "one environment."
             )
         return states, doubt
@@ -216,7 +219,7 @@ class RecedingHorizon:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: ControlledPDE,
         model: Model,
         planner: Planner,
         horizon: int,

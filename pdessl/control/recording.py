@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pdessl.control.environment import Environment, pairwise_sum
+from pdessl.control.controlled import ControlledPDE, pairwise_sum
 from pdessl.control.episodes import Situation, VectorEnvironment
 from pdessl.control.linear import linearise
+from pdessl.control.loading import interval_environment
+from pdessl.control.plane import PlaneEnvironment
 from pdessl.errors import DataError, FormatError, did_you_mean
 from pdessl.files import replacing
 from pdessl.schema import dump_yaml
@@ -41,14 +44,13 @@ class Behaviour:
         kinds: of each run, of :data:`BEHAVIOURS`.
     """
 
-    def __init__(self, environment: Environment, kinds: Sequence[str]) -> None:
+    def __init__(self, environment: ControlledPDE, kinds: Sequence[str]) -> None:
         unknown = [kind for kind in kinds if kind not in BEHAVIOURS]
         if unknown or not kinds:
             near = did_you_mean(unknown[0], BEHAVIOURS) if unknown else ""
             raise DataError(f"behaviours {unknown or 'none'}: expected some of {', '.join(BEHAVIOURS)}.{near}")
         self.environment, self.kinds = environment, tuple(kinds)
-        entry = linearise(environment).entry
-        self._direction = entry / entry.norm(dim=0).clamp_min(1e-300)  # 0 for pumps: they move nothing that is at rest
+        self._along = _along(environment)
         self._drawn = torch.zeros(0)
         self._gains = torch.zeros(0)
 
@@ -59,9 +61,7 @@ class Behaviour:
             drawn = [self._draw(s, kind) for s, kind in zip(situation.seeds, self.kinds, strict=True)]
             self._drawn = torch.from_numpy(np.stack([signal for signal, _ in drawn])).to(env.device)
             self._gains = torch.tensor([gain for _, gain in drawn], dtype=torch.float64, device=env.device)
-        coordinates = env.coordinates(situation.state)
-        taken = pairwise_sum(coordinates[:, None, :] * self._direction.T)  # whatever the batch
-        chosen = self._drawn[:, situation.step] - self._gains[:, None] * env.bound * taken
+        chosen = self._drawn[:, situation.step] - self._gains[:, None] * env.bound * self._along(situation.state)
         return chosen.clamp(-env.bound, env.bound)
 
     def _draw(self, seed: int, kind: str) -> tuple[NDArray[np.float64], float]:
@@ -81,7 +81,17 @@ class Behaviour:
         return (signal, 0.0) if kind == "smooth" else (signal / 3, gain)
 
 
-def record_runs(environment: Environment, seeds: Sequence[int], behaviours: Sequence[str] = BEHAVIOURS) -> xr.Dataset:
+def _along(environment: ControlledPDE) -> Callable[[Tensor], Tensor]:
+    """Return what gives the part of a state in the direction in which each actuator moves it, (B, A), of (B, K)."""
+    if isinstance(environment, PlaneEnvironment):
+        return environment.along
+    env = interval_environment(environment, "runs are recorded")
+    entry = linearise(env).entry
+    direction = (entry / entry.norm(dim=0).clamp_min(1e-300)).T  # 0 for pumps: they move nothing that is at rest
+    return lambda state: pairwise_sum(env.coordinates(state)[:, None, :] * direction)  # whatever the batch
+
+
+def record_runs(environment: ControlledPDE, seeds: Sequence[int], behaviours: Sequence[str] = BEHAVIOURS) -> xr.Dataset:
     """Run an episode per seed, side by side, and return everything about it; no reward is needed to learn from it.
 
     The behaviour of a run is chosen by its seed, ``behaviours[seed % len(behaviours)]``: a run depends on environment,
@@ -93,10 +103,11 @@ def record_runs(environment: Environment, seeds: Sequence[int], behaviours: Sequ
         behaviours: of :data:`BEHAVIOURS`.
 
     Returns:
-        ``u`` (run, time, x), float32, the start included; ``actions`` (run, actuator, control_time), float64, each held
-        from its time on for a control period; ``cost`` (run, control_time); ``observation`` (run, time, sensor) where
-        the environment has sensors; ``seed`` and ``behaviour`` of each run; positions of actuators and sensors as
-        coordinates, units and the environment's file as attributes.
+        ``u`` (run, time, x), float32, the start included, or the channels on a plane (run, time, x, y); ``actions``
+        (run, actuator, control_time), float64, each held from its time on for a control period; ``cost`` (run,
+        control_time); ``observation`` (run, time, sensor) where the environment has sensors or noise; ``seed`` and
+        ``behaviour`` of each run; positions of actuators and sensors as coordinates, units and the environment's file
+        as attributes.
 
     Raises:
         DataError: no seeds, or unknown behaviours.
@@ -119,7 +130,7 @@ def record_runs(environment: Environment, seeds: Sequence[int], behaviours: Sequ
 
 
 def _dataset(
-    env: Environment,
+    env: ControlledPDE,
     seeds: list[int],
     kinds: list[str],
     fields: Tensor,
@@ -127,10 +138,11 @@ def _dataset(
     costs: Tensor,
     seen: list[Tensor],
 ) -> xr.Dataset:
-    length, period, unit = env.file.domain.length, env.file.control.period, env.file.domain.unit
+    period, unit, axes = env.file.control.period, env.file.domain.unit, ("x", "y")[: len(env.grid)]
     time = period * np.arange(env.steps + 1)
-    variables = {
-        "u": (("run", "time", "x"), fields.float().cpu().numpy()),
+    whole = fields.reshape(*fields.shape[:2], len(env.channels), *env.grid).float().cpu().numpy()
+    variables: dict[str, Any] = {name: (("run", "time", *axes), whole[:, :, c]) for c, name in enumerate(env.channels)}
+    variables |= {
         "actions": (
             ("run", "actuator", "control_time"),
             actions.cpu().numpy(),
@@ -138,26 +150,30 @@ def _dataset(
         ),
         "cost": (("run", "control_time"), costs.cpu().numpy()),
     }
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "time": ("time", time, {"units": "time"}),
         "control_time": ("control_time", time[:-1], {"units": "time", "held_for": period}),
-        "x": ("x", length / env.points * np.arange(env.points), {"units": unit, "period": length}),
-        "actuator": ("actuator", np.asarray(env.file.actuators.positions), {"units": unit}),
         "seed": ("run", np.asarray(seeds, dtype=np.int64)),
         "behaviour": ("run", np.asarray([BEHAVIOURS.index(kind) for kind in kinds], dtype=np.int64)),
     }
+    for axis, nodes, length, kind in zip(axes, env.nodes(), env.lengths, env.boundary, strict=True):
+        coordinates[axis] = (axis, nodes.numpy(), {"units": unit} | ({"period": length} if kind == "periodic" else {}))
+    places = np.asarray(env.places)
+    for axis, along in zip(axes, places.T, strict=True):
+        name = "actuator" if len(axes) == 1 else f"actuator_{axis}"
+        coordinates[name] = ("actuator", along, {"units": unit})
     coordinates["behaviour"] += ({"flag_values": list(range(len(BEHAVIOURS))), "flag_meanings": " ".join(BEHAVIOURS)},)
     if env.file.sensors.positions is not None or env.file.sensors.noise:
-        places = env.file.sensors.positions
         read = torch.stack(seen, dim=1).float().cpu().numpy()
         variables["observation"] = (("run", "time", "sensor"), read)
-        coordinates["sensor"] = (
-            "sensor",
-            coordinates["x"][1] if places is None else np.asarray(places),
-            {"units": unit},
-        )
+        if len(axes) == 1:
+            at = env.file.sensors.positions
+            where = coordinates["x"][1] if at is None else np.asarray(at)
+            coordinates["sensor"] = ("sensor", where, {"units": unit})
     attributes = {"environment": env.name, "equation": env.file.equation, "environment_file": dump_yaml(env.file)}
-    return xr.Dataset(variables, coordinates, attributes | {"boundary_x": "periodic"})
+    return xr.Dataset(
+        variables, coordinates, attributes | {f"boundary_{a}": b for a, b in zip(axes, env.boundary, strict=True)}
+    )
 
 
 def write_runs(runs: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -172,7 +188,7 @@ def write_runs(runs: xr.Dataset, path: str | os.PathLike[str]) -> None:
         runs.to_netcdf(temporary, engine="h5netcdf")
 
 
-def read_runs(path: str | os.PathLike[str], environment: Environment | None = None) -> xr.Dataset:
+def read_runs(path: str | os.PathLike[str], environment: ControlledPDE | None = None) -> xr.Dataset:
     """Read runs with actuators into memory.
 
     Args:
@@ -201,7 +217,7 @@ def read_runs(path: str | os.PathLike[str], environment: Environment | None = No
 def _check(runs: xr.Dataset, where: str) -> None:
     expected = {"u": ("run", "time", "x"), "actions": ("run", "actuator", "control_time")}
     for name, axes in expected.items():
-        if name not in runs or runs[name].dims != axes:
+        if name not in runs or runs[name].dims not in (axes, (*axes, "y")):
             found = f"has axes {runs[name].dims}" if name in runs else "is missing"
             raise FormatError(f"{where}: '{name}' {found}; expected axes {axes}. record_runs makes such a dataset.")
     if runs.sizes["time"] != runs.sizes["control_time"] + 1:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdessl.control.environment import Environment
+from pdessl.control.controlled import ControlledPDE
 from pdessl.control.episodes import Situation
 from pdessl.errors import CatalogError, DataError, DependencyError, did_you_mean
 
@@ -29,7 +29,7 @@ class Reinforced:
         agent: with ``predict(observations, deterministic)`` in units of the bound, as those of stable-baselines3.
     """
 
-    def __init__(self, environment: Environment, agent: Any) -> None:
+    def __init__(self, environment: ControlledPDE, agent: Any) -> None:
         self.environment, self.agent = environment, agent
 
     def act(self, situation: Situation) -> Tensor:
@@ -42,7 +42,7 @@ class Reinforced:
 
 
 def train_agent(
-    environment: Environment, algorithm: str = "sac", periods: int = 50_000, seed: int = 0, **settings: Any
+    environment: ControlledPDE, algorithm: str = "sac", periods: int = 50_000, seed: int = 0, **settings: Any
 ) -> Reinforced:
     """Train an agent from rewards alone, minus the cost of each period, and return it as a controller.
 

@@ -74,8 +74,8 @@ def control_gif(
 
     Args:
         path: file to write.
-        without: field without control, (T, X).
-        steered: with it, (T, X).
+        without: field without control, (T, X), drawn as a curve, or (T, X, Y), as a picture.
+        steered: with it, of the same shape.
         time: (T,).
         title: of the second panel.
 
@@ -83,11 +83,14 @@ def control_gif(
         The path.
 
     Raises:
-        ShapeError: shapes that differ, or are not (T, X).
+        ShapeError: shapes that differ, or more than two axes of space.
     """
     u, p, t = (np.asarray(v, dtype=np.float64) for v in (without, steered, time))
-    if u.shape != p.shape or u.ndim != 2 or len(t) != len(u):
-        raise ShapeError(f"control_gif got {u.shape}, {p.shape} and {len(t)} times; expected (T, X) twice and T times.")
+    if u.shape != p.shape or u.ndim not in (2, 3) or len(t) != len(u):
+        raise ShapeError(
+            f"control_gif got {u.shape}, {p.shape} and {len(t)} times; expected one shape, (T, X) or (T, X, Y), and T "
+            "times."
+        )
     limit, images = float(np.abs(u).max()) or 1.0, []
     for i in range(0, len(u), -(-len(u) // _MOST)):
         picture = Image.new("RGB", (2 * _SIZE + 3 * _MARGIN, _SIZE + _TOP + 2 * _MARGIN), "white")
@@ -95,7 +98,11 @@ def control_gif(
         for n, (values, name) in enumerate(((u[i], f"no control, t = {t[i]:.3g}"), (p[i], title))):
             left = _MARGIN + n * (_SIZE + _MARGIN)
             draw.text((left, _MARGIN - 4), name, fill=_INK)
-            _curve(draw, (left, _MARGIN + _TOP), values / limit)
+            corner = (left, _MARGIN + _TOP)
+            if u.ndim == 2:
+                _curve(draw, corner, values / limit)
+            else:
+                picture.paste(_picture(values / limit), corner)
         images.append(picture)
     with replacing(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=120, loop=0)

@@ -14,7 +14,14 @@ import numpy as np
 import xarray as xr
 
 from pdessl import catalog
-from pdessl.control import BEHAVIOURS, Environment, EnvironmentFile, load_environment, record_runs
+from pdessl.control import (
+    BEHAVIOURS,
+    ControlledPDE,
+    environment_file,
+    load_environment,
+    make_environment,
+    record_runs,
+)
 from pdessl.data import convert
 from pdessl.data import generate as generate_dataset
 from pdessl.data.recipe import DatasetRecipe
@@ -22,7 +29,7 @@ from pdessl.data.reporting import Progress
 from pdessl.data.source import Coordinates, Source
 from pdessl.data.store import Store
 from pdessl.errors import DataError, PdesslError
-from pdessl.schema import Overrides, fill, read_yaml
+from pdessl.schema import Overrides, read_yaml
 
 __all__ = ["SIZES", "ControlledRuns", "environment_of", "generate", "is_environment"]
 
@@ -41,18 +48,18 @@ class ControlledRuns(Source):
         splits: runs of ``unlabelled`` and ``validation``.
     """
 
-    field_names, axis_names, boundary = ("u",), ("x",), ("periodic",)
-    staggered: Mapping[str, str] = {}
-
-    def __init__(self, environment: Environment, splits: Mapping[str, int]) -> None:
-        file = environment.file
+    def __init__(self, environment: ControlledPDE, splits: Mapping[str, int]) -> None:
+        file, d = environment.file, len(environment.grid)
+        self.field_names, self.axis_names = environment.channels, ("x", "y")[:d]
+        self.boundary, self.staggered = environment.boundary, environment.staggered
         self.environment, self.splits = environment, dict(splits)
         self.name = self.format = environment.name
         self.equation, self.constants = file.equation, dict(file.parameters)
-        self.units = {"u": "", "x": file.domain.unit, "time": "time", "actions": "u/time"}
+        units = dict.fromkeys(environment.channels, "") | dict.fromkeys(self.axis_names, file.domain.unit)
+        self.units = units | {"time": "time", "actions": "u/time"}
         self.actuation = {
-            "positions": [[x] for x in file.actuators.positions],
-            "bound": file.actuators.bound,
+            "positions": [list(place) for place in environment.places],
+            "bound": environment.bound,
             "environment": environment.name,
             "file": json.loads(json.dumps(dataclasses.asdict(file))),
             "behaviours": list(BEHAVIOURS),
@@ -61,7 +68,7 @@ class ControlledRuns(Source):
 
     def shape(self, split: str) -> tuple[int, ...]:  # noqa: D102
         self.known(split)
-        return (1, self.environment.steps + 1, self.environment.points)
+        return (len(self.field_names), self.environment.steps + 1, *self.environment.grid)
 
     def groups(self, split: str) -> np.ndarray:  # noqa: D102
         names = list(self.splits)
@@ -73,15 +80,15 @@ class ControlledRuns(Source):
 
     def coordinates(self, split: str, rows: np.ndarray) -> Coordinates:  # noqa: D102
         env, n = self.environment, len(rows)
-        length = env.file.domain.length
         time = env.file.control.period * np.arange(env.steps + 1)
-        nodes = length / env.points * np.arange(env.points)
-        return Coordinates(np.tile(time, (n, 1)), (np.tile(nodes, (n, 1)),), np.full((n, 1), length))
+        space = tuple(np.tile(nodes.numpy(), (n, 1)) for nodes in env.nodes())
+        return Coordinates(np.tile(time, (n, 1)), space, np.tile(np.asarray(env.lengths), (n, 1)))
 
     def read(  # noqa: D102
         self, split: str, rows: np.ndarray, frames: slice, space: tuple[slice, ...], channels: Sequence[int]
     ) -> np.ndarray:
-        return self._recorded(split, rows)["u"].values[:, None, frames, space[0]]
+        runs = self._recorded(split, rows)
+        return np.stack([runs[self.field_names[c]].values[(slice(None), frames, *space)] for c in channels], axis=1)
 
     def actions(self, split: str, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._recorded(split, rows)["actions"].values
@@ -107,7 +114,7 @@ def is_environment(name: object) -> bool:
     return text in catalog.names("environments") and text not in catalog.names("datasets")
 
 
-def environment_of(source: Source) -> Environment:
+def environment_of(source: Source) -> ControlledPDE:
     """Return the environment that runs with actuators were recorded in.
 
     Raises:
@@ -119,11 +126,11 @@ def environment_of(source: Source) -> Environment:
             f"{source.name} does not say in which environment it was recorded. Make such runs with "
             "'pdessl generate ENVIRONMENT' ('pdessl list environments')."
         )
-    return Environment(str(source.actuation.get("environment", "")), fill(EnvironmentFile, content, source.name))
+    return make_environment(str(source.actuation.get("environment", "")), environment_file(content, source.name))
 
 
 def generate(
-    dataset: str | os.PathLike[str] | DatasetRecipe | Environment,
+    dataset: str | os.PathLike[str] | DatasetRecipe | ControlledPDE,
     out: str | os.PathLike[str],
     size: int | Mapping[str, int] | None = None,
     *,
@@ -156,7 +163,7 @@ def generate(
         DataError: sizes of other splits, or settings that are none of an environment's.
         StoreError: a folder that holds something else, or cannot be written.
     """
-    if not isinstance(dataset, Environment) and not is_environment(dataset):
+    if not isinstance(dataset, ControlledPDE) and not is_environment(dataset):
         return generate_dataset(
             dataset, out, size, resume=resume, overrides=overrides, progress=progress, any_version=any_version,
             **settings,
@@ -165,7 +172,7 @@ def generate(
         raise DataError(
             f"{given[0]} is a setting of datasets; runs of an environment are simulated here. Leave it out."
         )
-    env = dataset if isinstance(dataset, Environment) else load_environment(os.fspath(dataset), overrides)
+    env = dataset if isinstance(dataset, ControlledPDE) else load_environment(os.fspath(dataset), overrides)
     runs = ControlledRuns(env, split_sizes(size))
     return convert(runs, out, resume=resume, progress=progress, any_version=any_version)
 

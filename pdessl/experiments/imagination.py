@@ -10,33 +10,33 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pdessl.control import Environment, Episodes, Random, VectorEnvironment
+from pdessl.control import ControlledPDE, Episodes, Random, VectorEnvironment
 from pdessl.control.receding import Model
 
 __all__ = ["dream", "errors", "imagination"]
 
 
-def dream(env: Environment, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
+def dream(env: ControlledPDE, model: Model, run: Episodes, horizon: int) -> tuple[Tensor, Tensor]:
     """Return the field a model imagines from the first start under what was executed, and what came, (H + 1, X)."""
     now, ahead = VectorEnvironment(env).reset(run.seeds[:1]), min(horizon, env.steps)
     with torch.no_grad():
         after = env.field(model.imagine(now, run.actions[:1, None, :ahead])[0, 0])
-    return torch.cat([env.field(now.state), after]), run.fields[0, : ahead + 1]
+    return env.profile(torch.cat([env.field(now.state), after])), env.profile(run.fields[0, : ahead + 1])
 
 
-def imagination(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+def imagination(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the error of what a model imagines, (H,), over the mean square of what random amplitudes lead to."""
     wrong, size = _imagine(env, model, seeds, horizon)
     return wrong.mean(dim=0) / size.mean(dim=0).clamp_min(1e-300)
 
 
-def errors(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
+def errors(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> Tensor:
     """Return the same for each start by itself, (n, H)."""
     wrong, size = _imagine(env, model, seeds, horizon)
     return wrong / size.clamp_min(1e-300)
 
 
-def _imagine(env: Environment, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
+def _imagine(env: ControlledPDE, model: Model, seeds: Sequence[int], horizon: int) -> tuple[Tensor, Tensor]:
     """Return mean squares (n, H) of the error of a model, and of the field, under random amplitudes."""
     now, chance = VectorEnvironment(env).reset(seeds), Random(env)
     ahead = min(horizon, env.steps)

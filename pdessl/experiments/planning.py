@@ -12,6 +12,7 @@ from pdessl.control import (
     CEM,
     MPPI,
     AugmentedLagrangian,
+    ControlledPDE,
     Distilled,
     Environment,
     Gradient,
@@ -27,6 +28,7 @@ from pdessl.control import (
     Zero,
     controllability,
     distil,
+    interval_environment,
     learn_critic,
     linearise,
     load_environment,
@@ -37,7 +39,7 @@ from pdessl.control import (
     usable_horizon,
 )
 from pdessl.control.episodes import Controller
-from pdessl.control.guardrails import Guardrail, Margins
+from pdessl.control.guardrails import Guardrail, Margins, check_axes
 from pdessl.control.many_futures import CASES, Case
 from pdessl.control.planners import Planner
 from pdessl.control.receding import Model
@@ -51,6 +53,7 @@ from pdessl.experiments.planning_result import PlanningResult, as_report
 from pdessl.experiments.provenance import check_writable, machine, versions
 from pdessl.experiments.slow_world import load_slow_world
 from pdessl.experiments.stages import Stages
+from pdessl.experiments.symmetric_labels import labels_by_symmetry
 from pdessl.experiments.world import LatentWorld, Planned, Price, model_of
 from pdessl.models import save_pretrained
 from pdessl.schema import check_keys
@@ -78,7 +81,7 @@ FREE_PRICE = 0.1  # of mean a² for linear feedback where the environment asks f
 
 
 def plan(
-    environment: str | os.PathLike[str] | Environment,
+    environment: str | os.PathLike[str] | ControlledPDE,
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None = None,
     *,
     data: str | os.PathLike[str] | None = None,
@@ -95,6 +98,7 @@ def plan(
     margins: Margins | None = None,
     adapt: int = 0,
     critic: int = 0,
+    critic_horizon: int | None = None,
     rounds: int = 0,
     futures: int = 0,
     case: Case = "average",
@@ -137,6 +141,7 @@ def plan(
         adapt: rounds in which a world model is trained on what went otherwise than it imagined, see
             :func:`pdessl.experiments.adapting.adapt`; 0: none.
         critic: rounds of learning what follows after a plan, see :func:`pdessl.control.learn_critic`; 0: no critic.
+        critic_horizon: control periods ahead of the plans in its first round, >= 1; None: ``horizon``.
         rounds: of distilling a policy from the last row's controller; 0: none. See :func:`pdessl.control.distil`. A
             round of these three takes as many episodes as are measured, with seeds of their own.
         futures: in how many futures a plan is imagined, where the environment has an unseen force or a world model a
@@ -161,23 +166,33 @@ def plan(
         ShapeError: a model of another number of actuators, or another grid.
         StoreError: a folder that cannot be written.
     """
-    env = environment if isinstance(environment, Environment) else load_environment(environment)
+    env = environment if isinstance(environment, ControlledPDE) else load_environment(environment)
+    guardrails = (*env.guardrails, *guardrails)
+    check_axes(guardrails, len(env.grid))
     search = None if planner == LINEAR else _planner(planner, settings)
     if episodes < 1 or seed < 0 or min(adapt, critic, rounds) < 0:
         raise DataError(
             f"episodes {episodes}, seed {seed}, adapt {adapt}, critic {critic}, distil {rounds}: expected at least one "
             "episode and numbers >= 0."
         )
+    if critic_horizon is not None and (not critic or critic_horizon < horizon):
+        raise DataError(
+            f"critic_horizon {critic_horizon}, horizon {horizon}, {critic} rounds of a critic: expected rounds, and "
+            "plans in the first one that look at least as far as the others."
+        )
     if search is None and (adapt or critic):
         raise DataError("lqr imagines nothing: adapt and critic go with a planner that searches, as gradient.")
     _check_price(price, model, env, search is None, bool(guardrails), bool(critic))
     if out is not None:
         check_writable(Path(out))
+    teacher = horizon if critic_horizon is None else critic_horizon
     word = planner if isinstance(planner, str) else type(planner).__name__
     seeds = range(seed, seed + episodes)
     made = Planned(Oracle(env), "the solver as model")
     if model is not None:
-        made = model_of(model, env, data, price, announce, doubt)
+        known = isinstance(model, (str, os.PathLike, Sequence))
+        place = interval_environment(env, "laws and world models are made") if known else env
+        made = model_of(model, place, data, price, announce, doubt)
     if adapt and not isinstance(made.model, LatentWorld):
         raise DataError(f"{made.title} cannot be adapted; give --model the folder of a world model.")
 
@@ -189,8 +204,11 @@ def plan(
             "with an unseen force, or in a world model with a latent variable, with a planner that searches."
         )
 
-    def planned(imagining: Model, terminal: Terminal | None = None, several: int = futures) -> Controller:
+    def planned(
+        imagining: Model, terminal: Terminal | None = None, horizon: int = horizon, several: int = futures
+    ) -> Controller:
         assert search is not None  # noqa: S101  (looked at by whoever calls)
+        believed = min(trusted, horizon)
         ahead = horizon if isinstance(imagining, Oracle) else believed
         often = every if ahead == horizon else min(every, ahead)
         over = several if open_ended(imagining) else 0
@@ -199,12 +217,12 @@ def plan(
             env, imagining, search, ahead, often, *limits, terminal=terminal, futures=over, case=case
         )
 
-    told, believed = [], horizon
+    told, trusted = [], max(horizon, teacher)
     if trust is not None and model is not None:
         wrong = errors(env, made.model, range(TRUSTED, TRUSTED + TRUSTED_STARTS), horizon)
-        believed = usable_horizon(wrong, trust)
-        told.append(f"{made.title} is believed for {believed} of {horizon} periods ahead (error at most {trust:g}).")
-        if not believed:
+        trusted = usable_horizon(wrong, trust)
+        told.append(f"{made.title} is believed for {trusted} of {horizon} periods ahead (error at most {trust:g}).")
+        if not trusted:
             raise DataError(f"{told[0]} Ask for less, or train it longer.")
     controllers: dict[str, Controller] = {"no control": Zero(env), "random": Random(env)}
     notes, title = [*_feedback(env, made, model is not None, search is None, controllers), *made.notes, *told], ""
@@ -265,17 +283,19 @@ def plan(
     if critic:
         with stages.stage("critic"):
             seen = range(CRITIC, CRITIC + episodes)
-            terminal = learn_critic(env, lambda t: planned(imagining, t), seen, critic)
+            place = interval_environment(env, "a critic is learned")
+            terminal = learn_critic(place, lambda t: planned(imagining, t, horizon if t else teacher), seen, critic)
         expert = planned(imagining, terminal)
         learned(f"{title}, with a critic", expert, critic * episodes * env.steps)
         said = {"provenance": {"environment": env.name, "discount": terminal.discount}}
         saved["critic"] = lambda folder: save_pretrained(folder, terminal.critic, said)
     if rounds:
-        teacher = title or list(controllers)[-1]
+        told_by = title or list(controllers)[-1]
         with stages.stage("distil"):
-            policy = distil(env, expert, range(DISTILLED, DISTILLED + episodes), rounds)
-        learned(f"policy distilled from: {teacher}", Distilled(env, policy), rounds * episodes * env.steps)
-        kept = {"provenance": {"environment": env.name, "expert": teacher}}
+            asked, widen = range(DISTILLED, DISTILLED + episodes), labels_by_symmetry(env)
+            policy = distil(env, expert, asked, rounds, widen=widen)
+        learned(f"policy distilled from: {told_by}", Distilled(env, policy), rounds * episodes * env.steps)
+        kept = {"provenance": {"environment": env.name, "expert": told_by}}
         saved["policy"] = lambda folder: save_pretrained(folder, policy, kept)
     imagined = {name: imagination(env, m, seeds, horizon) for name, m in models.items()}
     dreams = {name: dream(env, m, found[name], horizon) for name, m in models.items()}
@@ -300,7 +320,7 @@ def plan(
 def _check_price(
     price: Price,
     model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] | None,
-    env: Environment,
+    env: ControlledPDE,
     linear: bool,
     limited: bool,
     critic: bool,
@@ -318,7 +338,8 @@ def _check_price(
         "guardrails": limited,
         "a critic": critic,
         "linear feedback alone": linear,
-        "a target other than 0": asked == "probe" and env.file.cost.target is not None,
+        "a target other than 0": asked == "probe" and env.targeted,
+        "a cost that is not of squares": not env.prices_squares,
     }
     found = [reason for reason, there in reasons.items() if there]
     if found:
@@ -330,9 +351,13 @@ def _check_price(
 
 
 def _feedback(
-    env: Environment, made: Planned, learned: bool, needed: bool, controllers: dict[str, Controller]
+    env: ControlledPDE, made: Planned, learned: bool, needed: bool, controllers: dict[str, Controller]
 ) -> list[str]:
     """Add linear feedback of the true state, and of the model's, where it can hold u = 0; return what is to be said."""
+    if not isinstance(env, Environment):
+        if needed:
+            raise DataError(f"lqr: {env.name} is on a plane, where no row of linear feedback is made.")
+        return [f"{env.name} is on a plane, where no row of linear feedback is made."]
     linear = linearise(env)
     reached = controllability(linear)
     notes, price = [f"{env.name}: {reached}"], env.file.cost.action or FREE_PRICE
@@ -368,7 +393,8 @@ def _write(
     report |= {"commands": list(commands), "versions": versions(), "machine": machine()}
     report |= {"seconds": dict(stages.seconds), "recipe": dict(recipe)}
     runs = list(result.episodes.values())
-    control_gif(out / "control.gif", runs[0].fields[0].cpu(), runs[-1].fields[0].cpu(), arrays["control/time"])
+    first, last = (result.environment.pictured(run.fields[0]).cpu() for run in (runs[0], runs[-1]))
+    control_gif(out / "control.gif", first, last, arrays["control/time"])
     return write_report(out, report, arrays)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdessl.control import Environment, Episodes
+from pdessl.control import ControlledPDE, Episodes
 from pdessl.control.guardrails import Guardrail, excess
 
 __all__ = ["PlanningResult", "as_report"]
@@ -35,7 +35,7 @@ class PlanningResult:
         budget: title -> steps of models that were imagined for an episode.
     """
 
-    environment: Environment
+    environment: ControlledPDE
     episodes: Mapping[str, Episodes]
     guardrails: tuple[Guardrail, ...]
     notes: tuple[str, ...]
@@ -95,12 +95,11 @@ def as_report(result: PlanningResult) -> tuple[dict[str, Any], dict[str, Any]]:
     runs = list(result.episodes.values())
     shown = [rows[0]["key"], rows[-1]["key"]]
     time = env.file.control.period * torch.arange(env.steps + 1, dtype=torch.float64)
-    space = env.file.domain.length / env.points * torch.arange(env.points, dtype=torch.float64)
-    arrays = {"control/time": time.numpy(), "control/space": space.numpy()}
+    arrays = {"control/time": time.numpy(), "control/space": env.nodes()[0].numpy()}
     for row, run in zip(rows, runs, strict=True):
         arrays[f"control/cost/{row['key']}"] = run.costs.mean(dim=0).cpu().numpy()
         if row["key"] in shown:
-            arrays[f"control/field/{row['key']}"] = run.fields[0].cpu().numpy()
+            arrays[f"control/field/{row['key']}"] = env.profile(run.fields[0]).float().cpu().numpy()
             arrays[f"control/actions/{row['key']}"] = run.actions[0].cpu().numpy()
     for title, values in result.imagined.items():
         key = next(row["key"] for row in rows if row["title"] == title)

@@ -33,6 +33,7 @@ from pdessl.solvers.series_2d import TaylorGreen
 from pdessl.solvers.shallow_water import ShallowWater2D
 from pdessl.solvers.simulator import Simulator, Solution
 from pdessl.solvers.smoke_noise import SmokeNoise
+from pdessl.solvers.smoke_puffs import SmokePuffs
 
 __all__ = [
     "ETDRK4",
@@ -94,6 +95,7 @@ FAMILIES |= {
     "taylor_green": TaylorGreen,
     "smoke_blobs": SmokeBlobs,
     "smoke_noise": SmokeNoise,
+    "smoke_puffs": SmokePuffs,
     "water_drops": WaterDrops,
     "reaction_patches": ReactionPatches,
 }

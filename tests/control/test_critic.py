@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import pdessl
 from pdessl.control import (
+    Gradient,
     Imagined,
     LinearFeedback,
     Newton,
@@ -98,3 +100,21 @@ def test_a_critic_is_small_where_the_state_is_and_what_does_not_fit_is_told(line
     seen = load_environment("advection_diffusion_control", {"sensors.positions": [1.0]})
     with pytest.raises(DataError, match="1 observed values"):
         learn_critic(seen, lambda _: None, [0])
+
+
+def test_the_first_round_of_a_plan_with_a_critic_looks_as_far_ahead_as_it_is_told(monkeypatch):
+    """And the others, and the plans that are measured, as far as they do without."""
+    env, seen = load_environment("advection_diffusion_control", {"control.steps": 4}), []
+
+    def told(environment, controller, seeds, rounds):
+        seen.extend(controller(terminal).horizon for terminal in (None, made))
+        return made
+
+    made = Terminal(env, Critic(env.coordinates_count, (4,)), 0.9)
+    monkeypatch.setattr("pdessl.experiments.planning.learn_critic", told)
+    given = {"planner": Gradient(1), "episodes": 1, "horizon": 1, "every": 1, "critic": 2, "announce": str}
+    pdessl.plan(env, **given, critic_horizon=3)
+    pdessl.plan(env, **given)
+    assert seen == [3, 1, 1, 1]
+    with pytest.raises(DataError, match="critic_horizon 1, horizon 2"):
+        pdessl.plan(env, **(given | {"horizon": 2}), critic_horizon=1)

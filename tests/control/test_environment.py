@@ -8,11 +8,12 @@ import torch
 
 from pdessl import catalog
 from pdessl.control import load_environment
-from pdessl.control.environment import pairwise_sum
+from pdessl.control.controlled import pairwise_sum
 from pdessl.errors import CatalogError, SchemaError, ShapeError
 
 SHORT = {"burn_in": 10.0}  # the laws hold anywhere; a start on the attractor takes a second
-NAMES = [n for n in catalog.names("environments") if "kind" not in catalog.read("environments", n)["actuators"]]
+FILES = {name: catalog.read("environments", name) for name in catalog.names("environments")}
+NAMES = [n for n, content in FILES.items() if "length" in content["domain"] and "kind" not in content["actuators"]]
 
 
 def environment(name, **changes):

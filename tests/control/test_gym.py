@@ -42,9 +42,33 @@ def test_gymnasiums_checker_finds_nothing():
     assert "pdessl/KuramotoSivashinsky4-v0" in gym.register()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name in ("KuramotoSivashinsky5", "BurgersTarget"):
-            waits = {} if name == "BurgersTarget" else {"burn_in": 2.0}
-            check_env(gymnasium.make(f"pdessl/{name}-v0", overrides=waits).unwrapped, skip_render_check=True)
+        small = {"solver.points": [16, 16], "control.steps": 3}
+        for name, changes in (
+            ("KuramotoSivashinsky5", {"burn_in": 2.0}),
+            ("BurgersTarget", {}),
+            ("Kolmogorov", small | {"initial_condition.highest": 5}),
+            ("SmokeFans", small),
+        ):
+            check_env(gymnasium.make(f"pdessl/{name}-v0", overrides=changes).unwrapped, skip_render_check=True)
+
+
+@needed
+def test_flows_on_a_plane_are_stepped_as_a_batch():
+    from pdessl.control import gym
+
+    changes = {"solver.points": [16, 16], "control.steps": 2}
+    batch = gymnasium.make_vec("pdessl/SmokeFans-v0", num_envs=3, overrides=changes)
+    assert isinstance(batch, gym.GymVectorEnvironment)
+    seen, _ = batch.reset(seed=4)
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 2)).astype(np.float32)
+    after, reward, _, truncated, _ = batch.step(actions)
+    world = VectorEnvironment(load_environment("smoke_fans", changes))
+    first = world.reset([5])
+    now, cost = world.step(torch.from_numpy(actions[1:2]))
+    assert seen.shape == (3, 3 * 256) and not truncated.any()
+    np.testing.assert_allclose(seen[1], first.observation[0].numpy(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(after[1], now.observation[0].numpy(), rtol=1e-6, atol=1e-7)
+    assert reward[1] == pytest.approx(-float(cost[0]), rel=1e-9)
 
 
 @needed

@@ -10,6 +10,7 @@ from pdessl.control import (
     LinearFeedback,
     Oracle,
     RecedingHorizon,
+    VectorEnvironment,
     Zero,
     distil,
     linearise,
@@ -18,6 +19,7 @@ from pdessl.control import (
     run_episodes,
 )
 from pdessl.errors import DataError, ShapeError
+from pdessl.experiments.symmetric_labels import labels_by_symmetry
 from pdessl.models import Policy, load
 
 
@@ -45,8 +47,36 @@ def test_an_expert_that_plans_is_asked_when_it_plans():
             Counted.asked += self.fresh
             return chosen
 
-    distil(env, Counted(env, Oracle(env), Gradient(1), 2, 2), [0, 1], rounds=2, hidden=(4,), steps=2)
+    kept = []
+
+    def widen(seen, said):
+        kept.append((len(seen), len(said)))
+        return seen, said
+
+    distil(env, Counted(env, Oracle(env), Gradient(1), 2, 2), [0, 1], rounds=2, hidden=(4,), steps=2, widen=widen)
     assert Counted.asked == 2 * 3
+    # Two episodes: all five periods where the expert acted, and three more where the policy did.
+    assert kept == [(10, 10), (16, 16)]
+
+
+def test_labels_are_moved_by_the_symmetries_that_map_actuators_to_actuators():
+    """Shifts by L/5 and reflections; of linear feedback, which is equivariant, what is said in the moved states."""
+    env = load_environment("ks_control_5", {"burn_in": 5.0, "control.steps": 3})
+    expert = LinearFeedback(env, lqr(linearise(env)))
+    now = VectorEnvironment(env).reset([0, 1, 2])
+    fields, actions = now.observation, expert.feedback(env.coordinates(now.state))
+    seen, said = labels_by_symmetry(env)(fields, actions)
+    assert seen.shape == (30, 64) and torch.equal(seen[:3], fields) and torch.equal(said[:3], actions)
+    again = expert.feedback(env.coordinates(env.state(seen)))
+    torch.testing.assert_close(again, said, rtol=1e-6, atol=1e-8)
+    assert len({tuple(row.tolist()) for row in said}) == 30
+    assert labels_by_symmetry(load_environment("ks_control_5", {"sensors.positions": [1.0]})) is None
+    assert labels_by_symmetry(load_environment("burgers_target")) is None
+    held = {"cost.target": None, "cost.overlap": 0.0, "cost.state": 1.0, "filters": []}
+    assert labels_by_symmetry(load_environment("tracer_ring", held)) is None
+    uneven = {"actuators.positions": [0.0, 1.0, 5.0], "initial_condition.terms": 1}
+    alone = labels_by_symmetry(load_environment("ks_control_5", uneven))
+    assert alone is None
 
 
 def test_plan_has_a_row_of_the_policy_and_saves_it(tmp_path):
