@@ -19,7 +19,7 @@ from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version
 from pdessl.experiments.study_files import heading, origin, write_results
-from pdessl.experiments.variant_names import check_names
+from pdessl.experiments.variant_names import check_files, check_names
 from pdessl.files import write_json
 from pdessl.schema import Count, Natural, Share, Size, fill
 from pdessl.written import say
@@ -92,6 +92,7 @@ def inverse_study(
     """
     settings, sets, routes = _read(content, config, only)
     cases = list(_cases(settings, sets, routes))
+    check_files(((case.file, case.hash) for case in cases), config)
     started, found = time.monotonic(), {}
     todo = []
     for case in cases:

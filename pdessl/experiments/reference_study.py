@@ -17,7 +17,7 @@ from pdessl.experiments.processes import spread
 from pdessl.experiments.provenance import check_same_version
 from pdessl.experiments.reference_jobs import FLOORS, RANDOM, SUPERVISED, TableJob, TableTask, run_job
 from pdessl.experiments.study_files import heading, origin, write_results
-from pdessl.experiments.variant_names import check_names
+from pdessl.experiments.variant_names import check_files, check_names
 from pdessl.schema import Count, fill, merge
 from pdessl.written import markdown_cell, say, visible
 
@@ -92,6 +92,7 @@ def reference_study(
         for seed in range(settings.seeds)
         for group in task.groups(seed)
     ]
+    check_files(((job.path.name, job.hash) for job in jobs), config)
     found = {job.path: kept for job in jobs if (kept := _kept(job, any_version)) is not None}
     todo = [job for job in jobs if job.path not in found]
     for name in dict.fromkeys(job.task_name for job in todo):  # once, before processes ask for it at the same time

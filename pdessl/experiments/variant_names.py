@@ -7,7 +7,7 @@ from typing import Any
 
 from pdessl.errors import SchemaError
 
-__all__ = ["check_names", "folder_name", "variants_of"]
+__all__ = ["check_files", "check_names", "folder_name", "variants_of"]
 
 _LONGEST = 200  # bytes; file systems allow 255
 
@@ -39,6 +39,25 @@ def check_names(variants: Iterable[object], config: str, taken: Iterable[str] = 
                 "name, different in letters or digits."
             )
         held[folder] = f"'{name}'"
+
+
+def check_files(jobs: Iterable[tuple[str, str]], config: str) -> None:
+    """Refuse jobs of which two would write their rows into one file.
+
+    Args:
+        jobs: file and hash of each; the same job may come twice.
+        config: what messages call the recipe.
+
+    Raises:
+        SchemaError: the first such file.
+    """
+    held: dict[str, str] = {}
+    for file, content in jobs:
+        if held.setdefault(file, content) != content:
+            raise SchemaError(
+                f"{config}: two jobs would write their rows into {file}. Give what they are named after other names, "
+                "different in letters or digits."
+            )
 
 
 def variants_of(content: Mapping[str, Any], keys: Collection[str], config: str, only: Sequence[str]) -> dict[str, Any]:

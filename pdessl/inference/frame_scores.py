@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pdessl.errors import FormatError
 from pdessl.inference.surrogates import SurrogateModel
-from pdessl.operators import LatentOperator, surprise
+from pdessl.operators import LatentOperator, Projection, surprise
 from pdessl.operators.following import one_step, shortened
+from pdessl.operators.refinement import periodic_axes
 from pdessl.trajectory import Trajectories
 
 __all__ = ["LEAST", "Foreseen", "FrameScores", "LawScores", "PlainScores", "StepScores", "scores_of"]
@@ -127,7 +128,20 @@ class LawScores:
         channels += [found.change] if self.law.rank else []
         known = found.frames + found.reach * runs.time_step[:, None].double()
         values = torch.stack(channels, dim=2).clamp_min(LEAST).log()
-        return FrameScores(values, found.frames, known, places)
+        return FrameScores(values, found.frames, known, _at_nodes(places, short, runs))
+
+
+def _at_nodes(places: Tensor, projection: Projection, runs: Trajectories) -> Tensor:
+    """Return values (B, T', *X') of positions of a test function at the nodes of runs, along axes that wrap round.
+
+    They come numbered by the first node of the function, of which there are more where runs were refined.
+    """
+    for axis in periodic_axes(runs):
+        if not projection.stride or projection.stride[1 + axis] == 1:
+            places = places.roll(projection.half_width[1 + axis], dims=2 + axis)
+            kept = torch.arange(0, places.shape[2 + axis], projection.refined, device=places.device)
+            places = places.index_select(2 + axis, kept)
+    return places
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.surrogates import load_surrogate
 from pdessl.inference.window_scores import WindowScores
 from pdessl.models import Encoder
+from pdessl.models.checkpoint import RECIPE
 from pdessl.operators import load_law, save_law
 
 __all__ = ["load_scores", "save_scores"]
@@ -52,17 +53,18 @@ def save_scores(source: Foreseen, folder: Path, boundary: Mapping[str, str]) -> 
             "half_width": None if half is None else [*half], "noise_level": source.noise_level,
         }  # fmt: skip
     if isinstance(source, LatentScores) and isinstance(source.encoder, Encoder):
-        _save_networks(folder, source.encoder, source.predictor)
-        return {"kind": "world model", "frames": source.frames, "on_tokens": source.on_tokens}
+        networks = _save_networks(folder, encoder=source.encoder, predictor=source.predictor)
+        told = {"kind": "world model", "frames": source.frames, "on_tokens": source.on_tokens}
+        return {**told, "networks": networks}
     if isinstance(source, WindowScores) and source.roots is not None:
-        _save_networks(folder, source.encoder, source.predictor)
+        networks = _save_networks(folder, encoder=source.encoder, predictor=source.predictor)
         told = {"kind": "temporal jepa", "frames": source.frames, "on_tokens": source.on_tokens}
         arrays = _save_arrays(folder, {"roots": source.roots})
-        return {**told, "with_places": source.with_places, "sha256": arrays}
+        return {**told, "with_places": source.with_places, "networks": networks, "sha256": arrays}
     if isinstance(source, FeatureScores) and isinstance(source.features, (Encoder, PhysicsEncoder)):
         told = {"kind": "features", "window": source.window, "stride": source.stride}
         if isinstance(source.features, Encoder):
-            models.save_pretrained(folder / "encoder", source.features)
+            told["networks"] = _save_networks(folder, encoder=source.features)
         else:
             told["names"] = [*source.features.names]
         return {**told, "sha256": _save_arrays(folder, {"centre": source.centre, "root": source.root})}
@@ -97,10 +99,10 @@ def load_scores(told: Mapping[str, Any], folder: Path, allow: Sequence[str] = ()
             None if half is None else tuple(int(n) for n in half), float(told["noise_level"]),
         )  # fmt: skip
     if kind == "world model":
-        encoder, predictor = _load_networks(folder, allow)
+        encoder, predictor = _load_networks(told, folder, allow)
         return LatentScores(encoder, predictor, _count(told["frames"]), bool(told["on_tokens"]))
     if kind == "temporal jepa":
-        encoder, predictor = _load_networks(folder, allow)
+        encoder, predictor = _load_networks(told, folder, allow)
         roots = _load_arrays(folder, told["sha256"])["roots"]
         if roots.ndim != 3 or roots.shape[0] != 2 or roots.shape[1] != roots.shape[2]:
             raise ValueError(f"roots of shape {tuple(roots.shape)}")
@@ -112,24 +114,34 @@ def load_scores(told: Mapping[str, Any], folder: Path, allow: Sequence[str] = ()
         if root.shape != (len(centre), len(centre)):
             raise ValueError(f"root of shape {tuple(root.shape)} for {len(centre)} features")
         names = told.get("names")
-        features = _encoder(folder, allow) if names is None else PhysicsEncoder(tuple(str(n) for n in names))
+        features = _encoder(told, folder, allow) if names is None else PhysicsEncoder(tuple(str(n) for n in names))
         return FeatureScores(features, centre, root, _count(told["window"]), _count(told["stride"]))
     raise ValueError(f"scores by '{kind}'")
 
 
-def _save_networks(folder: Path, encoder: Encoder, predictor: nn.Module) -> None:
-    models.save_pretrained(folder / "encoder", encoder)
-    models.save_pretrained(folder / "predictor", predictor)
+def _save_networks(folder: Path, **networks: nn.Module) -> dict[str, str]:
+    """Write networks, each into a folder of its name, and return what tells them from others."""
+    for name, network in networks.items():
+        models.save_pretrained(folder / name, network)
+    return {name: checksum(folder / name / RECIPE) for name in networks}
 
 
-def _load_networks(folder: Path, allow: Sequence[str]) -> tuple[Encoder, nn.Module]:
-    return _encoder(folder, allow), models.load(folder / "predictor", allow)
+def _load_networks(told: Mapping[str, Any], folder: Path, allow: Sequence[str]) -> tuple[Encoder, nn.Module]:
+    return _encoder(told, folder, allow), _network("predictor", told, folder, allow)
 
 
-def _encoder(folder: Path, allow: Sequence[str]) -> Encoder:
-    found = models.load(folder / "encoder", allow)
+def _encoder(told: Mapping[str, Any], folder: Path, allow: Sequence[str]) -> Encoder:
+    found = _network("encoder", told, folder, allow)
     if not isinstance(found, Encoder):
         raise ValueError(f"encoder/ holds a {type(found).__name__} without a normalisation")
+    return found
+
+
+def _network(name: str, told: Mapping[str, Any], folder: Path, allow: Sequence[str]) -> nn.Module:
+    found = models.load(folder / name, allow)
+    # A recipe knows its weights by their hash: with this one neither is of another training than the thresholds.
+    if checksum(folder / name / RECIPE) != told["networks"][name]:
+        raise ValueError(f"{name}/ is not the network that the detector was calibrated with")
     return found
 
 

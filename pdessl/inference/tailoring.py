@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -152,7 +153,8 @@ def predict_tailored(
         FormatError, ShapeError: data outside the declared format, or that are no fields of the equation.
 
     Warns:
-        UserWarning: see :meth:`ParameterModel.predict`.
+        UserWarning: see :meth:`ParameterModel.predict`; or runs whose residual is larger than before and than 1, or not
+            finite.
     """
     settings = settings or Tailoring()
     _check_trainable(model)
@@ -168,6 +170,16 @@ def predict_tailored(
             for k, name in enumerate(names):
                 found[name][place], found[f"{name}_untailored"][place] = one.after[0, k], one.before[0, k]
             left["residual"][place], left["residual_untailored"][place] = one.residual[0], one.residual_before[0]
+    # Around the least residual steps lead up and down; saying nothing (0) is no worse than what is above 1.
+    began = left["residual_untailored"]
+    away = ~(left["residual"] <= np.maximum(began, 1.0)) & np.isfinite(began)
+    if away.any():
+        warnings.warn(
+            f"tailoring left more of the residual than there was, or no finite number, in {int(away.sum())} of "
+            f"{len(away)} runs, first run {int(away.argmax())}: do not use what it says of them. Lower learning_rate "
+            f"({settings.learning_rate:g}), or take more steps ({settings.steps}).",
+            stacklevel=2,
+        )
     dims, shape = result["novelty"].dims, result["novelty"].shape
     for name, values in found.items():
         result[name] = (dims, values.reshape(shape), result[name.removesuffix("_untailored")].attrs)

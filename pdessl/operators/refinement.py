@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pdessl.trajectory import Trajectories
 
-__all__ = ["periodic_axes", "refined"]
+__all__ = ["interpolation", "periodic_axes", "refined"]
 
 
 def periodic_axes(runs: Trajectories) -> list[int]:
@@ -36,6 +36,11 @@ def refined(runs: Trajectories, times: int) -> Trajectories:
         step = runs.lengths.double()[:, axis : axis + 1] / (n * times)
         space[axis] = start + step * torch.arange(n * times, dtype=torch.float64, device=fields.device)
     return runs.replace(fields=fields, space=tuple(space))
+
+
+def interpolation(count: int, times: int) -> Tensor:
+    """Return the matrix (times count, count), float64, that makes the nodes of a periodic axis of so many."""
+    return _interpolated(torch.eye(count, dtype=torch.float64), 0, times)
 
 
 def _interpolated(values: Tensor, dim: int, times: int) -> Tensor:

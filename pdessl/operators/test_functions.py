@@ -108,9 +108,22 @@ class Windows:
         matrix = self.matrix(axis, order, low)
         return torch.movedim(torch.movedim(values, 1 + axis, -1) @ matrix.T, -1, 1 + axis)
 
-    def overlap(self, axis: int, first: int, second: int, low: bool = False) -> float:
-        """Return the sum over nodes of the products of two derivatives of the test function."""
-        return float(self.matrix(axis, first, low)[0] @ self.matrix(axis, second, low)[0])
+    def overlap(self, axis: int, first: int, second: int, low: bool = False, made: Tensor | None = None) -> float:
+        """Return the sum over nodes of the products of two derivatives of the test function.
+
+        Args:
+            axis: 0 for time.
+            first: order of the one derivative.
+            second: of the other.
+            low: of the waves below the high pass alone.
+            made: (nodes, n), what makes the nodes of fewer (:func:`pdessl.operators.refinement.interpolation`): the
+                sum is over those, the mean over positions of the function, which lie on and between them.
+        """
+        one, other = (self.matrix(axis, order, low) for order in (first, second))
+        if made is None:
+            return float(one[0] @ other[0])
+        count = made.shape[0] // made.shape[1]
+        return float(((one[:count] @ made) * (other[:count] @ made)).sum(dim=1).mean())
 
 
 def spacing(runs: Trajectories) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pdessl.errors import DataError, ShapeError, did_you_mean
 from pdessl.operators.advection import traced
 from pdessl.operators.library import Derived, Term, primitives, rates
-from pdessl.operators.refinement import periodic_axes, refined
+from pdessl.operators.refinement import interpolation, periodic_axes, refined
 from pdessl.operators.test_functions import Windows, spacing
 from pdessl.trajectory import Trajectories
 
@@ -242,8 +242,8 @@ def parts_of(runs: Trajectories, projection: Projection) -> Iterator[Trajectorie
 def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor) -> Tensor:
     """Return what white noise of deviation σ adds to the products of terms and targets, (B, K + E, K + E).
 
-    Noise that was interpolated has neighbours that are alike: a smooth test function sees r times the variance that it
-    would see of white noise on the r times as many nodes.
+    Noise that was interpolated has no waves that its own nodes do not have: of a test function only what those see
+    counts. They are taken to see of a product with a smooth field what they see of the noise.
 
     Args:
         runs: as :meth:`Projection.read` returns them.
@@ -252,7 +252,11 @@ def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor)
     """
     windows, steps, fields = projection.windows(runs), spacing(runs), runs.fields
     channels, rows = fields.shape[1], []
-    sigma = sigma * projection.refined ** (len(periodic_axes(runs)) / 2)
+    times = projection.refined
+    made = {
+        1 + axis: interpolation(fields.shape[3 + axis] // times, times).to(runs.device)
+        for axis in (periodic_axes(runs) if times > 1 else ())
+    }
     terms = (*projection.terms, *projection.left(runs))
     for term in terms:
         known = _known(runs, term)
@@ -283,8 +287,8 @@ def noise_of_products(runs: Trajectories, projection: Projection, sigma: Tensor)
     def overlap(alpha: tuple[int, ...], beta: tuple[int, ...]) -> float:
         whole, low = 1.0, 1.0
         for axis, (a, b) in enumerate(zip(alpha, beta, strict=True)):
-            whole *= windows.overlap(axis, a, b)
-            low *= windows.overlap(axis, a, b, axis > 0) if projection.high_pass else 0.0
+            whole *= windows.overlap(axis, a, b, made=made.get(axis))
+            low *= windows.overlap(axis, a, b, axis > 0, made.get(axis)) if projection.high_pass else 0.0
         return whole - low
 
     found = torch.zeros(len(runs), len(terms), len(terms), dtype=torch.float64, device=runs.device)

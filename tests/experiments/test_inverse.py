@@ -338,6 +338,9 @@ def test_a_cluster_gives_the_rows_of_one_machine(folder, tmp_path):
 def test_a_recipe_that_is_wrong_says_where(tmp_path):
     with pytest.raises(SchemaError, match="no degradation 'rain'. The study has: low-pass, salt and pepper"):
         study(NAME, tmp_path, {"routes": {"shooting": {"degradations": ["rain"]}}})
+    alike = {"inverse": {"degradations": {"low pass": {"low_pass": 0.1}, "low_pass": {"low_pass": 0.2}}}}
+    with pytest.raises(SchemaError, match="two jobs would write their rows into kdv-.*low_pass"):
+        study(NAME, tmp_path, alike)
     with pytest.raises(SchemaError, match="no route 'shoting'.*Did you mean 'shooting'"):
         study(NAME, tmp_path, only=["shoting"])
     with pytest.raises(SchemaError, match="expected in, middle, extreme"):

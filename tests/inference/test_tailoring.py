@@ -67,6 +67,11 @@ def test_an_anchor_holds_and_the_model_is_left_as_it_was(model, held_out):
     assert (far > 1e-4).all() and near.mean() < 0.5 * far.mean()
 
 
+def test_steps_that_lead_away_are_told(model, held_out):
+    with pytest.warns(UserWarning, match=r"no finite number, in 2 of 2 runs, first run 0: .*Lower learning_rate"):
+        predict_tailored(model, held_out[:2], settings=Tailoring(steps=3, learning_rate=1e3, anchor=0.0))
+
+
 def test_a_run_is_told_the_same_alone_as_among_others(encoder, labelled, held_out):
     views = Views(strengths={"galilean_boost": 0.2}, window=(16, 32), count=2)
     model = fit_parameter_model(encoder, labelled, views=views)

@@ -16,7 +16,14 @@ from pdessl.inference.known_equation import EquationScores
 from pdessl.inference.physics import PhysicsEncoder
 from pdessl.inference.surprise import SurpriseDetector
 from pdessl.inference.window_scores import Spread, WindowScores
-from pdessl.models import ConvEncoder, Encoder, GridActionPredictor, SpaceTimeTransformer, TokenPredictor
+from pdessl.models import (
+    ConvEncoder,
+    Encoder,
+    GridActionPredictor,
+    SpaceTimeTransformer,
+    TokenPredictor,
+    save_pretrained,
+)
 from pdessl.models.field_state import FieldState
 
 FRAMES = slice(0, 26)
@@ -124,6 +131,17 @@ def test_every_detector_but_one_on_a_function_comes_back_bitwise(name, sound, ju
     assert isinstance(loaded, SurpriseDetector) and type(loaded.model) is type(detector.model)
     before, after = (d.detect(judged, rate=0.1, places=True) for d in (detector, loaded))
     assert before.identical(after) and bool(np.isfinite(before.statistic.values).any())
+    if (tmp_path / "d" / "encoder").is_dir():
+        other = detector.model.features if name == "features of an encoder" else detector.model.encoder
+        save_pretrained(tmp_path / "other", Encoder(other.module, [0.1], [0.4]))  # the same weights, another scale
+        for file in (tmp_path / "other").iterdir():
+            kept = (tmp_path / "d" / "encoder" / file.name).read_bytes()
+            (tmp_path / "d" / "encoder" / file.name).write_bytes(file.read_bytes())
+            file.write_bytes(kept)
+        with pytest.raises(CheckpointError, match="encoder/ is not the network that the detector was calibrated with"):
+            pdessl.load(tmp_path / "d")
+        for file in (tmp_path / "other").iterdir():
+            (tmp_path / "d" / "encoder" / file.name).write_bytes(file.read_bytes())
     arrays = tmp_path / "d" / "scores.safetensors"
     if arrays.exists():
         arrays.write_bytes(arrays.read_bytes()[:-1] + b"\0")
