@@ -215,15 +215,16 @@ def choose(
             trials.add(form, middle, means[-1], high_pass or 0, refined=times)
         lead = trials.scored(at)[0].form
         forms = [form for form in forms if form.name == lead]
+        if advected:  # these were not along the flow, as all are to be
+            trials = Trials(few, removals)
     flow = _flow(few, advected)
     ways = [flow] if advected else [(), flow] if flow else [()]
     for form, width, centre, along in itertools.product(forms, widths, means, ways):
         # Halves of a run agree about what aliased products say: those are not tried beside the others.
-        trials.add(form, width, centre, high_pass or 0, along, 1 if along else times)
+        trials.add(form, width, centre, high_pass or 0, along, 1 if along and not refined else times)
     tried = trials.scored(at)
     if high_pass is None and "periodic" in few.boundary and _poor(tried[0]):
-        edges = [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]
-        for edge in edges:
+        for edge in [k for k in (2, 3, 4, 6, 8) if 6 * k <= min(few.fields.shape[3:])]:
             trials.add_like(tried[0], edge)
         again = trials.scored(at)
         surer = [c for c in again if c.high_pass and 1 - c.reliability < 0.5 * (1 - tried[0].reliability)]
@@ -374,9 +375,8 @@ def solenoidal(runs: Trajectories) -> tuple[int, int] | None:
 
 def _widths(sizes: Sequence[int], refined: int = 1) -> list[tuple[int, ...]]:
     """Half-widths to try: frames by nodes, the same along all space axes."""
-    along = _HALVES if refined == 1 else _FINER_HALVES
     frames = [h for h in _HALVES if 2 * h + 1 <= sizes[0] * 0.7]
-    nodes = [h for h in along if 2 * h + 1 <= min(sizes[1:]) * 0.7]
+    nodes = [h for h in (_HALVES if refined == 1 else _FINER_HALVES) if 2 * h + 1 <= min(sizes[1:]) * 0.7]
     return [(a, *[b] * (len(sizes) - 1)) for a, b in itertools.product(frames, nodes)]
 
 

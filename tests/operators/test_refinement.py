@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pdessl.data import load_recipe, simulate
-from pdessl.operators import Projection, Term, discover, load_law, save_law, weak_grams, weak_products
+from pdessl.operators import Projection, Term, choose, discover, load_law, save_law, weak_grams, weak_products
 from pdessl.operators.refinement import refined
 from pdessl.trajectory import Trajectories
 
@@ -101,3 +101,12 @@ def test_chaos_on_two_nodes_a_unit_is_read_where_its_products_alias(tmp_path):
     save_law(law, tmp_path)
     assert load_law(tmp_path).projection == law.projection
     assert torch.equal(load_law(tmp_path).encode(runs)[0], law.encode(runs)[0])
+
+
+def test_rates_along_the_flow_are_read_on_more_nodes_where_that_is_asked_for():
+    stream = waves(16, (1, 2), 14, ("periodic", "periodic"), count=4).fields[:, 0]
+    velocity = torch.stack([stream.roll(-1, 3) - stream.roll(1, 3), stream.roll(1, 2) - stream.roll(-1, 2)], dim=1)
+    runs = waves(16, (1,), 14, ("periodic", "periodic"), count=4).replace(fields=velocity, field_names=("u", "v"))
+    for given in (None, True):
+        made = choose(runs, rank=0, half_width=(4, 4, 4), centred=False, advected=True, refined=given, high_pass=0)
+        assert made.projection.advected == (0, 1) and made.projection.refined == (2 if given else 1)
