@@ -9,7 +9,7 @@ from pdessl.data import PDEDataModule, generate
 from pdessl.errors import DataError, SchemaError
 from pdessl.evaluation.sizes import sizes_figure, sizes_table
 from pdessl.experiments.recipes import read_recipe
-from pdessl.experiments.size_jobs import Sizes
+from pdessl.experiments.size_jobs import LAW, SizeJob, Sizes
 from pdessl.experiments.study import study
 from pdessl.schema import dump_yaml
 
@@ -30,6 +30,7 @@ TINY = {
         "labels": [4, 8],
         "seeds": 1,
         "steps": 2,
+        "views": {"count": 1},
         "floors": ["mean"],
         "supervised": SUPERVISION,
     },
@@ -74,20 +75,26 @@ def test_the_shipped_study_at_tiny_size_and_a_lost_row_is_the_same_again(tmp_pat
     assert (out / "sizes.svg").read_text().count("<svg") == 1 and (out / "sizes.png").stat().st_size > 1000
     assert results["table"] in capsys.readouterr().out and results["table"] == sizes_table(rows)
     # Stopped before its end: what was lost is computed again, to the same numbers, and nothing else.
-    lost = [next((out / "rows").glob("pretrained__grouped-runs32-seed0*")), out / "rows" / "law-runs32.json"]
+    lost = next((out / "rows").glob("pretrained__grouped-runs32-seed0*"))
     before = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
-    lost[0].unlink()
-    lost[1].write_text("{")
+    lost.write_text("{")
     said = []
     again = study(path, out, announce=said.append)
-    assert len(said) == 2
+    assert len(said) == 1
     assert [e[:4] for e in errors(again["rows"])] == [e[:4] for e in errors(rows)]
     assert [e[4] for e in errors(again["rows"])] == pytest.approx([e[4] for e in errors(rows)], rel=1e-6)
-    assert {p for p, time in before.items() if p.stat().st_mtime_ns != time} == set(lost)
-    # Another number of runs leaves what is there.
-    said.clear()
-    study(path, out, ["sizes.runs=[16,32]"], only=["law"], announce=said.append)
-    assert len(said) == 1 and said[0].startswith("law, 16 runs")
+    assert {p for p, time in before.items() if p.stat().st_mtime_ns != time} == {lost}
+
+
+def test_another_number_of_runs_or_seed_leaves_what_there_is():
+    def job(route, seed, **changes):
+        sizes = Sizes("viscosity", **{"runs": (8, 16), "seeds": 2, **changes})
+        return SizeJob(route, 8, seed, sizes, {"data": {"path": "/a"}}, "hash", "out").hash
+
+    assert job("net", 0) == job("net", 0, runs=(8, 16, 32), seeds=3, floors=("mean",))
+    assert job("net", 0) != job("net", 0, steps=9) and job("net", 0) != job("net", 1)
+    assert job(LAW, None) == job(LAW, None, runs=(8,), steps=9) != job(LAW, None, seeds=3)
+    assert job(LAW, None) != job(LAW, None, labels=(4,))
 
 
 def test_only_the_first_runs_are_seen_and_no_more_than_there_are(tmp_path):
