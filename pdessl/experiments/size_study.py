@@ -11,20 +11,20 @@ from pdessl.data import generate
 from pdessl.data import open as open_data
 from pdessl.data.identity import identity
 from pdessl.errors import SchemaError, StoreError
+from pdessl.evaluation.plots import svg
 from pdessl.evaluation.sizes import sizes_figure, sizes_table
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.processes import spread
 from pdessl.experiments.size_jobs import FLOORS, LAW, SUPERVISED, SizeJob, Sizes, run_job
 from pdessl.experiments.study_files import heading, kept_rows, origin, write_results
 from pdessl.experiments.variant_names import check_names
-from pdessl.files import replacing
+from pdessl.files import write_text
 from pdessl.schema import fill, merge
 from pdessl.written import say
 
 __all__ = ["size_study"]
 
 _KEYS = {"title", "about", "parts", "sizes", "base", "variants"}
-_FIGURES = ("sizes.svg", "sizes.png")
 
 
 def size_study(
@@ -44,7 +44,7 @@ def size_study(
             share) and ``variants`` (name -> what is laid over it; ``data: {grouped: file}`` where groups are recorded).
         config: its name, for messages.
         out: folder; holds ``data/`` where the recipe names a dataset, ``rows/``, ``trained/``, ``results.json``,
-            ``table.md``, ``sizes.svg`` and ``sizes.png``.
+            ``table.md`` and ``sizes.svg``.
         only: names of variants, ``law``, or ``supervised from scratch``; default all. Floors are always run.
         workers: processes of one thread each, or a cluster.
         announce: receives a line after every job.
@@ -95,15 +95,8 @@ def size_study(
     write_results(out, results, results["table"])
     figure = sizes_figure(rows)
     if figure is not None:
-        for name in _FIGURES:
-            with replacing(out / name) as temporary:
-                figure.savefig(temporary, dpi=150, format=Path(name).suffix[1:], metadata=_undated(name))
+        write_text(out / "sizes.svg", svg(figure))
     return results
-
-
-def _undated(name: str) -> dict[str, Any]:
-    """Return what makes the file of a figure depend on the figure alone."""
-    return {"Date": None, "Creator": None} if name.endswith("svg") else {"Software": None}
 
 
 def _data(settings: Sizes, base: Mapping[str, Any], out: Path, config: str) -> Path:

