@@ -17,8 +17,8 @@ that have a pretrained encoder), ``shifts`` (errors at the most labels on other 
 ``seconds``, ``plain`` (rows with method and labels), ``surrogates`` (conditions of a time-stepper), ``ways``,
 ``columns`` and ``horizons`` (errors after numbers of steps); ``control`` (controllers of an environment, a row per
 file for models that were learned); ``inverse`` (rows of an inverse benchmark, a file each);
-``grouped`` (rows of grouped.py, a file each); ``reference`` (the study table1). Options: ``ways=``,
-``columns=``, ``without=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
+``grouped`` (rows of grouped.py, a file each); ``reference`` (the study table1); ``sizes`` (the study sizes). Options:
+``ways=``, ``columns=``, ``without=``, ``where=``, ``methods=``, ``labels=``, ``kinds=``, ``metric=``, ``value=``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from pdessl.errors import PdesslError
+from pdessl.evaluation.sizes import sizes_table
 from pdessl.evaluation.tables import measured
 from pdessl.experiments.inverse_table import inverse_table
 from pdessl.experiments.reference_study import reference_table
@@ -384,11 +385,16 @@ def _plain(reports: dict[str, Any], options: dict[str, str]) -> str:
     return _lines(head, [[*key, *(cells.get(n, "-") for n in counts)] for key, cells in lines.items()])
 
 
+def _sizes(reports: dict[str, Any], options: dict[str, str]) -> str:
+    return "\n".join(sizes_table(report["rows"]) for report in reports.values())
+
+
 _KINDS = {
     "regression": _regression, "shifts": _shifts, "intervals": _intervals, "noticed": _noticed, "study": _study,
     "steps": _steps, "seconds": _seconds, "spread": _spread, "plain": _plain,
     "surrogates": _surrogates, "ways": _ways, "horizons": _horizons, "columns": _columns, "control": _control,
     "limits": _limits, "inverse": _inverse, "grouped": _grouped, "reference": _reference,
+    "sizes": _sizes,
 }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ class PDEDataModule(lightning.LightningDataModule):
             groups), a recorded setting of which only equality counts, a list of groups, or several of these; see
             :func:`pdessl.data.groups.group_keys`. Batches then hold ``batch_size`` pairs: runs, and as ``partner`` of
             each another run of its group (:class:`pdessl.data.groups.GroupPairs`). None: two views of one run.
+        runs: unlabelled trajectories of each dataset that are used, the first ones; default all.
 
     Loaders: ``train_dataloader``: what ``train`` names. ``val_dataloader``: a list of [labelled, validation], of those
     that there are, in fixed order, with parameters, for online probes. ``test_dataloader``: the test part.
@@ -127,15 +128,22 @@ class PDEDataModule(lightning.LightningDataModule):
         ahead: int = 2,
         start_method: str | None = None,
         grouped: str | list[str] | None = None,
+        runs: int | None = None,
     ) -> None:
         super().__init__()
         given = locals()
         # What another process makes the same data from, see pdessl.experiments.processes.
         self.settings = {name: given[name] for name in inspect.signature(PDEDataModule).parameters}
-        counts = {"batch_size": batch_size, "stride": stride, "statistics_from": statistics_from, "labels": labels}
+        counts = {
+            "batch_size": batch_size,
+            "stride": stride,
+            "statistics_from": statistics_from,
+            "labels": labels,
+            "runs": runs,
+        }
         for name, value in counts.items():
             if value is not None and value < 1:
-                advice = "; leave it out to use all" if name == "labels" else ""
+                advice = "; leave it out to use all" if name in ("labels", "runs") else ""
                 raise DataError(f"{name} must be at least 1, found {value}{advice}.")
         if train not in ("unlabelled", "labelled"):
             raise DataError(f"train must be 'unlabelled' or 'labelled', found '{train}'.")
@@ -155,7 +163,7 @@ class PDEDataModule(lightning.LightningDataModule):
         self.splits, self.group_by, self.fields, self.stride = splits, group_by, fields, stride
         self.crop = Crop(**crop) if isinstance(crop, Mapping) else crop
         self.memory, self.statistics_from, self.ahead, self.start_method = memory, statistics_from, ahead, start_method
-        self.grouped = grouped
+        self.grouped, self.runs = grouped, runs
         self.sources: list[Source] = []
         self._windows: dict[str, Windows] = {}
         self._statistics: dict[str, FieldStatistics] | None = None
@@ -181,6 +189,11 @@ class PDEDataModule(lightning.LightningDataModule):
         # What is shared in training shall be new to the model where it is scored.
         kept_together = self.grouped if self.group_by is None else self.group_by
         self._roles = [assign_roles(source, self.splits, kept_together, self.seed) for source in self.sources]
+        for roles in self._roles if self.runs is not None else ():
+            there = len(roles.get("unlabelled", ()))
+            if self.runs > there:
+                raise DataError(f"runs {self.runs} exceeds the {there} unlabelled trajectories; lower it to {there}.")
+            roles["unlabelled"] = roles["unlabelled"][: self.runs]
 
     @property
     def store(self) -> Source:

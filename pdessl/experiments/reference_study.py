@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,8 @@ from pdessl.data import generate
 from pdessl.errors import SchemaError
 from pdessl.experiments.allowed_classes import check_allowed
 from pdessl.experiments.processes import spread
-from pdessl.experiments.provenance import check_same_version
 from pdessl.experiments.reference_jobs import FLOORS, RANDOM, SUPERVISED, TableJob, TableTask, run_job
-from pdessl.experiments.study_files import heading, origin, write_results
+from pdessl.experiments.study_files import heading, kept_rows, origin, write_results
 from pdessl.experiments.variant_names import check_files, check_names
 from pdessl.schema import Count, fill, merge
 from pdessl.written import markdown_cell, say, visible
@@ -93,7 +91,7 @@ def reference_study(
         for group in task.groups(seed)
     ]
     check_files(((job.path.name, job.hash) for job in jobs), config)
-    found = {job.path: kept for job in jobs if (kept := _kept(job, any_version)) is not None}
+    found = {j.path: kept for j in jobs if (kept := kept_rows(j.path, j.hash, _readable, any_version)) is not None}
     todo = [job for job in jobs if job.path not in found]
     for name in dict.fromkeys(job.task_name for job in todo):  # once, before processes ask for it at the same time
         generate(tasks[name].recipe(), out / "data" / name, resume=True, progress=False)
@@ -115,18 +113,11 @@ def reference_study(
     return results
 
 
-def _kept(job: TableJob, any_version: bool) -> list[dict[str, Any]] | None:
-    try:
-        kept = json.loads(job.path.read_text(encoding="utf-8"))
-        if kept["hash"] != job.hash:
-            return None
-        rows = [dict(row) for row in kept["rows"]]
-        [_line(row) for row in rows]
-        reference_table(rows, {})
-    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # none, or one that is damaged: it is computed again
-    check_same_version(kept.get("versions"), job.path, any_version)
-    return rows or None
+def _readable(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise whatever the damage of a file of rows leads to."""
+    for row in rows:
+        _line(row)
+    reference_table(rows, {})
 
 
 def _line(row: Mapping[str, Any]) -> str:

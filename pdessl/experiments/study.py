@@ -17,6 +17,7 @@ from pdessl.experiments.inverse_study import inverse_study
 from pdessl.experiments.recipes import read_recipe
 from pdessl.experiments.reference_study import reference_study
 from pdessl.experiments.search import search
+from pdessl.experiments.size_study import size_study
 from pdessl.experiments.stepping_study import stepping_study
 from pdessl.experiments.study_files import heading, origin, write_results
 from pdessl.experiments.study_jobs import FLOORS, SUPERVISED, Job, Study, finished
@@ -50,7 +51,8 @@ def study(
             recipes share) and ``variants`` (name -> what is laid over the base; ``task`` as in a pretraining recipe).
             One with a key ``timestepping`` is a study of time-steppers: :func:`stepping_study`; one with ``routes`` an
             inverse benchmark: :func:`inverse_study`; one with ``tasks`` the reference paper's table:
-            :func:`reference_study`; one with ``surprise`` a study of detectors: :func:`surprise_study`; one with
+            :func:`reference_study`; one with ``sizes`` errors against numbers of runs: :func:`size_study`; one with
+            ``surprise`` a study of detectors: :func:`surprise_study`; one with
             ``search`` in place of ``variants`` a search: :func:`search`.
         out: folder; holds ``results.json``, ``table.md`` and a folder for every training.
         overrides: other values, ``{"study.seeds": 1}`` or ``["base.trainer.max_epochs=2"]``.
@@ -94,6 +96,8 @@ def study(
         return search(
             content, str(config), Path(out), confirm, base, described["hash"], spread_over, announce, allow, any_version
         )
+    if "sizes" in content:
+        return size_study(content, str(config), Path(out), only, spread_over, announce, any_version, list(allow))
     if "surprise" in content:
         return surprise_study(content, str(config), Path(out), only, spread_over, announce, any_version)
     unknown = set(content) - {"title", "about", "study", "base", "variants", "parts"}

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says about l
 STUDIES = [
     n
     for n in catalog.names("configs")
-    if n.startswith("studies/") and not {"timestep", "inverse", "search", "surprise", "table1"} & set(n[8:].split("_"))
+    if n.startswith("studies/")
+    and not {"timestep", "inverse", "search", "sizes", "surprise", "table1"} & set(n[8:].split("_"))
 ]
 
 SMALL = {
