@@ -89,6 +89,15 @@ def ks4_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def ks4_long_store(tmp_path_factory):
+    """As ks4_store, with runs that windows of many blocks fit in."""
+    folder = tmp_path_factory.mktemp("ks4_long") / "data"
+    size = {"unlabelled": 16, "validation": 3}
+    generate_runs("ks_control_4", folder, size=size, overrides={"burn_in": 5.0, "control.steps": 140})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def gusts_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gusts") / "data"
     sizes = {"unlabelled": 16, "validation": 3}
@@ -112,7 +121,8 @@ def store_of(request):
         equation = recipe.rpartition("/")[2].partition("_")[0]
         if "grouped" in catalog.read("configs", recipe)["data"]:
             return request.getfixturevalue(f"{equation}_grouped_store")
-        return request.getfixturevalue({"burgers": "small_store"}.get(equation, f"{equation}_store"))
+        stores = {"burgers": "small_store", "ks4": "ks4_long_store" if recipe.endswith("_slow") else "ks4_store"}
+        return request.getfixturevalue(stores.get(equation, f"{equation}_store"))
 
     return find
 

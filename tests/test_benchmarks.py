@@ -82,7 +82,7 @@ RUNS = {
 # inference/test_posterior.py and control/test_hierarchy.py.
 ELSEWHERE = {
     "break_even", "closed_box_phiflow", "fuzz", "fuzz_layouts", "grouped", "kills", "own_files", "posterior", "tables",
-    "two_levels",
+    "two_levels", "far_ahead",
 }  # fmt: skip
 
 

@@ -174,6 +174,22 @@ def test_two_levels_are_trained_saved_and_planned_with_at_the_command_line(trace
     loops = {row["planner"]: row for row in found if row["table"] == "loops"}
     budgets = [loops[f"two levels, the {of}"]["imagined_per_episode"] for of in ("world models", "solver as both")]
     assert budgets[0] == budgets[1] > loops["no control"]["imagined_per_episode"] == 0
+
+    far, figure = tmp_path / "far.json", tmp_path / "far.svg"
+    shape = "--environment tracer_ring --episodes 3 --ahead 10 --set control.steps=20"
+    given = f"far_ahead.py --low {low.folder} --high {high.folder} --data {tracer_store} --out {far} {shape}"
+    monkeypatch.setattr(sys, "argv", given.split())
+    runpy.run_path(str(BENCHMARKS / "far_ahead.py"), run_name="__main__")
+    rows = json.loads(far.read_text())["rows"]
+    assert [row["periods"] for row in rows] == [5, 10] * 6
+    ends = [row for row in rows if row["quantity"] == "field"]
+    told = {kind: [row["codes"] for row in ends if row["amplitudes"] == kind] for kind in ("zero", "smooth")}
+    assert max(told["zero"]) < 1e-9 < min(told["smooth"])  # a code of no amplitudes leaves nothing out but rounding
+    for row in rows:
+        assert row["gain"] == pytest.approx(row["fast"] - row["slow"], rel=1e-6, abs=1e-9)
+    monkeypatch.setattr(sys, "argv", f"far_ahead.py --draw {far} --out {figure}".split())
+    runpy.run_path(str(BENCHMARKS / "far_ahead.py"), run_name="__main__")
+    assert figure.read_text().count("<path") > 20
     with pytest.raises(DataError, match="upper goes with a planner that searches"):
         pdessl.plan(env, low.folder, upper=high.folder, planner=Gradient(1), rounds=1, announce=str)
 
