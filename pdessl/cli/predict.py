@@ -66,8 +66,12 @@ def main(arguments: Sequence[str]) -> int:
     simulator = options.inference == "simulator"
     parser.require(options, "target" if simulator else "model")
     tailored = options.inference == "tailored"
-    if simulator and options.model or not simulator and options.target or options.tailoring and not tailored:
-        parser.error("--target is for --inference simulator, --model for the others, --tailoring for tailored")
+    if simulator and options.model:
+        parser.error("--model is for --inference model, energy or tailored: a simulator needs none")
+    if not simulator and options.target:
+        parser.error("--target is for --inference simulator: a model has its own targets")
+    if options.tailoring and not tailored:
+        parser.error("--tailoring is for --inference tailored")
     if options.equation and not (simulator or tailored):
         parser.error("--equation is for --inference simulator, tailored")
     mapping = parser.mapping(options)

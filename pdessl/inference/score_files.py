@@ -43,7 +43,8 @@ def save_scores(source: Foreseen, folder: Path, boundary: Mapping[str, str]) -> 
         save_law(source.law, folder / "law", dict(boundary))
         return {"kind": "law", "recent": source.recent, "width": source.width}
     if isinstance(source, StepScores):
-        source.model.save(folder / "surrogate")
+        surrogate = source.model
+        surrogate.save(folder / "surrogate")
         return {"kind": "surrogate"}
     if isinstance(source, EquationScores):
         half = source.half_width

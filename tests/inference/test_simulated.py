@@ -65,7 +65,7 @@ def test_mistakes_are_told(file, capsys):
     for words, said in (
         (["--inference", "simulator"], "target"),
         (["--inference", "simulator", "--target", NAME, "--model", "m"], "--model is for --inference model"),
-        (["--target", NAME, "--model", "m"], "--target and --equation are for --inference simulator"),
+        (["--target", NAME, "--model", "m"], "--target is for --inference simulator"),
         (["--inference", "simulator", "--target", "viscosty", "--equation", "burgers"], "no parameter 'viscosty'"),
         (["--inference", "simulator", "--target", NAME, "--level", "2"], "share between 0 and 1"),
     ):
