@@ -248,7 +248,7 @@ def test_every_shipped_study_runs_a_step_of_each_variant(name, request, tmp_path
         "base.trainer.limit_train_batches=1",
         f"base.data.batch_size={8 if name.endswith('velocity') else 32}",  # of four groups
     ]
-    only = None
+    only: list[str] = []
     if name == "studies/objectives_ks":  # what its variants do is seen on Burgers: a few, on another equation
         variants = catalog.read("configs", name)["variants"]
         assert set(variants) <= set(catalog.read("configs", "studies/objectives_burgers")["variants"])
