@@ -140,4 +140,4 @@ def test_the_verb_tailors_to_an_equation_file(model, tmp_path, capsys):
     assert main([*words, "--tailoring", "step=3"]) == 2
     assert "Did you mean 'steps'" in capsys.readouterr().err
     assert main([*words[:3], str(tmp_path / "thick.nc"), "--tailoring", "steps=3"]) == 2
-    assert "--tailoring for tailored" in capsys.readouterr().err
+    assert "--tailoring is for --inference tailored" in capsys.readouterr().err
