@@ -201,6 +201,11 @@ def _check_views(views: Views, runs: Trajectories) -> None:
             f"timestepping.views {what}; conditions are read from the context of whole runs before views are drawn. "
             "Leave out timestepping.views.moves and timestepping.views.window."
         )
+    if views.drawn and not runs.equation:
+        raise DataError(
+            "timestepping.views are symmetries of the equation of the runs, and these runs name none. Leave out "
+            "timestepping.views, or use runs of a dataset file, which name theirs."
+        )
     views.augmentation(runs.equation or "")
 
 

@@ -208,7 +208,7 @@ def _chosen(runs: Trajectories, drawn: _Drawn) -> Sides:
     lead = 0 if rate <= 2 * curl else -1
     # Codes differ in some laws: those that a code helps at least half as much as it helps the one it helps most.
     without, with_code = found[lead]
-    gain = 1 - with_code / without.clamp_min(1e-300)
+    gain = (1 - with_code / without.clamp_min(1e-300)).clamp_min(0.0)  # less than nothing only by rounding
     return tuple(e for e, g in zip(ways[lead], gain.tolist(), strict=True) if g >= 0.5 * float(gain.max()))
 
 

@@ -252,6 +252,12 @@ def test_runs_of_training_are_moved_by_symmetries_and_by_nothing_that_moves_what
         compare_steppers(None, data, dataclasses.replace(plain, views=moving))
     with pytest.raises(DataError, match=r"are windows of \[16, 64\]"):
         compare_steppers(None, data, dataclasses.replace(plain, views=Views(window=(16, 64))))
+    nameless = Widened(data, {})
+    nameless.labelled = data.labelled.replace(equation=None)
+    with pytest.raises(DataError, match=r"these runs name none. Leave out timestepping.views"):
+        compare_steppers(None, nameless, moved)
+    with quietly():  # what the message says to do
+        compare_steppers(None, nameless, dataclasses.replace(plain, conditions=("none",)))
     with pytest.raises(SymmetryError, match="no generator 'boost'"):
         compare_steppers(None, data, dataclasses.replace(plain, views=Views({"boost": 0.2})))
 
