@@ -44,4 +44,6 @@ def candidate_table(law: LatentOperator) -> str:
             f"{c.high_pass:<9d}  {c.rank:<4d}  {c.reliability:<11.4f}  {c.apart:<6.4f}  {c.unexplained:<11.4f}  "
             f"{c.form}{' along the flow' if c.advected else ''}"
         )
+    if any(c.refined > 1 for c in law.candidates):
+        rows.append("of 2n: on twice as many nodes along periodic axes, as a wave has too few; half-widths count these")
     return "\n".join(rows)

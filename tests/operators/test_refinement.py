@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pdessl.data import load_recipe, simulate
+from pdessl.experiments.law_text import candidate_table
 from pdessl.operators import Projection, Term, choose, discover, load_law, save_law, weak_grams, weak_products
 from pdessl.operators.refinement import refined
 from pdessl.trajectory import Trajectories
@@ -98,6 +99,8 @@ def test_chaos_on_two_nodes_a_unit_is_read_where_its_products_alias(tmp_path):
         found[given] = abs(float(torch.corrcoef(torch.stack([law.encode(runs)[0][:, 0], truth]))[0, 1]))
     assert law.projection.refined == 2  # as waves have fewer than six nodes
     assert found[None] > 0.95 and found[None] > found[False] + 0.1
+    table = candidate_table(law).splitlines()
+    assert table[1].startswith("9x5 of 2n") and table[-1].startswith("of 2n: on twice as many nodes")
     save_law(law, tmp_path)
     assert load_law(tmp_path).projection == law.projection
     assert torch.equal(load_law(tmp_path).encode(runs)[0], law.encode(runs)[0])
